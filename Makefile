@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all that a newcomer types; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
+
+.PHONY: help demo test test-all lab bench lint clean
+
+help:
+	@echo "make demo      a speech corpus in five languages through the whole pipeline, with reports, in demo/"
+	@echo "make test      the tests, under 12 minutes, no root"
+	@echo "make test-all  the slow and the privileged ones too"
+	@echo "make lab       JupyterLab on notebooks/"
+	@echo "make bench     kernels beside other libraries, on this machine"
+	@echo "make lint      ruff, and mypy --strict on audiopipe/"
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "audiopipe needs Python 3.11.5 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@mkdir -p demo/reports
+	$(BIN)/audiopipe demo demo/corpus
+	$(PAPERMILL) notebooks/run.ipynb demo/reports/run.ipynb \
+		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4
+	@$(MAKE) --no-print-directory demo/reports/progress.html demo/reports/quality.html
+	@$(BIN)/audiopipe export demo/reports/run.ipynb demo/reports/run.html --print summary
+
+# The reports are made again only when the dataset has changed.
+demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
+	$(PAPERMILL) notebooks/$*.ipynb demo/reports/$*.ipynb -p output demo/output
+	$(BIN)/audiopipe export demo/reports/$*.ipynb $@
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow and not privileged"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "slow or privileged"
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+bench: $(READY)
+	$(BIN)/audiopipe bench kernels --save
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,95 @@
+"""Gather the clips of a shard into batches of one rate and about one length.
+
+Which clips share a batch depends on the order of the clips and on the config alone, never on timing, so that a
+rerun gives the device the same tensors and the output the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from audiopipe.config import RunConfig
+from audiopipe.types import Clip, Pcm
+
+__all__ = ["Batch", "batches"]
+
+Other = TypeVar("Other")
+
+# Lengths in one batch differ by less than 2^(1/4), so that padding is at most 16 % of it.
+CLASSES_PER_OCTAVE = 4
+MEGABYTE = 1 << 20
+
+Key = tuple[int, int, str, int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one sample rate, number of channels and sample type."""
+
+    clips: tuple[Clip, ...]
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.clips[0].sample_rate_hz
+
+    def __repr__(self) -> str:
+        return f"Batch({len(self.clips)} clips at {self.sample_rate_hz} Hz)"
+
+    def collate(self) -> tuple[Pcm, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+        """The samples [B, C, T], zero after each clip's end, and the lengths [B] in samples."""
+        lengths = np.array([clip.frames for clip in self.clips], dtype=np.int64)
+        first = self.clips[0].pcm
+        samples = np.zeros((len(self.clips), first.shape[0], int(lengths.max())), dtype=first.dtype)
+        for row, clip in zip(samples, self.clips, strict=True):
+            row[:, : clip.frames] = clip.pcm
+        return samples, lengths
+
+
+def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:
+    """Replace the clips of a stream by batches of them.
+
+    A batch comes when it is full, when more than `held_mb` wait, or at the end. What is not a clip, or is a clip that
+    was dropped before it was scored, passes through at once.
+    """
+    waiting: dict[Key, list[Clip]] = {}
+    held = 0
+    for event in events:
+        if not isinstance(event, Clip) or event.drop_reason is not None:
+            yield event
+            continue
+        key = _key(event)
+        # The padded size decides, since that is what the device has to hold.
+        clips = waiting.setdefault(key, [])
+        if clips and _padded_bytes(clips, event) > config.batch_mb * MEGABYTE:
+            held -= _bytes(clips)
+            yield Batch(tuple(waiting.pop(key)))
+            clips = waiting.setdefault(key, [])
+        clips.append(event)
+        held += event.pcm.nbytes
+        if len(clips) == config.batch_segments:
+            held -= _bytes(clips)
+            yield Batch(tuple(waiting.pop(key)))
+        elif held > config.held_mb * MEGABYTE:
+            key = max(waiting, key=lambda k: (_bytes(waiting[k]), k))
+            held -= _bytes(waiting[key])
+            yield Batch(tuple(waiting.pop(key)))
+    for key in sorted(waiting):
+        yield Batch(tuple(waiting[key]))
+
+
+def _key(clip: Clip) -> Key:
+    length_class = math.floor(CLASSES_PER_OCTAVE * math.log2(clip.frames))
+    return clip.sample_rate_hz, clip.pcm.shape[0], clip.pcm.dtype.str, length_class
+
+
+def _bytes(clips: list[Clip]) -> int:
+    return sum(clip.pcm.nbytes for clip in clips)
+
+
+def _padded_bytes(clips: list[Clip], extra: Clip) -> int:
+    return (len(clips) + 1) * max(clip.pcm.nbytes for clip in (*clips, extra))

@@ -1,0 +1,114 @@
+"""The commit protocol: of many attempts at a shard exactly one becomes the shard, whatever is killed and when.
+
+1. An attempt uploads its objects to `_parts/<shard>/<attempt>/`, where nobody else writes.
+2. It creates `_commits/<shard>.json`, which names them with size and sha256. Creation fails if the object exists, so
+   that one attempt wins. From here on the shard is decided.
+3. Anyone may *publish* a commit: give each object its final name. Doing it again changes nothing.
+4. The parts are removed.
+
+A process killed before 2 leaves parts that no commit names; killed after 2, the next one to meet the commit
+publishes it. A straggler loses at 2 and publishes the winner's objects, never its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from audiopipe import __version__
+from audiopipe.errors import StoreError
+from audiopipe.store import Store
+from audiopipe.types import DeadLetter, ShardResult
+
+__all__ = ["Commit", "CommittedObject", "commit_name", "decide", "publish", "read_commit", "upload"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedObject:
+    """One object of a shard: where it was uploaded, its final name, and what it must be."""
+
+    part: str
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The decision about one shard."""
+
+    result: ShardResult
+    objects: tuple[CommittedObject, ...]
+    config_digest: str
+
+    def to_json(self) -> bytes:
+        body = {
+            "shard": self.result.shard,
+            "config_digest": self.config_digest,
+            "version": __version__,
+            "objects": [asdict(item) for item in self.objects],
+            "result": asdict(self.result),
+        }
+        return json.dumps(body, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Commit:
+        body: dict[str, Any] = json.loads(data)
+        result = body["result"]
+        letters = tuple(DeadLetter(**letter) for letter in result.pop("dead_letters"))
+        objects = tuple(CommittedObject(**item) for item in body["objects"])
+        return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"])
+
+
+def commit_name(shard: str) -> str:
+    """The name of a shard's commit in the output."""
+    return f"_commits/{shard}.json"
+
+
+def read_commit(store: Store, shard: str) -> Commit | None:
+    """A shard's commit, None if the shard is still open."""
+    try:
+        return Commit.from_json(store.read(commit_name(shard)))
+    except FileNotFoundError:
+        return None
+
+
+def upload(store: Store, shard: str, attempt: str, files: Mapping[str, Path]) -> tuple[CommittedObject, ...]:
+    """Upload an attempt's files (final name -> local path) to where only this attempt writes."""
+    return tuple(_upload(store, path, f"_parts/{shard}/{attempt}", name) for name, path in files.items())
+
+
+def _upload(store: Store, path: Path, folder: str, name: str) -> CommittedObject:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    part = f"{folder}/{name.rsplit('/', 1)[-1]}"
+    store.upload(path, part)
+    return CommittedObject(part, name, path.stat().st_size, digest)
+
+
+def decide(store: Store, mine: Commit) -> ShardResult:
+    """Commit an uploaded attempt and publish the shard.
+
+    Returns:
+        The result of the attempt that is the shard: this one, or the one that was faster.
+    """
+    winner = mine
+    if not store.create(commit_name(mine.result.shard), mine.to_json()):
+        found = read_commit(store, mine.result.shard)
+        if found is None:
+            raise StoreError(f"the commit of {mine.result.shard} was there and is gone: only audiopipe may write there")
+        winner = found
+        store.remove(f"_parts/{mine.result.shard}/{mine.result.attempt}")
+    publish(store, winner)
+    return winner.result
+
+
+def publish(store: Store, commit: Commit) -> None:
+    """Give a commit's objects their final names, and remove its parts. Safe to repeat."""
+    for item in commit.objects:
+        store.publish(item.part, item.name, item.size)
+    store.remove(f"_parts/{commit.result.shard}/{commit.result.attempt}")

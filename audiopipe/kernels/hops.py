@@ -1,0 +1,89 @@
+"""The signal as power per hop: all that the windows of R 128 need of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiopipe.kernels.audio import Audio
+from audiopipe.kernels.statespace import CHUNK, k_weighted
+
+# L R C Ls Rs and L R C LFE Ls Rs: the surrounds weigh 1.41, the LFE is left out (BS.1770-5, table 3).
+CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 1.0), 5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
+_WARM_UP_S = 0.2  # what is left of a filter state after this long is 1e-15 of it
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where hops begin: hop k is samples `edge(k)` to `edge(k + 1)`, and `per_step` hops are 100 ms, the gating step.
+
+    Where a tenth of a second has a divisor of at most 10 ms, all hops are equal. At other rates (11.025 kHz) hops are
+    10 ms rounded to whole samples, so that windows never drift from their nominal times by more than half a sample.
+    """
+
+    sample_rate: int
+    per_step: int
+
+    @classmethod
+    def of(cls, sample_rate: int) -> Grid:
+        step = sample_rate // 10 if sample_rate % 10 == 0 else 1
+        even = [n for n in range(10, 21) if step % n == 0]
+        return cls(sample_rate, even[0] if even else 10)
+
+    @property
+    def even(self) -> bool:
+        return self.sample_rate % (10 * self.per_step) == 0
+
+    @property
+    def longest(self) -> int:
+        return -(-self.sample_rate // (10 * self.per_step))
+
+    def edge(self, hop: int) -> int:
+        return int(self.edges(torch.tensor(hop)))
+
+    def edges(self, hops: Tensor) -> Tensor:
+        """round(hop * rate / (10 * per_step)) in whole numbers."""
+        per_second = 10 * self.per_step
+        return (2 * hops * self.sample_rate + per_second) // (2 * per_second)
+
+    def count(self, samples: Tensor) -> Tensor:
+        """How many complete hops fit into so many samples."""
+        per_second = 10 * self.per_step
+        near = samples * per_second // self.sample_rate
+        near = near + (self.edges(near + 1) <= samples)
+        return near - (self.edges(near) > samples).to(near.dtype)
+
+
+def _sum_hops(power: Tensor, grid: Grid, first: int, last: int) -> Tensor:
+    """Sums over hops `first` to `last` of `power` [R, T], whose first sample is the first hop's."""
+    if grid.even:
+        return power[:, : (last - first) * grid.longest].unflatten(-1, (last - first, grid.longest)).sum(-1)
+    edges = grid.edges(torch.arange(first, last + 1)) - grid.edge(first)
+    index = edges[:-1, None] + torch.arange(grid.longest)
+    inside = (index < edges[1:, None]).to(power.device)
+    gathered = power.index_select(-1, index.clamp(max=power.shape[-1] - 1).flatten().to(power.device))
+    return gathered.unflatten(-1, index.shape).where(inside, 0.0).sum(-1)
+
+
+def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
+    """Energy of the K-weighted signal in each complete hop, summed over channels by weight: [B, H] float64.
+
+    Long audio goes in spans; each filters the 0.2 s before it too, after which its states are what they would have been.
+    """
+    batch, channels, samples = audio.samples.shape
+    hops = int(grid.count(torch.tensor(samples)))
+    weights = torch.tensor(CHANNEL_WEIGHTS[channels], dtype=torch.float64, device=audio.device)
+    energies = torch.empty(batch, hops, dtype=torch.float64, device=audio.device)
+    warm_up = int(_WARM_UP_S * sample_rate)
+    span = max(audio.tile_samples // (batch * channels * grid.longest), 4 * warm_up // grid.longest, 1)
+    for first in range(0, hops, span):
+        last = min(first + span, hops)
+        begin, end = grid.edge(first), grid.edge(last)
+        start = max(begin - warm_up, 0)
+        x = audio.read(start, start + -(-(end - start) // CHUNK) * CHUNK).reshape(batch * channels, -1)
+        y = k_weighted(x, sample_rate)[:, begin - start :]
+        by_channel = _sum_hops(y.square_(), grid, first, last).view(batch, channels, last - first)
+        energies[:, first:last] = torch.einsum("bch,c->bh", by_channel.double(), weights)
+    return energies

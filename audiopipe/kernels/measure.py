@@ -1,0 +1,133 @@
+"""All metrics of a segment at once: see `measure`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from audiopipe.kernels import gating
+from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.hops import CHANNEL_WEIGHTS
+from audiopipe.kernels.levels import tally
+from audiopipe.kernels.loudness import Powers, decibels
+from audiopipe.kernels.precision import full_float32
+from audiopipe.kernels.spectral import default_n_fft, describe
+from audiopipe.kernels.true_peak import true_and_sample_peak
+
+
+class Metric(NamedTuple):
+    """What a metric is, for schemas and reports."""
+
+    unit: str
+    description: str
+
+
+METRICS: dict[str, Metric] = {
+    "loudness_lufs": Metric("LUFS", "integrated loudness (BS.1770-5, both gates)"),
+    "momentary_max_lufs": Metric("LUFS", "loudest window of 400 ms"),
+    "short_term_max_lufs": Metric("LUFS", "loudest window of 3 s"),
+    "loudness_range_lu": Metric("LU", "loudness range (EBU Tech 3342)"),
+    "true_peak_dbtp": Metric("dBTP", "highest value of the signal between the samples"),
+    "sample_peak_dbfs": Metric("dBFS", "highest sample"),
+    "rms_dbfs": Metric("dBFS", "root mean square, full scale 1.0"),
+    "crest_db": Metric("dB", "sample peak over RMS"),
+    "dc_offset": Metric("1", "mean of the samples, full scale 1.0"),
+    "clipping_ratio": Metric("1", "share of samples at full scale"),
+    "silence_ratio": Metric("1", "share of samples in blocks of 64 with a peak below -60 dBFS"),
+    "snr_db": Metric("dB", "estimated level of the signal over its stationary noise"),
+    "zero_crossing_rate": Metric("1", "share of neighbouring samples of different sign"),
+    "spectral_centroid_hz": Metric("Hz", "mean frequency of the magnitude spectrum"),
+    "spectral_bandwidth_hz": Metric("Hz", "spread of the magnitude spectrum around its centroid"),
+    "spectral_rolloff_hz": Metric("Hz", "frequency below which 85 % of the magnitude lies"),
+    "spectral_flatness": Metric("1", "geometric over arithmetic mean of the power spectrum: 1 is noise, 0 a tone"),
+    "bandwidth_hz": Metric("Hz", "highest frequency that carries signal"),
+}
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One value per item for each of `METRICS`, in its order: tensors [B] on the device of the audio."""
+
+    loudness_lufs: Tensor
+    momentary_max_lufs: Tensor
+    short_term_max_lufs: Tensor
+    loudness_range_lu: Tensor
+    true_peak_dbtp: Tensor
+    sample_peak_dbfs: Tensor
+    rms_dbfs: Tensor
+    crest_db: Tensor
+    dc_offset: Tensor
+    clipping_ratio: Tensor
+    silence_ratio: Tensor
+    snr_db: Tensor
+    zero_crossing_rate: Tensor
+    spectral_centroid_hz: Tensor
+    spectral_bandwidth_hz: Tensor
+    spectral_rolloff_hz: Tensor
+    spectral_flatness: Tensor
+    bandwidth_hz: Tensor
+
+    def __repr__(self) -> str:
+        return f"Metrics(batch={len(self.loudness_lufs)}, dtype={self.loudness_lufs.dtype})"
+
+    def stack(self) -> Tensor:
+        """[B, M], the columns in the order of `METRICS`."""
+        return torch.stack([getattr(self, f.name) for f in fields(self)], 1)
+
+    def to_numpy(self) -> npt.NDArray[np.floating]:
+        """`stack` on the host, in one transfer."""
+        return np.asarray(self.stack().cpu().numpy())
+
+
+def _measure(tile: Audio, sample_rate: int) -> Tensor:
+    """[b, M] float64 of one tile."""
+    powers = Powers.of(tile, sample_rate)
+    momentary, short_term, step = powers.momentary(), powers.short_term(), powers.grid.per_step
+    levels = tally(tile).levels(tile.lengths)
+    true, _ = true_and_sample_peak(tile)
+    n_fft = default_n_fft(sample_rate)
+    values = {
+        "loudness_lufs": gating.integrated_lufs(momentary.every(step)),
+        "momentary_max_lufs": momentary.max_lufs(),
+        "short_term_max_lufs": short_term.max_lufs(),
+        "loudness_range_lu": gating.range_lu(short_term.every(step)),
+        "true_peak_dbtp": decibels(true),
+        **vars(levels),
+        **vars(describe(tile, sample_rate, n_fft, n_fft // 2)),
+    }
+    table = torch.stack([values[name].double() for name in METRICS], 1)
+    usable = torch.isfinite(levels.dc_offset) & powers.finite()
+    return torch.where(usable[:, None], table, torch.nan)
+
+
+@torch.no_grad()
+def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metrics:
+    """Every metric of each item in one pass.
+
+    Args:
+        x (Tensor): audio in float32 or float64 with full scale 1.0, or int16.
+        sample_rate (int): from 8 to 192 kHz.
+        lengths (Tensor, optional): valid samples of each item; what lies beyond is ignored. Best kept on the CPU.
+    Shape:
+        - x: [B, C, T] with C of 1 (mono), 2 (L R), 5 (L R C Ls Rs) or 6 (L R C LFE Ls Rs)
+        - lengths: [B]
+        - output: [B] each, float32, or float64 for float64 input
+    Returns:
+        What each metric is and where it does not exist: `integrated_loudness`, `loudness`, `levels`, `spectral`. An
+        item with a NaN or Inf sample, or without samples, is NaN throughout and leaves its neighbours untouched.
+    Errors:
+        ValueError, naming the argument and what is allowed.
+
+    >>> measure(torch.zeros(2, 1, 16000), 16000)
+    Metrics(batch=2, dtype=torch.float32)
+    """
+    sample_rate = check_rate(sample_rate)
+    audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
+    with full_float32():
+        table = audio.joined([_measure(tile, sample_rate) for _, tile in audio.tiles()])
+    return Metrics(*table.unbind(1))

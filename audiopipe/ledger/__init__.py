@@ -1,0 +1,41 @@
+"""The ledger: runs, workers, shards and errors, for people to look at. One protocol, several databases."""
+
+from __future__ import annotations
+
+from audiopipe.ledger.address import default_path, open_ledger
+from audiopipe.ledger.protocol import Ledger
+from audiopipe.ledger.record import utc, utc_now
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    LanguageTotal,
+    Progress,
+    Role,
+    RunRow,
+    RunStatus,
+    ShardRow,
+    ShardStatus,
+    WorkerRow,
+    WorkerStatus,
+)
+from audiopipe.ledger.sqlite import SqliteLedger
+
+__all__ = [
+    "ErrorRow",
+    "LanguageProgress",
+    "LanguageTotal",
+    "Ledger",
+    "Progress",
+    "Role",
+    "RunRow",
+    "RunStatus",
+    "ShardRow",
+    "ShardStatus",
+    "SqliteLedger",
+    "WorkerRow",
+    "WorkerStatus",
+    "default_path",
+    "open_ledger",
+    "utc",
+    "utc_now",
+]

@@ -1,0 +1,66 @@
+"""The SQL of the SQLite ledger that is longer than a line, and the writing of INSERTs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["COUNTERS", "FINISH_RUN", "LANGUAGES", "RESUME_RUN", "assignments", "insert"]
+
+# Drivers that still beat: the newest row of each partition, so that a crashed driver's successor speaks for it.
+DRIVERS_ALIVE = """
+    SELECT 1 FROM worker_progress d WHERE d.run_id = :run_id AND d.role = 'driver'
+    AND d.status IN ('starting', 'running', 'idle') AND NOT EXISTS (
+        SELECT 1 FROM worker_progress n WHERE n.run_id = d.run_id AND n.role = 'driver'
+        AND n.partition_index = d.partition_index AND n.last_heartbeat > d.last_heartbeat)"""
+
+# A driver that joins a run under way is no new session, so it must not shorten the window of the rates.
+RESUME_RUN = f"""
+    UPDATE pipeline_runs SET status = 'running', completed_at = NULL, language = :language,
+    total_videos = :total_videos, output = :output, config_digest = :config_digest, version = :version,
+    heartbeat_s = :heartbeat_s, resumed_at = CASE WHEN status = 'running' AND EXISTS ({DRIVERS_ALIVE}
+        AND julianday(:now) - julianday(d.last_heartbeat) < 3 * :heartbeat_s / 86400.0) THEN resumed_at ELSE :now END
+    WHERE run_id = :run_id"""
+
+FINISH_RUN = f"""
+    UPDATE pipeline_runs SET completed_at = :now, status = CASE WHEN :status = 'done' AND (
+        SELECT COALESCE(SUM(total_shards), 0) FROM run_languages WHERE run_id = :run_id
+    ) > (SELECT COUNT(*) FROM shards WHERE run_id = :run_id AND status = 'done') THEN 'incomplete' ELSE :status END
+    WHERE run_id = :run_id AND NOT EXISTS ({DRIVERS_ALIVE})"""
+
+COUNTERS = (
+    "videos_total",
+    "videos_processed",
+    "segments_total",
+    "segments_processed",
+    "segments_dropped",
+    "error_count",
+)
+
+LANGUAGES = """
+    SELECT l.language, l.total_videos, l.total_shards, COALESCE(s.processed, 0) AS processed,
+    COALESCE(s.failed, 0) AS failed, COALESCE(s.shards_done, 0) AS shards_done, COALESCE(s.segments, 0) AS segments,
+    COALESCE(s.kept, 0) AS kept, COALESCE(s.audio_s, 0) AS audio_s, COALESCE(s.kept_s, 0) AS kept_s,
+    COALESCE(s.bytes_in, 0) AS bytes_in, COALESCE(s.bytes_out, 0) AS bytes_out
+    FROM run_languages l LEFT JOIN (
+        SELECT language, SUM(videos) AS processed, SUM(videos_failed) AS failed, COUNT(*) AS shards_done,
+        SUM(segments) AS segments, SUM(segments_kept) AS kept, SUM(audio_s) AS audio_s, SUM(kept_s) AS kept_s,
+        SUM(bytes_in) AS bytes_in, SUM(bytes_out) AS bytes_out
+        FROM shards WHERE run_id = :run_id AND status = 'done' GROUP BY language
+    ) s ON s.language = l.language WHERE l.run_id = :run_id ORDER BY l.language"""
+
+
+def insert(table: str, row: Mapping[str, Any], *, keep_null: bool = False) -> tuple[str, dict[str, Any]]:
+    """INSERT with the values that are there; a None is left to the column's default unless it is to be kept."""
+    values = {name: _cell(value) for name, value in row.items() if keep_null or value is not None}
+    columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+    return f"INSERT INTO {table} ({columns}) VALUES ({places})", values
+
+
+def assignments(columns: Mapping[str, Any], **special: str) -> str:
+    return ", ".join(f"{name} = {special.get(name, f'excluded.{name}')}" for name in columns)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value

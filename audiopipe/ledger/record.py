@@ -1,0 +1,74 @@
+"""Dataclasses that convert to a database's rows and back, and the ledger's form of time.
+
+Times are UTC as ISO 8601 text with milliseconds and a 'Z'; they sort as text.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import EnumType, StrEnum
+from typing import Any, Self
+
+__all__ = ["Row", "parse_utc", "utc", "utc_now"]
+
+
+def utc_now() -> str:
+    """Now, as the ledger writes times."""
+    return utc(datetime.now(UTC))
+
+
+def utc(moment: str | datetime) -> str:
+    """Any ISO time in the ledger's own form; a time without a zone is taken as UTC."""
+    return parse_utc(moment).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_utc(moment: str | datetime) -> datetime:
+    """Text or datetime as an aware UTC datetime; raises `ValueError` on what is not a time."""
+    parsed = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+class Row:
+    """A dataclass that converts to a database's row and back."""
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values by column: enums as text, times in the ledger's form. None leaves a default to the database."""
+        return {name: _plain(name, value) for name, value in asdict(typing.cast(Any, self)).items()}
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The dataclass of a row; columns that it does not know are left out."""
+        hints = _hints(typing.cast(Any, cls))
+        return cls(**{name: _typed(name, hint, row[name]) for name, hint in hints.items() if name in row})
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _is_time(name: str) -> bool:
+    return name.endswith("_at") or name == "last_heartbeat"
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return str(value)
+    return utc(value) if value is not None and _is_time(name) else value
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    if isinstance(hint, EnumType):
+        return hint(value)
+    if value is None:
+        return None
+    if _is_time(name):
+        return utc(value)
+    if typing.get_origin(hint) is dict and isinstance(value, str):
+        return json.loads(value)
+    return bool(value) if hint == (bool | None) else value

@@ -1,0 +1,216 @@
+"""The ledger in one SQLite file: many readers and several writers at once, no server.
+
+Every write is one transaction that takes the lock first, so a killed process leaves all of it or nothing. The journal
+is a WAL, which needs a local disk: on a network share, point `--ledger` at a local path.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import rates
+from audiopipe.ledger.migrate import migrate, require_current, transaction
+from audiopipe.ledger.queries import COUNTERS, FINISH_RUN, LANGUAGES, RESUME_RUN, assignments, insert
+from audiopipe.ledger.record import utc_now
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    LanguageTotal,
+    Progress,
+    RunRow,
+    RunStatus,
+    ShardRow,
+    WorkerRow,
+    no_such_run,
+)
+from audiopipe.types import ShardResult
+
+__all__ = ["SqliteLedger"]
+
+BUSY_MS = 30_000
+
+
+class SqliteLedger:
+    """`Ledger` on a file. Without `create` it is opened for reading alone, and has to be there."""
+
+    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+        self.path = Path(path)
+        if not create and not self.path.is_file():
+            raise LedgerError(f"there is no ledger at {self.path}; start a run with it, or give --ledger its path")
+        with self._explained():
+            self._connection = self._connect(create)
+
+    def __repr__(self) -> str:
+        return f"SqliteLedger({str(self.path)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def start_run(self, run: RunRow, languages: Sequence[LanguageTotal]) -> None:
+        now = utc_now()
+        row = {**run.as_row(), "started_at": run.started_at or now, "resumed_at": run.resumed_at or now}
+        with self._transaction() as connection:
+            if not connection.execute("SELECT 1 FROM pipeline_runs WHERE run_id = ?", (run.run_id,)).fetchone():
+                connection.execute(*insert("pipeline_runs", {**row, "status": "running", "completed_at": None}))
+            else:
+                connection.execute(RESUME_RUN, {**row, "now": now})
+            for language in languages:
+                sql, values = insert("run_languages", {"run_id": run.run_id, **language.as_row()})
+                connection.execute(
+                    f"{sql} ON CONFLICT (run_id, language) DO UPDATE SET {assignments(language.as_row())}", values
+                )
+
+    def record_shard(self, result: ShardResult) -> None:
+        row = {"run_id": result.run_id, **ShardRow.of_result(result).as_row(), "attempts": 1}
+        key = (result.run_id, result.shard)
+        with self._transaction() as connection:
+            known = self._done(key)
+            if known and (known["attempt"] == result.attempt or known["finished_at"] > row["finished_at"]):
+                return
+            connection.execute(
+                "DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key
+            )
+            sql, values = insert("shards", row, keep_null=True)
+            update = assignments(row, attempts="shards.attempts + 1")
+            connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
+            for letter in result.dead_letters:
+                self._record_error(result.run_id, ErrorRow.of_dead_letter(letter, result))
+
+    def record_failure(
+        self,
+        run_id: str,
+        shard: str,
+        attempt: int,
+        worker: str | None,
+        error_type: str,
+        message: str,
+        stack_trace: str | None = None,
+    ) -> None:
+        language, now = shard.rpartition("-")[0], utc_now()
+        error = ErrorRow(
+            str(uuid.uuid4()), error_type, message, worker, None, stack_trace, now, language, shard, attempt=attempt
+        )
+        row = {"run_id": run_id, "shard": shard, "language": language, "status": "failed", "attempts": 1}
+        row |= {"worker_id": worker, "error": f"{error_type}: {message}", "finished_at": now}
+        with self._transaction() as connection:
+            self._record_error(run_id, error)
+            sql, values = insert("shards", row, keep_null=True)
+            # A late attempt that fails after another one's commit takes nothing away.
+            update = assignments(row, attempts="shards.attempts + 1")
+            sql = f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update} WHERE shards.status <> 'done'"
+            connection.execute(sql, values)
+
+    def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
+        now = utc_now()
+        with self._transaction() as connection:
+            for worker in workers:
+                row = {"run_id": run_id, **worker.as_row()}
+                row |= {"updated_at": now, "last_heartbeat": row["last_heartbeat"] or now}
+                sql, values = insert("worker_progress", row)
+                counters = {name: f"MAX(worker_progress.{name}, excluded.{name})" for name in COUNTERS}
+                update = assignments(values, started_at="worker_progress.started_at", **counters)
+                sql = f"{sql} ON CONFLICT (run_id, worker_id) DO UPDATE SET {update}"
+                connection.execute(f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat", values)
+
+    def finish_run(self, run_id: str, status: RunStatus) -> None:
+        with self._transaction() as connection:
+            connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": utc_now()})
+
+    def runs(self) -> list[RunRow]:
+        return [RunRow.of(row) for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")]
+
+    def run(self, run_id: str | None = None) -> RunRow | None:
+        return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
+
+    def progress(self, run_id: str) -> Progress:
+        self._known(run_id)
+        return Progress.of(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
+
+    def languages(self, run_id: str) -> list[LanguageProgress]:
+        run = self._known(run_id)
+        seen = rates.window(run, self.shards(run_id, rates.RECENT), datetime.now(UTC))
+        rows = [LanguageProgress.of(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
+        return [replace(row, rate=seen.videos_per_minute(row.language)) for row in rows]
+
+    def workers(self, run_id: str) -> list[WorkerRow]:
+        self._known(run_id)
+        sql = "SELECT * FROM worker_progress WHERE run_id = ? ORDER BY worker_id"
+        return [WorkerRow.of(row) for row in self._all(sql, (run_id,))]
+
+    def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
+        self._known(run_id)
+        order = "shard" if limit is None else "finished_at DESC, shard LIMIT ?"
+        values = (run_id,) if limit is None else (run_id, limit)
+        return [
+            ShardRow.of(row) for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
+        ]
+
+    def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
+        self._known(run_id)
+        sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
+        return [ErrorRow.of(row) for row in self._all(sql, (run_id, limit))]
+
+    def _connect(self, create: bool) -> sqlite3.Connection:
+        if create:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"{self.path.absolute().as_uri()}?mode={'rwc' if create else 'ro'}"
+        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        if not create:
+            require_current(connection)
+            return connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A kill of the process loses nothing; a power cut may lose the last moments, which commits can replace.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        migrate(connection)
+        return connection
+
+    def _known(self, run_id: str) -> RunRow:
+        found = self.run(run_id)
+        if found is None:
+            raise LedgerError(no_such_run(str(self.path), run_id, self.runs()))
+        return found
+
+    def _done(self, key: tuple[str, str]) -> dict[str, Any] | None:
+        sql = "SELECT attempt, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
+        rows = self._all(sql, key)
+        return rows[0] if rows else None
+
+    def _record_error(self, run_id: str, error: ErrorRow) -> None:
+        sql, values = insert("processing_errors", {"run_id": run_id, **error.as_row()})
+        self._connection.execute(f"{sql} ON CONFLICT DO NOTHING", values)
+
+    def _all(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        with self._explained():
+            return [dict(row) for row in self._connection.execute(sql, values)]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._explained(), transaction(self._connection):
+            yield self._connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(
+                f"{self.path} refused a row ({error}); start_run comes before what belongs to a run"
+            ) from error
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"{self.path} cannot be used as a ledger: {error}; give --ledger a local path") from error

@@ -1,0 +1,200 @@
+"""Decode a video's audio with an ffmpeg process, PCM over a pipe.
+
+Why a process: it decodes as fast as the library does, several of them use several cores, it can be limited and
+killed, and a crash costs one video. PyAV in threads holds the interpreter once for every 20 ms of audio, so that two
+threads are slower than one.
+
+Files come from strangers. ffmpeg would follow playlists and addresses inside them, so it is given a fixed list of
+demuxers and no protocol but the one that reads our own byte range.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import resource
+import select
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from typing import IO
+
+import imageio_ffmpeg
+import numpy as np
+
+from audiopipe.config import RunConfig
+from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.source import Source
+from audiopipe.types import Media, Pcm
+
+__all__ = ["decode", "probe", "refuse_truncated"]
+
+DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
+GUARDED = ["-nostdin", "-protocol_whitelist", "subfile,file", "-format_whitelist", DEMUXERS]
+SIXTEEN_BITS = frozenset({"u8", "s16", "s16p"})
+MEMORY_BYTES = 4 << 30
+PROBE_TIMEOUT_S = 60.0
+PIPE_BYTES = 1 << 20
+F_SETPIPE_SZ = 1031
+
+# ffmpeg's own summary of a file; metadata lines are indented further, so a title cannot pass for one of these.
+FORMAT = re.compile(r"^Input #0, (\S+), from ", re.MULTILINE)
+DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
+STREAM = re.compile(r"^  Stream #0:\d+\S*: Audio: (\w+).*?, (\d+) Hz, ([^,\n]+), (\w+)", re.MULTILINE)
+CHANNELS = {"mono": 1, "stereo": 2, "2.1": 3, "quad": 4, "4.0": 4, "5.0": 5, "5.1": 6, "6.1": 7, "7.1": 8}
+
+
+@cache
+def ffmpeg() -> str:
+    """The ffmpeg program: the one that the `imageio-ffmpeg` wheel carries, or `IMAGEIO_FFMPEG_EXE`."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def probe(source: Source, config: RunConfig) -> Media:
+    """What the media file says of itself.
+
+    Raises:
+        UndecodableMedia: no known container, or nothing that could be read in it.
+        NoAudio: a container without an audio stream.
+        TooLong: it declares more than `max_video_s`.
+    """
+    name = source.video.uri
+    try:
+        said = subprocess.run(
+            [ffmpeg(), "-hide_banner", *GUARDED, "-i", source.url],
+            check=False,  # it always fails: there is nothing to write
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
+        ).stderr.decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        raise UndecodableMedia(f"{name}: its header kept the decoder busy for {PROBE_TIMEOUT_S:.0f} s") from None
+    container = FORMAT.search(said)
+    if container is None:
+        raise UndecodableMedia(f"{name}: {_first_words(said)}")
+    stream = STREAM.search(said)
+    if stream is None:
+        raise NoAudio(f"{name} is {container[1]} without an audio stream that could be read")
+    rate, channels = int(stream[2]), _channels(stream[3])
+    media = Media(container[1].split(",")[0], stream[1], rate, channels, stream[4], _declared(said, source))
+    if media.channels > config.max_channels:
+        raise UndecodableMedia(f"{name} has {media.channels} channels, more than max_channels ({config.max_channels})")
+    if media.declared_s is not None and media.declared_s > config.max_video_s:
+        raise TooLong(f"{name} declares {media.declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
+    if not 8_000 <= media.sample_rate_hz <= 192_000:
+        raise UndecodableMedia(f"{name} has a sample rate of {media.sample_rate_hz} Hz; 8000 to 192000 are measured")
+    return media
+
+
+def _channels(layout: str) -> int:
+    layout = layout.strip().split("(")[0]
+    count = re.match(r"(\d+) channels", layout)
+    return int(count[1]) if count else CHANNELS.get(layout, 2)
+
+
+def _declared(said: str, source: Source) -> float | None:
+    """The longest duration that is declared by anyone who should know. ffmpeg's guess from the bit rate is not."""
+    declared = [source.video.duration_s] if source.video.duration_s else []
+    match = DURATION.search(said)
+    if match and "Estimating duration from bitrate" not in said:
+        declared.append(int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3]))
+    return max(declared, default=None)
+
+
+def _first_words(said: str) -> str:
+    """What ffmpeg complained of first, without its addresses and without our file's name."""
+    lines = [re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in said.splitlines() if line.strip()]
+    telling = [line.removeprefix("Error opening input: ") for line in lines if "subfile," not in line]
+    return telling[0][:200] if telling else "the decoder found nothing that it knows"
+
+
+def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
+    """Decode to blocks of about a second: [C, T], int16 where that is exact, else float32 (16 bits would clip what a
+    lossy decoder puts above full scale).
+
+    C is 1, the mean of the channels, or with `measure_channels: source` all of them.
+
+    Raises:
+        UndecodableMedia: not one sample, a crash, or nothing for `decode_timeout_s`.
+        DecoderDied: somebody killed the decoder.
+        TooLong: there is more than `max_video_s`.
+    """
+    channels = media.channels if config.measure_channels == "source" else 1
+    exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
+    pcm, dtype = ("s16le", np.dtype("<i2")) if exact else ("f32le", np.dtype("<f4"))
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            _command(source, media, channels, pcm, config), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
+        )
+        try:
+            assert process.stdout is not None
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            yield from _blocks(process.stdout, source, media, channels, dtype, config)
+            code = process.wait(config.decode_timeout_s)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()  # type: ignore[union-attr]
+        if code < 0:
+            _blame(source, code)
+
+
+def _command(source: Source, media: Media, channels: int, pcm: str, config: RunConfig) -> list[str]:
+    mean = "+".join(f"{1 / media.channels:.9f}*c{index}" for index in range(media.channels))
+    downmix = ["-af", f"aformat=sample_fmts=fltp,pan=1c|c0={mean}"] if channels < media.channels else []
+    limit = ["-t", f"{config.max_video_s + 1:.3f}"]
+    return [
+        *(ffmpeg(), "-hide_banner", "-v", "error", "-threads", "1", *GUARDED, "-i", source.url),
+        *("-map", "0:a:0", "-vn", "-sn", "-dn", *downmix, *limit, "-threads", "1"),
+        *("-c:a", f"pcm_{pcm}", "-f", pcm, "pipe:1"),
+    ]
+
+
+def _blocks(
+    pipe: IO[bytes], source: Source, media: Media, channels: int, dtype: np.dtype[np.generic], config: RunConfig
+) -> Iterator[Pcm]:
+    fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
+    frame = channels * dtype.itemsize
+    frames = 0
+    while True:
+        buffer = bytearray(media.sample_rate_hz * frame)
+        filled = _fill(pipe, memoryview(buffer), source, config.decode_timeout_s)
+        block = np.frombuffer(buffer, dtype, count=filled // frame * channels).reshape(-1, channels).T
+        frames += block.shape[1]
+        if frames > config.max_video_s * media.sample_rate_hz:
+            raise TooLong(f"{source.video.uri} is longer than max_video_s ({config.max_video_s:.0f})")
+        if block.shape[1]:
+            yield block
+        if filled < len(buffer):
+            return
+
+
+def _fill(pipe: IO[bytes], view: memoryview, source: Source, timeout_s: float) -> int:
+    """Read until the buffer is full or the decoder is done; the number of bytes read."""
+    filled = 0
+    while filled < len(view):
+        if not select.select([pipe], [], [], timeout_s)[0]:
+            raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {timeout_s:.0f} s and was stopped")
+        count = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        filled += count
+    return filled
+
+
+def _blame(source: Source, code: int) -> None:
+    """A signal from outside says nothing of the video; one that the decoder brought on itself does."""
+    if -code in (9, 15, 2):
+        raise DecoderDied(f"the decoder of {source.video.uri} was killed by signal {-code}")
+    raise UndecodableMedia(f"{source.video.uri}: the decoder crashed with signal {-code}")
+
+
+def refuse_truncated(source: Source, media: Media, decoded_s: float, config: RunConfig) -> None:
+    """Raise if the audio is missing, or ends well before its declared duration; containers round theirs a little."""
+    if decoded_s == 0:
+        raise UndecodableMedia(f"{source.video.uri}: not one sample of its {media.codec} could be decoded")
+    declared = media.declared_s or 0.0
+    if config.truncated == "reject" and decoded_s < declared - max(1.0, 0.02 * declared):
+        raise TruncatedMedia(
+            f"{source.video.uri} ends after {decoded_s:.1f} of {declared:.1f} s; truncated='keep' takes what there is"
+        )

@@ -1,0 +1,244 @@
+"""From a list of videos to a committed shard: the stages in order.
+
+    fetch -> decode -> segment -> batch -> score and resample -> encode -> tar -> commit
+
+Each stage runs ahead of the next, within bounds and in order: downloads and decoders in threads of their own (the
+decoders are processes, a thread only reads their pipe), scoring in one, encoders in a pool. The task's own thread does
+nothing but hand segments over and write. Because the order is the plan's and never that of arrival, the same shard
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from audiopipe import media, segment
+from audiopipe.batch import Batch, batches
+from audiopipe.commit import Commit, decide, publish, read_commit, upload
+from audiopipe.config import RunConfig
+from audiopipe.encode import encode
+from audiopipe.errors import SilentAudio, VideoError
+from audiopipe.prefetch import Prefetch, chain_ahead, submit_ahead
+from audiopipe.score import METRIC_NAMES, ScoredClip, score, score_device
+from audiopipe.shard import SegmentRecord, ShardFiles, VideoRecord, object_names
+from audiopipe.source import Source, fetch
+from audiopipe.stages import Stages
+from audiopipe.store import Store
+from audiopipe.types import Clip, DeadLetter, Pcm, Shard, ShardResult, Video
+
+__all__ = ["process_shard"]
+
+DECODED_AHEAD_BYTES = 64 << 20  # for each decoder
+BATCHES_AHEAD = 2
+PEAK = METRIC_NAMES.index("sample_peak_dbfs")
+
+# What flows on from the decoders: clips, and at the end of a video its record, which holds the failure if there is one.
+Event = Clip | VideoRecord
+
+
+def process_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "local") -> ShardResult:
+    """Make and commit one shard; a shard that has a commit is only published again, if that was not finished.
+
+    Raises:
+        TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
+    """
+    store = Store(config.output)
+    if done := read_commit(store, shard.name):
+        publish(store, done)
+        return done.result
+    started_at = datetime.now(UTC).isoformat()
+    stages = Stages()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{shard.name}-", dir=config.scratch)))
+        files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
+        device = score_device(config)
+        bytes_in = _process(shard, config, files, stages, device)
+        with stages.timed("write"):
+            paths = files.finish()
+        names = object_names(shard.language, shard.index)
+        attempt = uuid.uuid4().hex
+        with stages.timed("upload"):
+            objects = upload(store, shard.name, attempt, {names[role]: path for role, path in paths.items()})
+        result = ShardResult(
+            shard=shard.name,
+            language=shard.language,
+            partition=shard.partition,
+            attempt=attempt,
+            run_id=run_id,
+            worker=worker,
+            videos=len(shard.videos),
+            videos_failed=len(files.dead_letters),
+            segments=files.segments,
+            segments_kept=files.kept,
+            drops=dict(sorted(files.drops.items())),
+            audio_s=round(files.audio_s, 3),
+            kept_s=round(files.kept_s, 3),
+            bytes_in=bytes_in,
+            bytes_out=sum(item.size for item in objects),
+            stage_s=stages.seconds(),
+            wall_s=round(stages.wall_s, 3),
+            started_at=started_at,
+            finished_at=datetime.now(UTC).isoformat(),
+            dead_letters=tuple(files.dead_letters),
+            device=str(device),
+        )
+        return decide(store, Commit(result, objects, config.digest))
+
+
+def _process(shard: Shard, config: RunConfig, files: ShardFiles, stages: Stages, device: torch.device) -> int:
+    """Everything up to the shard's files; the number of bytes fetched."""
+    if device.type == "cpu":
+        # A worker's cores are shared out among shards, decoders and encoders, and sums over threads of a varying
+        # number would differ in their last bit.
+        torch.set_num_threads(1)
+    with ExitStack() as stack:
+        fetchers = stack.enter_context(ThreadPoolExecutor(config.videos_ahead, "fetch"))
+        encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
+        fetching = submit_ahead(fetchers, partial(_fetch, files.folder, stages), shard.videos, config.videos_ahead)
+        fetched = stack.enter_context(closing(fetching))
+        streams = (_events(video, source, config, stages) for video, source in fetched)
+        decoded = stack.enter_context(closing(chain_ahead(streams, config.decoders, DECODED_AHEAD_BYTES, _weight)))
+        scored = (_score(event, config, stages, device) for event in batches(decoded, config))
+        desk = _Desk(shard, config, files, stages, encoders)
+        for event in stack.enter_context(closing(Prefetch(scored, BATCHES_AHEAD, name="score"))):
+            desk.take(event)
+        return desk.finish()
+
+
+def _fetch(scratch: Path, stages: Stages, video: Video) -> Source:
+    with stages.timed("fetch"):
+        return fetch(video, scratch)
+
+
+def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Iterator[Event]:
+    """The clips of one video while it decodes, then its record."""
+    record = VideoRecord(video)
+    try:
+        with closing(fetched.result()) as source:
+            record.etag, record.bytes_in = source.etag, source.bytes_in
+            with stages.timed("decode"):
+                record.media = media.probe(source, config)
+            times, spans = segment.spans(config.segments, source.document, source.captions, config.window_s)
+            record.times = times.value
+            blocks = _counted(record, stages.each("decode", media.decode(source, record.media, config)))
+            for clip in segment.cut(video.video_id, blocks, spans, record.media.sample_rate_hz, config):
+                record.clips += 1
+                yield clip
+            media.refuse_truncated(source, record.media, record.decoded_s, config)
+    except VideoError as error:
+        record.failure = _dead_letter(video, error)
+    yield record
+
+
+def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
+    assert record.media is not None
+    frames = 0
+    for block in blocks:
+        frames += block.shape[-1]
+        record.decoded_s = frames / record.media.sample_rate_hz
+        yield block
+
+
+def _dead_letter(video: Video, error: VideoError) -> DeadLetter:
+    return DeadLetter(video.video_id, video.language, error.stage, type(error).__name__, str(error))
+
+
+def _weight(event: Event) -> int:
+    return event.pcm.nbytes if isinstance(event, Clip) else 0
+
+
+def _score(event: Batch | Event, config: RunConfig, stages: Stages, device: torch.device) -> list[ScoredClip] | Event:
+    if not isinstance(event, Batch):
+        return event
+    with stages.timed("score"):
+        return score(event, config, device)
+
+
+class _Desk:
+    """Where a video's segments come together again: scored out of order, written in the plan's."""
+
+    def __init__(
+        self, shard: Shard, config: RunConfig, files: ShardFiles, stages: Stages, encoders: ThreadPoolExecutor
+    ) -> None:
+        self.config, self.files, self.stages, self.encoders = config, files, stages, encoders
+        self.waiting = deque(video.video_id for video in shard.videos)
+        self.settled: dict[str, list[SegmentRecord]] = {video_id: [] for video_id in self.waiting}
+        self.ended: dict[str, VideoRecord] = {}
+        self.encoding: deque[list[tuple[ScoredClip, Future[bytes] | None]]] = deque()
+        self.bytes_in = 0
+
+    def take(self, event: list[ScoredClip] | Event) -> None:
+        """Hand scored clips to the encoders, and write the videos that are complete."""
+        if isinstance(event, VideoRecord):
+            self.ended[event.video.video_id] = event
+        elif isinstance(event, Clip):
+            dropped = SegmentRecord(event.index, event.span, event.span.duration_s, event.drop_reason, None)
+            self.settled[event.video_id].append(dropped)
+        else:
+            self.encoding.append([(scored, self._start(scored)) for scored in event])
+            while len(self.encoding) > BATCHES_AHEAD:
+                self._settle(self.encoding.popleft())
+        self._write_complete()
+
+    def finish(self) -> int:
+        """Settle and write what is left; the number of bytes fetched."""
+        while self.encoding:
+            self._settle(self.encoding.popleft())
+        self._write_complete()
+        assert not self.waiting, f"videos without an end: {list(self.waiting)}"
+        return self.bytes_in
+
+    def _start(self, scored: ScoredClip) -> Future[bytes] | None:
+        return None if scored.samples is None else self.encoders.submit(self._encode, scored.samples)
+
+    def _encode(self, samples: npt.NDArray[np.int16]) -> bytes:
+        with self.stages.timed("encode"):
+            return encode(samples, self.config.sample_rate, self.config.audio_format)
+
+    def _settle(self, batch: list[tuple[ScoredClip, Future[bytes] | None]]) -> None:
+        for scored, encoded in batch:
+            clip = scored.clip
+            duration_s = clip.frames / clip.sample_rate_hz
+            record = SegmentRecord(clip.index, clip.span, duration_s, scored.drop_reason, scored.metrics)
+            if encoded is not None and scored.samples is not None:
+                record.duration_s = len(scored.samples) / self.config.sample_rate
+                record.data = self.files.spool.append(encoded.result())
+            self.settled[clip.video_id].append(record)
+
+    def _write_complete(self) -> None:
+        """Write the videos at the head of the plan's order that have all their segments."""
+        while self.waiting and (record := self.ended.get(self.waiting[0])):
+            if len(self.settled[self.waiting[0]]) < record.clips:
+                return
+            self._write(self.waiting.popleft(), record)
+
+    def _write(self, video_id: str, record: VideoRecord) -> None:
+        record.segments = sorted(self.settled.pop(video_id), key=lambda segment: segment.index)
+        del self.ended[video_id]
+        self.bytes_in += record.bytes_in
+        try:
+            _refuse_silence(record, self.config)
+        except VideoError as error:
+            record.failure = _dead_letter(record.video, error)
+        with self.stages.timed("write"):
+            self.files.add(record)
+
+
+def _refuse_silence(record: VideoRecord, config: RunConfig) -> None:
+    peaks = [segment.metrics[PEAK] for segment in record.segments if segment.metrics is not None]
+    if record.failure is None and peaks and max(peaks) < config.silence_dbfs:
+        raise SilentAudio(
+            f"{record.video.uri}: none of its {len(peaks)} segments peaks above silence_dbfs ({config.silence_dbfs:g})"
+        )

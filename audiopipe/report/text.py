@@ -1,0 +1,79 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+
+__all__ = ["clock", "counted", "named", "number", "percent", "plural", "size", "span", "speed"]
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """`12,345`, `0.3`; what does not exist is a dash, minus is a minus sign."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "−∞" if value < 0 else "∞"
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def percent(part: float, whole: float) -> str:
+    """A share, never rounded to 0 % or 100 % when it is not quite that."""
+    if whole <= 0:
+        return "–"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "< 0.1 %"
+    if 99.9 < share < 100:
+        return "> 99.9 %"
+    return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 99 else f"{share:.1f} %"
+
+
+def span(seconds: float | None) -> str:
+    """`0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`, `1 d 3 h`: two units at most."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, length, next_unit, next_length in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= length:
+            rest = whole % length // next_length
+            return f"{whole // length} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    return f"{whole} s"
+
+
+def size(number_of_bytes: float) -> str:
+    """Bytes in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number_of_bytes < 999.5 or unit == "TB":
+            break
+        number_of_bytes /= 1000
+    return f"{number_of_bytes:.0f} {unit}" if number_of_bytes >= 100 or unit == "B" else f"{number_of_bytes:.1f} {unit}"
+
+
+def speed(audio_s: float, wall_s: float) -> str:
+    """Times real time."""
+    return f"{number(audio_s / wall_s, 0 if audio_s >= 10 * wall_s else 1)} x real time" if wall_s > 0 else "–"
+
+
+def plural(count: int, thing: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+def named(reason: str) -> str:
+    """`too_quiet` as `too quiet`."""
+    return reason.replace("_", " ")
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`3 too quiet, 1 clipped`, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {named(reason)}" for reason, count in ordered)
+
+
+def clock(moment: datetime) -> str:
+    """A UTC time to the minute."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,222 @@
+"""A real PostgreSQL and a real Supabase-compatible server on free ports of this machine, without root.
+
+PostgreSQL is the one inside the wheel `pgserver`, over TCP; the server is npm's `@supabase/lite`, kept under the
+environment (`.venv/share`). Keys and the secret of tokens are made up for each start and never leave the process.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LITE = "@supabase/lite@0.10.0"
+# Looked up and not imported: its import makes folders for a root user and warns without XDG_RUNTIME_DIR.
+BIN = Path(find_spec("pgserver").origin or "").parent / "pginstall" / "bin"  # type: ignore[union-attr]
+MIGRATIONS = Path(__file__).parents[2] / "cluster" / "supabase" / "migrations"
+# PostgreSQL refuses to run as root, so a root session hands it to a user that every system has.
+OTHER_USER: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+
+CONFIG = """
+[api]
+port = {port}
+max_rows = 1000
+
+[db]
+driver = "postgres"
+url = "postgres://postgres@127.0.0.1:{postgres_port}/postgres"
+
+[auth]
+enabled = true
+jwt_secret = "{jwt_secret}"
+publishable_key = "env(SUPABASE_PUBLISHABLE_KEY)"
+secret_key = "env(SUPABASE_SECRET_KEY)"
+"""
+
+
+class Postgres:
+    """An empty PostgreSQL of its own, with trust on 127.0.0.1 only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.data = folder / "data"
+        folder.chmod(0o755)
+        self.data.mkdir()
+        if OTHER_USER:
+            shutil.chown(self.data, "nobody", "nogroup")
+        self._command("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres", "-N")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
+        command = [str(BIN / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+        command += [f"-c{name}={value}" for name, value in options.items()]
+        with (self.folder / "postgres.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **OTHER_USER)
+        wait_until(lambda: self._answers(), "PostgreSQL", self.process)
+
+    def stop(self) -> None:
+        """At once, whatever is under way, as an outage does."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(30)
+            self.process = None
+
+    def sql(self, text: str, database: str = "postgres") -> list[list[str]]:
+        """Rows of the last statement as text. Raises `CalledProcessError` with psql's words."""
+        command = [str(BIN / "psql"), "-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+        command += ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", database]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise AssertionError(f"psql: {done.stderr.strip()}")
+        return [line.split("\x1f") for line in done.stdout.splitlines() if line]
+
+    def _answers(self) -> bool:
+        command = [str(BIN / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _command(self, program: str, *arguments: str) -> None:
+        command = [str(BIN / program), "-D", str(self.data), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **OTHER_USER)
+
+
+class Supabase:
+    """`lite start` in front of a PostgreSQL that has the migrations."""
+
+    def __init__(self, folder: Path, postgres: Postgres) -> None:
+        self.postgres, self.folder, self.port = postgres, folder, free_port()
+        self.publishable_key = f"sb_publishable_{secrets.token_urlsafe(22)[:22]}_{secrets.token_hex(4)}"
+        self.secret_key = f"sb_secret_{secrets.token_urlsafe(22)[:22]}_{secrets.token_hex(4)}"
+        self.jwt_secret = secrets.token_hex(32)
+        self.process: subprocess.Popen[bytes] | None = None
+        (folder / "supabase").mkdir()
+        config = CONFIG.format(port=self.port, postgres_port=postgres.port, jwt_secret=self.jwt_secret)
+        (folder / "supabase" / "config.toml").write_text(config)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        environment = {**os.environ, "DO_NOT_TRACK": "1", "SUPABASE_PUBLISHABLE_KEY": self.publishable_key}
+        environment["SUPABASE_SECRET_KEY"] = self.secret_key
+        command = ["node", str(installed() / "node_modules" / "@supabase" / "lite" / "dist" / "cli" / "index.js")]
+        with (self.folder / "lite.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "start", "--no-admin"], cwd=self.folder, env=environment, stdout=log, stderr=log
+            )
+        wait_until(self._answers, "the Supabase server", self.process)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
+
+    def token(self, role: str = "authenticated") -> str:
+        """A signed-in user's token."""
+        head = {"alg": "HS256", "typ": "JWT"}
+        body = {"role": role, "sub": "00000000-0000-4000-8000-000000000001", "exp": int(time.time()) + 3600}
+        text = f"{_base64(json.dumps(head).encode())}.{_base64(json.dumps(body | {'aud': role}).encode())}"
+        signature = hmac.new(self.jwt_secret.encode(), text.encode(), hashlib.sha256).digest()
+        return f"{text}.{_base64(signature)}"
+
+    def _answers(self) -> bool:
+        request = urllib.request.Request(f"{self.url}/rest/v1/", headers={"apikey": self.secret_key})
+        try:
+            with urllib.request.urlopen(request, timeout=2):
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+            return True
+        except OSError:
+            return False
+
+
+def installed() -> Path:
+    """The folder with the npm package, installed on first use."""
+    home = Path(sys.prefix) / "share" / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
+    if home.is_dir():
+        return home
+    if not shutil.which("npm"):
+        pytest.skip("needs node and npm for the Supabase server")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        (made / "package.json").write_text('{"private": true}')
+        command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", LITE, "postgres"]
+        subprocess.run(command, cwd=made, check=True, timeout=300)
+        # Another session may have been faster; its folder is as good.
+        if not home.is_dir():
+            made.rename(home)
+    return home
+
+
+@contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    folder = Path(tempfile.mkdtemp(prefix="audiopipe-postgres-"))
+    try:
+        server = Postgres(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def supabase_server(postgres: Postgres) -> Iterator[Supabase]:
+    with tempfile.TemporaryDirectory(prefix="audiopipe-supabase-") as folder:
+        server = Supabase(Path(folder), postgres)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def apply_migrations(postgres: Postgres) -> None:
+    """In the order of their names, each in one transaction, as `supabase db push` does."""
+    for path in sorted(MIGRATIONS.glob("*.sql")):
+        postgres.sql(f"SET client_min_messages = warning;\nBEGIN;\n{path.read_text()}\nCOMMIT;")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(ready: Any, what: str, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"{what} did not start (exit code {process.poll()})")
+        time.sleep(0.05)
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

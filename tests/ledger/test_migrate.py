@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import SqliteLedger, migrate
+
+
+def open_raw(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def dump(path: Path) -> list[str]:
+    connection = open_raw(path)
+    lines = list(connection.iterdump())
+    connection.close()
+    return lines
+
+
+def test_migrating_twice_does_nothing(tmp_path: Path) -> None:
+    connection = open_raw(tmp_path / "x.sqlite")
+    assert migrate.migrate(connection) == ["0001_plan"]
+    before = dump(tmp_path / "x.sqlite")
+    assert migrate.migrate(connection) == []
+    assert dump(tmp_path / "x.sqlite") == before
+    connection.close()
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = "CREATE TABLE one (x);", "CREATE TABLE two (x);\nCREATE TABLE one (x);"
+    monkeypatch.setattr(migrate, "_shipped", lambda: [("0001_good", good), ("0002_bad", bad)])
+    connection = open_raw(tmp_path / "x.sqlite")
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate.migrate(connection)
+    assert not connection.in_transaction
+    assert migrate.applied(connection) == {"0001_good"}
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables == {"_migrations", "one"}
+    connection.close()
+
+
+def test_a_reader_refuses_a_ledger_of_an_older_or_a_newer_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.sqlite"
+    SqliteLedger(path).close()
+    shipped = migrate._shipped()
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "_shipped", lambda: [*shipped, ("9999_later", "CREATE TABLE later (x);")])
+        with pytest.raises(LedgerError, match="lacks 9999_later"):
+            SqliteLedger(path, create=False)
+        SqliteLedger(path).close()
+    with pytest.raises(LedgerError, match="9999_later, unknown here: upgrade audiopipe"):
+        SqliteLedger(path, create=False)
+    with pytest.raises(LedgerError, match="upgrade audiopipe"):
+        SqliteLedger(path)
+
+
+def test_semicolons_in_strings_and_comments_do_not_end_a_statement() -> None:
+    script = "-- a; b\nSELECT ';'\n  || 'x';\n\nSELECT 2;\n-- the end\n"
+    assert [part.strip() for part in migrate.statements(script)] == ["-- a; b\nSELECT ';'\n  || 'x';", "SELECT 2;"]
+    with pytest.raises(ValueError, match="has no end"):
+        list(migrate.statements("SELECT 1;\nSELECT 2"))
+
+
+def test_the_migrations_are_numbered_without_gaps() -> None:
+    names = [name for name, _ in migrate._shipped()]
+    assert [name[:5] for name in names] == [f"{number:04d}_" for number in range(1, len(names) + 1)]
+
+
+def test_a_transaction_takes_the_write_lock_before_it_reads(tmp_path: Path) -> None:
+    """Else two writers that both read first could not both go on, however long they wait."""
+    first, second = open_raw(tmp_path / "x.sqlite"), sqlite3.connect(tmp_path / "x.sqlite", timeout=0)
+    with migrate.transaction(first), pytest.raises(sqlite3.OperationalError, match="locked"):
+        second.execute("BEGIN IMMEDIATE")
+    first.close()
+    second.close()

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from audiopipe.ledger import RunRow, RunStatus, ShardRow
+from audiopipe.ledger.rates import ENOUGH, RECENT, eta, window
+from audiopipe.types import ShardResult
+
+Make = Callable[..., ShardResult]
+START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+RUN = RunRow("r", "all", 10_000, started_at=START.isoformat(), resumed_at=START.isoformat())
+
+
+@pytest.fixture
+def finish(make_result: Make) -> Callable[..., ShardRow]:
+    def at(minutes: float, videos: int = 10, **changes: object) -> ShardRow:
+        when = (START + timedelta(minutes=minutes)).isoformat()
+        return ShardRow.of_result(make_result(0, videos=videos, finished_at=when, **changes))
+
+    return at
+
+
+def after(minutes: float) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+def test_the_rate_is_what_finished_over_the_time_it_took(finish: Callable[..., ShardRow]) -> None:
+    shards = [finish(1, 10), finish(2, 20, language="fr"), finish(4, 30, worker="host-1")]
+    seen = window(RUN, shards, after(5))
+    assert seen.videos_per_minute() == pytest.approx(60 / 5)
+    assert seen.videos_per_minute("fr") == pytest.approx(20 / 5)
+    assert seen.videos_per_minute(worker_id="host-1") == pytest.approx(30 / 5)
+    assert seen.segments_per_second() == pytest.approx(60 * 20 / 300)
+    assert seen.audio_per_second() == pytest.approx(60 * 100 / 300)
+
+
+def test_only_the_last_ten_minutes_count_when_they_hold_enough(finish: Callable[..., ShardRow]) -> None:
+    slow = [finish(minute, 1) for minute in range(1, 50)]
+    fast = [finish(50 + minute / 4, 10) for minute in range(1, 41)]
+    assert window(RUN, [*fast, *slow], after(60)).videos_per_minute() == pytest.approx(40)
+
+
+def test_the_window_reaches_back_until_it_holds_enough_shards(finish: Callable[..., ShardRow]) -> None:
+    shards = [finish(5 * index, 10) for index in range(1, 41)]
+    seen = window(RUN, shards, after(200))
+    assert len(seen.shards) == ENOUGH - 1
+    assert seen.videos_per_minute() == pytest.approx(2)
+
+
+def test_the_time_between_two_sessions_is_not_work(finish: Callable[..., ShardRow]) -> None:
+    resumed = replace(RUN, resumed_at=after(600).isoformat())
+    shards = [finish(minute) for minute in (1, 2, 3, 601, 602)]
+    assert window(resumed, shards, after(604)).videos_per_minute() == pytest.approx(20 / 4)
+
+
+def test_a_run_that_has_ended_keeps_the_rate_of_its_last_session(finish: Callable[..., ShardRow]) -> None:
+    ended = replace(RUN, status=RunStatus.DONE, completed_at=after(100).isoformat())
+    shards = [finish(minute) for minute in range(1, 101)]
+    for now in (after(100), after(5000)):
+        assert window(ended, shards, now).videos_per_minute() == pytest.approx(10)
+
+
+def test_a_list_that_was_cut_off_says_nothing_of_the_time_before_it(finish: Callable[..., ShardRow]) -> None:
+    shards = [finish(minute / 100, 1) for minute in range(1, RECENT * 2 + 1)]
+    ended = replace(RUN, status=RunStatus.DONE, completed_at=after(RECENT * 2 / 100).isoformat())
+    seen = window(ended, shards[RECENT:], after(RECENT))
+    assert seen.videos_per_minute() == pytest.approx(100)
+
+
+def test_nothing_finished_means_no_eta_and_nothing_left_means_none_to_wait(finish: Callable[..., ShardRow]) -> None:
+    assert eta(window(RUN, [], after(5)), 100) is None
+    assert window(RUN, [], START).videos_per_minute() == 0
+    left = eta(window(RUN, [finish(1)], after(2)), 0)
+    assert left is not None
+    assert left.seconds == 0
+
+
+def test_few_shards_give_an_eta_without_a_range(finish: Callable[..., ShardRow]) -> None:
+    expected = eta(window(RUN, [finish(1), finish(2)], after(2)), 100)
+    assert expected is not None
+    assert expected.seconds == pytest.approx(600)
+    assert (expected.low_s, expected.high_s) == (None, None)
+
+
+def test_the_range_is_repeatable_and_holds_the_expected_end(finish: Callable[..., ShardRow]) -> None:
+    times = np.cumsum(np.random.default_rng(7).exponential(0.2, 60))
+    seen = window(RUN, [finish(float(time)) for time in times], after(float(times[-1])))
+    first, second = eta(seen, 5000), eta(seen, 5000)
+    assert first == second
+    assert first is not None
+    assert first.low_s is not None
+    assert first.high_s is not None
+    assert first.low_s < first.seconds < first.high_s
+    # 50 exponential gaps know their mean to a seventh; 10-90 % of that is 1.28 sevenths each side.
+    assert 0.1 < (first.high_s - first.low_s) / first.seconds < 0.8
+
+
+def test_the_range_covers_the_true_end_about_as_often_as_it_says(finish: Callable[..., ShardRow]) -> None:
+    """Shards of a simulated run with random lengths: eight of ten real ends should lie in the 10-90 % range."""
+    random, inside = np.random.default_rng(42), 0
+    for _ in range(60):
+        times = np.cumsum(random.exponential(0.2, 160))
+        seen = window(RUN, [finish(float(time)) for time in times[:60]], after(float(times[59])))
+        expected, truth = eta(seen, 1000), 60 * float(times[159] - times[59])
+        assert expected is not None
+        assert expected.low_s is not None
+        assert expected.high_s is not None
+        inside += expected.low_s <= truth <= expected.high_s
+    assert 0.65 <= inside / 60 <= 0.95
+
+
+def test_regular_shards_are_more_certain_than_irregular_ones(finish: Callable[..., ShardRow]) -> None:
+    def spread(minutes: list[float]) -> float:
+        expected = eta(window(RUN, [finish(minute) for minute in minutes], after(10)), 1000)
+        assert expected is not None
+        assert expected.low_s is not None
+        assert expected.high_s is not None
+        return expected.high_s - expected.low_s
+
+    irregular = sorted(np.random.default_rng(3).uniform(0, 10, 40).tolist())
+    assert spread([(index + 1) / 4 for index in range(40)]) < 0.1 * spread(irregular)
+
+
+def test_a_stalled_run_is_seen_to_slow_down(finish: Callable[..., ShardRow]) -> None:
+    shards = [finish(minute / 4) for minute in range(1, 41)]
+    soon, late = (eta(window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
+    assert soon is not None
+    assert late is not None
+    assert late.seconds > 1.5 * soon.seconds
+    assert late.low_s is not None
+    assert soon.high_s is not None
+    assert late.low_s > soon.high_s

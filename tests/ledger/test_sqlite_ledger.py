@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import (
+    ErrorRow,
+    LanguageTotal,
+    Progress,
+    Role,
+    RunRow,
+    RunStatus,
+    ShardRow,
+    ShardStatus,
+    SqliteLedger,
+    WorkerRow,
+    WorkerStatus,
+    utc,
+)
+from audiopipe.types import ShardResult
+
+Make = Callable[..., ShardResult]
+
+
+def start(ledger: SqliteLedger, run_id: str, videos: int = 100, shards: int = 0) -> None:
+    run = RunRow(run_id, "all", videos, output="/data/out", config_digest="abc", version="0.1.0")
+    ledger.start_run(run, [LanguageTotal("de", videos // 2, shards), LanguageTotal("fr", videos - videos // 2)])
+
+
+def everything(ledger: SqliteLedger) -> list[str]:
+    """The whole database as SQL text, times of starting again included."""
+    with sqlite3.connect(ledger.path) as connection:
+        dump = list(connection.iterdump())
+    connection.close()
+    return dump
+
+
+def query(ledger: SqliteLedger, sql: str, *values: object) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(ledger.path, timeout=5)
+    with connection:
+        rows = connection.execute(sql, values).fetchall()
+    connection.close()
+    return rows
+
+
+def test_run_progress_has_the_numbers_that_one_computes_by_hand(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id, videos=100)
+    # Three workers and three shards: joined before they are summed, each sum would be three times too large.
+    ledger.heartbeat(
+        run_id,
+        [
+            WorkerRow("a", status=WorkerStatus.RUNNING, videos_total=30, videos_processed=9, videos_per_minute=4.0),
+            WorkerRow("b", status=WorkerStatus.RUNNING, videos_total=20, videos_processed=8, videos_per_minute=2.0),
+            WorkerRow("c", status=WorkerStatus.FAILED, videos_total=10, videos_processed=7),
+            WorkerRow("d", role=Role.DRIVER, status=WorkerStatus.RUNNING, videos_total=99, videos_per_minute=50.0),
+        ],
+    )
+    for index in range(3):
+        ledger.record_shard(make_result(index, videos=10, failed=1))
+    ledger.record_failure(run_id, "de-000009", 1, "a", "StoreError", "gone")
+    query(ledger, "UPDATE pipeline_runs SET started_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-90 minutes')")
+
+    progress = ledger.progress(run_id)
+
+    assert (progress.total_videos, progress.processed, progress.assigned) == (100, 30, 60)
+    assert (progress.avg_rate, progress.total_rate) == (2.0, 6.0)
+    assert (progress.active_workers, progress.failed_workers) == (2, 1)
+    assert progress.hours_elapsed == pytest.approx(1.5, abs=0.01)
+    assert progress.hours_remaining == pytest.approx(70 / 6 / 60)
+
+
+def test_run_progress_has_the_columns_of_the_plan(ledger: SqliteLedger) -> None:
+    columns = [str(row[1]) for row in query(ledger, "PRAGMA table_info(run_progress)")]
+    assert columns == [item.name for item in fields(Progress)]
+
+
+def test_a_run_without_workers_has_no_rate_and_no_end(ledger: SqliteLedger, run_id: str) -> None:
+    start(ledger, run_id)
+    progress = ledger.progress(run_id)
+    assert (progress.processed, progress.avg_rate, progress.hours_remaining) == (0, None, None)
+
+
+def test_the_plans_own_upsert_works_as_written(ledger: SqliteLedger) -> None:
+    """The columns and values of the plan's ProgressReporter, and its INSERT of a run, as PostgREST would write them."""
+    query(ledger, "INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
+    (run,) = ledger.runs()
+    upsert = (
+        "INSERT INTO worker_progress (worker_id, run_id, videos_processed, segments_processed, videos_per_minute, "
+        "segments_per_second, last_heartbeat, status) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id, worker_id) "
+        "DO UPDATE SET videos_processed = excluded.videos_processed, videos_per_minute = excluded.videos_per_minute, "
+        "last_heartbeat = excluded.last_heartbeat, status = excluded.status"
+    )
+    naive = datetime(2026, 11, 22, 10, 0, 0, 123456).isoformat()
+    query(ledger, upsert, "w1", run.run_id, 50, 1000, 10.0, 3.5, naive, "running")
+    query(ledger, upsert, "w1", run.run_id, 60, 1200, 12.0, 4.5, naive, "running")
+
+    assert len(run.run_id) == 36
+    (worker,) = ledger.workers(run.run_id)
+    assert (worker.partition_index, worker.partition_count, worker.videos_processed) == (0, 1, 60)
+    assert worker.last_heartbeat == "2026-11-22T10:00:00.123Z"
+    progress = ledger.progress(run.run_id)
+    assert (progress.processed, progress.active_workers, progress.hours_remaining) == (60, 1, 440 / 12.0 / 60)
+
+
+def test_recording_a_commit_twice_changes_nothing(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id)
+    ledger.record_shard(make_result(0, failed=2))
+    once = everything(ledger)
+    ledger.record_shard(make_result(0, failed=2))
+    assert everything(ledger) == once
+    assert len(ledger.errors(run_id)) == 2
+
+
+def test_the_same_dead_letter_of_two_runs_is_kept_for_both(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    for name in (run_id, "another"):
+        start(ledger, name)
+        ledger.record_shard(make_result(0, failed=1, run_id=name))
+    assert [len(ledger.errors(name)) for name in (run_id, "another")] == [1, 1]
+
+
+def test_a_shard_made_anew_replaces_the_old_one_and_its_dead_letters(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    old = make_result(0, failed=2)
+    new = make_result(0, failed=1, attempt="second", finished_at="2026-11-22T12:00:00Z")
+    for result in (old, new, old):
+        ledger.record_shard(result)
+    (shard,) = ledger.shards(run_id)
+    assert (shard.attempt, shard.videos_failed, len(ledger.errors(run_id))) == ("second", 1, 1)
+
+
+def test_a_failure_is_counted_and_then_the_success_clears_it(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    # Two sessions of the driver: attempts count from 1 again, and all of them count.
+    for attempt in (1, 2, 1):
+        ledger.record_failure(run_id, "de-000000", attempt, "host-0", "StoreError", "time-out", "Traceback …")
+    (shard,) = ledger.shards(run_id)
+    assert (shard.status, shard.attempts, shard.error) == (ShardStatus.FAILED, 3, "StoreError: time-out")
+    assert ledger.progress(run_id).processed == 0
+
+    ledger.record_shard(make_result(0))
+    (shard,) = ledger.shards(run_id)
+    assert (shard.status, shard.attempts, shard.error) == (ShardStatus.DONE, 4, None)
+    newest, *_ = ledger.errors(run_id)
+    assert (newest.shard, newest.attempt, newest.stack_trace) == ("de-000000", 1, "Traceback …")
+
+
+def test_a_late_failure_takes_nothing_from_a_finished_shard(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    ledger.record_shard(make_result(0))
+    (before,) = ledger.shards(run_id)
+    ledger.record_failure(run_id, "de-000000", 2, "host-1", "AlreadyCommitted", "lost the race")
+    assert ledger.shards(run_id) == [before]
+
+
+def test_starting_again_resumes_the_run_and_keeps_its_first_start(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id, videos=100)
+    ledger.record_shard(make_result(0))
+    first = ledger.run(run_id)
+    ledger.finish_run(run_id, RunStatus.FAILED)
+    start(ledger, run_id, videos=140)
+
+    again = ledger.run(run_id)
+    assert first is not None
+    assert again is not None
+    assert (again.status, again.completed_at, again.total_videos) == (RunStatus.RUNNING, None, 140)
+    assert again.started_at == first.started_at
+    assert again.resumed_at is not None
+    assert first.resumed_at is not None
+    assert again.resumed_at >= first.resumed_at
+    assert [row.total_videos for row in ledger.languages(run_id)] == [70, 70]
+    assert ledger.progress(run_id).processed == 10
+
+
+def test_a_driver_that_joins_does_not_start_a_new_session(ledger: SqliteLedger, run_id: str) -> None:
+    start(ledger, run_id)
+    query(ledger, "UPDATE pipeline_runs SET resumed_at = '2026-11-22T10:00:00.000Z'")
+    ledger.heartbeat(run_id, [WorkerRow("n0/driver", Role.DRIVER, 0, 2, status=WorkerStatus.RUNNING)])
+    start(ledger, run_id)
+    run = ledger.run(run_id)
+    assert run is not None
+    assert run.resumed_at == "2026-11-22T10:00:00.000Z"
+
+    query(ledger, "UPDATE worker_progress SET last_heartbeat = '2026-11-22T10:00:00.000Z'")
+    start(ledger, run_id)
+    run = ledger.run(run_id)
+    assert run is not None
+    assert run.resumed_at is not None
+    assert run.resumed_at > "2026-11-22T10:00:00.000Z"
+
+
+def test_a_run_is_done_only_when_its_last_driver_ends_and_all_shards_are_there(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    def beat(partition: int, status: WorkerStatus) -> None:
+        ledger.heartbeat(run_id, [WorkerRow(f"n{partition}/driver", Role.DRIVER, partition, 2, status=status)])
+
+    def status() -> RunStatus:
+        run = ledger.run(run_id)
+        assert run is not None
+        return run.status
+
+    start(ledger, run_id, shards=2)
+    beat(0, WorkerStatus.RUNNING)
+    beat(1, WorkerStatus.RUNNING)
+    ledger.record_shard(make_result(0))
+    beat(0, WorkerStatus.DONE)
+    ledger.finish_run(run_id, RunStatus.DONE)
+    assert status() is RunStatus.RUNNING
+
+    beat(1, WorkerStatus.DONE)
+    ledger.finish_run(run_id, RunStatus.DONE)
+    assert status() is RunStatus.INCOMPLETE
+
+    ledger.record_shard(make_result(1))
+    ledger.finish_run(run_id, RunStatus.DONE)
+    assert status() is RunStatus.DONE
+
+
+def test_a_crashed_driver_does_not_keep_open_what_its_successor_ends(ledger: SqliteLedger, run_id: str) -> None:
+    start(ledger, run_id)
+    early, late = "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z"
+    crashed = WorkerRow("n0/driver", Role.DRIVER, status=WorkerStatus.RUNNING, last_heartbeat=early)
+    ledger.heartbeat(run_id, [crashed])
+    ledger.heartbeat(run_id, [replace(crashed, worker_id="n7/driver", status=WorkerStatus.DONE, last_heartbeat=late)])
+    ledger.finish_run(run_id, RunStatus.DONE)
+    run = ledger.run(run_id)
+    assert run is not None
+    assert run.status is RunStatus.DONE
+    assert run.completed_at is not None
+
+
+def test_counters_never_decrease_and_an_older_heartbeat_changes_nothing(ledger: SqliteLedger, run_id: str) -> None:
+    start(ledger, run_id)
+    worker = WorkerRow(
+        "w", status=WorkerStatus.RUNNING, videos_processed=50, error_count=2, last_error="x", memory_bytes=900,
+        last_heartbeat="2026-11-22T10:00:10Z",
+    )  # fmt: skip
+    ledger.heartbeat(run_id, [worker])
+    restarted = replace(worker, videos_processed=3, memory_bytes=100, last_heartbeat="2026-11-22T10:00:20Z")
+    ledger.heartbeat(run_id, [replace(restarted, last_error=None, error_count=0)])
+    (now,) = ledger.workers(run_id)
+    assert (now.videos_processed, now.error_count, now.memory_bytes, now.last_error) == (50, 2, 100, "x")
+
+    ledger.heartbeat(run_id, [replace(worker, videos_processed=60, status=WorkerStatus.FAILED)])
+    assert ledger.workers(run_id) == [now]
+
+
+def test_a_workers_second_run_leaves_its_first_alone(ledger: SqliteLedger, run_id: str) -> None:
+    for name, videos in ((run_id, 5), ("second", 7)):
+        start(ledger, name)
+        ledger.heartbeat(name, [WorkerRow("host-0", videos_processed=videos)])
+    assert [ledger.workers(name)[0].videos_processed for name in (run_id, "second")] == [5, 7]
+
+
+def test_languages_are_summed_over_finished_shards_alone(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id, shards=5)
+    ledger.record_shard(make_result(0, "de", videos=10, failed=1))
+    ledger.record_shard(make_result(1, "de", videos=6))
+    ledger.record_failure(run_id, "fr-000000", 1, None, "StoreError", "gone")
+    german, french = ledger.languages(run_id)
+    assert (german.processed, german.failed, german.shards_done, german.total_shards) == (16, 1, 2, 5)
+    assert (german.segments, german.kept, german.audio_s, german.kept_s) == (300, 225, 1500.0, 1125.0)
+    assert (german.bytes_in, german.bytes_out) == (16_000, 7_500)
+    assert (french.processed, french.shards_done, french.total_videos) == (0, 0, 50)
+
+
+def test_a_result_comes_back_as_it_was_recorded(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id)
+    result = make_result(3, "fr", failed=1, partition=4, worker="host-1", device="cuda")
+    ledger.record_shard(result)
+    (shard,) = ledger.shards(run_id)
+    assert shard == replace(ShardRow.of_result(result), attempts=1)
+    assert (shard.drops, shard.stage_s, shard.partition_index) == (result.drops, result.stage_s, 4)
+    (error,) = ledger.errors(run_id)
+    assert error == ErrorRow.of_dead_letter(result.dead_letters[0], result).of(error.as_row())
+    assert error.retriable is False
+
+
+def test_the_last_finished_shards_come_newest_first(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id)
+    for index in (2, 0, 1):
+        ledger.record_shard(make_result(index))
+    assert [shard.shard for shard in ledger.shards(run_id)] == ["de-000000", "de-000001", "de-000002"]
+    assert [shard.shard for shard in ledger.shards(run_id, limit=2)] == ["de-000002", "de-000001"]
+
+
+def test_the_newest_run_is_the_default_and_an_unknown_one_is_named(ledger: SqliteLedger, run_id: str) -> None:
+    assert ledger.run() is None
+    ledger.start_run(RunRow("old", "de", 1, started_at="2026-01-01T00:00:00Z"), [])
+    start(ledger, run_id)
+    newest = ledger.run()
+    assert newest is not None
+    assert newest.run_id == run_id
+    assert ledger.run("nope") is None
+    for read in (ledger.progress, ledger.workers, ledger.shards, ledger.errors, ledger.languages):
+        with pytest.raises(LedgerError, match="no run 'nope'"):
+            read("nope")
+
+
+def test_what_belongs_to_no_run_is_refused_with_the_reason(ledger: SqliteLedger, make_result: Make) -> None:
+    with pytest.raises(LedgerError, match="start_run comes before"):
+        ledger.record_shard(make_result(0))
+    with pytest.raises(LedgerError, match="start_run comes before"):
+        ledger.heartbeat("nope", [WorkerRow("w")])
+
+
+def test_a_reader_sees_the_state_before_a_transaction_under_way(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    ledger.record_shard(make_result(0))
+    writer = sqlite3.connect(ledger.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE shards SET videos = 999")
+    with SqliteLedger(ledger.path, create=False) as reader:
+        assert reader.progress(run_id).processed == 10
+        writer.execute("COMMIT")
+        assert reader.progress(run_id).processed == 999
+    writer.close()
+
+
+def test_a_reader_cannot_write(ledger: SqliteLedger, run_id: str) -> None:
+    with SqliteLedger(ledger.path, create=False) as reader, pytest.raises(LedgerError, match="readonly"):
+        start(reader, run_id)
+
+
+def test_every_time_in_the_ledger_is_utc_iso_text(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id)
+    ledger.record_shard(make_result(0, failed=1, finished_at="2026-11-22T12:30:00.5+02:00"))
+    ledger.heartbeat(run_id, [WorkerRow("w")])
+    ledger.finish_run(run_id, RunStatus.DONE)
+    times = query(
+        ledger,
+        "SELECT started_at, completed_at, resumed_at FROM pipeline_runs UNION ALL "
+        "SELECT last_heartbeat, started_at, updated_at FROM worker_progress UNION ALL "
+        "SELECT started_at, finished_at, finished_at FROM shards UNION ALL "
+        "SELECT created_at, created_at, created_at FROM processing_errors",
+    )
+    for time in (time for row in times for time in row):
+        assert time == utc(str(time))
+    assert ledger.shards(run_id)[0].finished_at == "2026-11-22T10:30:00.500Z"
+    run = ledger.run(run_id)
+    assert run is not None
+    assert run.started_at is not None
+    age = datetime.now(UTC) - datetime.fromisoformat(run.started_at)
+    assert 0 <= age.total_seconds() < 60
+
+
+def test_a_file_that_is_no_database_is_named_and_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "_ledger.sqlite"
+    path.write_bytes(b"this is not a database, it is somebody's notes" * 50)
+    with pytest.raises(LedgerError, match=r"_ledger\.sqlite cannot be used as a ledger"):
+        SqliteLedger(path)
+    assert path.read_bytes().startswith(b"this is not")

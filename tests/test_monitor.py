@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from audiopipe import monitor
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus
+from audiopipe.types import DeadLetter, ShardResult
+
+START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+NOW = START + timedelta(minutes=20)
+
+
+def result(index: int, language: str, minute: float, **changes: Any) -> ShardResult:
+    values: dict[str, Any] = {
+        "shard": f"{language}-{index:06d}", "language": language, "partition": 0, "attempt": f"a{index}",
+        "run_id": "run-1", "worker": "host-0", "videos": 10, "videos_failed": 0, "segments": 200,
+        "segments_kept": 150, "drops": {"noisy": 50}, "audio_s": 600.0, "kept_s": 450.0, "bytes_in": 1000,
+        "bytes_out": 500, "stage_s": {}, "wall_s": 3.0, "started_at": START.isoformat(),
+        "finished_at": (START + timedelta(minutes=minute)).isoformat(),
+    }  # fmt: skip
+    return ShardResult(**{**values, **changes})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
+    with SqliteLedger(tmp_path / "_ledger.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def filled(ledger: SqliteLedger) -> SqliteLedger:
+    """20 minutes into a run: 30 shards of German, one a half minute; two of French; one worker silent for 40 s."""
+    times = START.isoformat()
+    run = RunRow("run-1", "all", 1000, started_at=times, resumed_at=times, heartbeat_s=10)
+    ledger.start_run(run, [LanguageTotal("de", 600, 60), LanguageTotal("fr", 400, 40)])
+    for index in range(30):
+        ledger.record_shard(result(index, "de", 0.5 * (index + 1), worker=f"host-{index % 2}"))
+    letter = DeadLetter("vid-9", "fr", "decode", "UndecodableMedia", "evil [red]text[/red] \x1b]0;title\x07 \x1b[2J")
+    ledger.record_shard(result(0, "fr", 16, videos_failed=1, dead_letters=(letter,)))
+    ledger.record_shard(result(1, "fr", 19))
+
+    def heard(seconds_ago: float) -> str:
+        return (NOW - timedelta(seconds=seconds_ago)).isoformat()
+
+    busy = {"videos_processed": 160, "videos_per_minute": 8.0, "segments_per_second": 2.7, "cpu_utilization": 91.0}
+    ledger.heartbeat(
+        "run-1",
+        [
+            WorkerRow("host-0", status=WorkerStatus.RUNNING, last_heartbeat=heard(29), **busy),  # type: ignore[arg-type]
+            WorkerRow("host-1", status=WorkerStatus.RUNNING, last_heartbeat=heard(40)),
+            WorkerRow("host-2", status=WorkerStatus.DONE, last_heartbeat=heard(900)),
+            WorkerRow("node-0", Role.DRIVER, status=WorkerStatus.RUNNING, last_heartbeat=heard(31)),
+        ],
+    )
+    return ledger
+
+
+def text_of(ledger: SqliteLedger, width: int = 160, **arguments: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(monitor.render(ledger, **arguments))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_snapshot_has_the_numbers_that_one_computes_by_hand(filled: SqliteLedger) -> None:
+    seen = monitor.snapshot(filled, now=NOW)
+    totals = seen["totals"]
+    assert (totals["processed"], totals["total_videos"], totals["failed"]) == (320, 1000, 1)
+    assert (totals["shards_done"], totals["total_shards"]) == (32, 100)
+    assert (totals["segments"], totals["kept"], totals["audio_s"]) == (6400, 4800, 32 * 600.0)
+    # 20 shards are enough to look at: from minute 6.5 on, 19 finished, 190 videos in 13.5 minutes.
+    assert totals["videos_per_minute"] == pytest.approx(190 / 13.5)
+    assert totals["segments_per_second"] == pytest.approx(3800 / 13.5 / 60)
+    assert totals["times_real_time"] == pytest.approx(19 * 600 / 13.5 / 60)
+    assert seen["eta"]["seconds"] == pytest.approx(680 / 190 * 13.5 * 60)
+    assert seen["eta"]["low_s"] < seen["eta"]["seconds"] < seen["eta"]["high_s"]
+    assert seen["run"]["hours_elapsed"] == pytest.approx(1 / 3)
+
+
+def test_languages_have_their_own_rate_and_end(filled: SqliteLedger) -> None:
+    german, french = monitor.snapshot(filled, now=NOW)["languages"]
+    assert (german["processed"], german["rate"]) == (300, pytest.approx(170 / 13.5))
+    assert (french["processed"], french["rate"]) == (20, pytest.approx(20 / 13.5))
+    assert german["eta_s"] == pytest.approx(60 * 300 / (170 / 13.5))
+    assert french["eta_s"] == pytest.approx(60 * 380 / (20 / 13.5))
+
+
+def test_workers_and_drivers_not_heard_of_for_three_beats_are_stale(filled: SqliteLedger) -> None:
+    seen = monitor.snapshot(filled, now=NOW)
+    assert {row["worker_id"]: row["stale"] for row in seen["workers"]} == {
+        "host-0": False,
+        "host-1": True,
+        "host-2": False,
+    }
+    assert [row["stale"] for row in seen["drivers"]] == [True]
+    filled.finish_run("run-1", RunStatus.FAILED)
+    filled._connection.execute("UPDATE pipeline_runs SET status = 'failed'")
+    assert not any(row["stale"] for row in monitor.snapshot(filled, now=NOW)["workers"])
+
+
+def test_a_workers_history_adds_up_to_its_segments_in_the_window(filled: SqliteLedger) -> None:
+    histories = {row["worker_id"]: row["history"] for row in monitor.snapshot(filled, now=NOW)["workers"]}
+    # Of the 19 shards in the window 9 German ones are host-1's; the others, and both French ones, are host-0's.
+    assert {name: sum(counts) for name, counts in histories.items()} == {"host-0": 2000, "host-1": 1800, "host-2": 0}
+
+
+def test_the_snapshot_is_json_without_infinities(filled: SqliteLedger) -> None:
+    seen = monitor.snapshot(filled, now=NOW)
+    assert json.loads(json.dumps(seen, allow_nan=False)) == seen
+
+
+def test_the_picture_shows_what_the_snapshot_says(filled: SqliteLedger) -> None:
+    text = text_of(filled, now=NOW)
+    for part in ("run-1", "320 of 1,000 videos", "1 failed", "4,800 of 6,400 segments kept", "300/600", "20/400"):
+        assert part in text
+    assert "14.1 videos/min" in text
+    assert "0:48:19 to go (" in text
+    (stale,) = [line for line in text.splitlines() if "host-1" in line]
+    assert "stale" in stale
+    assert "0:00:40 ago" in stale
+    assert "node-0 (driver)" in text
+    assert "UndecodableMedia" in text
+
+
+def test_what_strangers_wrote_is_shown_without_markup_or_terminal_escapes(filled: SqliteLedger) -> None:
+    text = text_of(filled, now=NOW)
+    assert "evil [red]text[/red]" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_a_narrow_terminal_still_gets_a_picture(filled: SqliteLedger) -> None:
+    lines = text_of(filled, width=60, now=NOW).splitlines()
+    assert lines
+    assert max(map(len, lines)) <= 60
+
+
+def test_an_empty_ledger_and_an_empty_run_are_shown_too(ledger: SqliteLedger) -> None:
+    assert monitor.snapshot(ledger) == {"run": None}
+    assert "No run" in text_of(ledger)
+    ledger.start_run(RunRow("run-1", "de", 0), [])
+    seen = monitor.snapshot(ledger)
+    assert (seen["totals"]["processed"], seen["totals"]["videos_per_minute"]) == (0, 0)
+    assert "0 of 0 videos" in text_of(ledger)
+    with pytest.raises(LedgerError, match="no run 'other'"):
+        monitor.snapshot(ledger, "other")
+
+
+def test_an_ended_run_has_no_eta_and_its_watcher_stops(filled: SqliteLedger) -> None:
+    filled.heartbeat("run-1", [WorkerRow("node-0", Role.DRIVER, status=WorkerStatus.DONE)])
+    filled.finish_run("run-1", RunStatus.DONE)
+    assert monitor.snapshot(filled)["eta"] is None
+    console = Console(file=io.StringIO(), width=160)
+    monitor.watch(filled, console=console)
+    assert isinstance(console.file, io.StringIO)
+    assert "incomplete" in console.file.getvalue()
+
+
+def test_every_number_can_be_looked_up_while_the_driver_writes(filled: SqliteLedger) -> None:
+    with SqliteLedger(filled.path, create=False) as reader:
+        assert monitor.snapshot(reader)["totals"]["processed"] == 320
+        filled.record_shard(result(5, "fr", 19.5))
+        assert monitor.snapshot(reader)["totals"]["processed"] == 330
