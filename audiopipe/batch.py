@@ -16,7 +16,7 @@ import numpy as np
 from audiopipe.config import RunConfig
 from audiopipe.types import Clip, Pcm
 
-__all__ = ["Batch", "batches"]
+__all__ = ["MEGABYTE", "Batch", "batches"]
 
 Other = TypeVar("Other")
 

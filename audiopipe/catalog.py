@@ -57,7 +57,7 @@ class Catalog:
         return sorted(pc.unique(self.table["language"]).to_pylist())
 
     def videos(self, language: str) -> pa.Table:
-        """The videos of one language. Sizes that the catalogue lacks are taken from one listing, where there is one."""
+        """The videos of one language; sizes that the catalogue lacks are those of a listing (`catalog_files.sizes`)."""
         videos = self.table.filter(pc.field("language") == language).combine_chunks()
         column = videos["size_bytes"]
         if not column.null_count:

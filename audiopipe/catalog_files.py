@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
-from audiopipe.errors import CatalogError
+from audiopipe.errors import CatalogError, StoreError
 from audiopipe.store import open_url
 
 __all__ = ["COLUMNS", "MEDIA", "home", "is_table", "read_folder", "read_table", "sizes"]
@@ -107,15 +107,27 @@ def read_folder(url: str) -> pa.Table:
 
 
 def sizes(uris: list[str]) -> list[int | None]:
-    """The size of each address in bytes by listing the folders they are in; None where listings do not tell."""
-    folders = sorted({uri.rpartition("/")[0] + "/" for uri in uris})
+    """The size of each address in bytes; None where it is not there or cannot be told.
+
+    On this machine by asking for each, elsewhere by listing the folders they are in, once. Raises `StoreError` if the
+    network fails, for shards made without sizes are others.
+    """
+    remote = [uri for uri in uris if "://" in uri]
+    folders = sorted({uri.rpartition("/")[0] + "/" for uri in remote})
     recursive = len(folders) > MOST_FOLDERS
     if recursive:
         folders = [os.path.commonprefix(folders).rpartition("/")[0] + "/"]  # noqa: RUF071 - of characters is right
     known: dict[str, int] = {}
     for folder in folders:
         known.update(_listing(folder, recursive))
-    return [known.get(uri) for uri in uris]
+    return [known.get(uri) if "://" in uri else _size(uri) for uri in uris]
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def _listing(folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
@@ -128,8 +140,10 @@ def _listing(folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
         found = fs.find(root, detail=True).values() if recursive else fs.ls(root, detail=True)
         for info in found:
             yield folder + info["name"].removeprefix(root), info["size"]
-    except BROKEN as error:
+    except (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError) as error:
         log.warning("sizes below %s are not known, shards are made without: %s", folder, _said(error))
+    except BROKEN as error:
+        raise StoreError(f"{folder} could not be listed for the sizes of its objects ({_said(error)})") from error
 
 
 def _files(fs: Any, base: str) -> Iterator[tuple[str, int | None]]:

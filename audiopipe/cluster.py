@@ -6,20 +6,33 @@ anything; `connect` starts or reaches it and waits until its workers are there.
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import dask.config
 import pynvml
 import yaml
-from distributed import Client
+from distributed import Client, Security
 
+from audiopipe.engines import OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
 
-__all__ = ["arguments", "connect", "gpu_count", "profiles"]
+__all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
+
+# What an engine's class imports only when it is used, so that its absence is told before anything is started.
+IMPORTED_LATE = {"dask.distributed.SSHCluster": "asyncssh"}
+TLS_FILES = ("ca.pem", "node.pem", "node.key")
+# The driver alone talks to Supabase: workers, which read strangers' files, are started without its keys.
+DRIVERS_OWN = ("SUPABASE_SERVICE_KEY", "SUPABASE_KEY", "SUPABASE_ACCESS_TOKEN")
+# What `connect` set in Dask's configuration for each client, until `close`.
+_SETTINGS: dict[str, dask.config.set] = {}
 
 
 def profiles() -> dict[str, dict[str, Any]]:
@@ -41,70 +54,163 @@ def gpu_count() -> int:
 
 
 def arguments(profile: str, *, cores: int | None = None, gpus: int | None = None, **overrides: Any) -> dict[str, Any]:
-    """The engine of a profile and its arguments; overrides that are None count as not given.
+    """The engine of a profile, what `connect` needs of it, and its class's own arguments.
 
     Args:
         cores, gpus: of this machine, if not the real ones.
+        overrides: replace keys of the profile; None counts as not given.
 
     Raises:
-        ConfigError: there is no such profile.
+        ConfigError: there is no such profile, or it needs what was not given.
     """
     known = profiles()
     if profile not in known or profile == "default":
         names = ", ".join(sorted(set(known) - {"default"}))
         raise ConfigError(f"unknown cluster profile '{profile}': known are {names}")
+    devices = gpu_count() if gpus is None else gpus
     if known[profile]["engine"] == "auto":
-        profile = "local-cuda" if (gpu_count() if gpus is None else gpus) else "local-cpu"
+        profile = "local-cuda" if devices else "local-cpu"
     given = {name: value for name, value in overrides.items() if value is not None}
     chosen = known["default"] | known[profile] | given
     if chosen.get("n_workers") == "cores":
         chosen["n_workers"] = cores or len(os.sched_getaffinity(0))
-    return {name: value for name, value in chosen.items() if value is not None or name == "address"}
+    if chosen["engine"] == "dask_cuda.LocalCUDACluster":
+        chosen["gpus"] = devices
+    return engine_arguments(profile, chosen)
 
 
 def connect(profile: str = "auto", **overrides: Any) -> Client:
     """A client of the profile's cluster, whose workers have come.
 
-    A cluster that was started here is closed with the client's `cluster`; an existing one is left as it was.
+    A cluster that was started here is closed by `close`; an existing one is left as it was.
 
     Raises:
-        ConfigError: there is no such profile, or 'existing' without an address.
+        ConfigError: there is no such profile, it needs what was not given, or its extra is not installed.
         ClusterError: it could not be reached, or its workers did not come in time.
     """
     chosen = arguments(profile, **overrides)
-    engine, wait_s = chosen.pop("engine"), float(chosen.pop("wait_s"))
-    client = _existing(chosen, wait_s) if engine == "existing" else _start(engine, chosen)
-    wanted = chosen.get("n_workers") or 1
+    ours = {name: chosen.pop(name) for name in OURS}
+    if ours["engine"] == "existing":
+        chosen["address"], ours["tls"] = _address(chosen["address"], ours["tls"])
+    settings = dask.config.set(_settings(ours))
     try:
-        client.wait_for_workers(wanted, timeout=wait_s)
-    except TimeoutError:
-        came = len(client.scheduler_info(n_workers=-1)["workers"])
-        close(client)
-        raise ClusterError(
-            f"profile '{profile}': {came} of {wanted} workers came within {wait_s:.0f} s; "
-            "look at the workers' own logs, or give them more time (wait_s)"
-        ) from None
+        client = _reach(profile, ours, chosen)
+    except BaseException:
+        settings.__exit__(None, None, None)
+        raise
+    _SETTINGS[client.id] = settings
+    _wait(client, profile, ours)
     return client
 
 
 def close(client: Client) -> None:
-    """Close a client, and the cluster if this process started it."""
+    """Close a client, and the cluster if this process started it; Dask's settings are as before `connect`."""
     cluster = client.cluster
     client.close()
     if cluster is not None:
         cluster.close()
+    if settings := _SETTINGS.pop(client.id, None):
+        settings.__exit__(None, None, None)
 
 
-def _existing(chosen: Mapping[str, Any], wait_s: float) -> Client:
-    address = chosen.get("address") or os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if not address:
-        raise ConfigError("cluster profile 'existing' needs an address: set DASK_SCHEDULER_ADDRESS=tcp://host:8786")
+def _settings(ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Dask's settings for TLS and for lifetimes. They go to remote workers as they are: paths, never keys."""
+    settings: dict[str, Any] = {
+        f"distributed.worker.lifetime.{name}": value for name, value in (ours["lifetime"] or {}).items()
+    }
+    if settings:
+        settings["distributed.worker.lifetime.restart"] = True
+    # A nanny keeps what it resolved while `_withheld` held, so that the workers it restarts have no keys either.
+    settings |= {f"distributed.nanny.environ.{name}": "" for name in DRIVERS_OWN}
+    if folder := ours["tls"] and Path(ours["tls"]).expanduser():
+        ca, certificate, key = (str(folder / name) for name in TLS_FILES)
+        settings["distributed.comm.tls.ca-file"] = ca
+        for role in ("scheduler", "worker", "client"):
+            settings[f"distributed.comm.tls.{role}.cert"] = certificate
+            settings[f"distributed.comm.tls.{role}.key"] = key
+        settings["distributed.comm.require-encryption"] = True
+        settings["distributed.comm.default-scheme"] = "tls"
+    return settings
+
+
+def _reach(profile: str, ours: Mapping[str, Any], chosen: dict[str, Any]) -> Client:
+    security = _security(profile, ours["tls"]) if ours["tls"] else None
+    if ours["engine"] == "existing":
+        return _existing(chosen["address"], ours["wait_s"], security)
+    start = _engine(profile, ours)
+    with _withheld():
+        cluster = start(**chosen, security=security) if security else start(**chosen)
+    if ours["adapt"]:
+        cluster.adapt(**ours["adapt"])
+    return Client(cluster)
+
+
+@contextmanager
+def _withheld() -> Iterator[None]:
+    """This process without the driver's own secrets, which what it starts meanwhile would inherit."""
+    kept = {name: os.environ.pop(name) for name in DRIVERS_OWN if name in os.environ}
     try:
-        return Client(address, timeout=wait_s)
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
+    module, name = ours["engine"].rsplit(".", 1)
+    try:
+        import_module(IMPORTED_LATE.get(ours["engine"], module))
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        hint = f"pip install 'audiopipe[{ours['extra']}]'" if ours["extra"] else "install it"
+        raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
+
+
+def _security(profile: str, folder: str) -> Security:
+    """Of the files that `_settings` has named; each side must show a certificate of the same authority."""
+    missing = [name for name in TLS_FILES if not (Path(folder).expanduser() / name).is_file()]
+    if missing:
+        raise ConfigError(
+            f"cluster profile '{profile}' encrypts, and {folder} has no {', '.join(missing)}: "
+            "make them with cluster/make_tls.sh, or set tls: false on a network that is yours alone"
+        )
+    return Security(require_encryption=True)
+
+
+def _address(address: str | None, tls: str | bool) -> tuple[str, str | bool]:
+    """A scheduler's address, and the folder of its certificates if it encrypts."""
+    address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if not address:
+        raise ConfigError("cluster profile 'existing' needs an address: set DASK_SCHEDULER_ADDRESS=tls://host:8786")
+    if address.startswith("tls://"):
+        return address, tls
+    if tls and not _loopback(address):
+        raise ConfigError(f"{address} is not encrypted: use tls://, or set tls: false on a network that is yours alone")
+    return address, False
+
+
+def _existing(address: str, wait_s: float, security: Security | None) -> Client:
+    try:
+        return Client(address, timeout=wait_s, security=security)
     except (OSError, TimeoutError) as error:
         raise ClusterError(f"no scheduler answers at {address}: {error}") from None
 
 
-def _start(engine: str, chosen: dict[str, Any]) -> Client:
-    module, name = engine.rsplit(".", 1)
-    return Client(getattr(import_module(module), name)(**chosen))
+def _loopback(address: str) -> bool:
+    host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or address.startswith("inproc://")
+
+
+def _wait(client: Client, profile: str, ours: Mapping[str, Any]) -> None:
+    wanted = ours["adapt"]["minimum"] if ours["adapt"] else ours["wait_workers"]
+    try:
+        client.wait_for_workers(max(1, wanted), timeout=float(ours["wait_s"]))
+    except TimeoutError:
+        came = len(client.scheduler_info(n_workers=-1)["workers"])
+        close(client)
+        raise ClusterError(
+            f"profile '{profile}': {came} of {wanted} workers came within {float(ours['wait_s']):.0f} s; "
+            "look at the workers' own logs, or give them more time (wait_s)"
+        ) from None

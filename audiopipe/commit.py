@@ -7,24 +7,39 @@
 4. The parts are removed.
 
 A process killed before 2 leaves parts that no commit names; killed after 2, the next one to meet the commit
-publishes it. A straggler loses at 2 and publishes the winner's objects, never its own.
+publishes it. A straggler loses at 2 and publishes the winner's objects, never its own. `withdraw` is the one way back:
+it opens a shard again whose objects were damaged or lost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from audiopipe import __version__
-from audiopipe.errors import StoreError
+from audiopipe.errors import StoreError, VerifyError
 from audiopipe.store import Store
 from audiopipe.types import DeadLetter, ShardResult
 
-__all__ = ["Commit", "CommittedObject", "commit_name", "decide", "publish", "read_commit", "upload"]
+__all__ = [
+    "COMMITS",
+    "Commit",
+    "CommittedObject",
+    "commit_name",
+    "decide",
+    "publish",
+    "read_commit",
+    "sealed",
+    "unsealed",
+    "upload",
+    "withdraw",
+]
+
+COMMITS = "_commits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +61,56 @@ class Commit:
     config_digest: str
 
     def to_json(self) -> bytes:
-        body = {
-            "shard": self.result.shard,
-            "config_digest": self.config_digest,
-            "version": __version__,
-            "objects": [asdict(item) for item in self.objects],
-            "result": asdict(self.result),
-        }
-        return json.dumps(body, indent=1, ensure_ascii=False).encode()
+        return sealed(
+            {
+                "shard": self.result.shard,
+                "config_digest": self.config_digest,
+                "version": __version__,
+                "objects": [asdict(item) for item in self.objects],
+                "result": asdict(self.result),
+            }
+        )
 
     @classmethod
-    def from_json(cls, data: bytes) -> Commit:
-        body: dict[str, Any] = json.loads(data)
+    def from_json(cls, data: bytes, name: str = "a commit") -> Commit:
+        """Read a commit; `VerifyError` if these are not the bytes that `to_json` wrote."""
+        body = unsealed(data, name)
         result = body["result"]
         letters = tuple(DeadLetter(**letter) for letter in result.pop("dead_letters"))
         objects = tuple(CommittedObject(**item) for item in body["objects"])
         return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"])
 
 
+def sealed(body: dict[str, Any]) -> bytes:
+    """A JSON object with the sha256 of its own text: what the rest of an output is checked against has no other."""
+    text = json.dumps(body, indent=1, ensure_ascii=False)
+    return json.dumps(body | {"sha256": _digest(text)}, indent=1, ensure_ascii=False).encode()
+
+
+def unsealed(data: bytes, name: str) -> dict[str, Any]:
+    """What was sealed, without the seal. Raises `VerifyError` if a byte of it has changed."""
+    try:
+        body: dict[str, Any] = json.loads(data)
+        if data == sealed({key: value for key, value in body.items() if key != "sha256"}):
+            return body
+    except (ValueError, AttributeError):
+        pass
+    raise VerifyError(f"{name} is damaged: it is not what was written; `audiopipe verify OUTPUT` says what mends it")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def commit_name(shard: str) -> str:
     """The name of a shard's commit in the output."""
-    return f"_commits/{shard}.json"
+    return f"{COMMITS}/{shard}.json"
 
 
 def read_commit(store: Store, shard: str) -> Commit | None:
     """A shard's commit, None if the shard is still open."""
     try:
-        return Commit.from_json(store.read(commit_name(shard)))
+        return Commit.from_json(store.read(commit_name(shard)), commit_name(shard))
     except FileNotFoundError:
         return None
 
@@ -96,19 +134,40 @@ def decide(store: Store, mine: Commit) -> ShardResult:
     Returns:
         The result of the attempt that is the shard: this one, or the one that was faster.
     """
-    winner = mine
-    if not store.create(commit_name(mine.result.shard), mine.to_json()):
-        found = read_commit(store, mine.result.shard)
+    shard, winner = mine.result.shard, mine
+    if not store.create(commit_name(shard), mine.to_json()):
+        found = read_commit(store, shard)
         if found is None:
-            raise StoreError(f"the commit of {mine.result.shard} was there and is gone: only audiopipe may write there")
+            raise StoreError(f"the commit of {shard} was there and is gone: only audiopipe may write there")
         winner = found
-        store.remove(f"_parts/{mine.result.shard}/{mine.result.attempt}")
+    if winner.result.attempt != mine.result.attempt:
+        store.remove(_parts(mine.result))
     publish(store, winner)
     return winner.result
 
 
 def publish(store: Store, commit: Commit) -> None:
-    """Give a commit's objects their final names, and remove its parts. Safe to repeat."""
+    """Give a commit's objects their final names, and remove its parts. Safe to repeat.
+
+    Raises:
+        VerifyError: an object is neither at its final name nor among the parts: it was lost after the commit.
+    """
     for item in commit.objects:
-        store.publish(item.part, item.name, item.size)
-    store.remove(f"_parts/{commit.result.shard}/{commit.result.attempt}")
+        try:
+            store.publish(item.part, item.name, item.size)
+        except FileNotFoundError:
+            raise VerifyError(
+                f"{item.name} is committed and gone; `audiopipe resume {store.url} --shard {commit.result.shard}` "
+                "makes the shard again"
+            ) from None
+    store.remove(_parts(commit.result))
+
+
+def _parts(result: ShardResult) -> str:
+    return f"_parts/{result.shard}/{result.attempt}"
+
+
+def withdraw(store: Store, shard: str, names: Iterable[str]) -> None:
+    """Open a shard again: remove its commit, then the objects of these names. Nobody may be working on it."""
+    store.remove_all([commit_name(shard)])
+    store.remove_all(list(names))

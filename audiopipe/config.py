@@ -22,7 +22,7 @@ __all__ = ["OUTPUT_VERSION", "RunConfig"]
 # Raised whenever the same input and parameters would give other bytes: kernels, segmentation, encoders, layout.
 OUTPUT_VERSION = 1
 
-LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,34}")
+LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is a folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
@@ -42,13 +42,16 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     # What to read and where to write.
-    catalog: str = _how(
-        ..., "supabase://TABLE; a Parquet, CSV or JSONL file; a folder or glob of tars or audio"
-    )
+    catalog: str = _how(..., "supabase://TABLE; a Parquet, CSV or JSONL file; a folder or glob of tars or audio")
     output: str = _how(..., "folder or fsspec URL (s3://bucket/prefix) of the dataset; holds one run")
     source_prefix: str | None = _how(None, "put before each r2_tar_key; default: the folder that the catalogue is in")
     language: str = _how("all", "'all', a language, or a comma-separated list")
-    ledger: str | None = _how(None, "SQLite file of the run's progress; default: _ledger.sqlite beside a local output")
+    language_order: Literal["round_robin", "sequential"] = _how(
+        "round_robin", "languages take turns shard by shard, or come one after the other, in the order of the list"
+    )
+    ledger: str | None = _how(
+        None, "the run's progress: a SQLite file, or supabase://; default: _ledger.sqlite in a local output"
+    )
     run_id: str | None = _how(None, "name of the run; default: the output's own, or a new UUID")
 
     # Who takes which videos, and how many make a shard.
@@ -72,6 +75,10 @@ class RunConfig(BaseModel):
     )
     sample_rate: int = _output(16_000, "sample rate of the output in Hz", ge=8_000, le=48_000)
     audio_format: Literal["flac", "wav", "opus", "mp3"] = _output("flac", "codec of the output")
+    normalize_lufs: float | None = _output(
+        None, "bring each emitted segment to this integrated loudness; None leaves it", ge=-70, le=0
+    )
+    true_peak_dbtp: float = _output(-1.0, "what normalize_lufs may raise a segment's true peak to, at most", le=0)
     truncated: Literal["reject", "keep"] = _output(
         "reject", "media that ends before its declared duration: a dead letter, or keep what there is"
     )
@@ -96,7 +103,8 @@ class RunConfig(BaseModel):
     workers: int | None = _how(None, "number of workers; default: the profile's", ge=1)
     shards_in_flight: int = _how(2, "shards that a worker has under way at once", ge=1, le=16)
     videos_ahead: int = _how(4, "videos fetched ahead of the decoder", ge=1, le=256)
-    decoders: int = _how(2, "videos of a shard that decode at once", ge=1, le=128)
+    fetched_mb: int = _how(2048, "megabytes of videos fetched ahead of the decoder, at most, on scratch disk", ge=1)
+    decoders: int = _how(4, "videos of a shard, at most 4, that are decoded ahead of the scoring", ge=1, le=128)
     encoders: int = _how(2, "encoder threads of a worker's shard", ge=1, le=128)
     decode_timeout_s: float = _how(120.0, "seconds without a sample after which a decoder is given up", gt=0)
     scratch: str | None = _how(None, "local folder for tars under way; default: the system's temporary folder")
@@ -154,6 +162,11 @@ class RunConfig(BaseModel):
     def languages(self) -> frozenset[str] | None:
         """The languages asked for, or None for all."""
         return None if self.language == "all" else frozenset(self.language.split(","))
+
+    @property
+    def listed_languages(self) -> list[str] | None:
+        """The languages asked for in the order of the list, each once; None for all."""
+        return None if self.language == "all" else list(dict.fromkeys(self.language.split(",")))
 
     def output_fields(self) -> dict[str, Any]:
         """The fields that the bytes of the output depend on."""

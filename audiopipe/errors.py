@@ -9,6 +9,7 @@ AudiopipeError
 ├── TransientError         the network or a store failed; the same call may succeed later    (retried)
 │   ├── StoreError         an object store did not do as told
 │   └── DecoderDied        the decoder was killed from outside
+├── StoreRefused           keys, permission, a missing bucket, a full disk: a person must act (exit code 2)
 ├── AlreadyCommitted       another attempt at this shard won; its objects are the shard
 ├── VerifyError            the output is not what its commits say
 └── VideoError             this video is bad for good; it becomes a dead letter, its neighbours go on
@@ -20,6 +21,7 @@ AudiopipeError
     ├── TruncatedMedia     it ends well before its declared duration
     ├── TooLong            longer than `max_video_s`
     ├── BadSegments        the times beside the audio cannot be read
+    ├── PoisonVideo        it killed its process, twice, with nothing else in it
     └── SilentAudio        no sample above `silence_dbfs` in any segment
 """
 
@@ -41,8 +43,10 @@ __all__ = [
     "MissingSource",
     "NoAudio",
     "PlanError",
+    "PoisonVideo",
     "SilentAudio",
     "StoreError",
+    "StoreRefused",
     "TooLong",
     "TransientError",
     "TruncatedMedia",
@@ -84,6 +88,10 @@ class StoreError(TransientError):
     """An object store refused or broke off an operation."""
 
 
+class StoreRefused(AudiopipeError):
+    """A store will not do it for us: wrong keys, no permission, no such bucket, a full or read-only disk."""
+
+
 class DecoderDied(TransientError):
     """The decoder process was killed by somebody else, which says nothing about the video."""
 
@@ -97,15 +105,20 @@ class VerifyError(AudiopipeError):
 
 
 class VideoError(AudiopipeError):
-    """This video can never be processed as it is. `stage` says where that came out."""
+    """This video can never be processed as it is. `stage` says where that came out.
+
+    `retriable`: not for the audio's own sake, so that a later `audiopipe retry` may well succeed.
+    """
 
     stage: ClassVar[str] = "unknown"
+    retriable: ClassVar[bool] = False
 
 
 class MissingSource(VideoError):
     """There is no object at the video's address."""
 
     stage = "fetch"
+    retriable = True
 
 
 class EmptySource(VideoError):
@@ -154,3 +167,10 @@ class SilentAudio(VideoError):
     """Every segment of the video is silence."""
 
     stage = "score"
+
+
+class PoisonVideo(VideoError):
+    """Processes that worked on this video alone died, or failed in a way that nobody foresaw."""
+
+    stage = "process"
+    retriable = True

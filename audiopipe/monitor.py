@@ -37,14 +37,21 @@ def render(ledger: Ledger, run_id: str | None = None, now: datetime | None = Non
 
 
 def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, console: Console | None = None) -> None:
-    """Redraw until the run has ended."""
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            seen = snapshot(ledger, run_id)
-            live.update(_picture(seen), refresh=True)
-            if seen["run"] is not None and seen["run"]["status"] != RunStatus.RUNNING:
-                return
+    """Redraw until the run has ended. A ledger that goes away meanwhile is waited for, with the last picture kept.
+
+    Raises `LedgerError` if it is not there at the start.
+    """
+    seen = snapshot(ledger, run_id)
+    with Live(_picture(seen), console=console, auto_refresh=False) as live:
+        live.refresh()
+        while seen["run"] is None or seen["run"]["status"] == RunStatus.RUNNING:
             time.sleep(every_s)
+            try:
+                seen = snapshot(ledger, run_id)
+            except LedgerError as error:
+                live.update(Group(_picture(seen), _safe(f"As of {seen.get('at', 'the start')}: {error}")), refresh=True)
+            else:
+                live.update(_picture(seen), refresh=True)
 
 
 def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> dict[str, Any]:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import uuid
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Set
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from audiopipe import __version__
-from audiopipe.commit import Commit
+from audiopipe.commit import COMMITS, Commit, sealed, unsealed
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.encode import SUFFIXES
-from audiopipe.errors import ConfigError
+from audiopipe.errors import ConfigError, VerifyError
+from audiopipe.plan import Plan, load
+from audiopipe.plan_files import FOLDER
 from audiopipe.store import Store
+from audiopipe.totals import Totals
 from audiopipe.types import ShardResult
 
-__all__ = ["Totals", "claim", "finalise", "read_commits"]
+__all__ = ["Totals", "claim", "config_of", "described", "finalise", "read_commits", "read_run", "settled"]
 
 RUN = "_run.json"
+DATASET = "dataset.json"
+
+# The parameters that say where the videos come from: not part of the digest, and kept so that a retry finds them.
+SOURCE = ("catalog", "source_prefix", "language", "partition_count")
 
 
 def claim(store: Store, config: RunConfig) -> str:
@@ -35,11 +43,12 @@ def claim(store: Store, config: RunConfig) -> str:
         "config_digest": config.digest,
         "config": config.output_fields(),
         "output_version": OUTPUT_VERSION,
+        "source": {name: getattr(config, name) for name in SOURCE},
         "versions": {"audiopipe": __version__, "torch": torch.__version__},
     }
-    if store.create(RUN, json.dumps(mine, indent=1).encode()):
+    if store.create(RUN, sealed(mine)):
         return str(mine["run_id"])
-    theirs = json.loads(store.read(RUN))
+    theirs = read_run(store)
     if theirs["config_digest"] != config.digest:
         raise ConfigError(
             f"{store.url} holds a run made with other parameters ({_differences(theirs, mine)}): "
@@ -50,6 +59,29 @@ def claim(store: Store, config: RunConfig) -> str:
     return str(theirs["run_id"])
 
 
+def read_run(store: Store) -> dict[str, Any]:
+    """What an output says of its run.
+
+    Raises:
+        VerifyError: it is not the output of a run, or its `_run.json` is damaged.
+    """
+    try:
+        return unsealed(store.read(RUN), RUN)
+    except FileNotFoundError:
+        raise VerifyError(f"{store.url} holds no {RUN}: it is not the output of a run") from None
+
+
+def config_of(store: Store, **parameters: Any) -> RunConfig:
+    """The config of an output's run, from the output alone; parameters that are given replace its own.
+
+    Raises:
+        VerifyError: as `read_run`.
+        ConfigError: the run was made by a version whose parameters this one does not know.
+    """
+    run = read_run(store)
+    return RunConfig.of(**(run["config"] | run["source"] | {"output": store.url} | parameters))
+
+
 def _differences(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
     names = sorted(theirs["config"].keys() | mine["config"].keys())
     different = [name for name in names if theirs["config"].get(name) != mine["config"].get(name)]
@@ -58,103 +90,92 @@ def _differences(theirs: dict[str, Any], mine: dict[str, Any]) -> str:
 
 
 def read_commits(store: Store) -> dict[str, Commit]:
-    """All commits of an output by shard."""
-    bodies = store.read_all(list(store.list("_commits")))
-    commits = [Commit.from_json(body) for body in bodies.values()]
+    """All commits of an output by shard. Raises `VerifyError` if one is damaged."""
+    bodies = store.read_all([name for name in store.list(COMMITS) if name.endswith(".json")])
+    commits = [Commit.from_json(body, name) for name, body in bodies.items()]
     return {commit.result.shard: commit for commit in commits}
 
 
-@dataclass
-class Totals:
-    """Sums over shards."""
+def settled(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
+    """The results by shard, without the dead letters that a later generation of the plan has taken up since.
 
-    shards: int = 0
-    videos: int = 0
-    videos_failed: int = 0
-    segments: int = 0
-    segments_kept: int = 0
-    audio_s: float = 0.0
-    kept_s: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-    def __post_init__(self) -> None:
-        self.drops: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.stage_s: Counter[str] = Counter()
-
-    @classmethod
-    def of(cls, results: Iterable[ShardResult]) -> Totals:
-        totals = cls()
-        for result in results:
-            totals.add(result)
-        return totals
-
-    def add(self, result: ShardResult) -> None:
-        self.shards += 1
-        for item in fields(self):
-            if item.name != "shards":
-                setattr(self, item.name, getattr(self, item.name) + getattr(result, item.name))
-        self.drops.update(result.drops)
-        self.errors.update(letter.error_type for letter in result.dead_letters)
-        self.stage_s.update(result.stage_s)
-
-    def content(self) -> dict[str, Any]:
-        """What depends on input and config alone: no timings."""
-        return {
-            "shards": self.shards,
-            "videos": self.videos,
-            "videos_failed": self.videos_failed,
-            "errors": dict(sorted(self.errors.items())),
-            "segments": self.segments,
-            "segments_kept": self.segments_kept,
-            "segments_dropped": dict(sorted(self.drops.items())),
-            "hours": round(self.audio_s / 3600, 4),
-            "hours_kept": round(self.kept_s / 3600, 4),
-            "bytes_in": self.bytes_in,
-            "bytes_out": self.bytes_out,
-        }
+    So a video that was tried again counts once, as what became of it the last time.
+    """
+    last = _last_shards(commits, plan)
+    return {shard: _settled(commit.result, last, commits.keys()) for shard, commit in commits.items()}
 
 
-def finalise(store: Store, config: RunConfig, run_id: str, commits: dict[str, Commit]) -> None:
+def _last_shards(commits: Mapping[str, Commit], plan: Plan) -> dict[tuple[str, str], str]:
+    """The last shard that the plan has for each dead letter's (language, video)."""
+    dead: dict[str, set[str]] = {}
+    for commit in commits.values():
+        for letter in commit.result.dead_letters:
+            dead.setdefault(commit.result.language, set()).add(letter.video_id)
+    last = {}
+    for language, ids in dead.items():
+        table = plan.tables[language].select(["shard", "video_id"])
+        rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(ids)))).sort_by("shard")
+        for shard, video_id in zip(rows["shard"].to_pylist(), rows["video_id"].to_pylist(), strict=True):
+            last[language, video_id] = f"{language}-{shard:06d}"
+    return last
+
+
+def _settled(result: ShardResult, last: Mapping[tuple[str, str], str], committed: Set[str]) -> ShardResult:
+    later = {letter: last.get((result.language, letter.video_id), result.shard) for letter in result.dead_letters}
+    letters = tuple(letter for letter, shard in later.items() if shard == result.shard or shard not in committed)
+    gone = len(result.dead_letters) - len(letters)
+    return replace(result, videos=result.videos - gone, videos_failed=result.videos_failed - gone, dead_letters=letters)
+
+
+def finalise(store: Store) -> None:
     """Write what describes the whole dataset; the same shards give the same bytes."""
-    ordered = [commits[shard] for shard in sorted(commits)]
-    tars = [item.name for commit in ordered for item in commit.objects if item.name.endswith(".tar")]
+    for name, data in described(store, read_run(store), read_commits(store), load(store)).items():
+        store.write(name, data)
+
+
+def described(store: Store, run: Mapping[str, Any], commits: Mapping[str, Commit], plan: Plan) -> dict[str, bytes]:
+    """The objects that describe the whole dataset, by name."""
+    results = settled(commits, plan)
+    ordered = [results[shard] for shard in sorted(results)]
+    tars = [item.name for shard in sorted(commits) for item in commits[shard].objects if item.name.endswith(".tar")]
     by_language: dict[str, Totals] = {}
-    for commit in ordered:
-        by_language.setdefault(commit.result.language, Totals()).add(commit.result)
+    for result in ordered:
+        by_language.setdefault(result.language, Totals()).add(result)
     body = {
-        "run_id": run_id,
-        "version": __version__,
-        "config_digest": config.digest,
-        "config": config.output_fields(),
-        "total": Totals.of(commit.result for commit in ordered).content(),
+        "run_id": run["run_id"],
+        "version": run["versions"]["audiopipe"],
+        "config_digest": run["config_digest"],
+        "config": run["config"],
+        "plan": {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list(FOLDER)},
+        "total": Totals.of(ordered).content(),
         "languages": {language: totals.content() for language, totals in sorted(by_language.items())},
     }
-    store.write("dataset.json", json.dumps(body, indent=1).encode())
-    store.write("tars.txt", "".join(f"{name}\n" for name in tars).encode())
-    store.write("README.md", _card(body, config).encode())
+    return {
+        DATASET: sealed(body),
+        "tars.txt": "".join(f"{name}\n" for name in tars).encode(),
+        "README.md": _card(body).encode(),
+    }
 
 
-def _card(body: dict[str, Any], config: RunConfig) -> str:
+def _card(body: dict[str, Any]) -> str:
     rows = [
         f"| {language} | {total['videos']} | {total['segments_kept']} | {total['hours_kept']:.2f} |"
         for language, total in body["languages"].items()
     ]
-    suffix = SUFFIXES[config.audio_format][1:]
+    suffix = SUFFIXES[body["config"]["audio_format"]][1:]
     return "\n".join(
         [
             "# Speech dataset",
             "",
             f"Made by audiopipe {body['version']}: run `{body['run_id']}`, config `{body['config_digest']}`.",
-            "Every parameter is in `dataset.json`. Every segment, kept or dropped, with its metrics and its source, is in",
+            "Every parameter is in `dataset.json`. Every segment, kept or dropped, with metrics and source, is in",
             "`<language>/segments_*.parquet`; every video in `<language>/videos_*.parquet`.",
             "",
             "| language | videos | segments kept | hours kept |",
             "| --- | --- | --- | --- |",
             *rows,
             "",
-            f"Audio is {config.sample_rate} Hz mono {suffix}, in WebDataset tars that `tars.txt` lists:",
+            f"Audio is {body['config']['sample_rate']} Hz mono {suffix}, in WebDataset tars that `tars.txt` lists:",
             "",
             "```python",
             "import webdataset as wds",

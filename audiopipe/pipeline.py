@@ -13,24 +13,25 @@ from __future__ import annotations
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from audiopipe import media, segment
-from audiopipe.batch import Batch, batches
+from audiopipe.batch import MEGABYTE, Batch, batches
 from audiopipe.commit import Commit, decide, publish, read_commit, upload
 from audiopipe.config import RunConfig
 from audiopipe.encode import encode
-from audiopipe.errors import SilentAudio, VideoError
-from audiopipe.prefetch import Prefetch, chain_ahead, submit_ahead
+from audiopipe.errors import PoisonVideo, SilentAudio, VideoError
+from audiopipe.prefetch import Prefetch, interleave, submit_ahead
 from audiopipe.score import METRIC_NAMES, ScoredClip, score, score_device
 from audiopipe.shard import SegmentRecord, ShardFiles, VideoRecord, object_names
 from audiopipe.source import Source, fetch
@@ -40,7 +41,10 @@ from audiopipe.types import Clip, DeadLetter, Pcm, Shard, ShardResult, Video
 
 __all__ = ["process_shard"]
 
-DECODED_AHEAD_BYTES = 64 << 20  # for each decoder
+# Videos that take turns, and clips in a turn. Part of what a batch is made of, so the same everywhere: with one video
+# after the other a long one would leave all decoders but its own without work.
+LANES, TURN_CLIPS = 4, 16
+DECODED_AHEAD_BYTES = 24 << 20  # for each lane: a turn and a half of 5 s at 48 kHz
 BATCHES_AHEAD = 2
 PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 
@@ -48,8 +52,17 @@ PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 Event = Clip | VideoRecord
 
 
-def process_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "local") -> ShardResult:
+def process_shard(
+    shard: Shard,
+    config: RunConfig,
+    run_id: str,
+    worker: str = "local",
+    condemned: Mapping[str, str] = MappingProxyType({}),
+) -> ShardResult:
     """Make and commit one shard; a shard that has a commit is only published again, if that was not finished.
+
+    Args:
+        condemned: videos that are not to be touched, and why: they become dead letters.
 
     Raises:
         TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
@@ -64,7 +77,7 @@ def process_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "l
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{shard.name}-", dir=config.scratch)))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
         device = score_device(config)
-        bytes_in = _process(shard, config, files, stages, device)
+        bytes_in = _process(shard, config, files, stages, device, condemned)
         with stages.timed("write"):
             paths = files.finish()
         names = object_names(shard.language, shard.index)
@@ -88,6 +101,8 @@ def process_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "l
             bytes_in=bytes_in,
             bytes_out=sum(item.size for item in objects),
             stage_s=stages.seconds(),
+            stage_cpu_s=stages.cpu_seconds(),
+            queue_depths=stages.depths(),
             wall_s=round(stages.wall_s, 3),
             started_at=started_at,
             finished_at=datetime.now(UTC).isoformat(),
@@ -97,7 +112,14 @@ def process_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "l
         return decide(store, Commit(result, objects, config.digest))
 
 
-def _process(shard: Shard, config: RunConfig, files: ShardFiles, stages: Stages, device: torch.device) -> int:
+def _process(
+    shard: Shard,
+    config: RunConfig,
+    files: ShardFiles,
+    stages: Stages,
+    device: torch.device,
+    condemned: Mapping[str, str],
+) -> int:
     """Everything up to the shard's files; the number of bytes fetched."""
     if device.type == "cpu":
         # A worker's cores are shared out among shards, decoders and encoders, and sums over threads of a varying
@@ -106,23 +128,35 @@ def _process(shard: Shard, config: RunConfig, files: ShardFiles, stages: Stages,
     with ExitStack() as stack:
         fetchers = stack.enter_context(ThreadPoolExecutor(config.videos_ahead, "fetch"))
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
-        fetching = submit_ahead(fetchers, partial(_fetch, files.folder, stages), shard.videos, config.videos_ahead)
+        fetching = submit_ahead(
+            fetchers,
+            partial(_fetch, files.folder, stages, condemned),
+            shard.videos,
+            config.videos_ahead,
+            config.fetched_mb * MEGABYTE,
+            lambda video: video.size_bytes or 0,
+        )
         fetched = stack.enter_context(closing(fetching))
         streams = (_events(video, source, config, stages) for video, source in fetched)
-        decoded = stack.enter_context(closing(chain_ahead(streams, config.decoders, DECODED_AHEAD_BYTES, _weight)))
+        waits = partial(stages.taken, "decoded")
+        lanes = interleave(streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, _weight, waits)
+        decoded = stack.enter_context(closing(lanes))
         scored = (_score(event, config, stages, device) for event in batches(decoded, config))
         desk = _Desk(shard, config, files, stages, encoders)
-        for event in stack.enter_context(closing(Prefetch(scored, BATCHES_AHEAD, name="score"))):
+        scoring = Prefetch(scored, BATCHES_AHEAD, name="score", on_take=partial(stages.taken, "scored"))
+        for event in stack.enter_context(closing(scoring)):
             desk.take(event)
         return desk.finish()
 
 
-def _fetch(scratch: Path, stages: Stages, video: Video) -> Source:
+def _fetch(scratch: Path, stages: Stages, condemned: Mapping[str, str], video: Video) -> Source:
+    if video.video_id in condemned:
+        raise PoisonVideo(condemned[video.video_id])
     with stages.timed("fetch"):
         return fetch(video, scratch)
 
 
-def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Iterator[Event]:
+def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Generator[Event, None, None]:
     """The clips of one video while it decodes, then its record."""
     record = VideoRecord(video)
     try:
@@ -152,7 +186,7 @@ def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
 
 
 def _dead_letter(video: Video, error: VideoError) -> DeadLetter:
-    return DeadLetter(video.video_id, video.language, error.stage, type(error).__name__, str(error))
+    return DeadLetter(video.video_id, video.language, error.stage, type(error).__name__, str(error), error.retriable)
 
 
 def _weight(event: Event) -> int:
@@ -209,13 +243,12 @@ class _Desk:
 
     def _settle(self, batch: list[tuple[ScoredClip, Future[bytes] | None]]) -> None:
         for scored, encoded in batch:
-            clip = scored.clip
-            duration_s = clip.frames / clip.sample_rate_hz
-            record = SegmentRecord(clip.index, clip.span, duration_s, scored.drop_reason, scored.metrics)
+            record = SegmentRecord(scored.index, scored.span, scored.duration_s, scored.drop_reason, scored.metrics)
             if encoded is not None and scored.samples is not None:
                 record.duration_s = len(scored.samples) / self.config.sample_rate
+                record.gain_db = scored.gain_db
                 record.data = self.files.spool.append(encoded.result())
-            self.settled[clip.video_id].append(record)
+            self.settled[scored.video_id].append(record)
 
     def _write_complete(self) -> None:
         """Write the videos at the head of the plan's order that have all their segments."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from audiopipe.types import Shard, Video
 
 __all__ = ["SCHEMA", "Plan", "Totals", "assign", "freeze", "frozen", "load", "plan_path"]
 
+Order = Literal["round_robin", "sequential"]
+
 
 class Videos(Protocol):
     """What the plan needs of a catalogue: `catalog.Catalog`."""
@@ -37,7 +39,7 @@ class Videos(Protocol):
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over shards; hours are of the `timed` videos, bytes of the `sized`: those whose duration or size is known."""
+    """Sums over shards; hours are of the `timed` videos, bytes of the `sized`: where duration or size is known."""
 
     videos: int
     shards: int
@@ -57,11 +59,21 @@ class Plan:
     def languages(self) -> list[str]:
         return sorted(self.tables)
 
-    def shards(self, partition: int | None = None, languages: Iterable[str] | None = None) -> Iterator[Shard]:
-        """The shards of a partition (or of all), made one at a time, a language's turn after the other's."""
-        chosen = self.languages() if languages is None else sorted(set(languages) & set(self.tables))
-        turns = itertools.zip_longest(*(_shards(name, self.tables[name], partition) for name in chosen))
-        return (shard for turn in turns for shard in turn if shard is not None)
+    def shards(
+        self, partition: int | None = None, languages: Iterable[str] | None = None, order: Order = "round_robin"
+    ) -> Iterator[Shard]:
+        """The shards of a partition (or of all), made one at a time.
+
+        Args:
+            languages: whose shards; by default all. Those that have no plan are passed over.
+            order: "round_robin" takes a shard of each language in turn, by name; "sequential" takes one language
+                after the other, as they are given.
+        """
+        given = self.languages() if languages is None else [n for n in dict.fromkeys(languages) if n in self.tables]
+        if order == "sequential":
+            return itertools.chain.from_iterable(_shards(name, self.tables[name], partition) for name in given)
+        each = [_shards(name, self.tables[name], partition) for name in sorted(given)]
+        return (shard for turn in itertools.zip_longest(*each) for shard in turn if shard is not None)
 
     def totals(self, partition: int | None = None) -> dict[str, Totals]:
         """The sums of each language, over a partition or all of them."""

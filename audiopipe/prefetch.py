@@ -6,13 +6,15 @@ what they started when the consumer stops early, and hand an exception on at the
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
-__all__ = ["Prefetch", "chain_ahead", "submit_ahead"]
+__all__ = ["Prefetch", "interleave", "submit_ahead"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,16 +28,23 @@ class Prefetch(Generic[T]):
         limit: how much may wait, in the units of `weight`; one item may always wait.
         weight: what an item counts for: 1, or its bytes.
         name: of the thread, for stack dumps.
+        on_take: told how many items waited whenever one is asked for.
     """
 
     def __init__(
-        self, items: Iterable[T], limit: int, weight: Callable[[T], int] = lambda item: 1, name: str = "prefetch"
+        self,
+        items: Iterable[T],
+        limit: float,
+        weight: Callable[[T], float] = lambda item: 1,
+        name: str = "prefetch",
+        on_take: Callable[[int], None] = lambda depth: None,
     ) -> None:
         self._items = iter(items)
         self._limit = limit
         self._weight = weight
+        self._on_take = on_take
         self._waiting: deque[T] = deque()
-        self._held = 0
+        self._held = 0.0
         self._finished = False
         self._stopped = False
         self._error: BaseException | None = None
@@ -74,6 +83,8 @@ class Prefetch(Generic[T]):
 
     def __next__(self) -> T:
         with self._changed:
+            if not self._finished:
+                self._on_take(len(self._waiting))
             self._changed.wait_for(lambda: self._waiting or self._finished)
             if self._waiting:
                 item = self._waiting.popleft()
@@ -90,24 +101,36 @@ class Prefetch(Generic[T]):
         with self._changed:
             self._stopped = True
             self._waiting.clear()
-            self._held = 0
+            self._held = 0.0
             self._changed.notify_all()
         self._thread.join()
 
 
 def submit_ahead(
-    pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+    pool: Executor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    ahead: int,
+    limit: float = math.inf,
+    weight: Callable[[T], float] = lambda item: 0,
 ) -> Generator[tuple[T, Future[R]], None, None]:
-    """Start `function` in `pool` for up to `ahead` items before their futures are asked for, in order.
+    """Start `function` in `pool` for items before their futures are asked for, in order.
 
     Futures and not results, so that the failure of one item is raised where that item is looked at.
+
+    Args:
+        ahead: how many may have been started and not asked for.
+        limit: how much these may weigh together; one item may always be under way.
     """
     under_way: deque[tuple[T, Future[R]]] = deque()
+    held = 0.0
     try:
         for item in items:
-            under_way.append((item, pool.submit(function, item)))
-            if len(under_way) > ahead:
+            while under_way and (len(under_way) > ahead or held + weight(item) > limit):
+                held -= weight(under_way[0][0])
                 yield under_way.popleft()
+            under_way.append((item, pool.submit(function, item)))
+            held += weight(item)
         while under_way:
             yield under_way.popleft()
     finally:
@@ -115,23 +138,48 @@ def submit_ahead(
             future.cancel()
 
 
-def chain_ahead(
-    streams: Iterable[Iterable[T]], at_once: int, limit: int, weight: Callable[[T], int]
+def interleave(
+    streams: Iterable[Generator[T, None, None]],
+    lanes: int,
+    turn: int,
+    threads: int,
+    limit: float,
+    weight: Callable[[T], float],
+    on_take: Callable[[int], None] = lambda depth: None,
 ) -> Generator[T, None, None]:
-    """The items of all streams, one stream after the other, while up to `at_once` streams are being produced.
+    """The items of all streams, from `lanes` of them in turn; where one ends, the next takes its lane.
 
-    `limit` bounds what waits of each stream, as in `Prefetch`.
+    The order depends on the streams, `lanes` and `turn` alone, and not on how fast any of them comes.
+
+    Args:
+        turn: items taken from a lane before it is the next one's turn.
+        threads: lanes that run ahead in a thread of their own; the others are read when it is their turn.
+        limit: what a thread may be ahead, in the units of `weight`.
+        on_take: as in `Prefetch`, for all lanes that have a thread.
     """
-    running: deque[Prefetch[T]] = deque()
+    waiting = iter(streams)
+    under_way: list[Prefetch[T] | Generator[T, None, None]] = []
+
+    def enter(lane: int) -> None:
+        for stream in itertools.islice(waiting, 1):
+            ahead = Prefetch(stream, limit, weight, "decode", on_take) if lane < threads else stream
+            under_way.insert(lane, ahead)
+
     try:
-        for stream in streams:
-            running.append(Prefetch(stream, limit, weight, name="decode"))
-            if len(running) == at_once:
-                yield from running[0]
-                running.popleft()
-        while running:
-            yield from running[0]
-            running.popleft()
+        for lane in range(lanes):
+            enter(lane)
+        lane = 0
+        while under_way:
+            lane %= len(under_way)
+            taken = 0
+            for item in itertools.islice(under_way[lane], turn):
+                taken += 1
+                yield item
+            if taken == turn:
+                lane += 1
+            else:
+                under_way.pop(lane).close()
+                enter(lane)
     finally:
-        for stream in running:
-            stream.close()
+        for left in under_way:
+            left.close()

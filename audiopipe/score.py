@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from audiopipe import kernels
 from audiopipe.batch import Batch
 from audiopipe.config import RunConfig
-from audiopipe.types import Clip
+from audiopipe.errors import TransientError
+from audiopipe.types import Clip, Pcm, Seconds, Span
 
 __all__ = ["METRIC_NAMES", "ScoredClip", "drop_reason", "score", "score_device"]
 
@@ -20,16 +21,24 @@ METRIC_NAMES: tuple[str, ...] = tuple(kernels.METRICS)
 INT16_SCALE = 32768.0
 
 Values = dict[str, float]
+Decibels = float
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredClip:
-    """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None where dropped."""
+    """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None where dropped.
 
-    clip: Clip
+    The clip's own samples are not kept: until it is encoded they would weigh six times as much as what comes out.
+    """
+
+    video_id: str
+    index: int
+    span: Span
+    duration_s: Seconds
     metrics: npt.NDArray[np.float64]
     drop_reason: str | None
     samples: npt.NDArray[np.int16] | None
+    gain_db: Decibels = 0.0
 
 
 # In this order, so that the reason given is the plainest one that applies. A comparison with NaN is False: a metric
@@ -62,17 +71,39 @@ def drop_reason(values: Values, config: RunConfig) -> str | None:
 
 @torch.inference_mode()
 def score(batch: Batch, config: RunConfig, device: torch.device) -> list[ScoredClip]:
-    """All metrics and the resampled signal of a batch, in the order of its clips."""
+    """All metrics and the resampled signal of a batch, in the order of its clips.
+
+    Raises:
+        TransientError: the device has no memory for even one clip.
+    """
     samples, lengths = batch.collate()
-    x, n = _to_device(samples, device), _to_device(lengths, device)
-    metrics = kernels.measure(x, batch.sample_rate_hz, n).stack().cpu().numpy()
+    rows = len(batch.clips)
+    while True:
+        try:
+            tiles = [slice(start, start + rows) for start in range(0, len(batch.clips), rows)]
+            parts = [_score(batch.clips[t], samples[t], lengths[t], config, device) for t in tiles]
+            return [scored for part in parts for scored in part]
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise TransientError(f"{device} has no memory for one clip; what else is running on it?") from None
+        # Outside the handler, whose exception keeps the failed pass's tensors alive.
+        rows = -(-rows // 2)
+        torch.cuda.empty_cache()
+
+
+def _score(
+    clips: Sequence[Clip], samples: Pcm, lengths: npt.NDArray[np.int64], config: RunConfig, device: torch.device
+) -> list[ScoredClip]:
+    rate = clips[0].sample_rate_hz
+    x, n = _to_device(samples, device), torch.from_numpy(lengths)
+    metrics = kernels.measure(x, rate, n).stack().cpu().numpy()
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
-    emitted, emitted_lengths = _emit(x, n, batch.sample_rate_hz, config.sample_rate)
+    emitted = _emit(x, n, rate, config)
     return [
-        ScoredClip(clip, row, reason, None if reason else signal[:length])
-        for clip, row, reason, signal, length in zip(
-            batch.clips, metrics, reasons, emitted.numpy(), emitted_lengths.tolist(), strict=True
+        ScoredClip(
+            clip.video_id, clip.index, clip.span, clip.frames / rate, row, reason, *((None,) if reason else sound)
         )
+        for clip, row, reason, sound in zip(clips, metrics, reasons, emitted, strict=True)
     ]
 
 
@@ -81,10 +112,26 @@ def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> torch.Te
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _emit(x: torch.Tensor, lengths: torch.Tensor, from_rate: int, to_rate: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mono signal [B, T'] int16 at the output's rate, on the host, and its lengths [B]."""
+def _emit(
+    x: torch.Tensor, lengths: torch.Tensor, from_rate: int, config: RunConfig
+) -> list[tuple[npt.NDArray[np.int16], Decibels]]:
+    """Of each clip of [B, C, T] the mono signal [T'] at the output's rate, on the host, and the gain it was given."""
+    rate = config.sample_rate
     if x.shape[1] > 1:
         x = (x / INT16_SCALE if x.dtype == torch.int16 else x).mean(1, keepdim=True)
-    y = kernels.resample(x, from_rate, to_rate, lengths).squeeze(1)
-    y = torch.nan_to_num(y).mul_(INT16_SCALE).round_().clamp_(-INT16_SCALE, INT16_SCALE - 1)
-    return y.to(torch.int16).cpu(), torch.as_tensor(kernels.resampled_length(lengths, from_rate, to_rate)).cpu()
+    y = torch.nan_to_num(kernels.resample(x, from_rate, rate, lengths))
+    ends = torch.as_tensor(kernels.resampled_length(lengths, from_rate, rate)).cpu()
+    gains_db = torch.zeros(len(y), device=y.device)
+    if config.normalize_lufs is not None:
+        gains_db = _gains_db(y, ends, config, config.normalize_lufs)
+        y = y * 10 ** (gains_db / 20)[:, None, None]
+    y = (y.squeeze(1) * INT16_SCALE).round_().clamp_(-INT16_SCALE, INT16_SCALE - 1)
+    signals = y.to(torch.int16).cpu().numpy()
+    return [(signal[:end], gain) for signal, end, gain in zip(signals, ends.tolist(), gains_db.tolist(), strict=True)]
+
+
+def _gains_db(y: torch.Tensor, ends: torch.Tensor, config: RunConfig, target_lufs: float) -> torch.Tensor:
+    """[B]: to the target, or as far as the ceiling allows; 0 where a clip has no loudness."""
+    found = kernels.measure(y, config.sample_rate, ends)
+    gains = torch.minimum(target_lufs - found.loudness_lufs, config.true_peak_dbtp - found.true_peak_dbtp)
+    return torch.where(torch.isfinite(gains), gains, 0.0)

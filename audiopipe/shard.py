@@ -136,6 +136,7 @@ class SegmentRecord:
     drop_reason: str | None
     metrics: npt.NDArray[np.float64] | None
     data: Spooled | None = None
+    gain_db: float = 0.0
 
 
 @dataclass
@@ -282,7 +283,7 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "codec": media.codec,
         "source_rate_hz": media.sample_rate_hz,
         "source_channels": media.channels,
-        "gain_db": 0.0,
+        "gain_db": segment.gain_db,
         "config_digest": digest,
         "version": __version__,
     }

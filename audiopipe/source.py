@@ -1,34 +1,28 @@
 """Fetch a video's object to local disk and find its audio, its metadata and its captions.
 
 Nothing of a tar is ever unpacked: the audio stays where it is, a byte range of a local file, which the decoder
-reads in place and may seek in. Member names are looked at for their suffix and are never used as paths.
+reads in place and may seek in. A local source is not even copied.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
-from tenacity import retry, retry_if_not_exception_type, stop_after_attempt, wait_random_exponential
-
-from audiopipe.errors import BadTar, EmptySource, MissingSource, NoAudio, StoreError
-from audiopipe.store import open_url
+from audiopipe.errors import EmptySource, MissingSource, StoreError
+from audiopipe.hostile import AUDIO_SUFFIXES, read_tar
+from audiopipe.store import S3_PROTOCOLS, open_url
+from audiopipe.store_errors import asked
 from audiopipe.types import Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
-AUDIO_SUFFIXES = frozenset({".webm", ".opus", ".ogg", ".m4a", ".mp4", ".mp3", ".flac", ".wav", ".mkv"})
-CAPTION_SUFFIXES = (".vtt", ".srt")
-
-MAX_MEMBERS = 1000
-MAX_DOCUMENT_BYTES = 32 << 20
-CHUNK = 1 << 20
-BLOCK = tarfile.BLOCKSIZE
+RANGE_BYTES = 8 << 20
 
 
 @dataclass
@@ -69,6 +63,7 @@ def fetch(video: Video, scratch: Path) -> Source:
 
     Raises:
         VideoError: the object is missing, empty or not what it should be; trying again would not help.
+        StoreRefused: the store knows no such bucket, or refuses our keys; that says nothing of the video.
         StoreError: the store broke off, again and again.
     """
     path, etag, copied = _localise(video, scratch)
@@ -82,47 +77,69 @@ def fetch(video: Video, scratch: Path) -> Source:
 
 def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
     fs, remote = open_url(video.uri)
+    told = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:
-            path = Path(remote)
-            with path.open("rb") as file:
-                return path, f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", False
-        return _download(fs, remote, scratch)
+            return Path(remote), asked(told, lambda: _sha256(Path(remote))), False
+        return _download(fs, remote, scratch, told)
     except FileNotFoundError:
+        _bucket_is_there(video.uri)
         raise MissingSource(f"nothing at {video.uri}: the catalogue names an object that is not there") from None
-    except IsADirectoryError:
-        raise MissingSource(f"{video.uri} is a folder, not an object") from None
-    except OSError as error:
-        raise StoreError(f"fetching {video.uri}: {error}") from error
+    except (IsADirectoryError, NotADirectoryError):
+        raise MissingSource(f"{video.uri} is a folder, or below a file: not an object") from None
 
 
-@retry(
-    retry=retry_if_not_exception_type((FileNotFoundError, PermissionError, IsADirectoryError)),
-    stop=stop_after_attempt(4),
-    wait=wait_random_exponential(multiplier=0.5, max=20),
-    reraise=True,
-)
-def _download(fs: Any, remote: str, scratch: Path) -> tuple[Path, str, bool]:
-    info = fs.info(remote)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _bucket_is_there(uri: str) -> None:
+    """Raise `StoreRefused` if the whole bucket is missing: S3 answers a HEAD in it as it does for a missing object."""
+    if uri.split("://", 1)[0] in S3_PROTOCOLS:
+        _bucket(uri.split("://", 1)[1].split("/", 1)[0])
+
+
+@lru_cache(maxsize=64)
+def _bucket(name: str) -> None:
+    fs, _ = open_url(f"s3://{name}")
+    try:
+        asked(f"looking into s3://{name}", lambda: fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1))
+    except FileNotFoundError as error:
+        raise StoreError(f"s3://{name}: {error}") from error
+
+
+def _download(fs: Any, remote: str, scratch: Path, told: str) -> tuple[Path, str, bool]:
+    info = asked(told, lambda: fs.info(remote))
+    if info["type"] == "directory":
+        raise IsADirectoryError(remote)
+    size, etag = int(info["size"]), str(info.get("ETag") or "").strip('"')
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
-            for chunk in _ranges(fs, remote, int(info["size"])):
+            for chunk in _ranges(fs, remote, size, told):
                 file.write(chunk)
                 digest.update(chunk)
+            if size > RANGE_BYTES and etag != str(asked(told, lambda: fs.info(remote)).get("ETag") or "").strip('"'):
+                raise StoreError(f"{told}: it was replaced while it was read")
         except BaseException:
             Path(file.name).unlink()
             raise
-    etag = str(info.get("ETag") or "").strip('"')
     return Path(file.name), etag or f"sha256:{digest.hexdigest()}", True
 
 
-def _ranges(fs: Any, remote: str, size: int) -> Iterator[bytes]:
-    for start in range(0, size, 8 * CHUNK):
-        chunk = fs.cat_file(remote, start=start, end=min(size, start + 8 * CHUNK))
-        if len(chunk) != min(size - start, 8 * CHUNK):
-            raise OSError(f"got {len(chunk)} bytes of {remote} at {start}, fewer than the store promised")
-        yield chunk
+def _ranges(fs: Any, remote: str, size: int, told: str) -> Iterator[bytes]:
+    """The object's bytes, a range at a time: what breaks off is asked for again from there, not from the start."""
+    for start in range(0, size, RANGE_BYTES):
+        end = min(size, start + RANGE_BYTES)
+        yield asked(told, partial(_range, fs, remote, start, end))
+
+
+def _range(fs: Any, remote: str, start: int, end: int) -> bytes:
+    chunk = bytes(fs.cat_file(remote, start=start, end=end))
+    if len(chunk) != end - start:
+        raise OSError(f"got {len(chunk)} bytes of {end - start} at {start}")
+    return chunk
 
 
 def _open(video: Video, path: Path, etag: str, scratch: bool) -> Source:
@@ -132,57 +149,7 @@ def _open(video: Video, path: Path, etag: str, scratch: bool) -> Source:
     source = Source(video, path, 0, size, size, etag, scratch=scratch)
     if PurePosixPath(video.uri).suffix.lower() not in AUDIO_SUFFIXES:
         with path.open("rb") as file:
-            _read_tar(source, file)
+            found = read_tar(file, size, video.uri)
+        source.offset, source.size = found.offset, found.size
+        source.document, source.captions = found.document, found.captions
     return source
-
-
-def _read_tar(source: Source, file: IO[bytes]) -> None:
-    """Set where the audio is, and take the documents beside it."""
-    audio: list[tarfile.TarInfo] = []
-    for member in _members(source, file):
-        suffix = PurePosixPath(member.name).suffix.lower()
-        if suffix in AUDIO_SUFFIXES:
-            audio.append(member)
-        elif suffix == ".json" and source.document is None:
-            source.document = _document(source, file, member)
-        elif suffix in CAPTION_SUFFIXES and (source.captions is None or suffix == ".vtt"):
-            source.captions = suffix[1:], _document(source, file, member)
-    if not audio:
-        raise NoAudio(f"{source.video.uri} has no member ending in {', '.join(sorted(AUDIO_SUFFIXES))}")
-    if len(audio) > 1:
-        names = ", ".join(repr(member.name[-60:]) for member in audio[:3])
-        raise BadTar(f"{source.video.uri} has {len(audio)} audio members ({names}, …): one is expected")
-    if audio[0].size == 0:
-        raise EmptySource(f"{source.video.uri}: its audio member {audio[0].name[-60:]!r} has no bytes")
-    source.offset, source.size = audio[0].offset_data, audio[0].size
-
-
-def _members(source: Source, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """The regular files of a tar, every claim checked against the bytes that are there."""
-    end = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for count, member in enumerate(tar):
-                if count >= MAX_MEMBERS:
-                    raise BadTar(f"{source.video.uri} has more than {MAX_MEMBERS} members")
-                end = member.offset_data + (member.size if member.isreg() else 0)
-                if end > source.bytes_in:
-                    raise BadTar(f"{source.video.uri} is cut short inside {member.name[-60:]!r}")
-                # A sparse member's bytes are not where a byte range would find them.
-                if member.isreg() and not member.issparse():
-                    yield member
-    except tarfile.TarError as error:
-        raise BadTar(f"{source.video.uri} is not a whole tar: {error}") from None
-    file.seek(-(-end // BLOCK) * BLOCK)
-    if file.read(BLOCK) != bytes(BLOCK):
-        raise BadTar(f"{source.video.uri} is cut short: it has no end-of-archive block")
-
-
-def _document(source: Source, file: IO[bytes], member: tarfile.TarInfo) -> bytes:
-    if member.size > MAX_DOCUMENT_BYTES:
-        raise BadTar(f"{source.video.uri}: {member.name[-60:]!r} has {member.size} bytes of metadata or captions")
-    position = file.tell()
-    file.seek(member.offset_data)
-    data = file.read(member.size)
-    file.seek(position)
-    return data

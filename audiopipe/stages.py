@@ -1,4 +1,8 @@
-"""Seconds of work by stage, added up over threads. A reading costs two clock calls and a lock."""
+"""What the stages of a shard cost and how full the queues between them are.
+
+Seconds of work and of CPU by stage, added up over threads; the mean depth of each queue at the moments when something
+is taken out of it: near zero means that what comes before is the bottleneck, a full one that what comes after is.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +19,26 @@ T = TypeVar("T")
 
 
 class Stages:
-    """A stop watch with a reading for each stage."""
+    """A stop watch with a reading for each stage. A reading costs four clock calls and a lock."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._cpu_s: defaultdict[str, float] = defaultdict(float)
+        self._depths: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._lock = threading.Lock()
         self._started = time.perf_counter()
 
-    def add(self, stage: str, seconds: float) -> None:
-        with self._lock:
-            self._seconds[stage] += seconds
-
     @contextmanager
     def timed(self, stage: str) -> Generator[None, None, None]:
-        started = time.perf_counter()
+        """Time what is done inside, by the clock and by this thread's use of a core."""
+        started, cpu_started = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            self.add(stage, time.perf_counter() - started)
+            seconds, cpu_s = time.perf_counter() - started, time.thread_time() - cpu_started
+            with self._lock:
+                self._seconds[stage] += seconds
+                self._cpu_s[stage] += cpu_s
 
     def each(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         """The items, with the time that each of them takes to come."""
@@ -43,11 +49,30 @@ class Stages:
                 return
             yield item  # type: ignore[misc]
 
+    def taken(self, queue: str, depth: int) -> None:
+        """Note that something was taken from a queue of `depth` items."""
+        with self._lock:
+            seen = self._depths[queue]
+            seen[0] += depth
+            seen[1] += 1
+
     @property
     def wall_s(self) -> float:
         return time.perf_counter() - self._started
 
     def seconds(self) -> dict[str, float]:
-        """Rounded to a millisecond."""
+        """By the clock, rounded to a millisecond; for decoding and fetching, the wait for another process too."""
+        return self._rounded(self._seconds)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What this process itself computed: a decoder's own work is not in it."""
+        return self._rounded(self._cpu_s)
+
+    def _rounded(self, readings: dict[str, float]) -> dict[str, float]:
         with self._lock:
-            return {stage: round(seconds, 3) for stage, seconds in sorted(self._seconds.items())}
+            return {stage: round(seconds, 3) for stage, seconds in sorted(readings.items())}
+
+    def depths(self) -> dict[str, float]:
+        """The mean number of items that waited in each queue when one was taken."""
+        with self._lock:
+            return {queue: round(total / count, 2) for queue, (total, count) in sorted(self._depths.items())}

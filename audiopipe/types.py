@@ -119,7 +119,8 @@ class DeadLetter:
 class ShardResult:
     """What a finished shard says of itself: a few hundred bytes, and the body of its commit.
 
-    `stage_s` are seconds of work summed over a stage's threads, so they may add up to more than `wall_s`.
+    `stage_s` are seconds of work summed over a stage's threads, so they may add up to more than `wall_s`;
+    `stage_cpu_s` are those that this process computed; `queue_depths` are means at the moments of taking.
     """
 
     shard: str
@@ -143,3 +144,5 @@ class ShardResult:
     finished_at: str
     dead_letters: tuple[DeadLetter, ...] = ()
     device: str = "cpu"
+    stage_cpu_s: dict[str, Seconds] = field(default_factory=dict)
+    queue_depths: dict[str, float] = field(default_factory=dict)

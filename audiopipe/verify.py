@@ -1,32 +1,27 @@
 """Prove an output complete from what lies in it: plan against commits against objects against what is inside them.
 
-Everything is read again. A finding names the object, what is wrong, and what mends it.
+Everything is read again; `fast` looks at names and sizes alone. A finding names the object, what is wrong with it, and
+the command that mends it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import tarfile
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-import soundfile as sf
-
-from audiopipe.commit import Commit
-from audiopipe.encode import SUFFIXES
-from audiopipe.errors import VerifyError
-from audiopipe.output import RUN, read_commits
-from audiopipe.plan import load
+from audiopipe.commit import COMMITS, Commit, commit_name, unsealed
+from audiopipe.errors import PlanError, VerifyError
+from audiopipe.gc import strays
+from audiopipe.output import DATASET, RUN, described, read_run
+from audiopipe.plan import Plan, load
+from audiopipe.plan_files import FOLDER
+from audiopipe.shard_check import problems
 from audiopipe.store import Store
 from audiopipe.types import Shard
 
 __all__ = ["Finding", "Verification", "verify"]
-
-RUN_AGAIN = "run it again"
-REMAKE = "remove its commit and run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,96 +46,118 @@ class Verification:
     findings: tuple[Finding, ...]
 
 
-def verify(url: str) -> Verification:
-    """Read all of an output again.
+def verify(url: str, fast: bool = False) -> Verification:
+    """Check all of an output.
+
+    Args:
+        fast: compare names and sizes alone, and read neither audio nor tables.
 
     Raises:
         VerifyError: there is no run at that address.
     """
-    store = Store(url)
-    try:
-        run = json.loads(store.read(RUN))
-    except FileNotFoundError:
-        raise VerifyError(f"{url} holds no {RUN}: it is not the output of a run") from None
-    plan, commits, present = load(store), read_commits(store), store.list()
-    findings: list[Finding] = []
-    samples = 0
-    planned = list(plan.shards())
-    for shard in planned:
-        commit = commits.pop(shard.name, None)
-        if commit is None:
-            findings.append(Finding(shard.name, "is planned and not committed", RUN_AGAIN))
-            continue
-        check = _ShardCheck(store, shard, commit, run["config_digest"], run["config"]["audio_format"])
-        findings.extend(check.findings(present))
-        samples += check.samples
-    findings.extend(Finding(name, "is committed and not planned", "look who wrote it") for name in commits)
-    known = {item.name for commit in read_commits(store).values() for item in commit.objects}
-    findings.extend(_strays(present, known))
-    return Verification(len(planned), len(known), samples, tuple(findings))
+    check = _Check(Store(url), fast)
+    findings = tuple(check.findings())
+    return Verification(check.shards, check.objects, check.samples, findings)
 
 
-def _strays(present: dict[str, int], known: set[str]) -> Iterator[Finding]:
-    for name in present:
-        folder, _, file = name.partition("/")
-        of_a_shard = not folder.startswith("_") and file.startswith(("audio_", "segments_", "videos_", "manifest_"))
-        if of_a_shard and name not in known:
-            yield Finding(name, "is named by no commit", "remove it")
+class _Check:
+    def __init__(self, store: Store, fast: bool) -> None:
+        self.store, self.fast = store, fast
+        self.shards = self.objects = self.samples = 0
+        self.commits: dict[str, Commit] = {}
 
-
-class _ShardCheck:
-    """One shard's commit against its objects and their content."""
-
-    def __init__(self, store: Store, shard: Shard, commit: Commit, digest: str, audio_format: str) -> None:
-        self.store, self.shard, self.commit, self.digest = store, shard, commit, digest
-        self.suffix = SUFFIXES[audio_format]
-        self.samples = 0
-
-    def findings(self, present: dict[str, int]) -> Iterator[Finding]:
-        if self.commit.config_digest != self.digest:
-            yield Finding(self.shard.name, "was made with another config than the run's", REMAKE)
-        bodies: dict[str, bytes] = {}
-        for item in self.commit.objects:
-            if item.name not in present:
-                yield Finding(item.name, "is committed and missing", REMAKE)
-            elif hashlib.sha256(body := self.store.read(item.name)).hexdigest() != item.sha256:
-                yield Finding(item.name, f"has other bytes than its commit says ({len(body)} of {item.size})", REMAKE)
-            else:
-                bodies[item.name.rsplit("/", 1)[-1].split("_")[0]] = body
-        if len(bodies) == len(self.commit.objects):
-            yield from self._content(bodies)
-
-    def _content(self, bodies: dict[str, bytes]) -> Iterator[Finding]:
-        """The objects are what was committed; do they agree with one another?"""
-        videos = pq.read_table(io.BytesIO(bodies["videos"])).to_pylist()
-        segments = pq.read_table(io.BytesIO(bodies["segments"])).to_pylist()
-        if [row["video_id"] for row in videos] != [video.video_id for video in self.shard.videos]:
-            yield self._wrong("its videos are not the plan's")
-        if sum(row["segments"] for row in videos) != len(segments):
-            yield self._wrong("its videos and its segments differ in number")
-        kept = [row for row in segments if row["kept"]]
-        result = self.commit.result
-        if (len(segments), len(kept)) != (result.segments, result.segments_kept):
-            yield self._wrong("its commit and its segments differ in number")
-        entries = [json.loads(line) for line in bodies.get("manifest", b"").splitlines()]
-        if [entry["audio_filepath"] for entry in entries] != [row["key"] + self.suffix for row in kept]:
-            yield self._wrong("its manifest does not list the segments that were kept")
-        if kept:
-            yield from self._tar(bodies["audio"], kept)
-
-    def _tar(self, body: bytes, kept: list[dict[str, object]]) -> Iterator[Finding]:
-        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-        expected = [str(row["key"]) + suffix for row in kept for suffix in (self.suffix, ".json")]
-        if list(members) != expected:
-            yield self._wrong("its tar does not hold the segments that were kept")
+    def findings(self) -> Iterator[Finding]:
+        """All that is wrong, in the order in which one would mend it."""
+        present = self.store.list()
+        if RUN not in present:
+            raise VerifyError(f"{self.store.url} holds no {RUN}: it is not the output of a run")
+        commits = list(self._commits(present))
+        try:
+            run = read_run(self.store)
+            plan = load(self.store)
+        except (VerifyError, PlanError) as error:
+            yield Finding(RUN if isinstance(error, VerifyError) else FOLDER, str(error), self._again())
             return
-        for row in kept:
-            self.samples += 1
-            duration_s = sf.info(io.BytesIO(members[str(row["key"]) + self.suffix])).duration
-            about = json.loads(members[f"{row['key']}.json"])
-            if abs(duration_s - float(str(row["duration_s"]))) > 0.1 or about["start_s"] != row["start_s"]:
-                yield self._wrong(f"sample {row['key']} is not the segment that its row describes")
+        yield from commits
+        yield from self._plan_files(present)
+        damaged = {finding.name for finding in commits}
+        planned = list(plan.shards())
+        self.shards = len(planned)
+        for shard in planned:
+            if commit_name(shard.name) not in damaged:
+                yield from self._shard(shard, run["config_digest"], run["config"]["audio_format"], present)
+        for name in sorted(self.commits.keys() - {shard.name for shard in planned}):
+            yield Finding(commit_name(name), "is committed and not planned", f"restore its plan in {FOLDER}/")
+        if not damaged:
+            yield from self._strays(present, plan)
+            if self.commits.keys() == {shard.name for shard in planned}:
+                yield from self._description(run, plan, present)
 
-    def _wrong(self, problem: str) -> Finding:
-        return Finding(self.shard.name, problem, REMAKE)
+    def _resume(self, *shards: str) -> str:
+        chosen = "".join(f" --shard {shlex.quote(name)}" for name in shards)
+        return f"audiopipe resume {shlex.quote(self.store.url)}{chosen}"
+
+    def _again(self) -> str:
+        known = sorted({commit.result.run_id for commit in self.commits.values()})
+        run_id = f" --run-id {shlex.quote(known[0])}" if known else ""
+        return f"remove it, then audiopipe run --output {shlex.quote(self.store.url)}{run_id} with the run's parameters"
+
+    def _commits(self, present: Mapping[str, int]) -> Iterator[Finding]:
+        names = [name for name in present if name.startswith(f"{COMMITS}/") and name.endswith(".json")]
+        for name, data in self.store.read_all(names).items():
+            shard = name.removeprefix(f"{COMMITS}/").removesuffix(".json")
+            try:
+                commit = Commit.from_json(data, name)
+            except VerifyError:
+                yield Finding(name, "is damaged", self._resume(shard))
+                continue
+            if commit.result.shard != shard:
+                yield Finding(name, f"is the commit of {commit.result.shard}", self._resume(shard))
+            self.commits[shard] = commit
+
+    def _plan_files(self, present: Mapping[str, int]) -> Iterator[Finding]:
+        """The plan against its digests in the dataset's description, which is written when all else is done."""
+        try:
+            told = unsealed(self.store.read(DATASET), DATASET)["plan"]
+        except (FileNotFoundError, VerifyError):
+            return
+        for name, digest in told.items():
+            if name not in present or hashlib.sha256(self.store.read(name)).hexdigest() != digest:
+                yield Finding(name, f"is not the plan that {DATASET} was made of", self._again())
+
+    def _shard(self, shard: Shard, digest: str, audio_format: str, present: Mapping[str, int]) -> Iterator[Finding]:
+        remedy = self._resume(shard.name)
+        commit = self.commits.get(shard.name)
+        if commit is None:
+            yield Finding(shard.name, "is planned and not committed", self._resume())
+            return
+        if commit.config_digest != digest:
+            yield Finding(shard.name, "was made with another config than the run's", remedy)
+        bodies: dict[str, bytes] = {}
+        for item in commit.objects:
+            self.objects += 1
+            if item.name not in present:
+                yield Finding(item.name, "is committed and missing", remedy)
+            elif present[item.name] != item.size:
+                yield Finding(item.name, f"has {present[item.name]} bytes, not the {item.size} committed", remedy)
+            elif not self.fast:
+                body = self.store.read(item.name)
+                if hashlib.sha256(body).hexdigest() != item.sha256:
+                    yield Finding(item.name, "has other bytes than its commit says", remedy)
+                else:
+                    bodies[item.name] = body
+        if len(bodies) == len(commit.objects) and not self.fast:
+            found = problems(shard, commit, bodies, audio_format)
+            self.samples += commit.result.segments_kept
+            yield from (Finding(shard.name, problem, remedy) for problem in found)
+
+    def _strays(self, present: Mapping[str, int], plan: Plan) -> Iterator[Finding]:
+        for name in strays(present, self.commits, plan):
+            yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
+
+    def _description(self, run: dict[str, object], plan: Plan, present: Mapping[str, int]) -> Iterator[Finding]:
+        for name, data in described(self.store, run, self.commits, plan).items():
+            if name not in present:
+                yield Finding(name, "is missing, and all shards are there", self._resume())
+            elif present[name] != len(data) or self.store.read(name) != data:
+                yield Finding(name, "does not describe these shards", self._resume())

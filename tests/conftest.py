@@ -1,3 +1,4 @@
+import os
 import shutil
 import tempfile
 import warnings
@@ -6,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no folder of them in a checkout that may be read-only.
+settings.register_profile("audiopipe", database=None, derandomize=True, deadline=None)
+settings.load_profile("audiopipe")
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +25,14 @@ def postgres() -> Iterator[Any]:
     yield server
     server.cleanup()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six good videos in English and every flaw there is: `catalog.parquet`, `truth.json`, `videos/`."""
+    from audiopipe.demo import make_corpus
+
+    cache = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[1] / "demo" / "corpus" / "cache"))
+    directory = tmp_path_factory.mktemp("tiny") / "corpus"
+    make_corpus(directory, videos=6, languages=("en",), cache=cache, say=lambda line: None)
+    return directory

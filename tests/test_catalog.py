@@ -12,7 +12,7 @@ import pytest
 
 from audiopipe import catalog, catalog_files
 from audiopipe.config import RunConfig
-from audiopipe.errors import CatalogError
+from audiopipe.errors import CatalogError, StoreError
 
 ROWS = {
     "youtube_id": ["b", "a", "12", "c", "d"],
@@ -88,11 +88,27 @@ def test_a_remote_table_points_beside_itself_and_sizes_come_from_a_listing(memor
     assert (found["b"]["size_bytes"], found["a"]["size_bytes"]) == (5, None)
 
 
-def test_sizes_come_from_one_recursive_listing_where_there_are_many_folders(tmp_path, monkeypatch):
+def test_sizes_come_from_one_recursive_listing_where_there_are_many_folders(memory, monkeypatch):
+    fs, root = memory
     monkeypatch.setattr(catalog_files, "MOST_FOLDERS", 1)
-    media(tmp_path, "x/1/a.tar", "x/2/bb.tar", "y.tar")
-    uris = [f"{tmp_path}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
+    for name in ("x/1/a.tar", "x/2/bb.tar", "y.tar"):
+        fs.pipe_file(f"{root}/{name}", name.encode())
+    uris = [f"memory:/{root}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
     assert catalog_files.sizes(uris) == [9, 10, None]
+
+
+def test_sizes_of_local_files_are_asked_for_one_by_one(tmp_path):
+    media(tmp_path, "x/a.tar")
+    assert catalog_files.sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
+
+
+def test_a_listing_that_the_network_breaks_off_is_not_taken_for_no_sizes(memory, monkeypatch):
+    fs, root = memory
+    fs.mkdir(root)
+    monkeypatch.setattr(type(fs), "ls", lambda *_, **__: (_ for _ in ()).throw(OSError("reset by peer")))
+    with pytest.raises(StoreError, match="reset by peer"):
+        catalog_files.sizes([f"memory:/{root}/a.tar"])
+    monkeypatch.undo()
 
 
 def test_a_source_that_cannot_be_listed_leaves_sizes_unknown_and_says_so(caplog):
@@ -223,6 +239,13 @@ def test_numbers_in_text_and_missing_numbers_are_read(tmp_path):
     }
 
 
+@pytest.mark.parametrize("ids", [["007", "7"], ["2024-01-01", "2024-01-02"], ["true", "false"], ["1e5", "nan"]])
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.parquet"])
+def test_an_id_that_looks_like_something_else_stays_as_it_is(tmp_path, name, ids):
+    rows = {"youtube_id": ids, "language": ["en", "en"], "r2_tar_key": ["a", "b"]}
+    assert list(rows_of(read(written(tmp_path / name, rows)))) == ids
+
+
 def test_dictionary_and_integer_columns_are_read_as_text(tmp_path):
     rows = one(youtube_id=[7], language=pa.array(["en"]).dictionary_encode(), duration_s=[3])
     assert rows_of(read(written(tmp_path / "c.parquet", rows)))["7"]["duration_s"] == 3.0
@@ -250,8 +273,15 @@ def test_a_folder_gives_its_media_with_languages_from_subfolders(tmp_path):
 
 def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
     media(tmp_path, "en/a.tar")
-    (tmp_path / "en" / "loop").symlink_to(tmp_path)
+    for name in ("loop", "again", "more"):
+        (tmp_path / "en" / name).symlink_to(tmp_path)
     assert list(rows_of(read(tmp_path))) == ["a"]
+
+
+def test_the_folder_that_is_given_names_no_language(tmp_path):
+    media(tmp_path, "en/a.tar")
+    assert rows_of(read(tmp_path / "en"))["a"]["language"] == "und"
+    assert rows_of(read(f"{tmp_path}/en/*"))["a"]["language"] == "en"
 
 
 def test_a_glob_and_a_single_file_are_catalogues(tmp_path):

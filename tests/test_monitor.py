@@ -165,6 +165,31 @@ def test_an_ended_run_has_no_eta_and_its_watcher_stops(filled: SqliteLedger) -> 
     assert "incomplete" in console.file.getvalue()
 
 
+def test_a_watcher_outlives_an_outage_and_keeps_the_last_picture(
+    filled: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def flaky(*arguments: Any) -> Any:
+        looks.append(1)
+        if len(looks) == 2:
+            raise LedgerError("the server does not answer")
+        if len(looks) == 3:
+            filled.heartbeat("run-1", [WorkerRow("node-0", Role.DRIVER, status=WorkerStatus.DONE)])
+            filled.finish_run("run-1", RunStatus.FAILED)
+        return real(*arguments)
+
+    real = monitor.snapshot
+    monkeypatch.setattr(monitor, "snapshot", flaky)
+    console = Console(file=io.StringIO(), width=160, force_terminal=True)
+    monitor.watch(filled, every_s=0.001, console=console)
+    assert isinstance(console.file, io.StringIO)
+    before, after = console.file.getvalue().split("the server does not answer")
+    assert "320 of 1,000 videos" in before
+    assert "failed" in after
+    assert len(looks) == 3
+
+
 def test_every_number_can_be_looked_up_while_the_driver_writes(filled: SqliteLedger) -> None:
     with SqliteLedger(filled.path, create=False) as reader:
         assert monitor.snapshot(reader)["totals"]["processed"] == 320

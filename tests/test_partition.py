@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audiopipe.partition import hashtext, partition_of
 
-SMALLEST = ["INT_MIN_PLACEHOLDER"]
+SMALLEST = ["DKMGIb7tA6Pv"]  # found by running the hash backwards from -2**31
 WORD = 0xFFFFFFFF
 
 
@@ -53,10 +53,19 @@ def hash_any(key):
 def many_ids():
     """100,000 ids: every length from 0 to 64 in one-byte and wider letters, and long ones, and the hardest."""
     chance = random.Random(5)
-    alphabets = ["abcXYZ019-_", "äöüéñ", "日本語한국어", "😀🎵", "aä日😀 \\\t\n\r'\"%", "\x01\x7f\x80\u07ff\u0800\uffff\U0010ffff"]
+    alphabets = [
+        "abcXYZ019-_",
+        "äöüéñ",
+        "日本語한국어",
+        "😀🎵",
+        "aä日😀 \\\t\n\r'\"%",
+        "\x01\x7f\x80\u07ff\u0800\uffff\U0010ffff",
+    ]
     ids = ["x" * n for n in range(65)] + ["é" * n for n in range(33)] + ["y" * 1000, "日" * 4000, *SMALLEST]
     while len(ids) < 100_000:
-        ids.append("".join(chance.choices(chance.choice(alphabets), k=chance.choice([11, 11, 11, chance.randrange(65)]))))
+        ids.append(
+            "".join(chance.choices(chance.choice(alphabets), k=chance.choice([11, 11, 11, chance.randrange(65)])))
+        )
     return ids
 
 
@@ -102,7 +111,7 @@ def test_the_smallest_hash_has_a_partition_though_its_absolute_value_is_no_int4(
     assert answer[ids.index(SMALLEST[0]), 0] == -(2**31)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=70), max_size=20))
 def test_hashing_together_is_hashing_alone(ids):
     assert hashtext(ids).tolist() == [hash_any(text.encode()) for text in ids]

@@ -107,6 +107,14 @@ def test_languages_take_turns(store):
     assert [s.name for s in made.shards(0, ["c", "b", "zz"])] == ["b-000000", "c-000000", "c-000001"]
 
 
+def test_languages_come_one_after_the_other_in_the_order_of_the_list(store):
+    videos = Videos(a=table("a", ids(2)), b=table("b", ids(1)), c=table("c", ids(2)))
+    made = plan.freeze(config(shard_videos=1), store, videos)
+    names = [s.name for s in made.shards(0, ["c", "zz", "a", "c"], "sequential")]
+    assert names == ["c-000000", "c-000001", "a-000000", "a-000001"]
+    assert [s.language for s in made.shards(order="sequential")] == ["a", "a", "b", "c", "c"]
+
+
 def packed(sizes=None, durations=None, **bounds):
     count = len(sizes or durations)
     shards = plan.assign(table("en", ids(count), sizes, durations), config(**bounds))["shard"].to_pylist()
@@ -131,7 +139,7 @@ def test_unknown_sizes_leave_the_number_as_the_bound():
     assert packed([None] * 9, shard_mb=1, shard_videos=4) == [4, 4, 1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.dictionaries(
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=6),

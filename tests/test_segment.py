@@ -161,7 +161,7 @@ def test_a_clip_that_is_a_small_part_of_a_block_does_not_keep_the_block_alive():
     assert large.pcm.base is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     times=st.lists(st.tuples(st.integers(-300, 1500), st.integers(-20, 400)), max_size=12),
     sizes=st.lists(st.integers(0, 300), max_size=8),

@@ -194,7 +194,7 @@ def test_what_is_no_clock_is_nan(token):
     assert math.isnan(clock(token))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300) | st.text('0123456789:.,->\n <v>NaNOTE\r"{}[]', max_size=300).map(str.encode))
 def test_no_bytes_raise_anything_but_bad_segments(data):
     for read in (read_json, lambda d: read_captions(VTT, d), lambda d: read_captions(SRT, d)):
@@ -211,7 +211,7 @@ SCALARS = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_
 VALUES = st.recursive(SCALARS, lambda value: st.lists(value) | st.dictionaries(KEYS, value), max_leaves=12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(VALUES)
 def test_no_json_raises_anything_but_bad_segments(value):
     for body in (value, {"segments": value}, {"segments": [value]}):

@@ -39,7 +39,7 @@ def check_lengths(lengths: Tensor | None, batch: int, samples: int) -> Tensor:
     if lengths.shape != (batch,):
         raise ValueError(f"lengths must have shape [{batch}], one for each item of x, not {list(lengths.shape)}")
     host = lengths.detach().to("cpu", torch.int64)
-    if batch and not (0 <= int(host.min()) and int(host.max()) <= samples):
+    if batch and not (int(host.min()) >= 0 and int(host.max()) <= samples):
         raise ValueError(f"lengths must lie from 0 to {samples}, the samples of x, not {host.tolist()[:8]}")
     return host
 
@@ -49,14 +49,12 @@ def to_float(x: Tensor) -> Tensor:
     return x.to(torch.float32).mul_(1 / INT16_FULL_SCALE) if x.dtype == torch.int16 else x
 
 
-def _silence_tails(x: Tensor, lengths: Tensor, start: int) -> Tensor:
-    """`x` [B, C, T], whose first sample is number `start` of each item, with zeros where the item has ended."""
-    first = max(int(lengths.min()) - start, 0) if len(lengths) else x.shape[-1]
-    if first >= x.shape[-1]:
-        return x
-    index = torch.arange(start + first, start + x.shape[-1], device=x.device)
-    tail = x[..., first:].masked_fill(index >= lengths.to(x.device)[:, None, None], 0.0)
-    return tail if first == 0 else torch.cat([x[..., :first], tail], -1)
+def silence_beyond(x: Tensor, lengths: Tensor) -> None:
+    """Zero `x` [B, C, T] in place where an item of so many samples has ended (none below zero, all from T on)."""
+    first = min(max(int(lengths.min()), 0), x.shape[-1])
+    if first < x.shape[-1]:
+        index = torch.arange(first, x.shape[-1], device=x.device)
+        x[..., first:].masked_fill_(index >= lengths.to(x.device)[:, None, None], 0.0)
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Audio:
         """
         batch, channels, samples = self.samples.shape
         if batch == 0:
-            yield slice(0, 0), Audio(self.samples.new_zeros(1, channels, 0, dtype=self.dtype), torch.zeros(1).long(), True)
+            yield slice(0, 0), Audio(self.samples.new_zeros(1, channels, 0), torch.zeros(1, dtype=torch.int64))
             return
         per_item = max(channels * samples, 1)
         size = max(self.tile_samples // per_item, 1)
@@ -110,12 +108,12 @@ class Audio:
             part = Audio(self.samples[items, :, : int(lengths.max())], lengths, self.clean)
             yield items, part if per_item > self.tile_samples else Audio(part.read(0, part.n_samples), lengths, True)
 
-    def joined(self, parts: list[Tensor]) -> Tensor:
-        """Results [b, ...] of all tiles as [B, ...] in the batch's type; where tiles differ in width, NaN fills up."""
+    def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
+        """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
         width = max(p.shape[-1] for p in parts)
         if parts[0].ndim > 1:
-            parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=torch.nan) for p in parts]
-        return torch.cat(parts)[: self.samples.shape[0]].to(self.dtype)
+            parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=fill) for p in parts]
+        return torch.cat(parts)[: self.samples.shape[0]]
 
     def spans(self, step: int) -> Iterator[tuple[int, int]]:
         """Stretches of time of one tile each, whose starts are multiples of `step`."""
@@ -132,7 +130,8 @@ class Audio:
         """Samples `start` to `stop` (either may lie outside the audio) as float [B, C, stop - start]; do not write."""
         low, high = max(start, 0), min(max(stop, 0), self.n_samples)
         x = to_float(self.samples[..., low : max(high, low)])
-        if not self.clean:
-            x = _silence_tails(x, self.lengths, low)
+        if not self.clean and int(self.lengths.min()) < high:
+            x = x.clone() if x.data_ptr() == self.samples[..., low:high].data_ptr() else x
+            silence_beyond(x, self.lengths - low)
         before, after = low - start, stop - max(high, low)
         return torch.nn.functional.pad(x, (before, after)) if before > 0 or after > 0 else x

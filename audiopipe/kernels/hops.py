@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.statespace import CHUNK, k_weighted
+from audiopipe.kernels.statespace import CHUNK, GROUP, k_weighted
 
 # L R C Ls Rs and L R C LFE Ls Rs: the surrounds weigh 1.41, the LFE is left out (BS.1770-5, table 3).
 CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 1.0), 5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
@@ -59,31 +59,32 @@ class Grid:
 def _sum_hops(power: Tensor, grid: Grid, first: int, last: int) -> Tensor:
     """Sums over hops `first` to `last` of `power` [R, T], whose first sample is the first hop's."""
     if grid.even:
-        return power[:, : (last - first) * grid.longest].unflatten(-1, (last - first, grid.longest)).sum(-1)
+        return power[:, : (last - first) * grid.longest].view(-1, last - first, grid.longest).sum(-1)
     edges = grid.edges(torch.arange(first, last + 1)) - grid.edge(first)
     index = edges[:-1, None] + torch.arange(grid.longest)
     inside = (index < edges[1:, None]).to(power.device)
     gathered = power.index_select(-1, index.clamp(max=power.shape[-1] - 1).flatten().to(power.device))
-    return gathered.unflatten(-1, index.shape).where(inside, 0.0).sum(-1)
+    return gathered.view(-1, *index.shape).where(inside, 0.0).sum(-1)
 
 
 def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
     """Energy of the K-weighted signal in each complete hop, summed over channels by weight: [B, H] float64.
 
-    Long audio goes in spans; each filters the 0.2 s before it too, after which its states are what they would have been.
+    Long audio goes in spans; each filters the 0.2 s before it too, then its states are what they would be anyway.
     """
     batch, channels, samples = audio.samples.shape
     hops = int(grid.count(torch.tensor(samples)))
     weights = torch.tensor(CHANNEL_WEIGHTS[channels], dtype=torch.float64, device=audio.device)
     energies = torch.empty(batch, hops, dtype=torch.float64, device=audio.device)
+    unit = CHUNK * GROUP
     warm_up = int(_WARM_UP_S * sample_rate)
     span = max(audio.tile_samples // (batch * channels * grid.longest), 4 * warm_up // grid.longest, 1)
     for first in range(0, hops, span):
         last = min(first + span, hops)
         begin, end = grid.edge(first), grid.edge(last)
         start = max(begin - warm_up, 0)
-        x = audio.read(start, start + -(-(end - start) // CHUNK) * CHUNK).reshape(batch * channels, -1)
+        x = audio.read(start, start + -(-(end - start) // unit) * unit).reshape(batch * channels, -1)
         y = k_weighted(x, sample_rate)[:, begin - start :]
         by_channel = _sum_hops(y.square_(), grid, first, last).view(batch, channels, last - first)
-        energies[:, first:last] = torch.einsum("bch,c->bh", by_channel.double(), weights)
+        energies[:, first:last] = (by_channel.double() * weights[:, None]).sum(1)
     return energies

@@ -3,11 +3,12 @@
 BS.1770 tabulates the two sections for 48 kHz and asks other rates for "the same frequency response". Carrying the
 analogue prototype over with the bilinear transform misses that by 0.066 dB at 16 kHz and 0.29 dB at 8 kHz, since it
 squeezes the frequency axis. So the same two sections are *fitted* to the 48 kHz response: 0.001 dB at 16 kHz and
-0.011 dB at 8 kHz, up to 0.49 of the rate. `python -m audiopipe.kernels.kweighting` reruns the fit and prints its errors.
+0.011 dB at 8 kHz, up to 0.49 of the rate. `python -m audiopipe.kernels.kweighting` runs the fit and prints its errors.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -62,7 +63,7 @@ def _bilinear_parameters(sample_rate: int) -> Array:
     zero, zero_q, top = omega_q(SHELF_48K[0])
     pole, pole_q, bottom = omega_q(SHELF_48K[1])
     corner, corner_q, _ = omega_q(HIGH_PASS_48K[1])
-    return np.log(np.array([top / bottom, zero, zero_q, pole, pole_q, corner, corner_q]))
+    return np.asarray(np.log([top / bottom, zero, zero_q, pole, pole_q, corner, corner_q]))
 
 
 def fit(sample_rate: int) -> tuple[Section, Section]:
@@ -115,7 +116,9 @@ def main() -> None:
         frequencies_hz = np.linspace(10, 0.49 * min(rate, 48_000), 4_000)
         target = magnitude_db((SHELF_48K, HIGH_PASS_48K), frequencies_hz, 48_000)
         error_db = float(np.abs(magnitude_db(sections(rate), frequencies_hz, rate) - target).max())
-        print(f"{rate:>7} Hz  worst {error_db:.5f} dB  {[s[0].tolist() + s[1].tolist() for s in sections(rate)]}")
+        sys.stdout.write(
+            f"{rate:>7} Hz  worst {error_db:.5f} dB  {[s[0].tolist() + s[1].tolist() for s in sections(rate)]}\n"
+        )
 
 
 if __name__ == "__main__":

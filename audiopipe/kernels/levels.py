@@ -12,6 +12,7 @@ from audiopipe.kernels.true_peak import BLOCK, block_peaks
 
 CLIPPED_FROM = 32767 / 32768  # the highest value of 16-bit audio; its lowest, -1, counts as well
 SILENT_BELOW = 1e-3  # -60 dBFS
+_STRETCH = 1024
 
 
 @dataclass(frozen=True)
@@ -27,71 +28,78 @@ class Levels:
     zero_crossing_rate: Tensor
 
 
-@dataclass
-class Tally:
-    """What levels are made of, per item, in float64: whole numbers stay exact and long audio adds up without loss."""
+def _exact_sum(x: Tensor) -> Tensor:
+    """Sum of all but the first dimension in float64: [b, C, T] -> [b]
 
-    peak: Tensor
-    energy: Tensor
-    total: Tensor
-    clipped: Tensor
-    silent: Tensor
-    crossings: Tensor
-
-    @classmethod
-    def empty(cls, batch: int, device: torch.device) -> Tally:
-        return cls(*torch.zeros(6, batch, dtype=torch.float64, device=device).unbind())
-
-    def add(self, x: Tensor, before: Tensor, peaks: Tensor, valid: Tensor) -> None:
-        """Count the samples `x` [b, C, n] in, which follow `before` [b, C, 1].
-
-        `peaks` are the peaks of their blocks, `valid` [b] how many of the n are the item's.
-        """
-        channels = x.shape[1]
-        magnitude_clipped = torch.ge(x.abs(), CLIPPED_FROM).to(x.dtype)
-        negative = torch.lt(torch.cat([before, x], -1), 0).to(x.dtype)
-        in_block = (valid[:, None, None] - BLOCK * torch.arange(peaks.shape[-1], device=x.device)).clamp(0, BLOCK)
-        self.peak = torch.maximum(self.peak, peaks.amax((1, 2)).double())
-        self.energy += _sum(x.square()) / channels
-        self.total += _sum(x) / channels
-        self.clipped += _sum(magnitude_clipped) / channels
-        self.silent += (in_block * (peaks < SILENT_BELOW)).sum((1, 2)).double() / channels
-        self.crossings += _sum(negative.diff(dim=-1).abs_()) / channels
-
-    def levels(self, lengths: Tensor) -> Levels:
-        """The sums as levels of items of so many samples."""
-        samples = lengths.to(self.peak.device).double()
-        finite = torch.isfinite(self.peak) & (samples > 0)
-        rms = (self.energy / samples).sqrt()
-        values = Levels(
-            sample_peak_dbfs=20 * self.peak.log10(),
-            rms_dbfs=20 * rms.log10(),
-            crest_db=20 * (self.peak / rms).log10(),
-            dc_offset=self.total / samples,
-            clipping_ratio=self.clipped / samples,
-            silence_ratio=self.silent / samples,
-            zero_crossing_rate=self.crossings / (samples - 1),
-        )
-        return Levels(**{name: torch.where(finite, value, torch.nan) for name, value in vars(values).items()})
+    Stretches of 1024 are added up in the type of x, which is exact for whole numbers and fast, the rest in float64.
+    """
+    whole = x.shape[-1] // _STRETCH * _STRETCH
+    stretches = x[..., :whole].reshape(*x.shape[:2], -1, _STRETCH).sum(-1)
+    return stretches.sum((1, 2), dtype=torch.float64) + x[..., whole:].sum((1, 2), dtype=torch.float64)
 
 
-def _sum(x: Tensor) -> Tensor:
-    """Sum over all but the first dimension: in the input's precision along stretches of 1024, beyond that in float64."""
-    n = x.shape[-1]
-    if n % 1024:
-        return x.sum((1, 2), dtype=torch.float64) if n < 1024 else _sum(x[..., : n - n % 1024]) + x[
-            ..., n - n % 1024 :
-        ].sum((1, 2), dtype=torch.float64)
-    return x.unflatten(-1, (-1, 1024)).sum(-1).sum((1, 2), dtype=torch.float64)
+def _count(x: Tensor, magnitude: Tensor, before: Tensor, peaks: Tensor, valid: Tensor) -> Tensor:
+    """What levels are made of: energy, sum, clipped, silent and crossings of some samples, summed over channels.
+
+    Args:
+        x (Tensor), magnitude (Tensor): the samples, and their magnitude, which is overwritten.
+        before (Tensor): the sample before them.
+        peaks (Tensor): the peaks of their blocks.
+        valid (Tensor): how many of them are the item's.
+    Shape:
+        [b, C, T], [b, C, T], [b, C, 1], [b, C, K], [b] -> [b, 5] float64
+    """
+    clipped = _exact_sum(magnitude.ge_(CLIPPED_FROM))
+    negative = torch.lt(x, 0, out=magnitude)
+    turns = (negative[..., :1] - torch.lt(before, 0).to(x.dtype)).square().sum((1, 2), dtype=torch.float64)
+    crossings = turns + _exact_sum((negative[..., 1:] - negative[..., :-1]).abs_())
+    in_block = (valid[:, None, None] - BLOCK * torch.arange(peaks.shape[-1], device=x.device)).clamp(0, BLOCK)
+    silent = (in_block * (peaks < SILENT_BELOW)).sum((1, 2), dtype=torch.float64)
+    return torch.stack([_exact_sum(x.square()), _exact_sum(x), clipped, silent, crossings], 1)
 
 
-def tally(audio: Audio) -> Tally:
-    counts = Tally.empty(audio.samples.shape[0], audio.device)
+def _turns_into_padding(audio: Audio) -> Tensor:
+    """Crossings from an item's last sample, if negative, to the zeros after it: [b]"""
+    if int(audio.lengths.min()) == audio.n_samples:
+        return torch.zeros(len(audio.lengths), dtype=torch.float64, device=audio.device)
+    lengths = audio.lengths.to(audio.device)[:, None, None]
+    last = audio.samples.gather(-1, (lengths - 1).clamp(min=0).expand(-1, audio.samples.shape[1], 1))
+    turns = (last < 0) & (lengths > 0) & (lengths < audio.n_samples)
+    return turns.sum((1, 2), dtype=torch.float64)
+
+
+def tally(audio: Audio) -> Tensor:
+    """Sample peak, then `_count` per channel, of each item: [b, 6] float64."""
+    batch, channels = audio.samples.shape[:2]
+    peak = torch.zeros(batch, dtype=audio.dtype, device=audio.device)
+    counts = torch.zeros(batch, 5, dtype=torch.float64, device=audio.device)
     for start, stop in audio.spans(BLOCK):
         x = audio.read(start, stop)
         before = audio.read(start - 1, start) if start else x[..., :1]
-        counts.add(x, before, block_peaks(x), (audio.lengths - start).to(audio.device))
-    return counts
+        magnitude = x.abs()
+        peaks = block_peaks(magnitude)
+        peak = torch.maximum(peak, peaks.amax((1, 2)))
+        counts += _count(x, magnitude, before, peaks, (audio.lengths - start).to(audio.device))
+    counts[:, -1] -= _turns_into_padding(audio)
+    return torch.cat([peak.double()[:, None], counts / channels], 1)
+
+
+def levels_of(counts: Tensor, lengths: Tensor) -> Levels:
+    """The tallies [B, 6] of items of so many samples as levels, in float64."""
+    peak, energy, total, clipped, silent, crossings = counts.unbind(1)
+    samples = lengths.to(counts.device).double()
+    finite = torch.isfinite(peak) & (samples > 0)
+    rms = (energy / samples).sqrt()
+    values = {
+        "sample_peak_dbfs": 20 * peak.log10(),
+        "rms_dbfs": 20 * rms.log10(),
+        "crest_db": 20 * (peak / rms).log10(),
+        "dc_offset": total / samples,
+        "clipping_ratio": clipped / samples,
+        "silence_ratio": silent / samples,
+        "zero_crossing_rate": crossings / (samples - 1),
+    }
+    return Levels(**{name: torch.where(finite, value, torch.nan) for name, value in values.items()})
 
 
 @torch.no_grad()
@@ -111,7 +119,7 @@ def levels(x: Tensor, lengths: Tensor | None = None) -> Levels:
         - crest_db: sample peak over RMS; NaN for silence
         - dc_offset: mean of the samples, full scale 1.0
         - clipping_ratio: share of samples at or beyond 32767 / 32768 of full scale
-        - silence_ratio: share of samples that lie in blocks of 64 whose peak is below -60 dBFS
+        - silence_ratio: share of samples that lie in blocks of 32 whose peak is below -60 dBFS
         - zero_crossing_rate: share of neighbouring samples of which one is negative and one is not; NaN for one sample
 
         NaN for an item with no sample, or with a NaN or Inf sample.
@@ -122,5 +130,5 @@ def levels(x: Tensor, lengths: Tensor | None = None) -> Levels:
     tensor([1.])
     """
     audio = Audio.checked(x, lengths)
-    parts = [tally(tile).levels(tile.lengths) for _, tile in audio.tiles()]
-    return Levels(**{name: audio.joined([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+    counts = audio.joined([tally(tile) for _, tile in audio.tiles()])
+    return Levels(**{name: value.to(audio.dtype) for name, value in vars(levels_of(counts, audio.lengths)).items()})

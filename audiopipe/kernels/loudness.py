@@ -49,9 +49,9 @@ class Powers:
     grid: Grid
 
     @classmethod
-    def of(cls, audio: Audio, sample_rate: int) -> Powers:
-        grid = Grid.of(sample_rate)
-        return cls(hop_energies(audio, sample_rate, grid), grid.count(audio.lengths), grid)
+    def joined(cls, audio: Audio, energies: list[Tensor], grid: Grid) -> Powers:
+        """From the `hop_energies` of all tiles."""
+        return cls(audio.joined(energies, fill=0.0), grid.count(audio.lengths), grid)
 
     def momentary(self) -> Windows:
         return Windows.of(self.energies, self.hops, self.grid, _MOMENTARY_STEPS)
@@ -61,11 +61,6 @@ class Powers:
 
     def finite(self) -> Tensor:
         return torch.isfinite(self.energies).all(-1)
-
-
-def _integrated_lufs(powers: Powers) -> Tensor:
-    lufs = gating.integrated_lufs(powers.momentary().every(powers.grid.per_step))
-    return torch.where(powers.finite(), lufs, torch.nan)
 
 
 def decibels(amplitude: Tensor) -> Tensor:
@@ -97,28 +92,24 @@ def integrated_loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = No
     """
     sample_rate = check_rate(sample_rate)
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = Grid.of(sample_rate)
     with full_float32():
-        return audio.joined([_integrated_lufs(Powers.of(tile, sample_rate)) for _, tile in audio.tiles()])
+        energies = [hop_energies(tile, sample_rate, grid) for _, tile in audio.tiles()]
+    powers = Powers.joined(audio, energies, grid)
+    lufs = gating.integrated_lufs(powers.momentary().every(grid.per_step))
+    return torch.where(powers.finite(), lufs, torch.nan).to(audio.dtype)
 
 
-def _loudness(tile: Audio, sample_rate: int) -> dict[str, Tensor]:
-    powers = Powers.of(tile, sample_rate)
+def r128(powers: Powers) -> dict[str, Tensor]:
+    """All that follows from hop energies, in float64, by the names of `Loudness`."""
     momentary, short_term, step = powers.momentary(), powers.short_term(), powers.grid.per_step
-    true, sample = true_and_sample_peak(tile)
-    values = {
+    return {
         "integrated_lufs": gating.integrated_lufs(momentary.every(step)),
         "momentary_lufs": momentary.lufs(),
         "short_term_lufs": short_term.lufs(),
         "momentary_max_lufs": momentary.max_lufs(),
         "short_term_max_lufs": short_term.max_lufs(),
         "range_lu": gating.range_lu(short_term.every(step)),
-        "true_peak_dbtp": decibels(true),
-        "sample_peak_dbfs": decibels(sample),
-    }
-    finite = torch.isfinite(sample) & powers.finite()
-    return {
-        name: torch.where(finite.view(-1, *[1] * (v.ndim - 1)), v, torch.nan).to(tile.dtype)
-        for name, v in values.items()
     }
 
 
@@ -133,9 +124,9 @@ def loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Loud
         - short_term_lufs: [B, G], likewise for 3 s
         - all others: [B]
     Returns:
-        Levels of digital silence are -inf. NaN is what does not exist: integrated loudness and momentary maximum of less
-        than 400 ms, short-term maximum of less than 3 s, a range with no 3 s window above its gates, any value of an
-        item with a NaN or Inf sample. Peaks are the highest of all channels.
+        Levels of digital silence are -inf. NaN is what does not exist: integrated loudness and momentary maximum of
+        less than 400 ms, short-term maximum of less than 3 s, a range with no 3 s window above its gates, any value of
+        an item with a NaN or Inf sample. Peaks are the highest of all channels.
 
     >>> tone = torch.sin(2 * torch.pi * 997 / 48000 * torch.arange(192000)).expand(2, 1, -1)
     >>> loudness(tone, 48000)
@@ -144,8 +135,16 @@ short_term_max_lufs=[2], range_lu=[2], true_peak_dbtp=[2], sample_peak_dbfs=[2],
     """
     sample_rate = check_rate(sample_rate)
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = Grid.of(sample_rate)
     with full_float32():
-        parts = [_loudness(tile, sample_rate) for _, tile in audio.tiles()]
-    hop_s = 0.1 / Grid.of(sample_rate).per_step
-    return Loudness(**{name: audio.joined([p[name] for p in parts]) for name in parts[0]}, hop_s=hop_s)
-
+        parts = [(hop_energies(t, sample_rate, grid), true_and_sample_peak(t)) for _, t in audio.tiles()]
+    powers = Powers.joined(audio, [energies for energies, _ in parts], grid)
+    peaks = audio.joined([peaks for _, peaks in parts])
+    values = r128(powers)
+    values["true_peak_dbtp"], values["sample_peak_dbfs"] = decibels(peaks).unbind(1)
+    finite = (torch.isfinite(peaks).all(-1) & powers.finite())[:, None]
+    usable = {
+        name: torch.where(finite if v.ndim == 2 else finite[:, 0], v, torch.nan).to(audio.dtype)
+        for name, v in values.items()
+    }
+    return Loudness(**usable, hop_s=0.1 / grid.per_step)

@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audiopipe.kernels import gating
 from audiopipe.kernels.audio import Audio, check_rate
-from audiopipe.kernels.hops import CHANNEL_WEIGHTS
-from audiopipe.kernels.levels import tally
-from audiopipe.kernels.loudness import Powers, decibels
+from audiopipe.kernels.hops import CHANNEL_WEIGHTS, Grid, hop_energies
+from audiopipe.kernels.levels import levels_of, tally
+from audiopipe.kernels.loudness import Powers, decibels, r128
 from audiopipe.kernels.precision import full_float32
-from audiopipe.kernels.spectral import default_n_fft, describe
+from audiopipe.kernels.spectral import Summary, default_n_fft, spectral_of
 from audiopipe.kernels.true_peak import true_and_sample_peak
 
 
@@ -38,7 +37,7 @@ METRICS: dict[str, Metric] = {
     "crest_db": Metric("dB", "sample peak over RMS"),
     "dc_offset": Metric("1", "mean of the samples, full scale 1.0"),
     "clipping_ratio": Metric("1", "share of samples at full scale"),
-    "silence_ratio": Metric("1", "share of samples in blocks of 64 with a peak below -60 dBFS"),
+    "silence_ratio": Metric("1", "share of samples in blocks of 32 with a peak below -60 dBFS"),
     "snr_db": Metric("dB", "estimated level of the signal over its stationary noise"),
     "zero_crossing_rate": Metric("1", "share of neighbouring samples of different sign"),
     "spectral_centroid_hz": Metric("Hz", "mean frequency of the magnitude spectrum"),
@@ -84,25 +83,28 @@ class Metrics:
         return np.asarray(self.stack().cpu().numpy())
 
 
-def _measure(tile: Audio, sample_rate: int) -> Tensor:
-    """[b, M] float64 of one tile."""
-    powers = Powers.of(tile, sample_rate)
-    momentary, short_term, step = powers.momentary(), powers.short_term(), powers.grid.per_step
-    levels = tally(tile).levels(tile.lengths)
-    true, _ = true_and_sample_peak(tile)
+class _Parts(NamedTuple):
+    """What one tile comes down to; everything after it is done once for the batch."""
+
+    energies: Tensor
+    peaks: Tensor
+    counts: Tensor
+    features: Tensor
+    spectrum: Tensor
+    bands: Tensor
+
+
+def _reduce(tile: Audio, sample_rate: int, grid: Grid) -> _Parts:
     n_fft = default_n_fft(sample_rate)
-    values = {
-        "loudness_lufs": gating.integrated_lufs(momentary.every(step)),
-        "momentary_max_lufs": momentary.max_lufs(),
-        "short_term_max_lufs": short_term.max_lufs(),
-        "loudness_range_lu": gating.range_lu(short_term.every(step)),
-        "true_peak_dbtp": decibels(true),
-        **vars(levels),
-        **vars(describe(tile, sample_rate, n_fft, n_fft // 2)),
-    }
-    table = torch.stack([values[name].double() for name in METRICS], 1)
-    usable = torch.isfinite(levels.dc_offset) & powers.finite()
-    return torch.where(usable[:, None], table, torch.nan)
+    summary = Summary.of(tile, sample_rate, n_fft, n_fft // 2)
+    return _Parts(
+        hop_energies(tile, sample_rate, grid),
+        true_and_sample_peak(tile),
+        tally(tile),
+        summary.features,
+        summary.spectrum,
+        summary.bands,
+    )
 
 
 @torch.no_grad()
@@ -128,6 +130,22 @@ def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metri
     """
     sample_rate = check_rate(sample_rate)
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = Grid.of(sample_rate)
     with full_float32():
-        table = audio.joined([_measure(tile, sample_rate) for _, tile in audio.tiles()])
-    return Metrics(*table.unbind(1))
+        tiles = [_reduce(tile, sample_rate, grid) for _, tile in audio.tiles()]
+    parts = _Parts(*(audio.joined(list(column), fill=0.0) for column in zip(*tiles, strict=True)))
+    powers = Powers(parts.energies, grid.count(audio.lengths), grid)
+    summary = Summary(parts.features, parts.spectrum, parts.bands)
+    r128_values = r128(powers)
+    values = {
+        "loudness_lufs": r128_values["integrated_lufs"],
+        "momentary_max_lufs": r128_values["momentary_max_lufs"],
+        "short_term_max_lufs": r128_values["short_term_max_lufs"],
+        "loudness_range_lu": r128_values["range_lu"],
+        "true_peak_dbtp": decibels(parts.peaks[:, 0]),
+        **vars(levels_of(parts.counts, audio.lengths)),
+        **vars(spectral_of(summary, audio.lengths, sample_rate, default_n_fft(sample_rate) // 2)),
+    }
+    table = torch.stack([values[name] for name in METRICS], 1)
+    usable = torch.isfinite(values["dc_offset"]) & powers.finite()
+    return Metrics(*torch.where(usable[:, None], table, torch.nan).to(audio.dtype).unbind(1))

@@ -9,42 +9,59 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
 
 import torch
 
-_lock = threading.Lock()
-_inside = 0
-_found: tuple[str, str] = ("none", "none")
+_CUDA = torch.backends.cuda.matmul
+_CPU: Any = attrgetter("matmul")(torch.backends.mkldnn)  # which the type stubs do not know
 
 
-def _reduced() -> bool:
-    cuda, cpu = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-    return cuda not in ("none", "ieee") or cpu not in ("none", "ieee")
+class _Guard:
+    """Counts who is inside, and remembers what to restore."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.found: tuple[str, str] = ("none", "none")
+
+    def enter(self) -> bool:
+        """Whether this entry counts: not where nothing had to be switched off."""
+        with self.lock:
+            if self.inside == 0:
+                self.found = _get()
+                if all(precision in ("none", "ieee") for precision in self.found):
+                    return False
+                _set("ieee", "ieee")
+            self.inside += 1
+            return True
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                _set(*self.found)
+
+
+def _get() -> tuple[str, str]:
+    return _CUDA.fp32_precision, _CPU.fp32_precision
 
 
 def _set(cuda: str, cpu: str) -> None:
-    torch.backends.cuda.matmul.fp32_precision = cuda
-    torch.backends.mkldnn.matmul.fp32_precision = cpu  # type: ignore[assignment]
+    _CUDA.fp32_precision = cuda
+    _CPU.fp32_precision = cpu
+
+
+_guard = _Guard()
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Keep float32 matrix products in float32 inside the block, from any number of threads at once."""
-    global _inside, _found
-    with _lock:
-        if _inside > 0 or _reduced():
-            if _inside == 0:
-                _found = (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision)
-                _set("ieee", "ieee")
-            _inside += 1
-            counted = True
-        else:
-            counted = False
+    counts = _guard.enter()
     try:
         yield
     finally:
-        if counted:
-            with _lock:
-                _inside -= 1
-                if _inside == 0:
-                    _set(*_found)
+        if counts:
+            _guard.leave()

@@ -1,4 +1,4 @@
-"""What the short-time spectrum tells: centroid, bandwidth, rolloff and flatness as librosa defines them, noise, cut-off.
+"""What the short-time spectrum tells: centroid, bandwidth, rolloff and flatness as in librosa, noise, cut-off.
 
 All come from one STFT of the mean of the channels: Hann window, frames centred on every hop, zeros around the audio.
 """
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.cutoff import bandwidth_hz
+from audiopipe.kernels.noise import band_powers, snr_db
 from audiopipe.kernels.precision import full_float32
 
 ROLLOFF = 0.85  # librosa's defaults
 FLATNESS_FLOOR = 1e-10
+_GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -41,18 +44,44 @@ def _hann(n_fft: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.hann_window(n_fft, dtype=dtype, device=device)
 
 
-def powers(audio: Audio, n_fft: int, hop_length: int) -> Iterator[Tensor]:
+def _frames(audio: Audio, n_fft: int, hop_length: int) -> Iterator[Tensor]:
     """|STFT|^2 of the channel mean in pieces [b, F, n_fft / 2 + 1], frames in order."""
     window = _hann(n_fft, audio.dtype, audio.device)
     n_frames = 1 + audio.n_samples // hop_length
-    step = max(audio.tile_samples // (audio.samples.shape[0] * n_fft), 1)
+    step = max(audio.tile_samples // (audio.samples.shape[0] * hop_length), 1)
     for first in range(0, n_frames, step):
         last = min(first + step, n_frames)
         start = first * hop_length - n_fft // 2
         x = audio.read(start, start + (last - 1 - first) * hop_length + n_fft)
         mono = x[:, 0] if x.shape[1] == 1 else x.mean(1)
-        spectrum = torch.fft.rfft(mono.unfold(-1, n_fft, hop_length) * window)
-        yield spectrum.real.square() + spectrum.imag.square()
+        squares = torch.view_as_real(torch.fft.rfft(mono.unfold(-1, n_fft, hop_length) * window)).square_()
+        yield squares[..., 0] + squares[..., 1]
+
+
+def _rolloff_bin(magnitude: Tensor, total: Tensor) -> Tensor:
+    """First bin at which the running sum reaches 85 % of the total: [b, F, N], [b, F] -> [b, F]
+
+    A running sum over all bins is slow, so first one over groups of bins, then one within the group that it ends in.
+    """
+    last = magnitude.shape[-1] - 1  # the Nyquist bin is where the sum ends if not before
+    missing = -last % _GROUP
+    most = torch.nn.functional.pad(magnitude[..., :last], (0, missing)) if missing else magnitude[..., :last]
+    groups = most.unfold(-1, _GROUP, _GROUP)
+    until = groups.sum(-1).cumsum(-1)
+    target = ROLLOFF * total[..., None]
+    group = (until < target).sum(-1, keepdim=True).clamp(max=until.shape[-1] - 1)
+    before = torch.nn.functional.pad(until, (1, 0)).gather(-1, group)
+    within = groups.gather(-2, group[..., None].expand(*group.shape, _GROUP))[..., 0, :].cumsum(-1) + before
+    return (group[..., 0] * _GROUP + (within < target).sum(-1)).clamp(max=last)
+
+
+def _flatness(power: Tensor) -> Tensor:
+    """Geometric over arithmetic mean of each frame. Logarithms are dear: bins go in pairs: log a + log b = log ab."""
+    floored = power.clamp(min=FLATNESS_FLOOR)
+    half = power.shape[-1] // 2
+    pairs = (floored[..., :half] * floored[..., half : 2 * half]).log_().sum(-1)
+    rest = floored[..., 2 * half :].log().sum(-1)
+    return ((pairs + rest) / power.shape[-1]).exp() / floored.mean(-1)
 
 
 def _features(power: Tensor, bin_hz: float) -> Tensor:
@@ -63,22 +92,49 @@ def _features(power: Tensor, bin_hz: float) -> Tensor:
     # librosa leaves a frame of (almost) nothing as it is, so its centroid is 0.
     norm = torch.where(total > torch.finfo(power.dtype).tiny, total, 1.0)
     centroid = (magnitude @ bins) / norm
-    spread = ((bins - centroid[..., None]).square_() * magnitude).sum(-1) / norm
-    rolloff = (magnitude.cumsum(-1) < ROLLOFF * total[..., None]).sum(-1)
-    floored = power.clamp(min=FLATNESS_FLOOR)
-    flatness = floored.log().mean(-1).exp() / floored.mean(-1)
-    return torch.stack([centroid * bin_hz, spread.sqrt() * bin_hz, rolloff * bin_hz, flatness], -1)
+    spread = (bins - centroid[..., None]).square_().mul_(magnitude).sum(-1) / norm
+    rolloff = _rolloff_bin(magnitude, total)
+    return torch.stack([centroid * bin_hz, spread.sqrt() * bin_hz, rolloff * bin_hz, _flatness(power)], -1)
 
 
-def describe(audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Spectral:
-    """`spectral` of one tile, in float64."""
-    frames = [_features(p, sample_rate / n_fft) for p in powers(audio, n_fft, hop_length)]
-    features = torch.cat(frames, 1).double()
-    counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0).to(features.device)
-    valid = torch.arange(features.shape[1], device=features.device) < counts[:, None]
-    means = torch.where(valid[..., None], features, 0.0).sum(1) / counts[:, None]
-    nothing = torch.full_like(means[:, 0], torch.nan)
-    return Spectral(*means.unbind(-1), snr_db=nothing, bandwidth_hz=nothing)
+@dataclass(frozen=True)
+class Summary:
+    """What a tile's frames come down to: mean features [b, 4], mean power of each bin [b, N], band powers [b, K, F]."""
+
+    features: Tensor
+    spectrum: Tensor
+    bands: Tensor
+
+    @classmethod
+    def of(cls, audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Summary:
+        counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0).to(audio.device)
+        batch = audio.samples.shape[0]
+        features = torch.zeros(batch, 4, dtype=torch.float64, device=audio.device)
+        spectrum = torch.zeros(batch, n_fft // 2 + 1, dtype=torch.float64, device=audio.device)
+        bands, done = [], 0
+        for power in _frames(audio, n_fft, hop_length):
+            frame = torch.arange(done, done + power.shape[1], device=audio.device)
+            valid = frame < counts[:, None]
+            features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).double().sum(1)
+            spectrum += (valid.to(power.dtype)[:, None] @ power)[:, 0]
+            bands.append(band_powers(power))
+            done += power.shape[1]
+        return cls(features / counts[:, None], spectrum / counts[:, None], torch.cat(bands, -1))
+
+
+def spectral_of(summary: Summary, lengths: Tensor, sample_rate: int, hop_length: int) -> Spectral:
+    """The summary of a batch as metrics, in float64. What silence has no frequency of is NaN."""
+    sounding = summary.spectrum.sum(-1) > 0
+    centroid, spread, rolloff, flatness = torch.where(sounding[:, None], summary.features, torch.nan).unbind(-1)
+    n_fft = 2 * (summary.spectrum.shape[-1] - 1)
+    return Spectral(
+        spectral_centroid_hz=centroid,
+        spectral_bandwidth_hz=spread,
+        spectral_rolloff_hz=rolloff,
+        spectral_flatness=flatness,
+        snr_db=snr_db(summary.bands, lengths, n_fft, hop_length),
+        bandwidth_hz=bandwidth_hz(summary.spectrum, sample_rate),
+    )
 
 
 @torch.no_grad()
@@ -103,23 +159,31 @@ def spectral(
         - lengths: [B]
         - output: [B] each, float32, or float64 for float64 input
     Returns:
-        The first four are means over frames of what librosa 0.11 computes with the same `n_fft` and `hop_length`,
-        `center=True, pad_mode="constant"` and its defaults otherwise.
+        - spectral_centroid_hz, spectral_bandwidth_hz, spectral_rolloff_hz, spectral_flatness: means over frames of what
+          librosa 0.11 computes with the same `n_fft` and `hop_length`, `center=True, pad_mode="constant"` and its
+          defaults otherwise
+        - snr_db: signal over stationary noise, estimated from the quietest moments of each band; from -20 to 100, NaN
+          for less than about 0.3 s
+        - bandwidth_hz: the highest frequency that carries signal, half the sample rate if no edge is found
+
+        NaN for digital silence, and for an item with no sample or with a NaN or Inf sample.
     Errors:
         ValueError, naming the argument and what is allowed.
 
     >>> tone = torch.sin(2 * torch.pi * 1000 / 16000 * torch.arange(16000)).view(1, 1, -1)
-    >>> round(spectral(tone, 16000).spectral_rolloff_hz.item())
-    1000
+    >>> spectral(tone, 16000).spectral_flatness < 0.01
+    tensor([True])
     """
     sample_rate = check_rate(sample_rate)
     audio = Audio.checked(x, lengths)
     n_fft = default_n_fft(sample_rate) if n_fft is None else n_fft
     hop_length = n_fft // 2 if hop_length is None else hop_length
-    if n_fft < 16 or n_fft % 2:
-        raise ValueError(f"n_fft must be an even number of at least 16, not {n_fft}")
+    if n_fft < 64 or n_fft % 2:
+        raise ValueError(f"n_fft must be an even number of at least 64, not {n_fft}")
     if not 1 <= hop_length <= n_fft:
         raise ValueError(f"hop_length must lie from 1 to n_fft ({n_fft}), not {hop_length}")
     with full_float32():
-        parts = [describe(tile, sample_rate, n_fft, hop_length) for _, tile in audio.tiles()]
-    return Spectral(**{name: audio.joined([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+        parts = [Summary.of(tile, sample_rate, n_fft, hop_length) for _, tile in audio.tiles()]
+    summary = Summary(*(audio.joined(list(column)) for column in zip(*(vars(p).values() for p in parts), strict=True)))
+    values = vars(spectral_of(summary, audio.lengths, sample_rate, hop_length))
+    return Spectral(**{name: value.to(audio.dtype) for name, value in values.items()})

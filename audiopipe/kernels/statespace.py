@@ -1,8 +1,8 @@
 """The K-weighting filter as matrix products over chunks of samples.
 
-With the filter's four states s at the start of a chunk x of 32 samples, the chunk's output is (s, x) times one matrix.
-The states come from what each chunk pushes into them, carried from chunk to chunk in blocks (`_states`). So nothing is
-ever stepped sample by sample, and CPU and GPU run the same few large products.
+With the filter's four states s at the start of a chunk x of 32 samples, the chunk's output is x times one matrix plus
+s times another. The states come from what each chunk pushes into them, carried from chunk to chunk in blocks
+(`_states`). So nothing is ever stepped sample by sample, and CPU and GPU run the same few large products.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from audiopipe.kernels.kweighting import Array, Section, sections
 
 CHUNK = 32
 N_STATES = 4
-# Chunks whose states one product carries, then blocks of those, and so on. Small where there are many.
-_FIRST_BLOCK, _BLOCK = 8, 32
+# So many chunks have their states carried by one product, then so many of those, and so on.
+GROUP, _BLOCK = 8, 32
 
 
 class StateSpace(NamedTuple):
@@ -68,11 +68,12 @@ def balanced(system: StateSpace) -> StateSpace:
 class Matrices(NamedTuple):
     """The filter over chunks of N samples, for row vectors.
 
-    `output` [4 + N, N] takes (state, chunk) to the chunk's output; `push` [N, 4] is what a chunk adds to the state after
-    it; `carry` [4, 4] takes a state across a chunk.
+    `response` [N, N] and `seen` [4, N] take a chunk and the state before it to its output; `push` [N, 4] is what
+    a chunk adds to the state after it; `carry` [4, 4] takes a state across a chunk.
     """
 
-    output: Tensor
+    response: Tensor
+    seen: Tensor
     push: Tensor
     carry: Array
 
@@ -87,58 +88,73 @@ def matrices(sample_rate: int, chunk: int, dtype: torch.dtype, device: torch.dev
     impulse = np.array([system.d] + [system.c @ p @ system.b for p in powers[: chunk - 1]])
     seen = np.stack([system.c @ p for p in powers[:chunk]], 1)
     lags = np.arange(chunk)[None, :] - np.arange(chunk)[:, None]
-    output = np.vstack([seen, np.where(lags >= 0, impulse[np.maximum(lags, 0)], 0.0)])
+    response = np.where(lags >= 0, impulse[np.maximum(lags, 0)], 0.0)
     push = np.stack([powers[chunk - 1 - i] @ system.b for i in range(chunk)])
 
     def tensor(array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=dtype, device=device)
 
-    return Matrices(tensor(output), tensor(push), powers[chunk].T)
+    return Matrices(tensor(response), tensor(seen), tensor(push), powers[chunk].T)
 
 
 @lru_cache(maxsize=64)
-def _carriers(
-    sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Matrices that carry pushes over `n` intervals of `stride` chunks: to every interval's start, and past the last."""
+def _carriers(sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matrices that carry states over `n` intervals of `stride` chunks, to each interval's start and past the last.
+
+    The first, [4, 4 (n + 1)], takes the state before the intervals there; the second, [4 n, 4 (n + 1)], their pushes.
+    """
     carry = np.linalg.matrix_power(matrices(sample_rate, CHUNK, dtype, device).carry, stride)
     powers = [np.eye(N_STATES)]
     for _ in range(n):
         powers.append(powers[-1] @ carry)
     zero = np.zeros((N_STATES, N_STATES))
-    rows = [[powers[j - i - 1] if j > i else zero for j in range(n + 1)] for i in range(n)]
-    block = np.block([[np.hstack(powers)], [np.block(rows)]])
-    return torch.as_tensor(block[:, :-N_STATES], dtype=dtype, device=device), torch.as_tensor(
-        block[N_STATES:, -N_STATES:], dtype=dtype, device=device
-    )
+    pushed = np.block([[powers[j - i - 1] if j > i else zero for j in range(n + 1)] for i in range(n)])
+    entered = torch.as_tensor(np.hstack(powers), dtype=dtype, device=device)
+    return entered, torch.as_tensor(pushed, dtype=dtype, device=device)
 
 
-def _states(pushes: Tensor, sample_rate: int, stride: int = 1) -> Tensor:
+def _states(pushes: Tensor, sample_rate: int, stride: int) -> Tensor:
     """The state at the start of every interval, from what each interval pushes: [R, K, 4] -> [R, K, 4].
 
     s[k+1] = s[k] carry + p[k] with s[0] = 0. Within blocks it is one triangular product; the blocks' own pushes are the
-    same problem again, fewer times over.
+    same problem again, 32 times smaller.
     """
     rows, count, _ = pushes.shape
-    n = min(_FIRST_BLOCK if stride == 1 else _BLOCK, count)
+    n = min(_BLOCK, count)
     blocks = -(-count // n)
     padded = torch.nn.functional.pad(pushes, (0, 0, 0, blocks * n - count)).reshape(rows, blocks, n * N_STATES)
-    within, past = _carriers(sample_rate, stride, n, pushes.dtype, pushes.device)
-    if blocks == 1:
-        starts = padded @ within[N_STATES:]
-    else:
-        entering = _states(padded @ past, sample_rate, stride * n)
-        starts = torch.cat([entering, padded], -1) @ within
+    entered, pushed = _carriers(sample_rate, stride, n, pushes.dtype, pushes.device)
+    states = padded @ pushed
+    starts, past = states[..., :-N_STATES], states[..., -N_STATES:]
+    if blocks > 1:
+        starts = starts + _states(past, sample_rate, stride * n) @ entered[:, :-N_STATES]
     return starts.reshape(rows, blocks * n, N_STATES)[:, :count]
 
 
+def _chunk_states(x: Tensor, sample_rate: int) -> Tensor:
+    """The state at the start of every chunk: chunks [R, K, 32] -> [R, K, 4], K a multiple of 8.
+
+    As `_states`, with the first level laid out for speed: there are many pushes, of four numbers each. They come
+    as [4, chunks], since libraries are four times slower with a tall matrix of four columns, and stay in that order.
+    """
+    rows, chunks, _ = x.shape
+    push = matrices(sample_rate, CHUNK, x.dtype, x.device).push
+    entered, pushed = _carriers(sample_rate, 1, GROUP, x.dtype, x.device)
+    pushes = (push.t() @ x.flatten(0, 1).t()).view(N_STATES, -1, GROUP)
+    by_state = pushed.view(GROUP, N_STATES, -1)
+    states = pushes[0] @ by_state[:, 0]
+    for i in range(1, N_STATES):
+        states.addmm_(pushes[i], by_state[:, i])
+    past = states[:, -N_STATES:].view(rows, -1, N_STATES)
+    starts = states[:, :-N_STATES]
+    starts.addmm_(_states(past, sample_rate, GROUP).flatten(0, 1), entered[:, :-N_STATES])
+    return starts.reshape(rows, chunks, N_STATES)
+
+
 def k_weighted(x: Tensor, sample_rate: int) -> Tensor:
-    """`x` through the K-weighting filter, from rest: [R, K * 32] -> [R, K * 32]."""
+    """`x` through the K-weighting filter, from rest: [R, T] -> [R, T], T a multiple of 256."""
     filters = matrices(sample_rate, CHUNK, x.dtype, x.device)
-    rows, chunks = x.shape[0], x.shape[1] // CHUNK
-    joined = x.new_empty(rows, chunks, N_STATES + CHUNK)
-    joined[..., N_STATES:] = x.view(rows, chunks, CHUNK)
-    # As a wide product, since libraries are four times slower with a tall one that has four columns.
-    pushes = (filters.push.t() @ joined.view(-1, N_STATES + CHUNK)[:, N_STATES:].t()).t()
-    joined[..., :N_STATES] = _states(pushes.reshape(rows, chunks, N_STATES), sample_rate)
-    return (joined.view(-1, N_STATES + CHUNK) @ filters.output).view(rows, -1)
+    chunks = x.reshape(x.shape[0], -1, CHUNK)
+    y = chunks.flatten(0, 1) @ filters.response
+    y.addmm_(_chunk_states(chunks, sample_rate).flatten(0, 1), filters.seen)
+    return y.view(x.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiopipe.ledger.address import default_path, open_ledger
+from audiopipe.ledger.address import default_path, open_ledger, sync_ledger
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.record import utc, utc_now
 from audiopipe.ledger.rows import (
@@ -36,6 +36,7 @@ __all__ = [
     "WorkerStatus",
     "default_path",
     "open_ledger",
+    "sync_ledger",
     "utc",
     "utc_now",
 ]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import EnumType, StrEnum
+from enum import EnumType
 from typing import Any, Self
 
 __all__ = ["Row", "parse_utc", "utc", "utc_now"]
@@ -47,6 +48,9 @@ class Row:
         return cls(**{name: _typed(name, hint, row[name]) for name, hint in hints.items() if name in row})
 
 
+_CONVERT: dict[Any, Any] = {bool | None: bool, int: int, float: float, float | None: float}
+
+
 @functools.cache
 def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
@@ -57,18 +61,23 @@ def _is_time(name: str) -> bool:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, StrEnum):
-        return str(value)
-    return utc(value) if value is not None and _is_time(name) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0.0  # JSON has no word for it
+    if not isinstance(value, str):
+        return value
+    # Messages of strangers' files hold what no database takes: NUL, and halves of a surrogate pair.
+    return utc(value) if _is_time(name) else str(value).replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    if isinstance(hint, EnumType):
-        return hint(value)
     if value is None:
         return None
     if _is_time(name):
         return utc(value)
-    if typing.get_origin(hint) is dict and isinstance(value, str):
-        return json.loads(value)
-    return bool(value) if hint == (bool | None) else value
+    if isinstance(hint, EnumType):
+        return hint(value)
+    if typing.get_origin(hint) is dict:
+        return json.loads(value) if isinstance(value, str) else value
+    # SQLite has no booleans, and some servers send wide numbers as text.
+    convert = _CONVERT.get(hint)
+    return convert(value) if convert else value

@@ -7,6 +7,7 @@ is a WAL, which needs a local disk: on a network share, point `--ledger` at a lo
 from __future__ import annotations
 
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ class SqliteLedger:
         now = utc_now()
         row = {**run.as_row(), "started_at": run.started_at or now, "resumed_at": run.resumed_at or now}
         with self._transaction() as connection:
+            self._tell("start", {"run": row, "languages": [language.as_row() for language in languages], "at": now})
             if not connection.execute("SELECT 1 FROM pipeline_runs WHERE run_id = ?", (run.run_id,)).fetchone():
                 connection.execute(*insert("pipeline_runs", {**row, "status": "running", "completed_at": None}))
             else:
@@ -87,8 +89,10 @@ class SqliteLedger:
             sql, values = insert("shards", row, keep_null=True)
             update = assignments(row, attempts="shards.attempts + 1")
             connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
-            for letter in result.dead_letters:
-                self._record_error(result.run_id, ErrorRow.of_dead_letter(letter, result))
+            letters = [ErrorRow.of_dead_letter(letter, result) for letter in result.dead_letters]
+            for letter in letters:
+                self._record_error(result.run_id, letter)
+            self._tell("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
 
     def record_failure(
         self,
@@ -104,8 +108,10 @@ class SqliteLedger:
         error = ErrorRow(
             str(uuid.uuid4()), error_type, message, worker, None, stack_trace, now, language, shard, attempt=attempt
         )
-        row = {"run_id": run_id, "shard": shard, "language": language, "status": "failed", "attempts": 1}
-        row |= {"worker_id": worker, "error": f"{error_type}: {message}", "finished_at": now}
+        told = {"run_id": run_id, **error.as_row()}
+        row = {name: told[name] for name in ("run_id", "shard", "language", "worker_id")}
+        row |= {"status": "failed", "attempts": 1, "finished_at": now}
+        row |= {"error": f"{told['error_type']}: {told['error_message']}"}
         with self._transaction() as connection:
             self._record_error(run_id, error)
             sql, values = insert("shards", row, keep_null=True)
@@ -113,6 +119,7 @@ class SqliteLedger:
             update = assignments(row, attempts="shards.attempts + 1")
             sql = f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update} WHERE shards.status <> 'done'"
             connection.execute(sql, values)
+            self._tell("failure", told)
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         now = utc_now()
@@ -124,11 +131,16 @@ class SqliteLedger:
                 counters = {name: f"MAX(worker_progress.{name}, excluded.{name})" for name in COUNTERS}
                 update = assignments(values, started_at="worker_progress.started_at", **counters)
                 sql = f"{sql} ON CONFLICT (run_id, worker_id) DO UPDATE SET {update}"
-                connection.execute(f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat", values)
+                newer = f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat RETURNING *"
+                # What is told is the row as it now stands: the counters of heartbeats that were never sent are in it.
+                for stored in connection.execute(newer, values).fetchall():
+                    self._tell("worker", dict(stored), key=f"{run_id}/{worker.worker_id}")
 
     def finish_run(self, run_id: str, status: RunStatus) -> None:
+        now = utc_now()
         with self._transaction() as connection:
-            connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": utc_now()})
+            connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": now})
+            self._tell("finish", {"run_id": run_id, "status": str(status), "at": now})
 
     def runs(self) -> list[RunRow]:
         return [RunRow.of(row) for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")]
@@ -164,6 +176,9 @@ class SqliteLedger:
         sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
         return [ErrorRow.of(row) for row in self._all(sql, (run_id, limit))]
 
+    def _tell(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
+        """Called inside the transaction of every write, for a ledger that tells somebody else of it."""
+
     def _connect(self, create: bool) -> sqlite3.Connection:
         if create:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +189,7 @@ class SqliteLedger:
         if not create:
             require_current(connection)
             return connection
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         # A kill of the process loses nothing; a power cut may lose the last moments, which commits can replace.
         connection.execute("PRAGMA synchronous = NORMAL")
         migrate(connection)
@@ -214,3 +229,16 @@ class SqliteLedger:
             ) from error
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(f"{self.path} cannot be used as a ledger: {error}; give --ledger a local path") from error
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Changing the journal does not wait for other processes that open the file at the same moment, so this does."""
+    end = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)

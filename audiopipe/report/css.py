@@ -11,11 +11,11 @@ __all__ = ["PAGE", "PIECES"]
 PIECES = """
 .ap { line-height: 1.45; max-width: 1180px; font-variant-numeric: tabular-nums }
 .ap * { box-sizing: border-box }
-.ap p { margin: .3em 0 .6em; max-width: 78ch }
+.ap p { margin: .3em 0 .6em; max-width: 100ch }
 .ap .dim, .ap small { opacity: .72; font-size: .86em }
-.ap .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(148px, 1fr)); gap: 10px; margin: 8px 0 14px }
+.ap .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 10px; margin: 8px 0 14px }
 .ap .card { border: 1px solid #8883; border-radius: 8px; padding: 10px 12px; background: #8881 }
-.ap .card b { display: block; font-size: 1.5em; line-height: 1.2; font-weight: 650; white-space: nowrap }
+.ap .card b { display: block; font-size: 1.5em; line-height: 1.2; font-weight: 650; overflow-wrap: anywhere }
 .ap .card span { font-size: .86em; opacity: .8 }
 .ap .verdict { border-left: 5px solid; border-radius: 4px; padding: 9px 14px; margin: 10px 0; background: #8881 }
 .ap .verdict p { margin: .15em 0 }
@@ -28,25 +28,27 @@ PIECES = """
   vertical-align: top; background: none; white-space: nowrap }
 .ap tbody tr, .ap thead tr, .ap tbody tr:hover { background: none }
 .ap th { font-weight: 600; border-bottom: 1px solid #8888 }
-.ap .l { text-align: left } .ap .w { text-align: left; white-space: normal; min-width: 24ch; max-width: 70ch }
+.ap .l { text-align: left } .ap .w { text-align: left; white-space: normal; min-width: 26ch; max-width: 70ch }
 .ap .w { overflow-wrap: anywhere }
 .ap tr.sum td { font-weight: 600; border-bottom: 0 }
 .ap .bar { display: inline-block; width: 120px; height: .75em; border-radius: 3px; background: #8883; overflow: hidden;
   vertical-align: -.05em; white-space: nowrap; font-size: 1em; line-height: 0 }
 .ap .bar i { display: inline-block; height: 100% }
 .ap .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)); gap: 14px 18px }
+.ap .two { grid-template-columns: repeat(auto-fill, minmax(min(440px, 100%), 1fr)) }
 .ap figure { margin: 0 0 10px; break-inside: avoid }
 .ap figcaption { font-size: .9em; margin: 0 0 2px } .ap figcaption b { font-weight: 650 }
 .ap figure svg { display: block; width: 100%; height: auto; overflow: visible }
-.ap .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .35em 0 0; vertical-align: -.05em }
+.ap .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .35em 0 0;
+  vertical-align: -.05em }
 .ap .legend span.entry { margin-right: 1.2em; white-space: nowrap; font-size: .9em }
 .ap .legend { margin: 0 0 8px }
 .ap .sample { border: 1px solid #8883; border-radius: 8px; padding: 10px 12px; break-inside: avoid; min-width: 0 }
 .ap .sample audio { width: 100%; height: 34px; margin: 6px 0 2px; display: block }
 .ap .sample .where { overflow-wrap: anywhere; font-size: .84em; opacity: .75 }
 .ap .sample .text { font-style: italic; margin: 2px 0 }
-.ap .chips span { display: inline-block; border: 1px solid #8884; border-radius: 999px; padding: 0 8px; margin: 2px 4px 2px 0;
-  font-size: .82em; white-space: nowrap }
+.ap .chips span { display: inline-block; border: 1px solid #8884; border-radius: 999px; padding: 0 8px;
+  margin: 2px 4px 2px 0; font-size: .82em; white-space: nowrap }
 .ap .chips span.near { border-color: #e08214; border-width: 2px; font-weight: 600 }
 .ap h4 { margin: 16px 0 4px; font-size: 1.02em; font-weight: 650 }
 .ap code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
@@ -58,14 +60,16 @@ PAGE = """
 @media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #dfe5ea; --link: #7cbcf0 } }
 html { -webkit-text-size-adjust: 100% }
 body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif; font-size: 15px }
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans", sans-serif;
+  font-size: 15px }
 main { max-width: 1180px; margin: 0 auto; padding: 18px 22px 60px }
 h1 { font-size: 1.7em; line-height: 1.2; margin: .3em 0 .3em } h2 { font-size: 1.25em; margin: 1.7em 0 .3em;
   padding-top: .7em; border-top: 1px solid #8883 } h3 { font-size: 1.08em; margin: 1.2em 0 .2em }
-main > .markdown p, main > .markdown ul { max-width: 78ch; margin: .35em 0 .6em }
+main > .markdown p, main > .markdown ul { max-width: 100ch; margin: .35em 0 .6em }
+code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
 a { color: var(--link) }
 pre { overflow-x: auto; font-size: .86em; background: #8881; padding: 8px 12px; border-radius: 6px; line-height: 1.35 }
-pre.error { border-left: 5px solid #d73a3a }
+summary { cursor: pointer; opacity: .8 }
 footer { margin-top: 40px; opacity: .65; font-size: .84em; border-top: 1px solid #8883; padding-top: 8px }
 @media (max-width: 600px) { main { padding: 10px 14px 40px } body { font-size: 14.5px }
   .ap .cards { grid-template-columns: repeat(2, 1fr) } .ap .card b { font-size: 1.25em } }

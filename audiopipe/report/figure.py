@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "colours", "draw"]
 
@@ -21,11 +23,12 @@ KEPT, DROPPED, LIMIT, BAD, NEUTRAL = "#3b8bc4", "#e08214", "#d0457b", "#d73a3a",
 SERIES = ("#3b8bc4", "#e08214", "#1b9e77", "#b46fc9", "#c9a400", "#d0457b", "#56b4e9", "#8c6d46")
 
 INK = "#010203"
-LOOKS = {
+LOOKS: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "svg.hashsalt": "audiopipe",
     "font.family": "sans-serif",
     "font.size": 9,
+    "axes.facecolor": "none",
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 9,
@@ -44,9 +47,23 @@ LOOKS = {
     "image.interpolation": "nearest",
 }
 POINTS = 72
+TIDY = tuple(
+    (re.compile(pattern, re.DOTALL), replacement)
+    for pattern, replacement in (
+        (r"<metadata>.*?</metadata>", ""),
+        (r'<style type="text/css">.*?</style>', ""),  # it would apply to the whole page
+        (r'<g id="patch_1">.*?</g>', ""),  # the white behind the figure
+        (r'<g id="[A-Za-z0-9._]+_\d+">', "<g>"),  # names that the next figure has too
+        (r'(?<=<svg )(?:width|height)="[^"]*" |(?<= )(?:width|height)="[\d.]+pt" ', ""),
+        (r"font-family: [^;\"]*", "font-family: inherit"),
+        (r"rotate\(-0 [^)]*\)", "rotate(0)"),
+        (r"\s*\n\s*", " "),
+        (r"> <", "><"),
+    )
+)
 
 
-def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200, rows: int = 1) -> str:
+def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> str:
     """The SVG of one plot.
 
     Args:
@@ -54,8 +71,8 @@ def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200, rows
         width, height: in pixels at full size; on a narrow screen the picture shrinks.
     """
     with mpl.rc_context(LOOKS):
-        picture = Figure(figsize=(width / POINTS, height / POINTS), layout="constrained")
-        picture.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+        picture = Figure(figsize=(width / POINTS, height / POINTS), layout=layout)
         plot(picture.add_subplot())
         return _svg(picture)
 
@@ -65,13 +82,15 @@ def _svg(picture: Figure) -> str:
     FigureCanvasSVG(picture).print_svg(sink, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r'<g id="patch_1">.*?</g>', "", text, count=1, flags=re.S)  # the white behind the figure
-    text = re.sub(r'<g id="[a-z0-9]+_\d+">', "<g>", text, flags=re.I)
-    text = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", text)
-    text = re.sub(r"(<svg[^>]*?) (?:width|height)=\"[^\"]*\"", r"\1", text)
-    text = re.sub(r"(font:[^;\"]*?\d+px) [^;\"]*", r"\1 system-ui, 'DejaVu Sans', sans-serif", text)
+    for pattern, replacement in TIDY:
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"<(?:path|use|g|rect|image)\b[^>]*>", _rounded, text)
     return text.replace(INK, "currentColor").strip()
+
+
+def _rounded(element: re.Match[str]) -> str:
+    """Coordinates to a hundredth of a pixel; never the text between elements."""
+    return re.sub(r"(?<=[\d])(\.\d{2})\d+", r"\1", element[0])
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,21 @@ from typing import Any, Literal
 
 from audiopipe.report.css import PIECES
 
-__all__ = ["Html", "Level", "bar", "cards", "esc", "figure", "grid", "join", "legend", "note", "styled", "table", "verdict"]
+__all__ = [
+    "Html",
+    "Level",
+    "bar",
+    "cards",
+    "esc",
+    "figure",
+    "grid",
+    "join",
+    "legend",
+    "note",
+    "styled",
+    "table",
+    "verdict",
+]
 
 Level = Literal["good", "warn", "bad"]
 SIGNS = {"good": "✓", "warn": "!", "bad": "✕"}
@@ -60,7 +74,9 @@ def verdict(level: Level, sentences: Sequence[str]) -> Html:
     return Html(f'<div class="verdict {level}" role="status">{lines}</div>')
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], looks: str = "", total: Sequence[Any] | None = None) -> Html:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], looks: str = "", total: Sequence[Any] | None = None
+) -> Html:
     """A table that scrolls sideways where it has to.
 
     Args:
@@ -81,7 +97,9 @@ def _cells(row: Sequence[Any], classes: Sequence[str]) -> str:
 
 def bar(parts: Iterable[tuple[float, str]]) -> Html:
     """A small horizontal bar of (share of 1, colour)."""
-    inner = "".join(f'<i style="width:{100 * max(0.0, share):.2f}%;background:{colour}"></i>' for share, colour in parts)
+    inner = "".join(
+        f'<i style="width:{100 * max(0.0, share):.2f}%;background:{colour}"></i>' for share, colour in parts
+    )
     return Html(f'<span class="bar">{inner}</span>')
 
 
@@ -99,6 +117,6 @@ def figure(picture: str, title: str = "", about: str = "") -> Html:
     return Html(f"<figure>{caption}{picture}</figure>")
 
 
-def grid(pieces: Iterable[Html]) -> Html:
-    """Pieces side by side, as many as the window is wide."""
-    return Html(f'<div class="grid">{"".join(piece.markup for piece in pieces)}</div>')
+def grid(pieces: Iterable[Html], two: bool = False) -> Html:
+    """Pieces side by side, as many as the window is wide, or two."""
+    return Html(f'<div class="grid{" two" if two else ""}">{"".join(piece.markup for piece in pieces)}</div>')

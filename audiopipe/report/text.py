@@ -15,7 +15,7 @@ def number(value: float | None, digits: int = 0) -> str:
         return "–"
     if math.isinf(value):
         return "−∞" if value < 0 else "∞"
-    return f"{value:,.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
 def percent(part: float, whole: float) -> str:
@@ -37,7 +37,11 @@ def span(seconds: float | None) -> str:
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for unit, length, next_unit, next_length in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
+    for unit, length, next_unit, next_length in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
         if whole >= length:
             rest = whole % length // next_length
             return f"{whole // length} {unit}" + (f" {rest} {next_unit}" if rest else "")

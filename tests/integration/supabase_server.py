@@ -1,7 +1,8 @@
 """A real PostgreSQL and a real Supabase-compatible server on free ports of this machine, without root.
 
 PostgreSQL is the one inside the wheel `pgserver`, over TCP; the server is npm's `@supabase/lite`, kept under the
-environment (`.venv/share`). Keys and the secret of tokens are made up for each start and never leave the process.
+environment (`.venv/share`), or in the user's cache where that is not ours to write. Keys and the secret of tokens are
+made up for each start and never leave the process.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platformdirs import user_cache_path
 
 LITE = "@supabase/lite@0.10.0"
 # Looked up and not imported: its import makes folders for a root user and warns without XDG_RUNTIME_DIR.
@@ -39,6 +41,7 @@ OTHER_USER: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteui
 CONFIG = """
 [api]
 port = {port}
+schemas = {schemas}
 max_rows = 1000
 
 [db]
@@ -73,7 +76,7 @@ class Postgres:
         command += [f"-c{name}={value}" for name, value in options.items()]
         with (self.folder / "postgres.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **OTHER_USER)
-        wait_until(lambda: self._answers(), "PostgreSQL", self.process)
+        wait_until(self._answers, "PostgreSQL", self.process)
 
     def stop(self) -> None:
         """At once, whatever is under way, as an outage does."""
@@ -103,14 +106,16 @@ class Postgres:
 class Supabase:
     """`lite start` in front of a PostgreSQL that has the migrations."""
 
-    def __init__(self, folder: Path, postgres: Postgres) -> None:
+    def __init__(self, folder: Path, postgres: Postgres, schemas: tuple[str, ...] = ("public",)) -> None:
         self.postgres, self.folder, self.port = postgres, folder, free_port()
         self.publishable_key = f"sb_publishable_{secrets.token_urlsafe(22)[:22]}_{secrets.token_hex(4)}"
         self.secret_key = f"sb_secret_{secrets.token_urlsafe(22)[:22]}_{secrets.token_hex(4)}"
         self.jwt_secret = secrets.token_hex(32)
         self.process: subprocess.Popen[bytes] | None = None
         (folder / "supabase").mkdir()
-        config = CONFIG.format(port=self.port, postgres_port=postgres.port, jwt_secret=self.jwt_secret)
+        config = CONFIG.format(
+            port=self.port, postgres_port=postgres.port, jwt_secret=self.jwt_secret, schemas=json.dumps(schemas)
+        )
         (folder / "supabase" / "config.toml").write_text(config)
 
     @property
@@ -155,7 +160,9 @@ class Supabase:
 
 def installed() -> Path:
     """The folder with the npm package, installed on first use."""
-    home = Path(sys.prefix) / "share" / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
+    share = Path(sys.prefix) / "share"
+    base = share if os.access(share if share.is_dir() else sys.prefix, os.W_OK) else user_cache_path("audiopipe")
+    home = base / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
     if home.is_dir():
         return home
     if not shutil.which("npm"):
@@ -188,9 +195,9 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @contextmanager
-def supabase_server(postgres: Postgres) -> Iterator[Supabase]:
+def supabase_server(postgres: Postgres, schemas: tuple[str, ...] = ("public",)) -> Iterator[Supabase]:
     with tempfile.TemporaryDirectory(prefix="audiopipe-supabase-") as folder:
-        server = Supabase(Path(folder), postgres)
+        server = Supabase(Path(folder), postgres, schemas)
         server.start()
         try:
             yield server

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from audiopipe.ledger import LanguageTotal, RunRow, SqliteLedger, WorkerRow
@@ -78,3 +80,18 @@ def test_a_writer_killed_at_any_time_leaves_whole_transactions(tmp_path: Path, r
             ledger.record_shard(make_result(index, failed=2))
         ledger.heartbeat(run_id, [WorkerRow("a", videos_processed=1)])
         assert ledger.progress(run_id).processed == 10 * (len(done) + 1)
+
+
+def test_many_may_open_a_new_ledger_at_the_same_moment(tmp_path: Path) -> None:
+    """SQLite's own waiting does not cover the change to a WAL: about one opening in a hundred failed."""
+
+    def open_at_once(path: Path, together: threading.Barrier) -> None:
+        together.wait(10)
+        SqliteLedger(path).close()
+
+    with ThreadPoolExecutor(4) as pool:
+        for index in range(150):
+            together = threading.Barrier(4)
+            opened = [pool.submit(open_at_once, tmp_path / f"{index}.sqlite", together) for _ in range(4)]
+            for each in opened:
+                each.result(30)

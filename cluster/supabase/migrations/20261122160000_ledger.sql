@@ -95,7 +95,7 @@ CREATE TABLE IF NOT EXISTS shards (
   finished_at TIMESTAMPTZ,
   PRIMARY KEY (run_id, shard)
 );
-CREATE INDEX IF NOT EXISTS shards_by_finish ON shards (run_id, finished_at DESC);
+CREATE INDEX IF NOT EXISTS shards_by_finish ON shards (run_id, finished_at DESC NULLS LAST, shard);
 -- Covers every sum that the view and the monitor ask for.
 CREATE INDEX IF NOT EXISTS shards_by_language ON shards (run_id, status, language)
   INCLUDE (videos, videos_failed, segments, segments_kept, audio_s, kept_s, bytes_in, bytes_out);

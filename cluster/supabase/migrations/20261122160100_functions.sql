@@ -1,17 +1,24 @@
 -- What REST cannot say: many rows at once, in order, in one transaction, each of them as often as one likes.
 -- Functions run with the caller's rights, so the policies of the tables hold for them too.
 
+-- JSON that a server hands on as text (`@supabase/lite` does) is read as what it says.
+CREATE OR REPLACE FUNCTION unquoted(value JSONB) RETURNS JSONB
+LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE jsonb_typeof(value) WHEN 'string' THEN (value #>> '{}')::JSONB ELSE value END
+$$;
+
 -- Finished shards. An array of rows of `shards`, each with `dead_letters`, rows of `processing_errors`.
 -- The same attempt again changes nothing; a newer one replaces the shard and its dead letters. Returns what it wrote.
 CREATE OR REPLACE FUNCTION upsert_shards(shards JSONB) RETURNS INT
 LANGUAGE plpgsql SET search_path = public AS $$
 DECLARE
+  rows JSONB := unquoted(upsert_shards.shards);
   written JSONB;
 BEGIN
   WITH given AS (
     -- One row of each shard: a statement may not touch a row twice.
     SELECT DISTINCT ON (run_id, shard) *
-    FROM jsonb_populate_recordset(NULL::public.shards, upsert_shards.shards)
+    FROM jsonb_populate_recordset(NULL::public.shards, rows)
     ORDER BY run_id, shard, finished_at DESC
   ), done AS (
     INSERT INTO public.shards AS s (
@@ -45,7 +52,7 @@ BEGIN
   SELECT
     e.worker_id, w.run_id, e.video_id, e.error_type, e.error_message, COALESCE(e.created_at, NOW()), e.language,
     w.shard, e.stage, e.retriable, e.event_id
-  FROM jsonb_array_elements(upsert_shards.shards) given
+  FROM jsonb_array_elements(rows) given
   JOIN jsonb_to_recordset(written) AS w (run_id TEXT, shard TEXT, attempt TEXT)
     ON w.run_id = given ->> 'run_id' AND w.shard = given ->> 'shard' AND w.attempt IS NOT DISTINCT FROM given ->> 'attempt'
   CROSS JOIN jsonb_populate_recordset(
@@ -166,7 +173,8 @@ LANGUAGE sql SET search_path = public AS $$
 $$;
 
 -- A driver's updates in their order, all or none. Repeating a call, or a part of it, changes nothing.
-CREATE OR REPLACE FUNCTION write_ledger(operations JSONB) RETURNS VOID
+-- Returns the number of operations, by which the driver knows that it was this function that answered.
+CREATE OR REPLACE FUNCTION write_ledger(operations JSONB) RETURNS INT
 LANGUAGE plpgsql SET search_path = public AS $$
 DECLARE
   operation JSONB;
@@ -175,7 +183,7 @@ BEGIN
   IF NOT has_table_privilege('public.shards', 'INSERT') THEN
     RAISE EXCEPTION 'permission denied for the ledger' USING ERRCODE = 'insufficient_privilege';
   END IF;
-  FOR operation IN SELECT value FROM jsonb_array_elements(operations) WITH ORDINALITY ORDER BY ordinality LOOP
+  FOR operation IN SELECT value FROM jsonb_array_elements(unquoted(operations)) WITH ORDINALITY ORDER BY ordinality LOOP
     CASE operation ->> 'kind'
       WHEN 'start' THEN
         PERFORM start_run(operation -> 'run', operation -> 'languages', (operation ->> 'at')::TIMESTAMPTZ);
@@ -186,6 +194,7 @@ BEGIN
         PERFORM finish_run(operation ->> 'run_id', operation ->> 'status', (operation ->> 'at')::TIMESTAMPTZ);
     END CASE;
   END LOOP;
+  RETURN jsonb_array_length(unquoted(operations));
 END $$;
 
 -- What is done of each language of a run.

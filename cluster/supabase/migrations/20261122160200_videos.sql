@@ -36,13 +36,13 @@ LANGUAGE plpgsql STABLE SET search_path = public AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-    SELECT youtube_id, r2_tar_key FROM videos
+    SELECT youtube_id::TEXT, r2_tar_key::TEXT FROM videos
     WHERE language = videos_in_partition.language
       AND status = 'COMPLETED'
       AND youtube_id > videos_in_partition.after_id
       AND mod(abs(hashtext(youtube_id)::BIGINT), videos_in_partition.partition_count)
         = videos_in_partition.partition_index
-    ORDER BY youtube_id
+    ORDER BY videos.youtube_id
     LIMIT videos_in_partition.n;
 END $$;
 REVOKE ALL ON FUNCTION videos_in_partition(TEXT, INT, INT, TEXT, INT) FROM PUBLIC, anon;

@@ -1,0 +1,146 @@
+"""What the pipeline's bench found: readings, a table, the bottleneck in words, a report on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from audiopipe.bench.machine import describe
+from audiopipe.bench.material import SEGMENT_S, VIDEO_SEGMENTS
+
+__all__ = ["OURS", "SLOW", "Reading", "bottleneck", "save", "table"]
+
+ALL_VIDEOS = 500_000
+OURS, FLOOR, SLOW = "audiopipe", "codec floor", "today's sequential way"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The best of several rounds of one way on so many cores."""
+
+    material: str
+    name: str
+    cores: int
+    audio_s: float
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+    beside_mb: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def times_real_time(self) -> float:
+        return self.audio_s / self.wall_s
+
+    @property
+    def segments_a_second(self) -> float:
+        return self.times_real_time / SEGMENT_S
+
+    @property
+    def videos_a_minute(self) -> float:
+        return self.segments_a_second * 60 / VIDEO_SEGMENTS
+
+    @property
+    def hours(self) -> float:
+        """For 500,000 videos on these cores."""
+        return ALL_VIDEOS / self.videos_a_minute / 60
+
+
+def bottleneck(readings: Sequence[Reading]) -> list[str]:
+    """What holds ours back, in words, from the seconds of work on one core."""
+    floors = {(r.material, r.cores): r for r in readings if r.name == FLOOR}
+    slow = {r.material: r for r in readings if r.name == SLOW}
+    lines = []
+    for r in (r for r in readings if r.name == OURS):
+        share = r.times_real_time / floors[r.material, r.cores].times_real_time
+        own = dict(r.details["stage_cpu_s"])
+        own["decode (the decoders)"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
+        stage = max(own, key=lambda name: own[name])
+        part = own[stage] / max(sum(own.values()), 1e-9)
+        depths = ", ".join(f"{name} {depth:g}" for name, depth in r.details["queue_depths"].items())
+        lines.append(
+            f"{r.material}, {r.cores} core{'s' * (r.cores > 1)}: {share:.2f} of the codec floor, "
+            f"{r.times_real_time / slow[r.material].times_real_time:.1f} times one core of today's way. "
+            f"The bottleneck is {stage}: {part:.0%} of the work; items waiting: {depths}."
+        )
+    return lines
+
+
+def _rows(readings: Sequence[Reading]) -> list[list[str]]:
+    return [
+        [
+            r.material,
+            r.name,
+            str(r.cores),
+            f"{r.times_real_time:.0f}",
+            f"{r.segments_a_second:.0f}",
+            f"{r.videos_a_minute:.1f}",
+            f"{r.hours:,.0f}",
+            f"{r.audio_s / r.cpu_s:.0f}",
+            f"{r.peak_mb:.0f} (+{r.beside_mb:.0f})",
+        ]
+        for r in sorted(readings, key=lambda r: (r.material, r.cores, r.times_real_time), reverse=True)
+    ]
+
+
+COLUMNS = [
+    *("material", "way", "cores", "x real time", "segments/s", "videos/min"),
+    *("hours for 500,000 videos", "audio s / CPU s", "peak MB (beside start)"),
+]
+
+
+def table(readings: Sequence[Reading]) -> Table:
+    """For a terminal."""
+    drawn = Table(title="The whole way, side by side")
+    for number, name in enumerate(COLUMNS):
+        drawn.add_column(name, justify="left" if number < 2 else "right")
+    for row in _rows(readings):
+        drawn.add_row(*row)
+    return drawn
+
+
+def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
+    """Write the table and the readings to `pipeline-*.md` and `.json`, named after the kind of machine."""
+    described = describe()
+    kind = "cpu" if described["gpu"] == "none" else described["gpu"].lower().replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, data = (folder / f"pipeline-{kind}{suffix}" for suffix in (".md", ".json"))
+    lines = [
+        "# The whole pipeline beside other ways",
+        "",
+        (
+            "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
+            "named, all are measured in turn, and the best round of each counts. Memory is the process's own, without "
+            "its decoders."
+        ),
+        "",
+        ", ".join(f"{key}: {value}" for key, value in described.items()),
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "| " + " | ".join("---" for _ in COLUMNS) + " |",
+        *("| " + " | ".join(row) + " |" for row in _rows(readings)),
+        "",
+        *(f"- {line}" for line in bottleneck(readings)),
+        "",
+        *_stages(readings),
+    ]
+    markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    body = {"machine": described, "readings": [asdict(r) for r in readings]}
+    data.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    return [markdown, data]
+
+
+def _stages(readings: Sequence[Reading]) -> list[str]:
+    """Seconds of each stage of ours: by the clock, and what the process itself computed."""
+    lines = ["| material | cores | stage | seconds | of them computed here |", "| --- | --- | --- | --- | --- |"]
+    for r in (r for r in readings if r.name == OURS):
+        for stage, seconds in r.details["stage_s"].items():
+            lines.append(
+                f"| {r.material} | {r.cores} | {stage} | {seconds:.2f} | {r.details['stage_cpu_s'][stage]:.2f} |"
+            )
+    return lines

@@ -1,0 +1,167 @@
+"""From a profile's flat keys to the arguments of one of Dask's cluster classes. Pure: nothing here knows Dask.
+
+Each engine names the same things differently: threads are `nthreads`, `threads_per_worker` or a job's cores, the
+dashboard is the cluster's or the scheduler's. A function an engine takes the profile and returns what its class takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiopipe.errors import ConfigError
+
+__all__ = ["OURS", "engine_arguments"]
+
+# Keys of a profile that are about the cluster and not the engine's own; `connect` reads them.
+OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
+WORKER_DASHBOARD = "127.0.0.1:0"
+
+Arguments = dict[str, Any]
+
+
+def engine_arguments(profile: str, chosen: Mapping[str, Any]) -> Arguments:
+    """The engine's own arguments, and beside them those of `OURS` that `connect` needs.
+
+    Raises:
+        ConfigError: a key that has no sensible default was not given, or a file that it names cannot be read.
+    """
+    missing = sorted(name for name, value in chosen.items() if value == "required")
+    if missing:
+        raise ConfigError(
+            f"cluster profile '{profile}' needs {', '.join(missing)}: set them in its section of the file that "
+            "AUDIOPIPE_PROFILES names"
+        )
+    own = {name: value for name, value in chosen.items() if name not in OURS}
+    ours = {name: chosen.get(name) for name in OURS}
+    translated = ENGINES.get(chosen["engine"], _as_given)(own)
+    ours["wait_workers"] = translated.pop("wait_workers", None) or translated.get("n_workers") or 1
+    return ours | translated
+
+
+def _as_given(own: Arguments) -> Arguments:
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def _cuda(own: Arguments) -> Arguments:
+    """Without a number LocalCUDACluster starts one worker a GPU; we wait for as many."""
+    gpus = own.pop("gpus", None)
+    return {**_as_given(own), "wait_workers": own.get("n_workers") or gpus}
+
+
+def _existing(own: Arguments) -> Arguments:
+    """Somebody else decides on its threads and its dashboard; how many workers to wait for is ours."""
+    return {"address": own.get("address"), "wait_workers": own.get("n_workers")}
+
+
+def _ssh(own: Arguments) -> Arguments:
+    """The first host runs the scheduler and workers, the others workers; `n_workers` takes that many hosts."""
+    hosts = own["hosts"] or _read_hosts(own["hosts_file"])
+    hosts = hosts[: own.get("n_workers") or len(hosts)]
+    network = {"interface": own["interface"]} if own.get("interface") else {}
+    return {
+        "hosts": [hosts[0], *hosts],
+        "connect_options": own["connect_options"],
+        "worker_class": own["worker_class"],
+        "remote_python": own["remote_python"],
+        "scheduler_options": {"dashboard_address": own["dashboard_address"], **network},
+        "worker_options": {**_remote_worker(own), **network},
+        "wait_workers": len(hosts),
+    }
+
+
+def _read_hosts(path: str) -> list[str]:
+    try:
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"cluster profile 'ssh' needs hosts or hosts_file: {error}") from None
+    hosts = [line.split("#")[0].strip() for line in lines]
+    if not any(hosts):
+        raise ConfigError(f"cluster profile 'ssh': {path} names no host; write one a line")
+    return [host for host in hosts if host]
+
+
+def _remote_worker(own: Mapping[str, Any]) -> Arguments:
+    return {
+        "nthreads": own["threads_per_worker"],
+        "dashboard_address": WORKER_DASHBOARD,
+        **own.get("worker_options", {}),
+    }
+
+
+def _cloud(own: Arguments, fetch: str) -> Arguments:
+    """A virtual machine for each worker, on which the container finds its secrets in files that only root can read.
+
+    User data holds the address of the secrets, never the secrets; the node's own role fetches them.
+    """
+    own = {name: value for name, value in own.items() if value is not None}
+    secrets = own.pop("secrets").rstrip("/")
+    worker = _remote_worker(own)
+    dashboard = own.pop("dashboard_address")
+    del own["threads_per_worker"]
+    return {
+        **own,
+        "worker_class": "dask_cuda.CUDAWorker",
+        "worker_options": worker,
+        "scheduler_options": {"dashboard_address": dashboard},
+        "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
+        "extra_bootstrap": [
+            "install -d -m 0700 /etc/audiopipe",
+            f"{fetch} {secrets}/ /etc/audiopipe/",
+            "chmod -R go= /etc/audiopipe",
+        ],
+    }
+
+
+def _ec2(own: Arguments) -> Arguments:
+    chosen = _cloud(own, "aws s3 cp --recursive --only-show-errors")
+    chosen["extra_bootstrap"].insert(0, "snap install aws-cli --classic")
+    return chosen
+
+
+def _gcp(own: Arguments) -> Arguments:
+    return _cloud(own, "gcloud storage rsync --recursive")
+
+
+def _kubernetes(own: Arguments) -> Arguments:
+    """The operator's own manifest, with the number of workers and their threads filled in."""
+    try:
+        spec = yaml.safe_load(Path(own["manifest"]).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cluster profile 'kubernetes' needs its manifest: {error}") from None
+    spec["spec"]["worker"]["replicas"] = own["n_workers"]
+    worker = spec["spec"]["worker"]["spec"]["containers"][0]
+    worker["args"] = [*worker["args"], "--nthreads", str(own["threads_per_worker"])]
+    if image := own.get("image"):
+        scheduler = spec["spec"]["scheduler"]["spec"]["containers"][0]
+        worker["image"] = scheduler["image"] = image
+    return {"custom_cluster_spec": spec, "namespace": own["namespace"], "wait_workers": own["n_workers"]}
+
+
+def _slurm(own: Arguments) -> Arguments:
+    """One worker a job; its shards in flight are the worker's threads, its cores are for decoders and encoders."""
+    own = {name: value for name, value in own.items() if value is not None}
+    threads, dashboard = own.pop("threads_per_worker"), own.pop("dashboard_address")
+    cores = own.pop("cores")
+    return {
+        **own,
+        "cores": threads,
+        "job_cpu": cores,
+        "processes": 1,
+        "scheduler_options": {"dashboard_address": dashboard},
+        "worker_extra_args": ["--dashboard-address", WORKER_DASHBOARD],
+    }
+
+
+ENGINES: dict[str, Callable[[Arguments], Arguments]] = {
+    "dask_cuda.LocalCUDACluster": _cuda,
+    "existing": _existing,
+    "dask.distributed.SSHCluster": _ssh,
+    "dask_cloudprovider.aws.EC2Cluster": _ec2,
+    "dask_cloudprovider.gcp.GCPCluster": _gcp,
+    "dask_kubernetes.operator.KubeCluster": _kubernetes,
+    "dask_jobqueue.SLURMCluster": _slurm,
+}

@@ -1,0 +1,80 @@
+"""Later generations of the plan: videos that came to the catalogue since, and dead letters that are tried again.
+
+Each is a file of the plan of its own, created only if absent, with shards that go on counting. So nothing that was
+planned moves, and whoever is second reads what the first has planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiopipe import catalog
+from audiopipe.commit import Commit
+from audiopipe.config import RunConfig
+from audiopipe.output import settled
+from audiopipe.plan import Plan, assign, frozen, load, plan_path
+from audiopipe.plan_files import stored
+from audiopipe.store import Store
+
+__all__ = ["plan_extension", "plan_retry"]
+
+
+def plan_retry(config: RunConfig, store: Store, commits: dict[str, Commit]) -> Plan:
+    """The plan, with shards for all dead letters that have none yet.
+
+    Raises:
+        PlanError: there is no plan, or it cannot be read.
+    """
+    plan = load(store)
+    dead: dict[str, set[str]] = {}
+    for result in settled(commits, plan).values():
+        dead.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
+    for language, ids in dead.items():
+        _add(config, store, language, _again(plan.tables[language], language, ids, commits.keys()), "retry")
+    return load(store)
+
+
+def plan_extension(config: RunConfig, store: Store) -> Plan:
+    """The plan, with shards for all videos of the catalogue that it does not know yet.
+
+    Raises:
+        CatalogError, PlanError: the catalogue, or the plan, cannot be read.
+    """
+    plan, videos = load(store), catalog.read(config)
+    for language in videos.languages():
+        rows = videos.videos(language)
+        if language in plan.tables:
+            rows = rows.filter(
+                pc.invert(pc.is_in(rows["video_id"], plan.tables[language]["video_id"].combine_chunks()))
+            )
+        _add(config, store, language, rows, "extend")
+    return load(store)
+
+
+def _again(table: pa.Table, language: str, ids: Iterable[str], committed: Iterable[str]) -> pa.Table:
+    """The last plan rows of these videos, without those that are planned again already and wait for their turn."""
+    rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(ids), pa.string()))).sort_by("shard")
+    last = {video_id: row for row, video_id in enumerate(rows["video_id"].to_pylist())}
+    done, shards = set(committed), rows["shard"].to_pylist()
+    chosen = sorted(row for row in last.values() if f"{language}-{shards[row]:06d}" in done)
+    return rows.take(pa.array(chosen, pa.int64())).select(catalog.SCHEMA.names)
+
+
+def _add(config: RunConfig, store: Store, language: str, videos: pa.Table, kind: str) -> None:
+    if not videos.num_rows:
+        return
+    files = stored(store).get(language, [])
+    generation = max((int(file.facts["generation"]) for file in files), default=-1) + 1
+    first = max((int(pc.max(file.table["shard"]).as_py()) for file in files if file.table.num_rows), default=-1) + 1
+    facts = {
+        "generation": generation,
+        "kind": kind,
+        "partition_count": config.partition_count,
+        "languages": None,
+        **{name: getattr(config, name) for name in ("shard_videos", "shard_mb", "shard_minutes")},
+    }
+    # Lost to another driver: its generation is the plan, and what it does not hold is planned the next time.
+    store.create(plan_path(language, generation), frozen(assign(videos, config, first), facts))

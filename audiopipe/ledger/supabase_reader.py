@@ -1,0 +1,142 @@
+"""A run's ledger in Supabase, for looking at it from any machine: all drivers of the run, during it and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Self
+
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import rates
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    Progress,
+    RunRow,
+    ShardRow,
+    WorkerRow,
+    no_such_run,
+)
+from audiopipe.supabase_client import PAGE, Supabase, SupabaseError
+
+__all__ = ["SupabaseReader"]
+
+RATE_COLUMNS = "shard,language,status,videos,segments,finished_at"
+
+
+class SupabaseReader:
+    """`Ledger` for looking at runs in Supabase, from any machine. Writing raises `LedgerError`."""
+
+    def __init__(self, supabase: Supabase | None = None) -> None:
+        self._supabase = supabase or Supabase()
+        self._seen: set[str] = set()
+        try:
+            # Asked for at the start, so that a wrong key or a missing table is told of at once.
+            self.run()
+        except LedgerError:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"SupabaseReader({self._supabase.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._supabase.close()
+
+    def runs(self) -> list[RunRow]:
+        return [RunRow.of(row) for row in self._select("pipeline_runs", lambda q: q.order("started_at", desc=True))]
+
+    def run(self, run_id: str | None = None) -> RunRow | None:
+        def shape(query: Any) -> Any:
+            chosen = query if run_id is None else query.eq("run_id", run_id)
+            return chosen.order("started_at", desc=True).limit(1)
+
+        return next((RunRow.of(row) for row in self._select("pipeline_runs", shape)), None)
+
+    def progress(self, run_id: str) -> Progress:
+        self._known(run_id)
+        return Progress.of(self._select("run_progress", lambda query: query.eq("run_id", run_id))[0])
+
+    def languages(self, run_id: str) -> list[LanguageProgress]:
+        self._known(run_id)
+        run = self.run(run_id)
+        assert run is not None
+        seen = rates.window(run, self._newest_shards(run_id, rates.RECENT, RATE_COLUMNS), datetime.now(UTC))
+        rows = [
+            LanguageProgress.of(row)
+            for row in self._ask(lambda: self._supabase.rpc("progress_by_language", run_id=run_id))
+        ]
+        return [replace(row, rate=seen.videos_per_minute(row.language)) for row in rows]
+
+    def workers(self, run_id: str) -> list[WorkerRow]:
+        return [WorkerRow.of(row) for row in self._all("worker_progress", "worker_id", run_id)]
+
+    def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
+        if limit is None:
+            return [ShardRow.of(row) for row in self._all("shards", "shard", run_id)]
+
+        self._known(run_id)
+        return self._newest_shards(run_id, limit)
+
+    def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
+        def newest(query: Any) -> Any:
+            return query.eq("run_id", run_id).order("id", desc=True).limit(min(limit, PAGE))
+
+        self._known(run_id)
+        return [ErrorRow.of(row) for row in self._select("processing_errors", newest)]
+
+    def start_run(self, *_: Any, **__: Any) -> NoReturn:
+        self._read_only()
+
+    def record_shard(self, *_: Any, **__: Any) -> NoReturn:
+        self._read_only()
+
+    def record_failure(self, *_: Any, **__: Any) -> NoReturn:
+        self._read_only()
+
+    def heartbeat(self, *_: Any, **__: Any) -> NoReturn:
+        self._read_only()
+
+    def finish_run(self, *_: Any, **__: Any) -> NoReturn:
+        self._read_only()
+
+    def _read_only(self) -> NoReturn:
+        raise LedgerError(f"{self!r} was opened for reading alone")
+
+    def _newest_shards(self, run_id: str, limit: int, columns: str = "*") -> list[ShardRow]:
+        def shape(query: Any) -> Any:
+            chosen = query.eq("run_id", run_id).order("finished_at", desc=True, nullsfirst=False)
+            return chosen.order("shard").limit(min(limit, PAGE))
+
+        return [ShardRow.of(row) for row in self._select("shards", shape, columns)]
+
+    def _known(self, run_id: str) -> None:
+        """Raise `LedgerError` for a run that is not there. Runs stay, so each is asked for once."""
+        if run_id not in self._seen and self.run(run_id) is None:
+            raise LedgerError(no_such_run(self._supabase.url, run_id, self.runs()))
+        self._seen.add(run_id)
+
+    def _select(self, table: str, shape: Callable[[Any], Any], columns: str = "*") -> list[dict[str, Any]]:
+        return self._ask(lambda: self._supabase.select(table, columns, shape))
+
+    def _all(self, table: str, key: str, run_id: str) -> list[dict[str, Any]]:
+        self._known(run_id)
+
+        def every_page() -> list[dict[str, Any]]:
+            pages = self._supabase.pages(table, key, lambda query: query.eq("run_id", run_id))
+            return [row for page in pages for row in page]
+
+        return self._ask(every_page)
+
+    def _ask(self, question: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        try:
+            return question()
+        except SupabaseError as error:
+            raise LedgerError(str(error)) from None

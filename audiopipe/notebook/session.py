@@ -1,0 +1,140 @@
+"""The steps of `run.ipynb`: look ahead, get workers, work, tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from IPython.display import DisplayHandle, display
+
+from audiopipe import cluster, monitor, output
+from audiopipe.config import RunConfig
+from audiopipe.errors import AudiopipeError, LedgerError
+from audiopipe.ledger import Ledger, RunStatus
+from audiopipe.plan import Plan, freeze
+from audiopipe.report import live, page
+from audiopipe.report.page import Html, esc
+from audiopipe.report.summary import summary_lines, unfinished
+from audiopipe.run import RunSummary, run
+from audiopipe.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "work"]
+
+REDRAW_S = 1.0
+
+
+class _Plainly(BaseException):
+    """Shown in a notebook as its message alone: the traceback would lead into code that did nothing wrong."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class RunIncomplete(_Plainly, AudiopipeError):
+    """Shards are missing; the notebook fails, so that a scheduler sees it."""
+
+
+class Stopped(_Plainly, KeyboardInterrupt):
+    """The kernel was interrupted; nothing is lost but the shards under way."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a run is going to do."""
+
+    config: RunConfig
+    plan: Plan
+    committed: frozenset[str]
+
+    @property
+    def shards_left(self) -> int:
+        mine = self.plan.shards(self.config.partition_index)
+        return sum(shard.name not in self.committed for shard in mine)
+
+    def _repr_html_(self) -> str:
+        return page.styled(live.plan_table(self.plan, self.config, self.committed))._repr_html_()
+
+
+class _Draft:
+    """An output's store that keeps nothing: looking ahead must not bind the output to the parameters looked at."""
+
+    def __init__(self, store: Store) -> None:
+        self.read, self.list = store.read, store.list
+
+    def create(self, name: str, data: bytes) -> bool:
+        return True
+
+
+def preview(config: RunConfig) -> Preview:
+    """The plan as it is, or as it would be made now. Writes nothing.
+
+    Raises:
+        CatalogError, PlanError: as the run would.
+    """
+    store = Store(config.output)
+    return Preview(config, freeze(config, _Draft(store)), frozenset(output.read_commits(store)))
+
+
+def connect(ahead: Preview) -> Client | None:
+    """Workers for a run, and the link to their dashboard; None where there is nothing to do."""
+    if not ahead.shards_left:
+        display(Html("<p>Every shard is committed already: no cluster is needed.</p>"))
+        return None
+    config = ahead.config
+    client = cluster.connect(config.cluster, n_workers=config.workers, threads_per_worker=config.shards_in_flight)
+    count, link = len(client.scheduler_info(n_workers=-1)["workers"]), esc(client.dashboard_link)
+    threads = sum(client.nthreads().values())
+    told = f"{count} workers, {threads} shards at once. Dask dashboard (while the run lasts): "
+    display(Html(f'<p>{told}<a href="{link}">{link}</a></p>'))
+    return client
+
+
+class _Live:
+    """Progress that is redrawn in its place, and stays in the saved notebook as it was last."""
+
+    def __init__(self) -> None:
+        self.area: DisplayHandle = display(Html("<p>Starting…</p>"), display_id=True)
+        self.next = 0.0
+
+    def __call__(self, ledger: Ledger, run_id: str) -> None:
+        seen = ledger.run(run_id)
+        ended = seen is not None and seen.status is not RunStatus.RUNNING
+        if not ended and time.monotonic() < self.next:
+            return
+        try:
+            self.area.update(live.area(monitor.snapshot(ledger, run_id)))
+        except LedgerError as error:
+            # The run does not need the ledger, so the picture of it must not end the run.
+            self.area.update(Html(f"<p>No progress to show: {esc(error)}</p>"))
+        self.next = time.monotonic() + REDRAW_S
+
+
+def work(ahead: Preview, client: Client | None) -> RunSummary:
+    """Run or go on, with live progress below the cell.
+
+    Raises:
+        Stopped: the kernel was interrupted.
+        ConfigError: the output was made with other parameters.
+    """
+    try:
+        return run(ahead.config, client, on_tick=_Live())
+    except KeyboardInterrupt:
+        raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None
+
+
+def finish(summary: RunSummary, client: Client | None) -> None:
+    """Close the cluster, and show how the run ended; the lines are what `make demo` prints of this cell.
+
+    Raises:
+        RunIncomplete: shards are missing. Videos that failed for good do not count: they are part of a finished run.
+    """
+    if client is not None:
+        cluster.close(client)
+    display(live.ending(summary))
+    print(*summary_lines(summary), sep="\n")  # noqa: T201
+    if problem := unfinished(summary):
+        raise RunIncomplete(problem)

@@ -1,0 +1,77 @@
+"""A run's end in a few lines of text: what the command and `make demo` print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audiopipe.ledger import RunStatus, default_path
+from audiopipe.report.stages import bottleneck, ordered
+from audiopipe.report.text import counted, number, percent, plural, size, span, speed
+
+if TYPE_CHECKING:
+    from audiopipe.run import RunSummary
+    from audiopipe.totals import Totals
+
+__all__ = ["summary_lines", "unfinished"]
+
+
+def summary_lines(summary: RunSummary, ledger: str | None = None, reports: str | None = None) -> list[str]:
+    """Videos, segments, speed, stages, places: five lines, and a sixth if the run is not finished.
+
+    Args:
+        ledger: its path, if it is not beside the output.
+        reports: their folder, if it is not the output's own.
+    """
+    total = summary.total
+    reports = reports or f"{summary.output.rstrip('/')}/reports"
+    lines = [
+        f"videos    {total.videos - total.videos_failed:,} done{_because(total.videos_failed, 'failed', total.errors)}",
+        f"segments  {total.segments_kept:,} kept ({percent(total.segments_kept, total.segments)})"
+        + _because(total.segments - total.segments_kept, "dropped", total.drops),
+        f"speed     {_speed(summary)}",
+        f"stages    {_stages(summary.new if summary.new.shards else total)}",
+        f"where     shards {summary.output} · ledger {ledger or default_path(summary.output)} · reports {reports}",
+    ]
+    problem = unfinished(summary)
+    return [*lines, f"NOT DONE  {problem}"] if problem else lines
+
+
+def unfinished(summary: RunSummary) -> str | None:
+    """What is missing and what to do about it; None if nothing is."""
+    if summary.status is RunStatus.DONE:
+        return None
+    missing = summary.shards_planned - summary.total.shards
+    text = f"{missing:,} of {plural(summary.shards_planned, 'shard')} not committed"
+    if summary.shards_failed:
+        shard, why = next(iter(summary.shards_failed.items()))
+        text += f"; {len(summary.shards_failed):,} failed after all retries, the first: {shard}: {why}"
+    return f"{text}. What is committed stays: run the same again to go on"
+
+
+def _because(count: int, what: str, reasons: dict[str, int]) -> str:
+    if not count:
+        return f", none {what}"
+    return f", {count:,} {what}: {counted(reasons)}" if reasons else f", {count:,} {what}"
+
+
+def _speed(summary: RunSummary) -> str:
+    total, new = summary.total, summary.new
+    if not new.shards:
+        if summary.status is not RunStatus.DONE:
+            return f"nothing was committed in {span(summary.wall_s)}"
+        return (
+            f"nothing to do: all {plural(total.shards, 'shard')} were committed before "
+            f"({number(total.audio_s / 3600, 2)} h of audio, {size(total.bytes_out)})"
+        )
+    before = total.shards - new.shards
+    text = f"{number(new.audio_s / 3600, 2)} h of audio in {span(summary.wall_s)}: {speed(new.audio_s, summary.wall_s)}"
+    return f"{text} ({plural(before, 'shard')} of {total.shards:,} committed before)" if before else text
+
+
+def _stages(totals: Totals) -> str:
+    seconds = ordered(totals.stage_s)
+    most = bottleneck(seconds)
+    if most is None:
+        return "no time was recorded"
+    told = [f"{stage} {span(spent)}" for stage, spent in seconds.items()]
+    return ", ".join(told) + f"; bottleneck: {most} ({percent(seconds[most], sum(seconds.values()))} of the work)"

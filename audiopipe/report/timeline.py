@@ -1,0 +1,166 @@
+"""Pictures of a run: throughput, which worker had what when, and where the time went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from audiopipe.ledger import ShardRow
+from audiopipe.ledger.record import parse_utc
+from audiopipe.report import page
+from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, colours, draw
+from audiopipe.report.page import Html, esc
+from audiopipe.report.progress import Seen
+from audiopipe.report.stages import STAGES, bottleneck, ordered
+from audiopipe.report.text import number, percent, span
+
+__all__ = ["NOTHING", "lanes", "scaled", "stages", "throughput"]
+
+BINS = 60
+MOST_BARS = 3_000
+NOTHING = "Nothing to draw yet: no shard is committed."
+Series = npt.NDArray[np.float64]
+
+
+def throughput(seen: Seen) -> Html:
+    """Segments and audio a second over time: what each shard brought, spread over the time that it took."""
+    shards = seen.done
+    if not shards:
+        return page.note(NOTHING)
+    spans = [_span(shard, seen.start) for shard in shards]
+    edges = np.linspace(min(start for start, _ in spans), max(end for _, end in spans), BINS + 1)
+    unit, scale = scaled(float(edges[-1] - edges[0]))
+    at = (edges - edges[0]) / scale
+
+    def plot(amounts: Sequence[float], label: str, colour: str) -> str:
+        rate = _spread(spans, amounts, edges) / np.diff(edges)
+
+        def onto(axes: Axes) -> None:
+            axes.stairs(rate, at, fill=True, color=colour, alpha=0.35)
+            axes.stairs(rate, at, color=colour, linewidth=1.4)
+            axes.set(
+                xlabel=f"time since the first shard began ({unit})", ylabel=label, ylim=(0, None), xlim=(at[0], at[-1])
+            )
+            axes.grid(axis="y")
+
+        return draw(onto, 560, 190)
+
+    segments, audio = [float(shard.segments) for shard in shards], [shard.audio_s for shard in shards]
+    return page.grid(
+        [
+            page.figure(plot(segments, "segments per second", KEPT), "Segments", "scored per second"),
+            page.figure(plot(audio, "x real time", DROPPED), "Audio", "seconds of audio per second: times real time"),
+        ],
+        two=True,
+    )
+
+
+def lanes(seen: Seen) -> Html:
+    """Which worker had which shard when. Shards that a worker has under way at once are drawn one above the other."""
+    shards = [shard for shard in seen.done if shard.worker_id]
+    if not shards:
+        return page.note(NOTHING)
+    shown = shards[-MOST_BARS:]
+    rows, heights = _lanes(shown, seen.start)
+    first = min(start for start, *_ in rows)
+    unit, scale = scaled(max(end for _, end, *_ in rows) - first)
+    palette = colours({shard.language for shard in shown})
+    names = list(heights)
+    tops = dict(zip(names, np.cumsum([0, *heights.values()]), strict=False))
+
+    def onto(axes: Axes) -> None:
+        for language, colour in palette.items():
+            bars = [row for row in rows if row[4].language == language]
+            where = [tops[worker] + lane for _, _, worker, lane, _ in bars]
+            lefts, widths = [(row[0] - first) / scale for row in bars], [(row[1] - row[0]) / scale for row in bars]
+            axes.barh(where, widths, left=lefts, height=0.82, color=colour, linewidth=0)
+        centres = [tops[name] + (heights[name] - 1) / 2 for name in names]
+        axes.set_yticks(centres, [name.rsplit("/", 1)[-1] if len(names) > 1 else name for name in names])
+        for name in names[1:]:
+            axes.axhline(tops[name] - 0.5, color=NEUTRAL, linewidth=0.5, alpha=0.6)
+        axes.set(xlabel=f"time since the first shard began ({unit})", ylim=(sum(heights.values()) - 0.4, -0.6))
+        axes.set_ylabel("worker")
+
+    height = 60 + min(1400, 22 * sum(heights.values()))
+    left_out = len(shards) - len(shown)
+    about = "one bar a shard, coloured by language; a gap is a worker that waits"
+    more = (
+        page.note(f"The last {len(shown):,} shards are drawn; {left_out:,} earlier ones are not.")
+        if left_out
+        else Html("")
+    )
+    return page.join(page.legend(palette), page.figure(draw(onto, 1000, height), "Workers", about), more)
+
+
+def _lanes(
+    shards: Sequence[ShardRow], start: datetime
+) -> tuple[list[tuple[float, float, str, int, ShardRow]], dict[str, int]]:
+    """Start, end, worker, lane and row of each shard, and how many lanes a worker needs."""
+    rows: list[tuple[float, float, str, int, ShardRow]] = []
+    free: dict[str, list[float]] = {worker: [] for worker in sorted({shard.worker_id or "" for shard in shards})}
+    for shard in sorted(shards, key=lambda shard: shard.started_at or shard.finished_at or ""):
+        began, ended = _span(shard, start)
+        ends = free[shard.worker_id or ""]
+        lane = next((number for number, until in enumerate(ends) if until <= began + 0.05), len(ends))
+        ends[lane : lane + 1] = [ended]
+        rows.append((began, ended, shard.worker_id or "", lane, shard))
+    return rows, {worker: len(ends) for worker, ends in free.items()}
+
+
+def stages(seen: Seen) -> Html:
+    """Where the work's time went, with the bottleneck named and what can be done about it."""
+    seconds = ordered(seen.stage_s)
+    most = bottleneck(seconds)
+    if most is None:
+        return page.note(NOTHING)
+    total, wall = sum(seconds.values()), sum(shard.wall_s for shard in seen.done)
+    names = list(seconds)
+
+    def onto(axes: Axes) -> None:
+        values = [seconds[name] for name in names]
+        axes.barh(names, values, color=[DROPPED if name == most else KEPT for name in names], height=0.7)
+        for row, value in enumerate(values):
+            axes.annotate(
+                f"{span(value)}  {percent(value, total)}", (value, row), (4, 0), textcoords="offset points", va="center"
+            )
+        axes.invert_yaxis()
+        axes.set(xlabel="seconds of work, added up over all threads and shards", xlim=(0, 1.22 * max(values)))
+
+    stage = STAGES.get(most)
+    sentence = f"<b>{esc(most)}</b> is the bottleneck: {percent(seconds[most], total)} of the work's seconds"
+    sentence += f" go into {stage.what}; {stage.advice}." if stage else "."
+    at_once = number(total / wall, 1) if wall else "–"
+    overlap = f"Stages overlap: {span(total)} of work were done in {span(wall)} of shards' time ({at_once} at once)."
+    return page.join(
+        Html(f"<p>{sentence}</p>"),
+        page.figure(draw(onto, 760, 40 + 30 * len(names)), "Stages", "in the order of the data's way"),
+        page.note(overlap),
+    )
+
+
+def _span(shard: ShardRow, start: datetime) -> tuple[float, float]:
+    """When a shard began and ended, in seconds since `start`."""
+    end = (parse_utc(shard.finished_at or start) - start).total_seconds()
+    began = (parse_utc(shard.started_at) - start).total_seconds() if shard.started_at else end - shard.wall_s
+    return min(began, end), end
+
+
+def _spread(spans: Sequence[tuple[float, float]], amounts: Sequence[float], edges: Series) -> Series:
+    """The amounts in each bin when every one comes evenly over its span."""
+    sums = np.zeros(len(edges) - 1)
+    for (start, end), amount in zip(spans, amounts, strict=True):
+        overlap = np.minimum(edges[1:], end) - np.maximum(edges[:-1], start)
+        sums += amount * np.maximum(overlap, 0) / max(end - start, 1e-9)
+    return sums
+
+
+def scaled(seconds: float) -> tuple[str, float]:
+    """The unit for an axis that is so long, and its length in seconds."""
+    for name, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return name, length
+    return "s", 1.0

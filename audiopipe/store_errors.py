@@ -1,0 +1,93 @@
+"""What the errors of a store mean: try again, ask a person, or an answer like any other.
+
+An object store on a bad day answers 503, breaks off a body, or resets a connection, and all of that passes. Wrong keys,
+a missing bucket and a full disk do not: waiting would only hide them.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from audiopipe.errors import StoreError, StoreRefused
+
+__all__ = ["asked", "code_of", "translated"]
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+WAIT_S = 0.2
+MAX_WAIT_S = 10.0
+
+# Errors that say something about the object or the path, which callers know how to take.
+ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+STORE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+
+
+def asked(what: str, operation: Callable[[], T]) -> T:
+    """Call a store until it answers, with growing pauses between the attempts.
+
+    Args:
+        what: is being done, to whom, for the message: "reading s3://bucket/name".
+
+    Raises:
+        FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the store's answer.
+        StoreRefused: keys, permission, a missing bucket, a full disk; trying again would not help.
+        StoreError: it failed in other ways, `ATTEMPTS` times.
+    """
+    attempts = Retrying(
+        retry=retry_if_exception_type(StoreError),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=WAIT_S, max=MAX_WAIT_S),
+        reraise=True,
+    )
+    result: T = attempts(_translating, what, operation)
+    return result
+
+
+def _translating(what: str, operation: Callable[[], T]) -> T:
+    try:
+        return operation()
+    except STORE_ERRORS as error:
+        raise translated(what, error) from error
+
+
+def translated(what: str, error: Exception) -> Exception:
+    """A store's error as one of ours, or itself where it is an answer."""
+    code = code_of(error)
+    if code in TAKEN:
+        return FileExistsError(f"{what}: there is one already")
+    if refusal := _refusal(error, code):
+        return StoreRefused(f"{what}: {refusal}")
+    if isinstance(error, ANSWERS) and code != "NoSuchUpload":
+        return error
+    return StoreError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _refusal(error: Exception, code: str | None) -> str | None:
+    """What a person has to mend, if that is what the store says."""
+    if code == "NoSuchBucket":
+        return "there is no such bucket; create it, or correct the address"
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+    if code in KEYS:
+        return f"the store does not know these keys ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    if isinstance(error, PermissionError):
+        return f"not permitted ({code or error.strerror or error}) to these keys or this user"
+    if isinstance(error, OSError) and error.errno in FULL and code is None:
+        return f"{error.strerror}; make room, or make it writable"
+    return None
+
+
+def code_of(error: BaseException) -> str | None:
+    """S3's own code of an error, None where it is not from there."""
+    answer = error if isinstance(error, ClientError) else error.__cause__
+    return str(answer.response["Error"].get("Code")) if isinstance(answer, ClientError) else None

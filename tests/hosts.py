@@ -1,0 +1,109 @@
+"""Hosts as network namespaces: each has its own address and its own sshd, and a cable that can be pulled. Root only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+NETWORK = "10.77.13"
+SSHD = """
+ListenAddress {address}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/client_key.pub
+PidFile none
+UsePAM no
+StrictModes no
+PasswordAuthentication no
+PermitRootLogin prohibit-password
+"""
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@dataclass
+class Hosts:
+    """A switch and `count` hosts on it; number 0 is where the driver runs."""
+
+    folder: Path
+    count: int
+    name: str = f"ap{os.getpid() % 100_000}"
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def space(self, number: int) -> str:
+        return f"{self.name}-{number}"
+
+    def address(self, number: int) -> str:
+        return f"{NETWORK}.{number + 1}"
+
+    def start(self) -> None:
+        self._keys()
+        ip("netns", "add", f"{self.name}-switch")
+        ip("-n", f"{self.name}-switch", "link", "add", "bridge", "type", "bridge")
+        ip("-n", f"{self.name}-switch", "link", "set", "bridge", "up")
+        for number in range(self.count):
+            self._plug_in(number)
+        for number in range(1, self.count):
+            self._serve_ssh(number)
+
+    def stop(self) -> None:
+        """Whatever still runs in a namespace goes with it: a failed start of an SSHCluster leaves schedulers behind."""
+        for space in [*map(self.space, range(self.count)), f"{self.name}-switch"]:
+            pids = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
+            for pid in pids.split():
+                subprocess.run(["kill", "-9", pid], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
+        for process in self.started:
+            process.wait(timeout=10)
+
+    def pull_cable(self, number: int) -> None:
+        ip("-n", f"{self.name}-switch", "link", "set", f"port{number}", "down")
+
+    def plug_cable(self, number: int) -> None:
+        ip("-n", f"{self.name}-switch", "link", "set", f"port{number}", "up")
+
+    def popen(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """A process on a host, its output in a file."""
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.space(number), *command],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+            )
+        self.started.append(process)
+        return process
+
+    def _keys(self) -> None:
+        for key in ("host_key", "client_key"):
+            path = str(self.folder / key)
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+        host_key = (self.folder / "host_key.pub").read_text()
+        known = [f"{self.address(number)} {host_key}" for number in range(self.count)]
+        (self.folder / "known_hosts").write_text("".join(known))
+
+    def _plug_in(self, number: int) -> None:
+        space, switch = self.space(number), f"{self.name}-switch"
+        ip("netns", "add", space)
+        ip("-n", switch, "link", "add", f"port{number}", "type", "veth", "peer", "name", "eth0", "netns", space)
+        ip("-n", switch, "link", "set", f"port{number}", "master", "bridge", "up")
+        ip("-n", space, "address", "add", f"{self.address(number)}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            ip("-n", space, "link", "set", link, "up")
+
+    def _serve_ssh(self, number: int) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, and only a service manager makes it
+        config = self.folder / f"sshd{number}"
+        config.write_text(SSHD.format(address=self.address(number), folder=self.folder))
+        sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+        assert sshd, "the test needs Debian's openssh-server"
+        self.popen(number, sshd, "-D", "-e", "-f", str(config), log=self.folder / f"sshd{number}.log")
+        log, deadline = self.folder / f"sshd{number}.log", time.monotonic() + 10
+        while "listening" not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)

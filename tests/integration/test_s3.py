@@ -1,0 +1,240 @@
+import os
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+from outputs import config, content, corpus, make_output
+from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
+
+from audiopipe import source, store, store_errors
+from audiopipe.commit import decide, read_commit
+from audiopipe.errors import MissingSource, StoreError, StoreRefused
+from audiopipe.gc import collect
+from audiopipe.output import claim, finalise
+from audiopipe.pipeline import process_shard
+from audiopipe.plan import freeze
+from audiopipe.source import fetch
+from audiopipe.store import Store
+from audiopipe.types import Video
+from audiopipe.verify import verify
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Sets the environment that the next store is opened in."""
+
+    def set_to(variables: dict[str, str]) -> None:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        _forget()
+
+    monkeypatch.setattr(store_errors, "WAIT_S", 0.01)
+    yield set_to
+    _forget()
+
+
+def _forget() -> None:
+    """fsspec keeps file systems by their arguments, and the environment is none of them."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+    source._bucket.cache_clear()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, environment: Callable[[dict[str, str]], None]) -> Store:  # noqa: F811
+    environment(s3_server.environment())
+    return Store(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+
+
+def test_objects_are_written_uploaded_published_listed_and_removed(s3: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    s3.upload(tmp_path / "file", "_parts/p/x")
+    s3.publish("_parts/p/x", "en/x", 5)
+    s3.publish("_parts/p/x", "en/x", 5)
+    s3.write("en/y", b"123")
+    s3.write("en/y", b"456")
+    assert s3.list() == {"_parts/p/x": 5, "en/x": 5, "en/y": 3}
+    assert s3.read_all(["en/x", "en/y"]) == {"en/x": b"12345", "en/y": b"456"}
+    s3.remove("_parts")
+    s3.publish("_parts/p/x", "en/x", 5)
+    with pytest.raises(FileNotFoundError):
+        s3.publish("_parts/p/z", "en/z", 5)
+    with pytest.raises(FileNotFoundError):
+        s3.read("en/z")
+    s3.remove_all(["en/x", "en/never"])
+    assert s3.list() == {"en/y": 3}
+
+
+def test_a_race_of_eight_creators_has_one_winner(s3: Store) -> None:
+    barrier = threading.Barrier(8)
+
+    def race(number: int) -> bool:
+        barrier.wait()
+        return s3.create("_commits/x.json", b"%d" % number * 500)
+
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(race, range(8)))
+        assert sum(won) == 1
+        assert s3.read("_commits/x.json") == b"%d" % won.index(True) * 500
+        assert s3.create("_commits/x.json", b"%d" % won.index(True) * 500)
+        s3.remove("_commits")
+
+
+def test_a_large_tar_goes_up_in_parts_and_comes_down_in_ranges(s3: Store, tmp_path: Path) -> None:
+    data = os.urandom(1 << 20) * 110
+    (tmp_path / "big.flac").write_bytes(data)
+    s3.upload(tmp_path / "big.flac", "big.flac")
+    assert s3.fs.info(s3.path("big.flac"))["ETag"].strip('"').endswith(("-2", "-3")), "one request, not several"
+    found = fetch(Video("big", "en", f"{s3.url}/big.flac"), tmp_path)
+    assert found.path.read_bytes() == data
+    found.close()
+    assert not found.path.exists()
+
+
+def test_an_upload_that_raises_publishes_nothing(s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "big").write_bytes(bytes(110 << 20))
+    calls = []
+    real = type(s3.fs)._call_s3
+
+    async def breaking(self: object, method: str, *rest: object, **more: object) -> object:
+        calls.append(method)
+        if method == "upload_part" and calls.count("upload_part") > 1:
+            raise PermissionError("the keys were withdrawn")
+        return await real(self, method, *rest, **more)
+
+    monkeypatch.setattr(type(s3.fs), "_call_s3", breaking)
+    with pytest.raises(StoreRefused, match="not permitted"):
+        s3.upload(tmp_path / "big", "en/audio_000000.tar")
+    assert "abort_multipart_upload" in calls
+    assert s3.list() == {}
+
+
+def test_source_and_sink_on_s3_give_the_bytes_of_a_folder(s3: Store, tmp_path: Path) -> None:
+    catalog = _uploaded(corpus(tmp_path / "c"), s3)
+    out = make_output(config(catalog, f"{s3.url}/out"))
+    assert verify(out.url).findings == ()
+    local = content(make_output(config(catalog, tmp_path / "out")).url)
+    assert content(out.url) == local
+    assert collect(out.url, min_age_h=0).objects == {}
+
+
+def _uploaded(catalog: Path, s3: Store) -> str:
+    """The corpus on the store; the catalogue's address there."""
+    for path in catalog.parent.rglob("*"):
+        if path.is_file():
+            s3.upload(path, f"corpus/{path.relative_to(catalog.parent)}")
+    return f"{s3.url}/corpus/catalog.parquet"
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
+    s3: Store,
+    s3_server: S3Server,  # noqa: F811
+    environment: Callable[[dict[str, str]], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    catalog = _uploaded(corpus(tmp_path / "c", videos=8), s3)
+    undisturbed = content(make_output(config(catalog, f"{s3.url}/calm")).url)
+    monkeypatch.setattr(source, "RANGE_BYTES", 30_000)  # several ranges a video
+    with faulty_proxy(s3_server, 0.1, seed) as (endpoint, proxy):
+        environment(s3_server.environment(endpoint))
+        settings = config(catalog, f"{s3.url}/stormy")
+        stormy = Store(settings.output)
+        run_id = claim(stormy, settings)
+        for shard in freeze(settings, stormy).shards():
+            process_shard(shard, settings, run_id)
+        finalise(stormy)
+        _forget()
+    environment(s3_server.environment())
+    assert proxy.requests > 100
+    assert min(proxy.faults.values()) >= 1, proxy.faults
+    assert content(f"{s3.url}/stormy") == undisturbed
+    assert verify(f"{s3.url}/stormy").findings == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "canary-secret"}, "does not know these keys|not permitted"),
+        ({"AWS_ACCESS_KEY_ID": "canary-key"}, "does not know these keys|not permitted"),
+    ],
+)
+def test_wrong_keys_are_a_clear_refusal_that_shows_none(
+    s3: Store,
+    s3_server: S3Server,  # noqa: F811
+    environment: Callable[[dict[str, str]], None],
+    tmp_path: Path,
+    change: dict[str, str],
+    told: str,
+) -> None:
+    s3.write("x.flac", b"123")
+    environment(s3_server.environment() | change)
+    other = Store(s3.url)
+    for call in (
+        lambda: other.create("a", b"1"),
+        lambda: other.read("x.flac"),
+        other.list,
+        lambda: fetch(Video("v", "en", f"{s3.url}/x.flac"), tmp_path),
+    ):
+        with pytest.raises(StoreRefused, match=told) as caught:
+            call()
+        said = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
+        assert "canary-secret" not in said
+        assert s3_server.secret not in said
+
+
+def test_a_missing_bucket_is_refused_and_a_missing_object_is_a_dead_letter(s3: Store, tmp_path: Path) -> None:
+    s3.write("there", b"1")
+    with pytest.raises(MissingSource, match="names an object that is not there"):
+        fetch(Video("v", "en", f"{s3.url}/nowhere.tar"), tmp_path)
+    with pytest.raises(StoreRefused, match="there is no such bucket"):
+        fetch(Video("v", "en", "s3://no-such-bucket-here/x.tar"), tmp_path)
+    with pytest.raises(MissingSource, match="folder"):
+        fetch(Video("v", "en", s3.url), tmp_path)
+
+
+def test_an_endpoint_that_does_not_answer_is_transient(
+    s3: Store,
+    s3_server: S3Server,  # noqa: F811
+    environment: Callable[[dict[str, str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store_errors, "ATTEMPTS", 2)
+    monkeypatch.setattr(store, "REQUEST_ATTEMPTS", 1)
+    environment(s3_server.environment("http://127.0.0.1:9"))
+    with pytest.raises(StoreError, match="reading s3://"):
+        Store(s3.url).read("x")
+
+
+def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> None:
+    catalog = corpus(tmp_path / "c", videos=1, missing=False)
+    settings = config(catalog, s3.url)
+    run_id = claim(s3, settings)
+    (shard,) = freeze(settings, s3).shards()
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda node: process_shard(shard, settings, run_id, f"node{node}"), range(3)))
+    assert len({result.attempt for result in results}) == 1
+    committed = read_commit(s3, shard.name)
+    assert committed is not None
+    assert decide(s3, committed) == results[0]
+    assert s3.list("_parts") == {}
+    finalise(s3)
+    assert verify(s3.url).findings == ()
+
+
+def test_a_file_system_of_s3_is_told_no_keys(s3: Store) -> None:
+    assert not (s3.fs.key)
+    assert not (s3.fs.secret)
+    assert not (s3.fs.token)
+    assert isinstance(s3.fs, fsspec.AbstractFileSystem)

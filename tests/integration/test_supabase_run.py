@@ -1,0 +1,153 @@
+"""Whole runs with catalogue and ledger in a real Supabase: from rows to a dataset, with the server there and not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from outputs import content
+from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
+
+from audiopipe import run
+from audiopipe.config import RunConfig
+from audiopipe.ledger import Ledger, SqliteLedger, default_path, supabase
+from audiopipe.ledger.supabase_reader import SupabaseReader
+from audiopipe.output import read_commits
+from audiopipe.run import session
+from audiopipe.store import Store
+from audiopipe.totals import Totals
+from audiopipe.verify import verify
+
+pytestmark = pytest.mark.slow
+
+AUDIOPIPE = str(Path(sys.executable).parent / "audiopipe")
+
+
+@pytest.fixture(scope="module")
+def server(tiny_corpus: Path) -> Iterator[Supabase]:
+    rows = pq.read_table(tiny_corpus / "catalog.parquet").to_pylist()
+    with postgres_server() as postgres:
+        apply_migrations(postgres)
+        postgres.sql(f"""
+            INSERT INTO videos (youtube_id, language, status, r2_tar_key, size_bytes, duration_s)
+            SELECT youtube_id, language, status, r2_tar_key, size_bytes, duration_s
+            FROM jsonb_populate_recordset(NULL::videos, $${json.dumps(rows, default=str)}$$)""")
+        with supabase_server(postgres) as running:
+            yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SUPABASE_KEY", "SUPABASE_ACCESS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SUPABASE_URL", server.url)
+    monkeypatch.setenv("SUPABASE_SERVICE_KEY", server.secret_key)
+    monkeypatch.setattr(supabase, "SEND_EVERY_S", 0.2)
+    monkeypatch.setattr(session, "TICK_S", 0.05)
+    server.postgres.sql("TRUNCATE pipeline_runs, run_languages, worker_progress, shards, processing_errors")
+
+
+def config(corpus: Path, output: Path, **parameters: Any) -> RunConfig:
+    fixed = {"catalog": "supabase://videos", "ledger": "supabase://", "source_prefix": f"{corpus}/"}
+    how = {"cluster": "local-cpu", "workers": 1, "shard_videos": 2, "device": "cpu", "heartbeat_s": 0.5}
+    return RunConfig.of(**(fixed | how | {"output": str(output)} | parameters))
+
+
+def bucket(output: Path) -> Totals:
+    return Totals.of(commit.result for commit in read_commits(Store(str(output))).values())
+
+
+def the_database_tells_what_is_in_the_bucket(server: Supabase, output: Path, run_id: str) -> None:
+    there = bucket(output)
+    ((processed, total),) = server.postgres.sql(
+        f"SELECT processed, total_videos FROM run_progress WHERE run_id = '{run_id}'"
+    )
+    assert int(processed) == int(total) == there.videos
+    with SupabaseReader() as reader:
+        languages = reader.languages(run_id)
+        assert sum(row.segments for row in languages) == there.segments
+        assert sum(row.kept for row in languages) == there.segments_kept
+        assert sum(row.failed for row in languages) == there.videos_failed
+        assert sum(row.bytes_out for row in languages) == there.bytes_out
+        assert {error.video_id for error in reader.errors(run_id)} == {
+            letter.video_id
+            for commit in read_commits(Store(str(output))).values()
+            for letter in commit.result.dead_letters
+        }
+        assert reader.run(run_id).status == "done"  # type: ignore[union-attr]
+
+
+def test_a_run_from_supabase_to_supabase_is_complete_and_its_workers_have_no_key(
+    server: Supabase, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    workers: dict[int, dict[str, str]] = {}
+
+    def look(_ledger: Ledger, _run_id: str) -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # a child that has just ended
+                if "spawn_main" in " ".join(process.cmdline()):
+                    workers[process.pid] = process.environ()
+
+    summary = run.run(config(tiny_corpus, tmp_path / "out"), on_tick=look)
+    assert summary.exit_code == 3  # the corpus has videos that no one can read
+    assert workers
+    assert all("SUPABASE_URL" in found for found in workers.values())
+    assert not any(server.secret_key in value for found in workers.values() for value in found.values())
+    assert verify(str(tmp_path / "out")).findings == ()
+    the_database_tells_what_is_in_the_bucket(server, tmp_path / "out", summary.run_id)
+
+    beside = run.run(
+        config(tiny_corpus, tmp_path / "files", catalog=str(tiny_corpus / "catalog.parquet"), ledger=None)
+    )
+    here, there = content(tmp_path / "out"), content(tmp_path / "files")
+    tars = [name for name in here if name.endswith(".tar")]
+    assert tars
+    assert {name: here[name] for name in tars} == {name: there[name] for name in tars}
+    assert beside.total.videos == summary.total.videos
+
+
+def test_a_server_that_goes_away_in_the_middle_is_told_all_by_sync(
+    server: Supabase, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    def pull_the_plug(ledger: Ledger, run_id: str) -> None:
+        if server.process is not None and ledger.shards(run_id):
+            server.stop()
+
+    try:
+        summary = run.run(config(tiny_corpus, out), on_tick=pull_the_plug)
+        assert server.process is None
+    finally:
+        if server.process is None:
+            server.start()
+    assert summary.exit_code == 3
+    assert verify(str(out)).findings == ()
+    with SupabaseReader() as reader:
+        behind = reader.run(summary.run_id)
+        assert behind is None or behind.status == "running"
+    command = [AUDIOPIPE, "sync", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ", 0 refused" in done.stdout
+    assert int(done.stdout.split()[0]) > 0
+    the_database_tells_what_is_in_the_bucket(server, out, summary.run_id)
+    with SqliteLedger(default_path(str(out)), create=False) as local, SupabaseReader() as reader:
+        assert reader.shards(summary.run_id) == local.shards(summary.run_id)
+
+
+def test_a_run_is_gone_on_with_under_its_row_in_supabase(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run.run(config(tiny_corpus, out))
+    (out / "_commits/en-000001.json").unlink()
+    again = run.run(config(tiny_corpus, out))
+    assert (again.run_id, again.new.shards) == (first.run_id, 1)
+    assert server.postgres.sql("SELECT COUNT(*), MIN(status) FROM pipeline_runs") == [["1", "done"]]
+    the_database_tells_what_is_in_the_bucket(server, out, first.run_id)

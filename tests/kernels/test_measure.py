@@ -1,0 +1,253 @@
+import doctest
+import importlib
+import inspect
+import pkgutil
+import threading
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiopipe import kernels
+
+# What two ways of batching may differ by: float32 rounding in products of other shapes.
+TOLERANCE = {"loudness_lufs": 1e-4, "momentary_max_lufs": 1e-4, "short_term_max_lufs": 1e-4, "loudness_range_lu": 2e-4}
+
+
+def assert_same(ours: kernels.Metrics, wanted: kernels.Metrics) -> None:
+    for name in kernels.METRICS:
+        tolerance = {"atol": TOLERANCE.get(name, 1e-4), "rtol": 1e-4}
+        torch.testing.assert_close(
+            getattr(ours, name),
+            getattr(wanted, name),
+            **tolerance,
+            equal_nan=True,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
+
+
+def scenes(count: int, samples: int, channels: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    loud = torch.rand(count, channels, samples // 500 + 1, generator=generator).repeat_interleave(500, -1)
+    return torch.randn(count, channels, samples, generator=generator) * 0.2 * loud[..., :samples] ** 2
+
+
+def test_the_fields_are_the_designs_in_its_order() -> None:
+    wanted = [
+        "loudness_lufs",
+        "momentary_max_lufs",
+        "short_term_max_lufs",
+        "loudness_range_lu",
+        "true_peak_dbtp",
+        "sample_peak_dbfs",
+        "rms_dbfs",
+        "crest_db",
+        "dc_offset",
+        "clipping_ratio",
+        "silence_ratio",
+        "snr_db",
+        "zero_crossing_rate",
+        "spectral_centroid_hz",
+        "spectral_bandwidth_hz",
+        "spectral_rolloff_hz",
+        "spectral_flatness",
+        "bandwidth_hz",
+    ]
+    assert [f.name for f in fields(kernels.Metrics)] == wanted == list(kernels.METRICS)
+
+
+def test_metrics_come_as_one_array() -> None:
+    m = kernels.measure(scenes(3, 20_000), 16_000)
+    assert m.to_numpy().shape == (3, 18)
+    assert m.to_numpy().dtype == np.float32
+    np.testing.assert_array_equal(m.to_numpy()[:, 6], m.rms_dbfs.numpy())
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_measure_is_all_the_others_at_once(rate: int, channels: int) -> None:
+    x = scenes(3, 4 * rate, channels)
+    lengths = torch.tensor([4 * rate, 3 * rate + 777, 1234])
+    m = kernels.measure(x, rate, lengths)
+    parts: dict[str, Any] = {}
+    r = kernels.loudness(x, rate, lengths)
+    parts |= {**vars(r), "loudness_lufs": r.integrated_lufs, "loudness_range_lu": r.range_lu}
+    parts |= vars(kernels.levels(x, lengths)) | vars(kernels.spectral(x, rate, lengths))
+    for name in kernels.METRICS:
+        torch.testing.assert_close(getattr(m, name), parts[name], equal_nan=True)
+    torch.testing.assert_close(m.loudness_lufs, kernels.integrated_loudness(x, rate, lengths), equal_nan=True)
+
+
+@settings(max_examples=12)
+@given(st.lists(st.integers(0, 30_000), min_size=1, max_size=5), st.sampled_from([8_000, 11_025, 16_000, 48_000]))
+def test_batched_equals_one_by_one(sizes: list[int], rate: int) -> None:
+    x = scenes(len(sizes), 30_000)
+    together = kernels.measure(x, rate, torch.tensor(sizes))
+    alone = [kernels.measure(item[None, :, :n], rate).stack() for item, n in zip(x, sizes, strict=True)]
+    assert_same(together, kernels.Metrics(*torch.cat(alone).unbind(1)))
+
+
+def test_padding_does_not_change_a_result_whatever_it_holds() -> None:
+    x, lengths = scenes(3, 24_000), torch.tensor([24_000, 20_011, 3])
+    wanted = kernels.measure(x, 16_000, lengths)
+    for filler in (float("nan"), float("inf"), 1e30):
+        padded = torch.full((3, 1, 40_000), filler)
+        for row, item, n in zip(padded, x, lengths, strict=True):
+            row[:, :n] = item[:, :n]
+        assert_same(kernels.measure(padded, 16_000, lengths), wanted)
+        y = kernels.resample(padded, 16_000, 8_000, lengths)
+        torch.testing.assert_close(y[..., :12_000], kernels.resample(x, 16_000, 8_000, lengths), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", [0, 11_111, 23_999])
+def test_a_bad_sample_is_nan_for_its_item_and_nothing_to_its_neighbours(bad: float, where: int) -> None:
+    x = scenes(3, 24_000)
+    wanted = kernels.measure(x, 16_000).stack()
+    x[1, 0, where] = bad
+    found = kernels.measure(x, 16_000).stack()
+    assert torch.isnan(found[1]).all()
+    torch.testing.assert_close(found[[0, 2]], wanted[[0, 2]], equal_nan=True)
+    r = kernels.loudness(x, 16_000)
+    assert all(torch.isnan(v[1]).all() for v in vars(r).values() if isinstance(v, torch.Tensor))
+    assert torch.isnan(kernels.spectral(x, 16_000).spectral_centroid_hz[1])
+    assert torch.isnan(kernels.levels(x).rms_dbfs[1])
+    y = kernels.resample(x, 16_000, 48_000)
+    assert torch.isfinite(y[[0, 2]]).all()
+
+
+def test_int16_is_float_of_full_scale_one() -> None:
+    pcm = (scenes(2, 20_000) * 32_768).clamp(-32_768, 32_767).to(torch.int16)
+    assert_same(kernels.measure(pcm, 16_000), kernels.measure(pcm / 32_768, 16_000))
+
+
+def test_float64_is_computed_in_float64() -> None:
+    x = scenes(2, 60_000).double()
+    m = kernels.measure(x, 48_000)
+    assert m.stack().dtype == torch.float64
+    exact = [reference.integrated(item.numpy(), 48_000) for item in x]
+    np.testing.assert_allclose(m.loudness_lufs.numpy(), exact, atol=1e-9)
+
+
+def test_nothing_at_all_is_no_exception() -> None:
+    for batch, samples in ((0, 0), (0, 1_000), (3, 0)):
+        x = torch.zeros(batch, 1, samples)
+        assert kernels.measure(x, 16_000).stack().shape == (batch, 18)
+        assert kernels.loudness(x, 16_000).momentary_lufs.shape == (batch, 0)
+        assert kernels.integrated_loudness(x, 16_000).shape == (batch,)
+        assert kernels.levels(x).rms_dbfs.shape == (batch,)
+        assert kernels.spectral(x, 16_000).snr_db.shape == (batch,)
+        assert kernels.resample(x, 16_000, 8_000).shape == (batch, 1, samples // 2)
+    assert torch.isnan(kernels.measure(torch.zeros(3, 1, 0), 16_000).stack()).all()
+
+
+def test_input_is_never_written_to() -> None:
+    x = scenes(2, 20_000)
+    before = x.clone()
+    lengths = torch.tensor([20_000, 5_000])
+    kernels.measure(x, 16_000, lengths)
+    kernels.resample(x, 16_000, 8_000, lengths)
+    kernels.resample(x, 16_000, 16_000, lengths)
+    assert torch.equal(x, before)
+
+
+def test_views_that_are_not_contiguous_are_as_good() -> None:
+    x = scenes(2, 20_000, 2)
+    assert_same(kernels.measure(x.mT.contiguous().mT, 16_000), kernels.measure(x, 16_000))
+    assert_same(kernels.measure(x[:, :1, ::2], 8_000), kernels.measure(x[:, :1, ::2].contiguous(), 8_000))
+
+
+def test_the_same_batch_gives_the_same_bits_from_any_number_of_threads() -> None:
+    x = scenes(5, 30_000)
+    wanted = kernels.measure(x, 17_000).stack()
+    found: list[torch.Tensor] = []
+    threads = [threading.Thread(target=lambda: found.append(kernels.measure(x, 17_000).stack())) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(torch.equal(f.nan_to_num(), wanted.nan_to_num()) for f in found)
+
+
+def test_reduced_precision_is_off_inside_and_restored_after() -> None:
+    from audiopipe.kernels.precision import full_float32
+
+    cuda = torch.backends.cuda.matmul
+    assert cuda.fp32_precision in ("none", "ieee")
+    cuda.fp32_precision = "tf32"
+    try:
+        inside, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with full_float32():
+                inside.set()
+                leave.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        inside.wait()
+        with full_float32():
+            assert cuda.fp32_precision == "ieee"
+        assert cuda.fp32_precision == "ieee"  # the other thread is still inside
+        leave.set()
+        thread.join()
+        assert cuda.fp32_precision == "tf32"
+    finally:
+        cuda.fp32_precision = "none"
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: kernels.measure(x, 7_999), "sample_rate"),
+        (lambda x: kernels.measure(x, 192_001), "sample_rate"),
+        (lambda x: kernels.measure(x, 44_100.5), "sample_rate"),  # type: ignore[arg-type]
+        (lambda x: kernels.loudness(x[0], 16_000), "x"),
+        (lambda x: kernels.integrated_loudness(x.expand(-1, 3, -1), 16_000), "x"),
+        (lambda x: kernels.measure(x.long(), 16_000), "x"),
+        (lambda x: kernels.levels(x.numpy()), "x"),
+        (lambda x: kernels.levels(x, torch.tensor([1])), "lengths"),
+        (lambda x: kernels.levels(x, torch.tensor([1, 101])), "lengths"),
+        (lambda x: kernels.levels(x, torch.tensor([-1, 1])), "lengths"),
+        (lambda x: kernels.levels(x, torch.tensor([1.0, 1.0])), "lengths"),
+        (lambda x: kernels.spectral(x, 16_000, n_fft=33), "n_fft"),
+        (lambda x: kernels.spectral(x, 16_000, n_fft=512, hop_length=513), "hop_length"),
+        (lambda x: kernels.resample(x, 0, 16_000), "from_rate"),
+        (lambda x: kernels.resample(x, 16_000, 200_000), "to_rate"),
+    ],
+)
+def test_a_bad_argument_is_named(call: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must "):
+        call(torch.zeros(2, 1, 100))
+
+
+def test_everything_exported_exists_and_is_documented() -> None:
+    for name in kernels.__all__:
+        thing = getattr(kernels, name)
+        assert isinstance(thing, dict) or inspect.getdoc(thing)
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(kernels.__path__)])
+def test_doctests_run_and_imports_stay_inside(module: str) -> None:
+    loaded = importlib.import_module(f"audiopipe.kernels.{module}")
+    assert doctest.testmod(loaded).failed == 0
+    for line in inspect.getsource(loaded).splitlines():
+        if line.startswith(("import audiopipe", "from audiopipe")):
+            assert line.startswith("from audiopipe.kernels")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_equals_the_cpu() -> None:
+    for dtype in (torch.int16, torch.float32):
+        x = scenes(4, 96_000) if dtype.is_floating_point else (scenes(4, 96_000) * 32_768).to(torch.int16)
+        lengths = torch.tensor([96_000, 60_001, 5_000, 0])
+        found, wanted = kernels.measure(x.cuda(), 48_000, lengths), kernels.measure(x, 48_000, lengths)
+        torch.testing.assert_close(found.stack().cpu(), wanted.stack(), atol=1e-3, rtol=1e-3, equal_nan=True)
+        y = kernels.resample(x.cuda(), 48_000, 16_000, lengths).cpu()
+        torch.testing.assert_close(y, kernels.resample(x, 48_000, 16_000, lengths), atol=1e-5, rtol=0)

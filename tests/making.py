@@ -1,0 +1,72 @@
+"""What the pipeline's tests are made from: signals, media in any container, tars, shards."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from audiopipe.config import RunConfig
+from audiopipe.media import ffmpeg
+from audiopipe.source import Source
+from audiopipe.types import Clip, Shard, Span, Video
+
+BITEXACT = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-threads", "1")
+
+
+def config(**parameters):
+    return RunConfig.of(**{"catalog": "c", "output": "o", "decode_timeout_s": 20.0} | parameters)
+
+
+def tones(seconds, rate, channels, seed=0):
+    """[C, T] float64, each channel a tone of its own with a slow tremolo and some noise, peak about 0.5."""
+    t = np.arange(round(seconds * rate)) / rate
+    hertz = 220.0 * 1.5 ** np.arange(channels)[:, None]
+    noise = np.random.default_rng(seed).standard_normal((channels, len(t)))
+    return 0.4 * np.sin(2 * np.pi * hertz * t) * (0.75 + 0.25 * np.sin(2 * np.pi * 1.3 * t)) + 0.002 * noise
+
+
+def media_file(path: Path, signal, rate, *options, sample="f32le", layout=None):
+    """Encode [C, T] to `path`, whose suffix names the container. `options` are ffmpeg's."""
+    dtype = {"f32le": "<f4", "s16le": "<i2"}[sample]
+    inputs = ["-f", sample, "-ar", str(rate), "-ac", str(signal.shape[0]), "-i", "pipe:0"]
+    if layout:
+        inputs[-2:-2] = ["-channel_layout", layout]
+    command = [ffmpeg(), "-v", "error", "-y", *inputs, *options, *BITEXACT, str(path)]
+    subprocess.run(command, input=np.ascontiguousarray(signal.T.astype(dtype)).tobytes(), check=True, timeout=60)
+    return path
+
+
+def tar_file(path: Path, members: dict[str, bytes]):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def source_of(path: Path, duration_s=None):
+    size = path.stat().st_size
+    return Source(Video("v", "en", str(path), size, duration_s), path, 0, size, size, "etag")
+
+
+def wav_video(folder: Path, name: str, seconds=3.0, rate=16_000, channels=1, language="en", **beside):
+    """A bare video: a tar with a 16-bit WAV, and documents given as `json=` or `srt=`."""
+    audio = media_file(folder / f"{name}.wav", tones(seconds, rate, channels, seed=len(name)), rate)
+    members = {f"{name}.wav": audio.read_bytes()} | {f"{name}.{kind}": data for kind, data in beside.items()}
+    audio.unlink()
+    path = tar_file(folder / f"{name}.tar", members)
+    return Video(name, language, str(path), path.stat().st_size, seconds)
+
+
+def shard_of(videos, language="en", index=0):
+    return Shard(language, index, 0, tuple(videos))
+
+
+def clip(frames, rate=16_000, channels=1, dtype=np.int16, video_id="v", index=0, reason=None, seed=0):
+    pcm = (tones(frames / rate, rate, channels, seed) * (32767 if dtype == np.int16 else 1)).astype(dtype)[:, :frames]
+    return Clip(video_id, index, Span(index, index + frames / rate), rate, pcm, reason)

@@ -1,0 +1,38 @@
+"""One small dataset and one run in a ledger, for all tests of reports."""
+
+from __future__ import annotations
+
+import pytest
+from outputs import config, corpus, make_output
+
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
+from audiopipe.output import read_commits
+from audiopipe.plan import load
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory):
+    """The URL of an output of 7 videos in two languages, of which one is missing; a limit drops some segments."""
+    folder = tmp_path_factory.mktemp("dataset")
+    catalog = corpus(folder / "corpus", videos=6)
+    make_output(config(catalog, folder / "out", max_loudness_lufs=-14.85))
+    return str(folder / "out")
+
+
+@pytest.fixture(scope="session")
+def ledger(dataset):
+    """The ledger beside that output, with a finished run, two workers and an attempt that failed."""
+    from audiopipe.store import Store
+
+    store = Store(dataset)
+    totals = load(store).totals()
+    with open_ledger(None, dataset) as book:
+        run = RunRow("tests", "all", sum(total.videos for total in totals.values()), output=dataset)
+        book.start_run(run, [LanguageTotal(name, total.videos, total.shards) for name, total in totals.items()])
+        book.record_failure("tests", "en-000000", 1, "host/p0/1", "StoreError", "503 <b>slow down</b>")
+        for commit in read_commits(store).values():
+            book.record_shard(commit.result)
+        workers = [WorkerRow("host/p0", Role.DRIVER, status=WorkerStatus.DONE)]
+        book.heartbeat("tests", [*workers, WorkerRow("host/p0/1", status=WorkerStatus.DONE, memory_bytes=10**9)])
+        book.finish_run("tests", RunStatus.DONE)
+    return dataset

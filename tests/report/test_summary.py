@@ -1,0 +1,46 @@
+"""The lines at the end of a run."""
+
+from collections import Counter
+
+from audiopipe.ledger import RunStatus
+from audiopipe.report import summary_lines
+from audiopipe.run import RunSummary
+from audiopipe.totals import Totals
+
+
+def totals(**changed):
+    made = Totals(**({"shards": 3, "videos": 10, "videos_failed": 2, "segments": 50, "segments_kept": 45} | changed))
+    made.audio_s, made.bytes_out = 3600.0, 5_000_000
+    made.drops = Counter({"too_quiet": 1, "noisy": 4})
+    made.errors = Counter({"BadTar": 2})
+    made.stage_s = Counter({"decode": 30.0, "fetch": 2.0, "score": 8.0})
+    return made
+
+
+def summary(status=RunStatus.DONE, new=None, failed=None):
+    new = totals() if new is None else new
+    return RunSummary("r", "s3://bucket/out", status, totals(), new, 3, failed or {}, 60.0)
+
+
+def test_five_lines_say_all_of_a_run_that_is_done():
+    lines = summary_lines(summary())
+    assert len(lines) == 5
+    assert "8 done, 2 failed: 2 BadTar" in lines[0]
+    assert "45 kept (90 %), 5 dropped: 4 noisy, 1 too quiet" in lines[1]
+    assert "1.00 h of audio in 1 min: 60 x real time" in lines[2]
+    assert lines[3].index("fetch 2.0 s") < lines[3].index("decode 30 s")
+    assert "bottleneck: decode (75 % of the work)" in lines[3]
+    assert "s3://bucket/out" in lines[4]
+
+
+def test_a_run_with_nothing_to_do_says_so_plainly():
+    assert "nothing to do: all 3 shards were committed before" in summary_lines(summary(new=Totals()))[2]
+
+
+def test_an_unfinished_run_says_what_is_missing_and_what_to_do():
+    failed = {"en-000001": "StoreError: 503"}
+    unfinished = RunSummary("r", "o", RunStatus.INCOMPLETE, totals(shards=2), totals(shards=2), 3, failed, 60.0)
+    last = summary_lines(unfinished)[-1]
+    assert "1 of 3 shards not committed" in last
+    assert "en-000001: StoreError: 503" in last
+    assert "run the same again" in last

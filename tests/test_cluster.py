@@ -1,0 +1,112 @@
+import os
+import time
+from pathlib import Path
+
+import dask.config
+import pytest
+from distributed import LocalCluster
+
+from audiopipe import cluster
+from audiopipe.errors import ClusterError, ConfigError
+
+LOOPBACK = "127.0.0.1"
+
+
+def test_auto_is_cpu_workers_where_there_is_no_gpu() -> None:
+    chosen = cluster.arguments("auto", gpus=0, cores=6)
+    assert chosen["engine"] == "dask.distributed.LocalCluster"
+    assert chosen["n_workers"] == 6
+
+
+def test_auto_is_one_worker_a_gpu_where_there_are_some() -> None:
+    chosen = cluster.arguments("auto", gpus=2)
+    assert chosen["engine"] == "dask_cuda.LocalCUDACluster"
+    assert "n_workers" not in chosen  # LocalCUDACluster's own default is one a device
+
+
+def test_what_the_caller_gives_counts_more_than_the_profile_and_none_is_not_given() -> None:
+    chosen = cluster.arguments("local-cpu", n_workers=3, threads_per_worker=None)
+    assert chosen["n_workers"] == 3
+    assert chosen["threads_per_worker"] == 2
+
+
+def test_a_file_of_ones_own_adds_profiles_and_replaces_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("local-cpu: {n_workers: 7}\nlab: {engine: existing, address: 'tcp://lab:8786'}\n")
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(own))
+    assert cluster.arguments("local-cpu")["n_workers"] == 7
+    assert cluster.arguments("local-cpu")["host"] == LOOPBACK
+    assert cluster.arguments("lab")["address"] == "tcp://lab:8786"
+
+
+@pytest.mark.parametrize("name", ["default", "mars"])
+def test_an_unknown_profile_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match="known are auto, ec2, existing, gcp, kubernetes, local-cpu, local-cuda, slurm, ssh"
+    ):
+        cluster.arguments(name)
+
+
+@pytest.mark.parametrize("name", ["local-cpu", "local-cuda"])
+def test_the_dashboard_listens_on_loopback_alone(name: str) -> None:
+    assert cluster.arguments(name)["dashboard_address"].startswith(LOOPBACK)
+    assert cluster.arguments(name)["host"] == LOOPBACK
+
+
+def test_existing_without_an_address_says_where_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
+    with pytest.raises(ConfigError, match="DASK_SCHEDULER_ADDRESS"):
+        cluster.connect("existing")
+
+
+def test_a_scheduler_that_does_not_answer_is_named() -> None:
+    with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
+        cluster.connect("existing", address="tcp://127.0.0.1:9", wait_s=1)
+
+
+def test_connect_starts_workers_and_an_existing_cluster_can_be_joined_and_left() -> None:
+    lifetime = {"duration": "1 hour", "stagger": "5 minutes"}
+    with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", lifetime=lifetime) as client:
+        assert dask.config.get("distributed.worker.lifetime.stagger") == "5 minutes"
+        assert len(client.scheduler_info()["workers"]) == 1
+        joined = cluster.connect("existing", address=client.scheduler.address)
+        assert joined.submit(sum, [1, 2]).result() == 3
+        cluster.close(joined)
+        assert client.submit(sum, [1, 2]).result() == 3
+        cluster.close(client)
+    assert dask.config.get("distributed.worker.lifetime.stagger") == "0 seconds", "as before connect"
+
+
+def test_workers_have_none_of_the_drivers_keys_even_when_they_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_SERVICE_KEY", "a-secret")
+    with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0") as client:
+        (first,) = client.run(os.getpid).values()
+        assert "a-secret" not in Path(f"/proc/{first}/environ").read_text()
+        client.restart()
+        ((second, key),) = client.run(lambda: (os.getpid(), os.environ["SUPABASE_SERVICE_KEY"])).values()
+        assert (first != second, key) == (True, "")
+        assert os.environ["SUPABASE_SERVICE_KEY"] == "a-secret", "the driver has it still"
+        cluster.close(client)
+
+
+def test_workers_that_do_not_come_are_counted() -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0", host=LOOPBACK) as empty,
+        pytest.raises(ClusterError, match="0 of 2 workers came within 1 s"),
+    ):
+        cluster.connect("existing", address=empty.scheduler_address, n_workers=2, wait_s=1)
+
+
+@pytest.mark.slow
+def test_adaptive_workers_come_for_work_and_go_and_no_task_is_lost() -> None:
+    client = cluster.connect(
+        "local-cpu", n_workers=0, dashboard_address=":0", adapt={"minimum": 1, "maximum": 2, "interval": "100ms"}
+    )
+    tasks = client.map(lambda number: time.sleep(0.3) or number, range(24))
+    client.wait_for_workers(2, timeout=30)
+    assert sum(client.gather(tasks)) == sum(range(24))
+    deadline = time.monotonic() + 30
+    while len(client.scheduler_info()["workers"]) > 1:
+        assert time.monotonic() < deadline, "the second worker stays without work"
+        time.sleep(0.2)
+    cluster.close(client)

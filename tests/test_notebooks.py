@@ -1,0 +1,228 @@
+"""The notebooks: thin, stripped, and doing what they say, executed by papermill and opened in a browser."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from audiopipe.config import RunConfig
+from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.output import read_commits
+from audiopipe.report import export, text_of
+from audiopipe.report.dataset import PARAMETERS as QUALITY
+from audiopipe.report.progress import PARAMETERS as PROGRESS
+from audiopipe.store import Store
+from audiopipe.totals import Totals
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+CHROMIUM = shutil.which("chromium")
+BROWSER = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+VIEWS = {"desktop": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
+
+
+def source(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code_of(name):
+    return [cell for cell in source(name).cells if cell.cell_type == "code"]
+
+
+def defaults(name):
+    """What the parameters cell assigns."""
+    (cell,) = [cell for cell in code_of(name) if "parameters" in cell.metadata.get("tags", ())]
+    assert cell.source.startswith("# Parameters")
+    assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in assigned}
+
+
+def papermill(name, out, cwd, **parameters):
+    """Execute a notebook as a scheduler would; the finished process."""
+    chosen = [part for key, value in parameters.items() for part in ("-p", key, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(FOLDER / f"{name}.ipynb"), str(out), *chosen]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A run of the tiny corpus by the notebooks: the folder that papermill was called in, and how each ended."""
+
+    folder: Path
+    ended: dict[str, subprocess.CompletedProcess[str]]
+
+    @property
+    def output(self) -> str:
+        return str(self.folder / "out")
+
+    def text(self, name: str) -> str:
+        """All that an executed notebook shows, as words."""
+        page = export(self.folder / f"{name}.ipynb", self.folder / f"{name}.html").read_text(encoding="utf-8")
+        page = re.sub(r"<style>.*?</style>|data:[^\"]*", " ", page, flags=re.DOTALL)
+        return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+    def segments(self) -> pd.DataFrame:
+        store = Store(self.output)
+        tables = [pq.read_table(io.BytesIO(store.read(name))) for name in store.list() if "/segments_" in name]
+        return pd.concat([table.to_pandas() for table in tables])
+
+
+@pytest.fixture(scope="session")
+def executed(tiny_corpus, tmp_path_factory):
+    """All paths are relative, to a folder that is not the repository."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    (folder / "corpus").symlink_to(tiny_corpus)
+    run = papermill(
+        "run", folder / "run.ipynb", folder, catalog="corpus/catalog.parquet", output="out", workers=1, shard_videos=4
+    )
+    with ThreadPoolExecutor(2) as both:
+        progress = both.submit(papermill, "progress", folder / "progress.ipynb", folder, output="out")
+        quality = both.submit(papermill, "quality", folder / "quality.ipynb", folder, output="out", examples_per_kind=2)
+    return Executed(folder, {"run": run, "progress": progress.result(), "quality": quality.result()})
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_thin(name):
+    cells = code_of(name)
+    assert sum(len([line for line in cell.source.splitlines() if line.strip()]) for cell in cells) <= 40
+    tree = [ast.parse(cell.source) for cell in cells]
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While, ast.If)
+    assert not [node for cell in tree for node in ast.walk(cell) if isinstance(node, definitions)]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_stripped_and_asks_for_the_usual_kernel(name):
+    notebook = source(name)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_of(name))
+    assert all(isinstance(value, (str, int, float, type(None))) for value in defaults(name).values())
+
+
+def test_the_parameters_of_run_are_fields_of_the_config_with_its_defaults():
+    given = defaults("run")
+    assert given["catalog"] == "demo/corpus/catalog.parquet"
+    config = RunConfig.of(**given)
+    plain = RunConfig.of(catalog=config.catalog, output=config.output)
+    assert config == plain
+
+
+def test_the_parameters_of_the_reports_are_those_that_they_read():
+    assert set(defaults("progress")) == set(PROGRESS)
+    assert set(defaults("quality")) == set(QUALITY)
+
+
+def test_every_notebook_ends_well(executed):
+    for name, ended in executed.ended.items():
+        assert ended.returncode == 0, f"{name}: {ended.stderr[-2000:]}"
+
+
+def test_the_run_notebook_shows_the_plan_the_progress_and_the_summary(executed):
+    total = Totals.of(commit.result for commit in read_commits(Store(executed.output)).values())
+    told = executed.text("run")
+    assert f"all {total.videos} {total.shards} 0" in told
+    assert f"{total.videos} / {total.videos} videos · done" in told
+    assert "Dask dashboard" in told
+    assert "Done: every planned shard is committed." in told
+
+
+def test_the_summary_cell_prints_what_the_tables_hold(executed):
+    rows = executed.segments()
+    kept = int(rows["kept"].sum())
+    lines = text_of(executed.folder / "run.ipynb", "summary").splitlines()
+    assert len(lines) == 5
+    assert f"{kept} kept" in lines[1]
+    for reason, count in rows["drop_reason"].value_counts().items():
+        assert f"{count} {reason.replace('_', ' ')}" in lines[1]
+
+
+def test_the_progress_report_tells_what_the_ledger_knows(executed):
+    with open_ledger(None, executed.output, create=False) as ledger:
+        run = ledger.run()
+        assert run is not None
+        (english,) = ledger.languages(run.run_id)
+        errors = ledger.errors(run.run_id)
+    assert run.status is RunStatus.DONE
+    told = executed.text("progress")
+    assert f"{english.processed} / {english.total_videos}" in told
+    assert f"{english.kept} / {english.segments}" in told
+    assert f"Videos that failed for good: {english.failed}" in told
+    for error in errors:
+        assert str(error.error_type) in told
+    assert "is the bottleneck" in told
+
+
+def test_the_quality_report_tells_what_the_tables_hold(executed):
+    rows = executed.segments()
+    kept = rows[rows["kept"]]
+    told = executed.text("quality")
+    assert f"{len(kept)} / {len(rows)}" in told
+    for metric, digits in (("loudness_lufs", 1), ("snr_db", 1)):
+        assert f"{kept[metric].median():.{digits}f}".replace("-", "−") in told
+
+
+@pytest.mark.parametrize("name", ["progress", pytest.param("run", marks=pytest.mark.slow)])
+def test_an_unknown_parameter_fails(name, tmp_path):
+    ended = papermill(name, tmp_path / "out.ipynb", tmp_path, outptu="x")
+    assert ended.returncode == 1
+    assert "unknown parameter 'outptu': did you mean 'output'?" in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing_and_says_so(executed):
+    again = executed.folder / "again.ipynb"
+    ended = papermill("run", again, executed.folder, catalog="corpus/catalog.parquet", output="out", shard_videos=4)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "nothing to do: all" in text_of(again, "summary")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+@pytest.mark.parametrize("name", ["run", "progress", "quality"])
+def test_a_report_opens_in_a_browser_without_network_or_errors(executed, name):
+    from playwright.sync_api import sync_playwright
+
+    page_file = export(executed.folder / f"{name}.ipynb", executed.folder / f"{name}.html")
+    assert page_file.stat().st_size < 8_000_000
+    loaded = re.findall(r'(?:src|href|xlink:href)="(https?://[^"]*)"', page_file.read_text(encoding="utf-8"))
+    assert all(address.startswith("http://127.0.0.1") for address in loaded), "a link to the dashboard is no resource"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        for width, scheme in VIEWS.values():
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            troubles: list[str] = []
+            page.on("console", lambda message, seen=troubles: seen.append(message.text))
+            page.on("pageerror", lambda error, seen=troubles: seen.append(str(error)))
+            page.on("request", lambda request, seen=troubles: _only_here(request.url, seen))
+            page.on("requestfailed", lambda request, seen=troubles: seen.append(request.url[:100]))
+            page.goto(page_file.as_uri())
+            page.wait_for_function(PLAYERS_LOADED, timeout=20_000)
+            assert troubles == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.title().endswith("· audiopipe")
+            players = page.evaluate("[...document.querySelectorAll('audio')].map(player => player.duration)")
+            assert len(players) >= 4 if name == "quality" else players == []
+            assert all(0 < seconds < 13 for seconds in players)
+        browser.close()
+
+
+PLAYERS_LOADED = "[...document.querySelectorAll('audio')].every(player => player.readyState >= 1)"
+
+
+def _only_here(url: str, seen: list[str]) -> None:
+    if not url.startswith(("file:", "data:")):
+        seen.append(url)

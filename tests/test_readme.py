@@ -1,0 +1,75 @@
+"""What the README says is run: its commands and its Python, on the tiny corpus instead of the demo's."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiopipe.config import RunConfig
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def commands() -> list[str]:
+    lines = [line.partition("#")[0].strip() for kind, body in BLOCKS if kind == "sh" for line in body.splitlines()]
+    return [line for line in lines if line]
+
+
+def scripts() -> list[str]:
+    """Python blocks, each with a line of its own; comments in SQL are not run here."""
+    return [body for kind, body in BLOCKS if kind == "python"]
+
+
+@pytest.fixture(scope="module")
+def place(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the README's paths stand for here."""
+    folder = tmp_path_factory.mktemp("readme")
+    return {
+        "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
+        "/data/speech": str(folder / "speech"),
+        "run-2026-11.ipynb": str(folder / "run.ipynb"),
+        "en,fr": "en",
+    }
+
+
+def here(text: str, place: dict[str, str]) -> str:
+    for theirs, mine in place.items():
+        text = text.replace(theirs, mine)
+    return text
+
+
+@pytest.mark.parametrize("target", re.findall(r"`?make ([a-z-]+)", README))
+def test_every_make_target_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"--([a-z][a-z-]+)", README)) - {"help", "once"}))
+def test_every_option_exists(option: str) -> None:
+    assert option.replace("-", "_") in RunConfig.model_fields
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:audiopipe|reports|notebooks)/[\w/.-]+\.\w+", README))))
+def test_every_file_it_names_exists(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.slow
+def test_every_command_and_every_piece_of_python_runs(place: dict[str, str]) -> None:
+    bin_folder = Path(sys.executable).parent
+    ran = [command for command in commands() if not command.startswith("make ")]
+    assert {command.split()[0] for command in ran} == {"papermill", "audiopipe"}
+    for command in ran:
+        program, *arguments = here(command, place).split()
+        done = subprocess.run(
+            [str(bin_folder / program), *arguments], check=False, capture_output=True, text=True, cwd=ROOT
+        )
+        # 3: the corpus has broken videos.
+        assert done.returncode in ((0, 3) if " run " in command else (0,)), f"{command}\n{done.stdout}\n{done.stderr}"
+    for script in scripts():
+        done = subprocess.run([sys.executable, "-c", here(script, place)], check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{script}\n{done.stderr}"
