@@ -29,6 +29,7 @@ demo: $(READY)
 		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4
 	@$(MAKE) --no-print-directory demo/reports/progress.html demo/reports/quality.html
 	@$(BIN)/audiopipe export demo/reports/run.ipynb demo/reports/run.html --print summary
+	@echo "reports   demo/reports/run.html · demo/reports/progress.html · demo/reports/quality.html"
 
 # The reports are made again only when the dataset has changed.
 demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb

@@ -57,7 +57,11 @@ def _translating(what: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
-        raise translated(what, error) from error
+        told = translated(what, error)
+        if told is error:
+            # "raise error from error" would make a chain of causes without end, which Dask follows.
+            raise
+        raise told from error
 
 
 def translated(what: str, error: Exception) -> Exception:

@@ -8,6 +8,12 @@ from audiopipe.bench import scale
 from audiopipe.run import session
 
 
+@pytest.fixture(autouse=True)
+def any_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles.yaml").write_text("local-cpu: {dashboard_address: '127.0.0.1:0'}")
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "profiles.yaml"))
+
+
 def test_a_catalogue_is_planned_scheduled_and_recorded_and_the_table_says_how_long_it_took(tmp_path: Path) -> None:
     real = session._task
     found = scale.bench(2_000, 12, workers=1)

@@ -18,7 +18,10 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 CONDA = [item for item in ENVIRONMENT["dependencies"] if isinstance(item, str)]
 PIP: list[str] = next(item["pip"] for item in ENVIRONMENT["dependencies"] if isinstance(item, dict))
 PINNED = [Requirement(item) for item in PIP if not item.startswith("--")]
-CARD = "dask dask-cuda torch torchaudio numpy soundfile fsspec supabase jupyterlab papermill".split()
+CARD = [
+    *("dask", "dask-cuda", "torch", "torchaudio", "numpy", "soundfile", "fsspec"),
+    *("supabase", "jupyterlab", "papermill"),
+]
 
 
 def constraints() -> dict[str, str]:

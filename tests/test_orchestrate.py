@@ -84,9 +84,7 @@ def test_a_run_of_all_languages_stays_whole_when_a_driver_takes_one_of_them(
     assert verify(str(out)).findings == ()
 
 
-def test_a_run_grows_by_the_languages_that_it_is_asked_for_later(
-    catalog: Path, client: Client, tmp_path: Path
-) -> None:
+def test_a_run_grows_by_the_languages_that_it_is_asked_for_later(catalog: Path, client: Client, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for asked, language, videos in (("en", "en", 4), ("de", "de,en", 8)):
         summary = run.run(config(catalog, out, language=asked, language_order="sequential"), client)

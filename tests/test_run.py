@@ -145,6 +145,20 @@ def test_what_is_transient_is_tried_again_and_then_left_open_with_4(
     assert content(tmp_path / "out") == content(whole)
 
 
+def test_a_shard_that_is_committed_and_cannot_be_published_is_not_done(
+    catalog: Path, whole: Path, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/en").write_text("a file where the language's folder must be")
+    summary = run.run(config(catalog, tmp_path / "out", retries=0), client)
+    assert summary.exit_code == 4
+    assert "en-000000" in summary.shards_failed
+    assert not (tmp_path / "out/dataset.json").exists()
+    (tmp_path / "out/en").unlink()
+    assert run.run(config(catalog, tmp_path / "out"), client).exit_code == 3
+    assert content(tmp_path / "out") == content(whole)
+
+
 def test_a_read_only_output_is_refused_before_any_work(catalog: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file where the folder should be")
     with pytest.raises((StoreError, NotADirectoryError, FileExistsError)):

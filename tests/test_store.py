@@ -168,3 +168,11 @@ def test_a_store_shows_its_address_and_nothing_of_the_environment(monkeypatch: p
     store = Store("s3://bucket/prefix/")
     assert repr(store) == "Store('s3://bucket/prefix')"
     assert "canary" not in repr(store.__dict__)
+
+
+def test_a_stores_answer_is_raised_as_it_is_and_not_as_its_own_cause(tmp_path: Path) -> None:
+    (tmp_path / "en").write_text("a file where a folder must be")
+    (tmp_path / "part").write_text("x")
+    with pytest.raises(FileExistsError) as answer:
+        Store(str(tmp_path)).publish("part", "en/audio.tar", 1)
+    assert answer.value.__cause__ is None  # Dask follows a chain of causes to its end

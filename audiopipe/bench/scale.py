@@ -1,8 +1,9 @@
 """`audiopipe bench scale`: plan, schedule and record a whole catalogue, with the work on the audio left out.
 
-Real: the catalogue's reading, the plan, Dask's scheduler and worker processes, the driver's session, a commit a shard in
-a folder, their listing at the end, heartbeats, the ledger. Stubbed: `process_shard`. In its place a worker makes up the
-shard's counts (and a dead letter) and writes the commit, which names no objects; nothing is fetched, decoded or encoded.
+Real: the catalogue's reading, the plan, Dask's scheduler and worker processes, the driver's session, a commit for each
+shard in a folder, their listing at the end, heartbeats, the ledger. Stubbed: `process_shard`. In its place a worker
+makes up the shard's counts (and a dead letter) and writes the commit, which names no objects; nothing is fetched,
+decoded or encoded.
 """
 
 from __future__ import annotations
@@ -123,9 +124,9 @@ def save(reading: ScaleReading, folder: Path) -> list[Path]:
     lines = [
         "# A whole catalogue with stubbed work",
         "",
-        "Made by `audiopipe bench scale --save`; no number is typed by hand. Real are catalogue, plan, Dask's scheduler",
-        "and workers, driver, commits in a folder, ledger; `process_shard` is a stub that makes up a shard's counts and",
-        "writes its commit. Nothing is fetched, decoded or encoded.",
+        "Made by `audiopipe bench scale --save`; no number is typed by hand. Real are catalogue, plan, Dask's",
+        "scheduler and workers, driver, commits in a folder, ledger; `process_shard` is a stub that makes up a",
+        "shard's counts and writes its commit. Nothing is fetched, decoded or encoded.",
         "",
         ", ".join(f"{name}: {value}" for name, value in machine.items()),
         "",
@@ -154,11 +155,11 @@ def _catalogue(folder: Path, videos: int, languages: int) -> Path:
 
 def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, suspected: bool) -> ShardResult:
     """The driver's own task, in a worker process that has no other work than this bench's."""
-    session.process_shard = _made_up
+    setattr(session, "process_shard", _made_up)  # noqa: B010 - for good: threads of a worker would undo one another
     return _REAL_TASK(shard, config, run_id, driver, suspected)
 
 
-def _made_up(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+def _made_up(shard: Shard, config: RunConfig, run_id: str, worker: str, *_: object) -> ShardResult:
     """`process_shard` without the processing: counts as of real speech, one dead letter, a commit."""
     now = datetime.now(UTC).isoformat()
     count = len(shard.videos)

@@ -15,22 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["summary_lines", "unfinished"]
 
 
-def summary_lines(summary: RunSummary, ledger: str | None = None, reports: str | None = None) -> list[str]:
-    """Videos, segments, speed, stages, places: five lines, and a sixth if the run is not finished.
-
-    Args:
-        ledger: its path, if it is not beside the output.
-        reports: their folder, if it is not the output's own.
-    """
+def summary_lines(summary: RunSummary) -> list[str]:
+    """Videos, segments, speed, stages, places: five lines, and a sixth if the run is not finished."""
     total = summary.total
-    reports = reports or f"{summary.output.rstrip('/')}/reports"
     lines = [
         f"videos    {total.videos - total.videos_failed:,} done{_because(total.videos_failed, 'failed', total.errors)}",
         f"segments  {total.segments_kept:,} kept ({percent(total.segments_kept, total.segments)})"
         + _because(total.segments - total.segments_kept, "dropped", total.drops),
         f"speed     {_speed(summary)}",
         f"stages    {_stages(summary.new if summary.new.shards else total)}",
-        f"where     shards {summary.output} · ledger {ledger or default_path(summary.output)} · reports {reports}",
+        f"where     shards {summary.output} · ledger {default_path(summary.output)}",
     ]
     problem = unfinished(summary)
     return [*lines, f"NOT DONE  {problem}"] if problem else lines

@@ -142,7 +142,7 @@ def _work(
         session.open()
         if session.todo:
             session.work(client)
-        commits = output.read_commits(store) if session.new else commits
+            commits = _committed(store)
         whole = load(store)
         if all(shard.name in commits for shard in whole.shards()):
             output.finalise(store)

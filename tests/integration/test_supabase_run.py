@@ -45,7 +45,9 @@ def server(tiny_corpus: Path) -> Iterator[Supabase]:
 
 
 @pytest.fixture(autouse=True)
-def environment(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(server: Supabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles.yaml").write_text("local-cpu: {dashboard_address: '127.0.0.1:0'}")
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "profiles.yaml"))
     for name in ("SUPABASE_KEY", "SUPABASE_ACCESS_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SUPABASE_URL", server.url)
@@ -104,9 +106,7 @@ def test_a_run_from_supabase_to_supabase_is_complete_and_its_workers_have_no_key
     assert verify(str(tmp_path / "out")).findings == ()
     the_database_tells_what_is_in_the_bucket(server, tmp_path / "out", summary.run_id)
 
-    beside = run.run(
-        config(tiny_corpus, tmp_path / "files", catalog=str(tiny_corpus / "catalog.parquet"), ledger=None)
-    )
+    beside = run.run(config(tiny_corpus, tmp_path / "files", catalog=str(tiny_corpus / "catalog.parquet"), ledger=None))
     here, there = content(tmp_path / "out"), content(tmp_path / "files")
     tars = [name for name in here if name.endswith(".tar")]
     assert tars
