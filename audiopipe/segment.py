@@ -53,7 +53,7 @@ def spans(
         kind = SegmentTimes(captions[0])
         if listed := read_captions(kind, captions[1]):
             return kind, listed
-    # Voice activity (issue 4) comes in here, before the windows: a lazy source like them, fed by the blocks.
+    # Voice activity would come in here, before the windows: a lazy source like them, fed by the blocks.
     if choice in ("auto", "fixed"):
         return SegmentTimes.FIXED, windows(window_s)
     raise BadSegments(f"no segment times in {choice}, which segments='{choice}' demands; 'auto' would do without")

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from audiopipe import cli
+from audiopipe.cli import options
 from audiopipe.config import RunConfig
 
 COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
@@ -61,7 +62,7 @@ def test_none_switches_a_threshold_off() -> None:
     seen = {}
 
     @click.command()
-    @cli._config_options
+    @options.config_options
     def probe(**parameters: object) -> None:
         seen.update(parameters)
 

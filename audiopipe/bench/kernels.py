@@ -109,7 +109,7 @@ def _case(batch: int, seconds: int, sample_rate: int, threads: int, budget_s: fl
 
 
 def cpu_rows(quick: bool = False) -> list[Row]:
-    """All cases on the CPU; `quick` takes the one that the issue's bars are set for."""
+    """All cases on the CPU; `quick` takes one of them."""
     every = torch.get_num_threads()
     if quick:
         return _case(16, 10, 48_000, 1, budget_s=2)

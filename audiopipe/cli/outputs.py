@@ -1,0 +1,106 @@
+"""Commands that look at an output and tidy it: progress, verify, gc, sync, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from audiopipe.cli.group import main
+
+
+@main.command()
+@click.argument("output", required=False)
+@click.option("--ledger", help="SQLite file of the run's progress, if it is not beside the output")
+@click.option("--run-id", help="default: the newest run")
+@click.option("--once", is_flag=True, help="print once instead of watching until the end")
+@click.option("--json", "as_json", is_flag=True, help="print the numbers once, as JSON")
+def progress(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
+    """Show how a run goes: totals, languages, workers, the last errors."""
+    from audiopipe import monitor
+    from audiopipe.ledger import open_ledger
+
+    with open_ledger(ledger, output, create=False) as source:
+        if as_json:
+            click.echo(json.dumps(monitor.snapshot(source, run_id)))
+        elif once:
+            Console().print(monitor.render(source, run_id))
+        else:
+            monitor.watch(source, run_id)
+
+
+main.add_command(progress, "monitor")
+
+
+@main.command()
+@click.argument("output")
+def sync(output: str) -> None:
+    """Send to Supabase what a run could not send while the database was down."""
+    from audiopipe.ledger.address import sync_ledger
+
+    sent, refused = sync_ledger(output)
+    click.echo(f"{sent} updates sent, {refused} refused by the database")
+    sys.exit(1 if refused else 0)
+
+
+@main.command()
+@click.argument("notebook", type=click.Path(path_type=Path, exists=True))
+@click.argument("html", type=click.Path(path_type=Path))
+@click.option("--print", "cell", help="also print the text output of the cell with this tag")
+def export(notebook: Path, html: Path, cell: str | None) -> None:
+    """Turn a notebook that papermill saved into one HTML file that needs no network."""
+    from audiopipe import report
+
+    report.export(notebook, html)
+    if cell:
+        click.echo(report.text_of(notebook, cell))
+
+
+@main.command()
+@click.argument("output")
+@click.option("--fast", is_flag=True, help="compare names and sizes alone, without reading audio or tables")
+@click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
+def verify(output: str, fast: bool, as_json: bool) -> None:
+    """Read all of an output again: plan, commits, objects, tars, tables and manifests must agree."""
+    from audiopipe.verify import verify as verify_output
+
+    found = verify_output(output, fast)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    else:
+        for finding in found.findings:
+            click.echo(str(finding))
+        click.echo(
+            f"{found.shards} shards, {found.objects} objects, {found.samples} samples read: "
+            + (f"{len(found.findings)} findings" if found.findings else "all as committed")
+        )
+    sys.exit(1 if found.findings else 0)
+
+
+@main.command()
+@click.argument("output")
+@click.option("--remove", is_flag=True, help="remove what is listed")
+@click.option(
+    "--min-age-hours",
+    default=24.0,
+    show_default=True,
+    help="leave younger parts alone: an attempt may be under way",
+    type=click.FloatRange(0),
+)
+@click.option("--json", "as_json", is_flag=True, help="print the names and sizes as JSON")
+def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
+    """List, or remove, what no commit names: parts of lost attempts, and objects of shards; nothing else."""
+    from audiopipe.gc import collect
+
+    found = collect(output, remove, min_age_hours)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        return
+    for name, size in found.objects.items():
+        click.echo(f"{size:>12,}  {name}")
+    done = "removed" if remove else "--remove removes them"
+    click.echo(f"{len(found.objects)} objects, {found.size:,} bytes: {done}")

@@ -1,0 +1,75 @@
+"""Commands for before a run: a corpus to try it on, and what it will take."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from audiopipe.cli.group import CONSOLE, main
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--videos", default=30, show_default=True, help="number of good videos", type=click.IntRange(1, 1000))
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
+def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
+    """Make a corpus of real speech in five languages, as videos to try the pipeline on."""
+    from audiopipe.demo import make_corpus
+
+    corpus = make_corpus(directory, seed=seed, videos=videos, say=CONSOLE.print)
+    if as_json:
+        click.echo(json.dumps(asdict(corpus), default=str))
+    else:
+        click.echo(f"{corpus.videos} videos, {corpus.bad} bad ones, {corpus.hours:.2f} h: {corpus.catalog}")
+
+
+@main.command()
+@click.option("--videos", default=500_000, show_default=True, type=click.IntRange(1), help="to be processed")
+@click.option("--minutes", default=17.0, show_default=True, help="of audio in a video, on average")
+@click.option("--deadline-h", default=24.0, show_default=True, help="hours that it may take")
+@click.option("--nodes", type=click.IntRange(1, 10_000), help="default: as few as meet the deadline")
+@click.option("--profile", default="auto", show_default=True, help="ec2 and gcp show their own machines, others all")
+@click.option(
+    "--audio-format",
+    default="flac",
+    show_default=True,
+    type=click.Choice(["flac", "wav", "opus", "mp3"]),
+    help="of the results: what has to leave the machines' cloud",
+)
+@click.option("--rates", "folder", default="reports/benchmarks", show_default=True, help="folder of rates-*.json")
+@click.option("--json", "as_json", is_flag=True, help="print the choices as JSON")
+def plan(
+    videos: int,
+    minutes: float,
+    deadline_h: float,
+    nodes: int | None,
+    profile: str,
+    audio_format: str,
+    folder: str,
+    as_json: bool,
+) -> None:
+    """Nodes, hours, bottleneck and cost of a run on the machines of the price table."""
+    from rich.table import Table
+
+    from audiopipe import planner
+    from audiopipe.planner import present
+
+    work = planner.Workload(videos, minutes, deadline_h, audio_format)
+    rates = planner.load_rates(folder)
+    found = planner.choices(work, rates, present.PROVIDER_OF.get(profile), nodes)
+    if as_json:
+        extra = [{"bottleneck": one.bottleneck, "total_usd": one.costs.total} for one in found]
+        body = [asdict(one) | more for one, more in zip(found, extra, strict=True)]
+        click.echo(json.dumps({"rates": asdict(rates), "choices": body}, default=str))
+        return
+    table = Table(*present.HEAD)
+    for row in present.rows(found):
+        table.add_row(*row)
+    Console().print(table)
+    for sentence in present.caveats(work, rates, found):
+        click.echo(sentence)

@@ -1,0 +1,98 @@
+"""Commands that do the work: run, resume, retry, extend."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from audiopipe.cli.group import CONSOLE, EXIT_CODES, main
+from audiopipe.cli.options import config_options, output_options
+from audiopipe.config import RunConfig
+
+if TYPE_CHECKING:
+    from audiopipe.run import RunSummary
+
+
+@main.command(epilog=EXIT_CODES)
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
+@click.option("--quiet", is_flag=True, help="no live progress")
+def run(as_json: bool, quiet: bool, **parameters: Any) -> None:
+    """Run, or go on with, the pipeline over a catalogue."""
+    config = RunConfig.of(**parameters)
+    from audiopipe.run import run as run_pipeline
+
+    _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
+
+
+def _drive(work: Callable[[Any], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
+    """Do a driver's work with its progress shown, print how it ended, and end the process with its exit code."""
+    from audiopipe.report import summary_lines
+
+    # A polite kill ends like Ctrl-C: what is under way is given up, what is committed stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _live(quiet or not sys.stderr.isatty()) as on_tick:
+            summary = work(on_tick)
+    except KeyboardInterrupt:
+        CONSOLE.print("stopped; what is committed stays: run the same command again to go on")
+        sys.exit(4)
+    if as_json:
+        body = {**summary.total.content(), "run_id": summary.run_id, "status": summary.status, "output": summary.output}
+        click.echo(json.dumps(body | {"shards_failed": summary.shards_failed, "new_shards": summary.new.shards}))
+    else:
+        click.echo("\n".join(summary_lines(summary)))
+    sys.exit(summary.exit_code)
+
+
+def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+@main.command(epilog=EXIT_CODES)
+@output_options
+@click.option("--shard", "shards", multiple=True, help="make this shard again, from nothing; may be repeated")
+def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: Any) -> None:
+    """Finish an output from what lies in it: no catalogue, all partitions, what is missing or damaged."""
+    from audiopipe.run import resume as resume_output
+
+    _drive(lambda tick: resume_output(output, shards, on_tick=tick, **_given(parameters)), as_json, quiet)
+
+
+@main.command(epilog=EXIT_CODES)
+@output_options
+def retry(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
+    """Try the failed videos of an output again, and only those, as new shards."""
+    from audiopipe.run import retry as retry_output
+
+    _drive(lambda tick: retry_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
+
+
+@main.command(epilog=EXIT_CODES)
+@output_options
+@click.option("--catalog", help="where to look for new videos; default: the run's own catalogue")
+def extend(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
+    """Add the videos that came to the catalogue since an output was planned, as new shards."""
+    from audiopipe.run import extend as extend_output
+
+    _drive(lambda tick: extend_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
+
+
+@contextmanager
+def _live(quiet: bool) -> Iterator[Any]:
+    """A callback that redraws a run's progress in the terminal."""
+    from rich.live import Live
+
+    from audiopipe.monitor import render
+
+    if quiet:
+        yield None
+        return
+    with Live(console=CONSOLE, auto_refresh=False, transient=True) as live:
+        yield lambda ledger, run_id: live.update(render(ledger, run_id), refresh=True)
