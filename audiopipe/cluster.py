@@ -114,12 +114,15 @@ def close(client: Client) -> None:
 
 
 def _settings(ours: Mapping[str, Any]) -> dict[str, Any]:
-    """Dask's settings for TLS and for lifetimes. They go to remote workers as they are: paths, never keys."""
+    """Dask's settings for TLS, lifetimes and profiling. They go to remote workers as they are: paths, never keys."""
     settings: dict[str, Any] = {
         f"distributed.worker.lifetime.{name}": value for name, value in (ours["lifetime"] or {}).items()
     }
     if settings:
         settings["distributed.worker.lifetime.restart"] = True
+    # Dask's profiler asks for all threads' frames a hundred times a second, in which Python 3.11 deadlocks now and then
+    # (CPython gh-106883): a worker then hangs for good, with its heart beating.
+    settings["distributed.worker.profile.enabled"] = False
     # A nanny keeps what it resolved while `_withheld` held, so that the workers it restarts have no keys either.
     settings |= {f"distributed.nanny.environ.{name}": "" for name in DRIVERS_OWN}
     if folder := ours["tls"] and Path(ours["tls"]).expanduser():

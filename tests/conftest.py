@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from hypothesis import settings
 
 # The same examples on every machine, and no folder of them in a checkout that may be read-only.
 settings.register_profile("audiopipe", database=None, derandomize=True, deadline=None)
 settings.load_profile("audiopipe")
+
+# As `cluster.connect` sets it, for the clients that tests make themselves: Python 3.11 can deadlock in the profiler.
+dask.config.set({"distributed.worker.profile.enabled": False})
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,13 @@ def test_workers_have_none_of_the_drivers_keys_even_when_they_are_replaced(monke
         cluster.close(client)
 
 
+def test_no_worker_runs_dasks_profiler_which_can_deadlock_python() -> None:
+    with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0") as client:
+        enabled = client.run(lambda: __import__("dask").config.get("distributed.worker.profile.enabled"))
+        client.cluster.close()
+    assert list(enabled.values()) == [False]
+
+
 def test_workers_that_do_not_come_are_counted() -> None:
     with (
         LocalCluster(n_workers=0, dashboard_address=":0", host=LOOPBACK) as empty,
