@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ def _drive(work: Callable[[Any], RunSummary], as_json: bool, quiet: bool) -> NoR
     """Do a driver's work with its progress shown, print how it ended, and end the process with its exit code."""
     from audiopipe.report import summary_lines
 
+    _tell()
     # A polite kill ends like Ctrl-C: what is under way is given up, what is committed stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -49,6 +51,14 @@ def _drive(work: Callable[[Any], RunSummary], as_json: bool, quiet: bool) -> NoR
     else:
         click.echo("\n".join(summary_lines(summary)))
     sys.exit(summary.exit_code)
+
+
+def _tell() -> None:
+    """Show what this package logs, the dashboard's link above all, on the terminal's error stream."""
+    log, handler = logging.getLogger("audiopipe"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
 
 
 def _given(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import socket
 import time
@@ -27,6 +28,8 @@ from audiopipe.plan import Plan
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["OnTick", "Session"]
+
+LOG = logging.getLogger(__name__)
 
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 60.0
@@ -144,6 +147,7 @@ class Session:
         mine = client or cluster.connect(
             self.config.cluster, n_workers=self.config.workers, threads_per_worker=self.config.shards_in_flight
         )
+        LOG.info("Dask dashboard: %s", mine.dashboard_link)
         ended = WorkerStatus.FAILED
         try:
             while self.todo or self.later or self.running:
