@@ -10,7 +10,6 @@ AudiopipeError
 │   ├── StoreError         an object store did not do as told
 │   └── DecoderDied        the decoder was killed from outside
 ├── StoreRefused           keys, permission, a missing bucket, a full disk: a person must act (exit code 2)
-├── AlreadyCommitted       another attempt at this shard won; its objects are the shard
 ├── VerifyError            the output is not what its commits say
 └── VideoError             this video is bad for good; it becomes a dead letter, its neighbours go on
     ├── MissingSource      nothing at its address
@@ -30,7 +29,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
-    "AlreadyCommitted",
     "AudiopipeError",
     "BadSegments",
     "BadTar",
@@ -94,10 +92,6 @@ class StoreRefused(AudiopipeError):
 
 class DecoderDied(TransientError):
     """The decoder process was killed by somebody else, which says nothing about the video."""
-
-
-class AlreadyCommitted(AudiopipeError):
-    """Another attempt at the shard committed first."""
 
 
 class VerifyError(AudiopipeError):

@@ -164,7 +164,7 @@ def test_a_late_failure_takes_nothing_from_a_finished_shard(
     start(ledger, run_id)
     ledger.record_shard(make_result(0))
     (before,) = ledger.shards(run_id)
-    ledger.record_failure(run_id, "de-000000", 2, "host-1", "AlreadyCommitted", "lost the race")
+    ledger.record_failure(run_id, "de-000000", 2, "host-1", "StoreError", "the store was away")
     assert ledger.shards(run_id) == [before]
 
 
