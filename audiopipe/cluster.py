@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import dask.config
 import pynvml
 import yaml
-from distributed import Client, Security
+from distributed import Client, Security, SpecCluster
 
 from audiopipe.engines import OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
+from audiopipe.worker_names import with_names
 
 __all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
 
@@ -108,7 +109,9 @@ def close(client: Client) -> None:
     cluster = client.cluster
     client.close()
     if cluster is not None:
-        cluster.close()
+        # Processes that are slow to end; their nannies kill them at this one's end. What was done is done.
+        with suppress(TimeoutError):
+            cluster.close()
     if settings := _SETTINGS.pop(client.id, None):
         settings.__exit__(None, None, None)
 
@@ -158,11 +161,26 @@ def _withheld() -> Iterator[None]:
         os.environ.update(kept)
 
 
+def _keyless(start: Any) -> Any:
+    """The cluster class with the keys withheld from workers and jobs that it starts later, too: `scale`, `adapt`.
+
+    Engines that are functions start theirs on other machines, which inherit nothing.
+    """
+    if not (isinstance(start, type) and issubclass(start, SpecCluster)):
+        return start
+
+    async def correct(self: Any) -> None:
+        with _withheld():
+            await start._correct_state_internal(self)
+
+    return type(start.__name__, (start,), {"_correct_state_internal": correct})
+
+
 def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
     module, name = ours["engine"].rsplit(".", 1)
     try:
         import_module(IMPORTED_LATE.get(ours["engine"], module))
-        return getattr(import_module(module), name)
+        return _keyless(with_names(ours["engine"], getattr(import_module(module), name)))
     except ImportError as error:
         hint = f"pip install 'audiopipe[{ours['extra']}]'" if ours["extra"] else "install it"
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
@@ -211,7 +229,8 @@ def _wait(client: Client, profile: str, ours: Mapping[str, Any]) -> None:
     try:
         client.wait_for_workers(max(1, wanted), timeout=float(ours["wait_s"]))
     except TimeoutError:
-        came = len(client.scheduler_info(n_workers=-1)["workers"])
+        # A scheduler that went away meanwhile would be asked for ever.
+        came = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
         close(client)
         raise ClusterError(
             f"profile '{profile}': {came} of {wanted} workers came within {float(ours['wait_s']):.0f} s; "

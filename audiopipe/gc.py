@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from audiopipe.commit import Commit
+from audiopipe.duplicates import is_manifest, unique_name
 from audiopipe.output import read_commits, read_run
 from audiopipe.plan import Plan, load
 from audiopipe.store import Store
+from audiopipe.store_uploads import abort, unfinished
 
 __all__ = ["Garbage", "collect", "strays"]
 
 SHARD_OBJECT = re.compile(
-    r"(?P<language>[^/]+)/(audio_\d{6,}\.tar|(segments|videos)_\d{6,}\.parquet|manifest_\d{6,}\.json)"
+    r"(?P<language>[^/]+)/(audio_\d{6,}\.tar|(segments|videos)_\d{6,}\.parquet|(unique_)?manifest_\d{6,}\.json)"
 )
+PARTS = "_parts"
 TIMES = ("mtime", "LastModified", "created", "last_modified")
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Names and sizes in bytes, and whether they were removed."""
+    """Names and sizes in bytes, and whether they were removed.
+
+    `uploads` are those in parts that were never finished, by the object that each would have become.
+    """
 
     objects: dict[str, int]
     removed: bool
+    uploads: dict[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -34,7 +41,7 @@ class Garbage:
 
 
 def collect(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
-    """List, and when told to remove, what no commit names: parts, and objects of shards. Nothing else is touched.
+    """List, and when told to remove, what no commit names: parts, uploads of parts, objects of shards; nothing else.
 
     Args:
         min_age_h: younger parts are left alone: they may belong to an attempt that is under way.
@@ -49,14 +56,20 @@ def collect(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
     plan, commits = load(store), read_commits(store)
     sizes = {name: int(info["size"]) for name, info in details.items()}
     names = [*_parts(details, commits.values(), min_age_h), *strays(sizes, commits, plan)]
+    now = datetime.now(UTC)
+    uploads = [one for one in unfinished(store, PARTS) if _hours(now - one.begun) >= min_age_h]
     if remove:
         store.remove_all(names)
-    return Garbage({name: sizes[name] for name in sorted(names)}, remove)
+        for upload in uploads:
+            abort(store, upload)
+    objects = {name: sizes[name] for name in sorted(names)}
+    return Garbage(objects, remove, {one.name: f"begun {one.begun:%Y-%m-%d %H:%M} UTC" for one in uploads})
 
 
 def strays(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:
     """Objects at the final names of shards that no commit names."""
     named = {item.name for commit in commits.values() for item in commit.objects}
+    named |= {unique_name(name) for name in named if is_manifest(name)}
     found = ((name, SHARD_OBJECT.fullmatch(name)) for name in present)
     return [name for name, match in found if match and match["language"] in plan.tables and name not in named]
 
@@ -71,7 +84,7 @@ def _parts(details: Mapping[str, Mapping[str, Any]], commits: Iterable[Commit], 
     }
     now = datetime.now(UTC)
     for name, info in details.items():
-        if name.startswith("_parts/") and name not in needed and _age_h(info, now) >= min_age_h:
+        if name.startswith(f"{PARTS}/") and name not in needed and _age_h(info, now) >= min_age_h:
             yield name
 
 
@@ -79,4 +92,8 @@ def _age_h(info: Mapping[str, Any], now: datetime) -> float:
     """Hours since an object was written; 0 where the listing does not say."""
     moment = next((info[name] for name in TIMES if info.get(name)), now)
     written = moment if isinstance(moment, datetime) else datetime.fromtimestamp(float(moment), UTC)
-    return (now - (written if written.tzinfo else written.replace(tzinfo=UTC))).total_seconds() / 3600
+    return _hours(now - (written if written.tzinfo else written.replace(tzinfo=UTC)))
+
+
+def _hours(span: timedelta) -> float:
+    return span.total_seconds() / 3600

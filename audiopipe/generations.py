@@ -15,11 +15,21 @@ from audiopipe import catalog
 from audiopipe.commit import Commit
 from audiopipe.config import RunConfig
 from audiopipe.output import settled
-from audiopipe.plan import Plan, assign, frozen, load, plan_path
-from audiopipe.plan_files import stored
+from audiopipe.plan import Plan, assign, freeze, frozen, load, plan_path
+from audiopipe.plan_files import Objects, stored
 from audiopipe.store import Store
 
-__all__ = ["plan_extension", "plan_retry"]
+__all__ = ["plan_extension", "plan_retry", "planned"]
+
+
+def planned(config: RunConfig, store: Objects) -> Plan:
+    """The plan that a run follows: made now where there is none, with what came to the catalogue since if it asks so.
+
+    Raises:
+        CatalogError, PlanError: the catalogue, or the plan, cannot be read.
+    """
+    plan = freeze(config, store)
+    return plan_extension(config, store) if config.extend else plan
 
 
 def plan_retry(config: RunConfig, store: Store, commits: dict[str, Commit]) -> Plan:
@@ -37,7 +47,7 @@ def plan_retry(config: RunConfig, store: Store, commits: dict[str, Commit]) -> P
     return load(store)
 
 
-def plan_extension(config: RunConfig, store: Store) -> Plan:
+def plan_extension(config: RunConfig, store: Objects) -> Plan:
     """The plan, with shards for all videos of the catalogue that it does not know yet.
 
     Raises:
@@ -63,7 +73,7 @@ def _again(table: pa.Table, language: str, ids: Iterable[str], committed: Iterab
     return rows.take(pa.array(chosen, pa.int64())).select(catalog.SCHEMA.names)
 
 
-def _add(config: RunConfig, store: Store, language: str, videos: pa.Table, kind: str) -> None:
+def _add(config: RunConfig, store: Objects, language: str, videos: pa.Table, kind: str) -> None:
     if not videos.num_rows:
         return
     files = stored(store).get(language, [])

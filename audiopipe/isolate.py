@@ -16,7 +16,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, TransientError
 from audiopipe.pipeline import process_shard
+from audiopipe.scratch import scratch_folder
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["process_isolated"]
@@ -50,9 +50,9 @@ def _condemned(alone: Shard, config: RunConfig, run_id: str) -> str | None:
     """Why a shard of one video cannot be made, if its child fails every trial."""
     reason = ""
     for _ in range(TRIALS):
-        with tempfile.TemporaryDirectory(prefix=f"{alone.name}-trial-", dir=config.scratch) as folder:
+        with scratch_folder(f"{alone.name}-trial", config.scratch) as folder:
             try:
-                _in_child(alone, config.model_copy(update={"output": folder}), run_id, "trial", {})
+                _in_child(alone, config.model_copy(update={"output": str(folder)}), run_id, "trial", {})
             except _ChildFailedError as error:
                 reason = str(error)
             else:
@@ -65,8 +65,8 @@ class _ChildFailedError(TransientError):
 
 
 def _in_child(shard: Shard, config: RunConfig, run_id: str, worker: str, condemned: Mapping[str, str]) -> ShardResult:
-    with tempfile.TemporaryDirectory(prefix=f"{shard.name}-child-", dir=config.scratch) as folder:
-        task, answer = Path(folder, "task"), Path(folder, "answer")
+    with scratch_folder(f"{shard.name}-child", config.scratch) as folder:
+        task, answer = folder / "task", folder / "answer"
         task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(condemned))))
         done = subprocess.run(
             [sys.executable, "-m", "audiopipe.isolate", str(task), str(answer)], check=False, stdin=subprocess.DEVNULL

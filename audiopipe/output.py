@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from audiopipe import __version__
+from audiopipe import __version__, duplicates
 from audiopipe.commit import COMMITS, Commit, sealed, unsealed
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.encode import SUFFIXES
@@ -129,7 +129,9 @@ def _settled(result: ShardResult, last: Mapping[tuple[str, str], str], committed
 
 def finalise(store: Store) -> None:
     """Write what describes the whole dataset; the same shards give the same bytes."""
-    for name, data in described(store, read_run(store), read_commits(store), load(store)).items():
+    run, commits = read_run(store), read_commits(store)
+    duplicates.settle(store, commits, run["config"].get("duplicate_similarity"))
+    for name, data in described(store, run, commits, load(store)).items():
         store.write(name, data)
 
 
@@ -150,6 +152,8 @@ def described(store: Store, run: Mapping[str, Any], commits: Mapping[str, Commit
         "total": Totals.of(ordered).content(),
         "languages": {language: totals.content() for language, totals in sorted(by_language.items())},
     }
+    if run["config"].get("duplicate_similarity") is not None:
+        body["duplicates"] = duplicates.counted(store)
     return {
         DATASET: sealed(body),
         "tars.txt": "".join(f"{name}\n" for name in tars).encode(),
@@ -184,5 +188,14 @@ def _card(body: dict[str, Any]) -> str:
             f'audio, about = sample["{suffix}"], sample["json"]',
             "```",
             "",
+            *(_about_duplicates(body["duplicates"]) if "duplicates" in body else []),
         ]
     )
+
+
+def _about_duplicates(told: dict[str, Any]) -> list[str]:
+    return [
+        f"{told['videos']} videos ({told['hours']:.2f} h) have the audio of another: `duplicates.parquet` names them.",
+        "They are in the tars and the tables, and not in the manifests `<language>/unique_manifest_*.json`.",
+        "",
+    ]

@@ -1,6 +1,6 @@
 """From a list of videos to a committed shard: the stages in order.
 
-    fetch -> decode -> segment -> batch -> score and resample -> encode -> tar -> commit
+    fetch -> decode -> segment, or listen and segment -> batch -> score and resample -> encode -> tar -> commit
 
 Each stage runs ahead of the next, within bounds and in order: downloads and decoders in threads of their own (the
 decoders are processes, a thread only reads their pipe), scoring in one, encoders in a pool. The task's own thread does
@@ -10,10 +10,9 @@ gives the same bytes.
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -25,19 +24,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from audiopipe import media, segment
+from audiopipe import media, segment, voice
 from audiopipe.batch import MEGABYTE, Batch, batches
+from audiopipe.budget import worker_budget
 from audiopipe.commit import Commit, decide, publish, read_commit, upload
 from audiopipe.config import RunConfig
+from audiopipe.device import Fed, feed
 from audiopipe.encode import encode
-from audiopipe.errors import PoisonVideo, SilentAudio, VideoError
+from audiopipe.errors import BadSegments, PoisonVideo, SilentAudio, VideoError
+from audiopipe.fingerprint import packed
+from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.prefetch import Prefetch, interleave, submit_ahead
 from audiopipe.score import METRIC_NAMES, ScoredClip, score, score_device
+from audiopipe.scratch import scratch_folder
 from audiopipe.shard import SegmentRecord, ShardFiles, VideoRecord, object_names
 from audiopipe.source import Source, fetch
 from audiopipe.stages import Stages
 from audiopipe.store import Store
-from audiopipe.types import Clip, DeadLetter, Pcm, Shard, ShardResult, Video
+from audiopipe.types import Clip, DeadLetter, Pcm, SegmentTimes, Shard, ShardResult, Span, Video
 
 __all__ = ["process_shard"]
 
@@ -46,10 +50,13 @@ __all__ = ["process_shard"]
 LANES, TURN_CLIPS = 4, 16
 DECODED_AHEAD_BYTES = 24 << 20  # for each lane: a turn and a half of 5 s at 48 kHz
 BATCHES_AHEAD = 2
+BATCHES_HELD = 2  # the clips of one and, side by side, what the device is given
 PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 
-# What flows on from the decoders: clips, and at the end of a video its record, which holds the failure if there is one.
+# What flows on: clips, and at the end of a video its record, which holds the failure if there is one. From the decoders
+# also the blocks and the end of a video whose clips are yet to be found in its audio.
 Event = Clip | VideoRecord
+Decoded = Event | voice.Heard | voice.Over[Event]
 
 
 def process_shard(
@@ -74,11 +81,11 @@ def process_shard(
     started_at = datetime.now(UTC).isoformat()
     stages = Stages()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{shard.name}-", dir=config.scratch)))
+        folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
         device = score_device(config)
         bytes_in = _process(shard, config, files, stages, device, condemned)
-        with stages.timed("write"):
+        with stages.timed("write", items=0):
             paths = files.finish()
         names = object_names(shard.language, shard.index)
         attempt = uuid.uuid4().hex
@@ -102,6 +109,7 @@ def process_shard(
             bytes_out=sum(item.size for item in objects),
             stage_s=stages.seconds(),
             stage_cpu_s=stages.cpu_seconds(),
+            stage_items=stages.items(),
             queue_depths=stages.depths(),
             wall_s=round(stages.wall_s, 3),
             started_at=started_at,
@@ -121,10 +129,9 @@ def _process(
     condemned: Mapping[str, str],
 ) -> int:
     """Everything up to the shard's files; the number of bytes fetched."""
-    if device.type == "cpu":
-        # A worker's cores are shared out among shards, decoders and encoders, and sums over threads of a varying
-        # number would differ in their last bit.
-        torch.set_num_threads(1)
+    # A worker's cores are shared out among shards, decoders and encoders, and sums over threads of a varying number
+    # would differ in their last bit. With a GPU it is the fingerprints that are made here.
+    torch.set_num_threads(1)
     with ExitStack() as stack:
         fetchers = stack.enter_context(ThreadPoolExecutor(config.videos_ahead, "fetch"))
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
@@ -139,9 +146,15 @@ def _process(
         fetched = stack.enter_context(closing(fetching))
         streams = (_events(video, source, config, stages) for video, source in fetched)
         waits = partial(stages.taken, "decoded")
-        lanes = interleave(streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, _weight, waits)
+        budget = worker_budget(config.memory_mb)
+        stack.enter_context(budget.reserved((config.held_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
+        lanes = interleave(streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, _weight, waits, budget)
         decoded = stack.enter_context(closing(lanes))
-        scored = (_score(event, config, stages, device) for event in batches(decoded, config))
+        clips: Iterator[Event] = voice.listen(decoded, config, device, partial(stages.timed, "voice"))
+        fed: Iterable[Fed | Event] = (_feed(event, stages, device) for event in batches(clips, config))
+        if device.type != "cpu":
+            fed = stack.enter_context(closing(Prefetch(fed, 1, name="feed")))
+        scored = (_score(event, config, stages, device) for event in fed)
         desk = _Desk(shard, config, files, stages, encoders)
         scoring = Prefetch(scored, BATCHES_AHEAD, name="score", on_take=partial(stages.taken, "scored"))
         for event in stack.enter_context(closing(scoring)):
@@ -156,24 +169,64 @@ def _fetch(scratch: Path, stages: Stages, condemned: Mapping[str, str], video: V
         return fetch(video, scratch)
 
 
-def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Generator[Event, None, None]:
-    """The clips of one video while it decodes, then its record."""
-    record = VideoRecord(video)
+def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Generator[Decoded, None, None]:
+    """The clips of one video while it decodes, then its record. Without times beside the audio, blocks and an end."""
+    record, kept = VideoRecord(video), ExitStack()
     try:
-        with closing(fetched.result()) as source:
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(fetched.result()))
             record.etag, record.bytes_in = source.etag, source.bytes_in
-            with stages.timed("decode"):
+            with stages.timed("decode", items=0):
                 record.media = media.probe(source, config)
             times, spans = segment.spans(config.segments, source.document, source.captions, config.window_s)
             record.times = times.value
-            blocks = _counted(record, stages.each("decode", media.decode(source, record.media, config)))
-            for clip in segment.cut(video.video_id, blocks, spans, record.media.sample_rate_hz, config):
-                record.clips += 1
-                yield clip
-            media.refuse_truncated(source, record.media, record.decoded_s, config)
+            if spans is not None:
+                yield from _clips(record, source, spans, config, stages)
+            else:
+                for block in _blocks(record, source, config, stages):
+                    yield voice.Heard(video.video_id, record.media.sample_rate_hz, block)
+                kept = stack.pop_all()
     except VideoError as error:
         record.failure = _dead_letter(video, error)
+    if record.times == SegmentTimes.VOICE:
+        yield voice.Over(video.video_id, partial(_heard, record, source, kept, config, stages))
+    else:
+        yield record
+
+
+def _clips(
+    record: VideoRecord, source: Source, spans: Iterable[Span], config: RunConfig, stages: Stages
+) -> Iterator[Clip]:
+    assert record.media is not None
+    blocks = _blocks(record, source, config, stages)
+    for clip in segment.cut(record.video.video_id, blocks, spans, record.media.sample_rate_hz, config):
+        record.clips += 1
+        yield clip
+
+
+def _heard(
+    record: VideoRecord, source: Source, opened: ExitStack, config: RunConfig, stages: Stages, clips: int
+) -> Iterator[Event]:
+    """The record of a video that was listened to. Where there was no voice at all, fixed windows before it."""
+    record.clips = clips
+    with opened:
+        try:
+            if clips == 0 and record.failure is None:
+                if config.segments == "voice":
+                    raise BadSegments(f"{record.video.uri}: no voice in it; segments='auto' would take fixed windows")
+                record.times = SegmentTimes.FIXED.value
+                yield from _clips(record, source, segment.windows(config.window_s), config, stages)
+        except VideoError as error:
+            record.failure = _dead_letter(record.video, error)
     yield record
+
+
+def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: Stages) -> Iterator[Pcm]:
+    """The decoded blocks of a video that turns out to be whole."""
+    assert record.media is not None
+    blocks = _counted(record, stages.each("decode", media.decode(source, record.media, config)))
+    yield from blocks if config.duplicate_similarity is None else _recognised(record, blocks, stages)
+    media.refuse_truncated(source, record.media, record.decoded_s, config)
 
 
 def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
@@ -185,18 +238,37 @@ def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
         yield block
 
 
+def _recognised(record: VideoRecord, blocks: Iterator[Pcm], stages: Stages) -> Iterator[Pcm]:
+    assert record.media is not None
+    fingerprint = Fingerprint(record.media.sample_rate_hz)
+    for block in blocks:
+        with stages.timed("fingerprint"):
+            fingerprint.add(torch.from_numpy(block))
+        yield block
+    with stages.timed("fingerprint"):
+        record.fingerprint = packed(fingerprint.finish())
+
+
 def _dead_letter(video: Video, error: VideoError) -> DeadLetter:
-    return DeadLetter(video.video_id, video.language, error.stage, type(error).__name__, str(error), error.retriable)
+    kind, message = type(error).__name__, str(error)
+    return DeadLetter(video.video_id, video.language, error.stage, kind, message, error.retriable, video.attempts)
 
 
-def _weight(event: Event) -> int:
-    return event.pcm.nbytes if isinstance(event, Clip) else 0
+def _weight(event: Decoded) -> int:
+    return event.pcm.nbytes if isinstance(event, Clip | voice.Heard) else 0
 
 
-def _score(event: Batch | Event, config: RunConfig, stages: Stages, device: torch.device) -> list[ScoredClip] | Event:
+def _feed(event: Batch | Event, stages: Stages, device: torch.device) -> Fed | Event:
     if not isinstance(event, Batch):
         return event
-    with stages.timed("score"):
+    with stages.timed("score", items=0):
+        return feed(event, device)
+
+
+def _score(event: Fed | Event, config: RunConfig, stages: Stages, device: torch.device) -> list[ScoredClip] | Event:
+    if not isinstance(event, Fed):
+        return event
+    with stages.timed("score", len(event.clips)):
         return score(event, config, device)
 
 

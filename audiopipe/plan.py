@@ -8,6 +8,7 @@ here; a later one (an extension, a retry) is made of `assign` with the number af
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -182,10 +183,22 @@ def _edges(table: pa.Table, partition: int | None) -> list[tuple[int, int]]:
 
 
 def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[Shard]:
+    attempts = _attempts(table)
     for start, length in _edges(table, partition):
         rows = table.slice(start, length)
-        videos = map(Video, *(rows[name].to_pylist() for name in catalog.SCHEMA.names))
+        columns = [rows[name].to_pylist() for name in catalog.SCHEMA.names]
+        videos = map(Video, *columns, attempts[start : start + length])
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
+
+
+def _attempts(table: pa.Table) -> list[int]:
+    """How many rows, from the first to itself, each row's video has: it has one more in each generation of retries."""
+    seen: Counter[str] = Counter()
+    attempts = []
+    for video_id in table["video_id"].to_pylist():
+        seen[video_id] += 1
+        attempts.append(seen[video_id])
+    return attempts
 
 
 def _totals(table: pa.Table, partition: int | None) -> Totals:

@@ -44,7 +44,7 @@ class PlanFile:
             table = pq.read_table(pa.BufferReader(data))
             facts = json.loads((table.schema.metadata or {})[b"audiopipe"])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            raise PlanError(f"{path} is no plan ({error}); restore it, or start on an empty output") from error
+            raise PlanError(f"{path} is no plan ({error}); `audiopipe verify OUTPUT` says what mends it") from error
         if facts["version"] != VERSION or table.schema.remove_metadata() != SCHEMA:
             raise PlanError(
                 f"{path} is a plan of version {facts['version']}, not {VERSION}; use the audiopipe it is of"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
+from audiopipe.budget import Budget
+
 __all__ = ["Prefetch", "interleave", "submit_ahead"]
 
 T = TypeVar("T")
@@ -29,6 +31,7 @@ class Prefetch(Generic[T]):
         weight: what an item counts for: 1, or its bytes.
         name: of the thread, for stack dumps.
         on_take: told how many items waited whenever one is asked for.
+        budget: lends the waiting items' weight; an item of which nothing else waits is taken without asking it.
     """
 
     def __init__(
@@ -38,8 +41,10 @@ class Prefetch(Generic[T]):
         weight: Callable[[T], float] = lambda item: 1,
         name: str = "prefetch",
         on_take: Callable[[int], None] = lambda depth: None,
+        budget: Budget | None = None,
     ) -> None:
         self._items = iter(items)
+        self._budget = budget
         self._limit = limit
         self._weight = weight
         self._on_take = on_take
@@ -71,7 +76,11 @@ class Prefetch(Generic[T]):
         weight = self._weight(item)
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or not self._waiting or self._held + weight <= self._limit)
+        if self._budget is not None:
+            self._budget.lend(weight, lambda: self._stopped or not self._waiting)
+        with self._changed:
             if self._stopped:
+                self._give_back(weight)
                 return False
             self._waiting.append(item)
             self._held += weight
@@ -88,8 +97,10 @@ class Prefetch(Generic[T]):
             self._changed.wait_for(lambda: self._waiting or self._finished)
             if self._waiting:
                 item = self._waiting.popleft()
-                self._held -= self._weight(item)
+                weight = self._weight(item)
+                self._held -= weight
                 self._changed.notify_all()
+                self._give_back(weight)
                 return item
             error, self._error = self._error, None
         if error is not None:
@@ -101,9 +112,14 @@ class Prefetch(Generic[T]):
         with self._changed:
             self._stopped = True
             self._waiting.clear()
-            self._held = 0.0
+            held, self._held = self._held, 0.0
             self._changed.notify_all()
+        self._give_back(held)
         self._thread.join()
+
+    def _give_back(self, weight: float) -> None:
+        if self._budget is not None:
+            self._budget.give_back(weight)
 
 
 def submit_ahead(
@@ -146,6 +162,7 @@ def interleave(
     limit: float,
     weight: Callable[[T], float],
     on_take: Callable[[int], None] = lambda depth: None,
+    budget: Budget | None = None,
 ) -> Generator[T, None, None]:
     """The items of all streams, from `lanes` of them in turn; where one ends, the next takes its lane.
 
@@ -155,14 +172,14 @@ def interleave(
         turn: items taken from a lane before it is the next one's turn.
         threads: lanes that run ahead in a thread of their own; the others are read when it is their turn.
         limit: what a thread may be ahead, in the units of `weight`.
-        on_take: as in `Prefetch`, for all lanes that have a thread.
+        on_take, budget: as in `Prefetch`, for all lanes that have a thread.
     """
     waiting = iter(streams)
     under_way: list[Prefetch[T] | Generator[T, None, None]] = []
 
     def enter(lane: int) -> None:
         for stream in itertools.islice(waiting, 1):
-            ahead = Prefetch(stream, limit, weight, "decode", on_take) if lane < threads else stream
+            ahead = Prefetch(stream, limit, weight, "decode", on_take, budget) if lane < threads else stream
             under_way.insert(lane, ahead)
 
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from audiopipe import kernels
 from audiopipe.batch import Batch
 from audiopipe.config import RunConfig
+from audiopipe.device import Fed, feed, passes
 from audiopipe.errors import TransientError
-from audiopipe.types import Clip, Pcm, Seconds, Span
+from audiopipe.types import Seconds, Span
 
 __all__ = ["METRIC_NAMES", "ScoredClip", "drop_reason", "score", "score_device"]
 
@@ -70,32 +72,39 @@ def drop_reason(values: Values, config: RunConfig) -> str | None:
 
 
 @torch.inference_mode()
-def score(batch: Batch, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+def score(batch: Batch | Fed, config: RunConfig, device: torch.device) -> list[ScoredClip]:
     """All metrics and the resampled signal of a batch, in the order of its clips.
 
     Raises:
         TransientError: the device has no memory for even one clip.
     """
-    samples, lengths = batch.collate()
-    rows = len(batch.clips)
+    fed = feed(batch, device) if isinstance(batch, Batch) else batch
+    with suppress(torch.OutOfMemoryError), passes(device).beside_others():
+        return _score(fed, slice(None), config, device)
+    with passes(device).alone():
+        return _score_in_tiles(fed, config, device)
+
+
+def _score_in_tiles(fed: Fed, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+    """As many clips at a time as the device has room for, which it has to itself."""
+    rows = len(fed.clips)
     while True:
+        # Outside the handler, whose exception keeps the failed pass's tensors alive.
+        torch.cuda.empty_cache()
         try:
-            tiles = [slice(start, start + rows) for start in range(0, len(batch.clips), rows)]
-            parts = [_score(batch.clips[t], samples[t], lengths[t], config, device) for t in tiles]
-            return [scored for part in parts for scored in part]
+            tiles = [slice(start, start + rows) for start in range(0, len(fed.clips), rows)]
+            return [scored for tile in tiles for scored in _score(fed, tile, config, device)]
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise TransientError(f"{device} has no memory for one clip; what else is running on it?") from None
-        # Outside the handler, whose exception keeps the failed pass's tensors alive.
         rows = -(-rows // 2)
-        torch.cuda.empty_cache()
 
 
-def _score(
-    clips: Sequence[Clip], samples: Pcm, lengths: npt.NDArray[np.int64], config: RunConfig, device: torch.device
-) -> list[ScoredClip]:
+def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+    fed.wait()
+    clips, n = fed.clips[tile], fed.lengths[tile]
+    x = fed.samples[tile].to(device, non_blocking=True)
     rate = clips[0].sample_rate_hz
-    x, n = _to_device(samples, device), torch.from_numpy(lengths)
     metrics = kernels.measure(x, rate, n).stack().cpu().numpy()
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
     emitted = _emit(x, n, rate, config)
@@ -105,11 +114,6 @@ def _score(
         )
         for clip, row, reason, sound in zip(clips, metrics, reasons, emitted, strict=True)
     ]
-
-
-def _to_device(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _emit(

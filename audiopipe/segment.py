@@ -1,8 +1,9 @@
 """Where to cut a video, and the cutting, while the decoder is still at work.
 
-`spans` chooses the source of the times: the JSON beside the audio, else the captions, else fixed windows. `cut` walks
-over the decoded blocks once and yields a clip for every span, in order of start; what is not worth decoding further
-comes out without samples and with the reason. It never holds more than the longest admissible span and one block.
+`spans` chooses the source of the times: the JSON beside the audio, else the captions, else what `voice.py` hears, else
+fixed windows. `cut` walks over the decoded blocks once and yields a clip for every span, in order of start; what is not
+worth decoding further comes out without samples and with the reason. It never holds more than the longest admissible
+span and one block. `Cutter` does the same for times that become known later than their samples.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from audiopipe.errors import BadSegments
 from audiopipe.times import FARTHEST_S, read_captions, read_json, senseless
 from audiopipe.types import Clip, Pcm, Seconds, SegmentTimes, Span
 
-__all__ = ["BAD_TIMES", "PAST_END", "TOO_LONG", "TOO_SHORT", "cut", "spans", "windows"]
+__all__ = ["BAD_TIMES", "PAST_END", "TOO_LONG", "TOO_SHORT", "Cutter", "cut", "spans", "windows"]
 
 # Why a span is dropped before it is measured.
 BAD_TIMES = "bad_times"  # `times.senseless`: not numbers, backwards, or over before the audio starts
@@ -33,16 +34,17 @@ END_TOLERANCE_S = 0.5  # a text may end this far past the audio: codec delay and
 
 def spans(
     choice: str, document: bytes | None, captions: tuple[str, bytes] | None, window_s: Seconds
-) -> tuple[SegmentTimes, Iterable[Span]]:
+) -> tuple[SegmentTimes, Iterable[Span] | None]:
     """The times to cut a video at, and where they come from.
 
     Args:
-        choice: `RunConfig.segments`: 'auto' takes JSON, else captions, else fixed windows; the others force one.
+        choice: `RunConfig.segments`: 'auto' takes JSON, else captions, else voice activity; the others force one.
         document: the JSON beside the audio.
         captions: 'vtt' or 'srt', and the file.
         window_s: length of a fixed window.
 
-    Returns the source; and a list in the order of the file, or `windows`, which has no end. Both are for `cut`.
+    Returns the source; and a list in the order of the file, or `windows`, which has no end. Both are for `cut`. None
+    for voice activity: its times are in the audio.
 
     Raises `BadSegments` if a file is there and cannot be read (what is wrong is never passed over for the next
     source), or if the choice forces a source that has no times. A file without segments is as good as none.
@@ -53,8 +55,9 @@ def spans(
         kind = SegmentTimes(captions[0])
         if listed := read_captions(kind, captions[1]):
             return kind, listed
-    # Voice activity would come in here, before the windows: a lazy source like them, fed by the blocks.
-    if choice in ("auto", "fixed"):
+    if choice in ("auto", "voice"):
+        return SegmentTimes.VOICE, None
+    if choice == "fixed":
         return SegmentTimes.FIXED, windows(window_s)
     raise BadSegments(f"no segment times in {choice}, which segments='{choice}' demands; 'auto' would do without")
 
@@ -95,6 +98,37 @@ def cut(
             break
         left.finish(held.end, sample_rate_hz, config)
         yield left.clip(video_id, sample_rate_hz, held)
+
+
+class Cutter:
+    """Clips of a stream whose spans, in order of start, become known after their samples have come.
+
+    Args:
+        video_id, sample_rate_hz, config: as of `cut`.
+    """
+
+    def __init__(self, video_id: str, sample_rate_hz: int, config: RunConfig) -> None:
+        self.video_id, self.rate, self.config = video_id, sample_rate_hz, config
+        self.clips = 0
+        self._held = _Held()
+
+    @property
+    def end_s(self) -> Seconds:
+        """Of the samples that have come."""
+        return self._held.end / self.rate
+
+    def append(self, block: Pcm) -> None:
+        """Take the next samples, [C, T]."""
+        self._held.append(block)
+
+    def cut(self, times: Iterable[Span], horizon_s: Seconds) -> Iterator[Clip]:
+        """Clips of spans that lie within what has come; what lies before the horizon is not needed after them."""
+        for span in times:
+            one = _Cut(self.clips, span, self.rate, self.config)
+            one.finish(self._held.end, self.rate, self.config)
+            self.clips += 1
+            yield one.clip(self.video_id, self.rate, self._held)
+        self._held.forget(_frame(horizon_s, self.rate))
 
 
 class _Cut:

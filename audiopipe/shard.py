@@ -73,6 +73,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("language", pa.string()),
         ("shard", pa.int32()),
         ("uri", pa.string()),
+        ("attempts", pa.int32()),
         ("status", pa.string()),
         ("error_stage", pa.string()),
         ("error_type", pa.string()),
@@ -88,6 +89,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("source_etag", pa.string()),
         ("segments", pa.int32()),
         ("segments_kept", pa.int32()),
+        ("fingerprint", pa.binary()),
     ]
 )
 
@@ -150,6 +152,7 @@ class VideoRecord:
     decoded_s: float = 0.0
     clips: int = 0
     times: str | None = None
+    fingerprint: bytes | None = None
     segments: list[SegmentRecord] = field(default_factory=list)
     failure: DeadLetter | None = None
 
@@ -296,6 +299,7 @@ def _video_row(record: VideoRecord, shard: int) -> dict[str, Any]:
         "language": record.video.language,
         "shard": shard,
         "uri": record.video.uri,
+        "attempts": record.video.attempts,
         "status": "failed" if failure else "done",
         "error_stage": failure.stage if failure else None,
         "error_type": failure.error_type if failure else None,
@@ -311,6 +315,7 @@ def _video_row(record: VideoRecord, shard: int) -> dict[str, Any]:
         "source_etag": record.etag,
         "segments": len(record.segments),
         "segments_kept": sum(segment.data is not None for segment in record.segments),
+        "fingerprint": None if failure else record.fingerprint,
     }
 
 

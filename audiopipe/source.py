@@ -10,19 +10,24 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from audiopipe.errors import EmptySource, MissingSource, StoreError
+from fsspec.asyn import sync
+
+from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, StoreError, StoreRefused
 from audiopipe.hostile import AUDIO_SUFFIXES, read_tar
-from audiopipe.store import S3_PROTOCOLS, open_url
+from audiopipe.source_access import bucket_is_there, only_this_is_forbidden, was_read
+from audiopipe.store import open_url
 from audiopipe.store_errors import asked
 from audiopipe.types import Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
 RANGE_BYTES = 8 << 20
+# For one range, whatever drips in meanwhile: a source of less than 140 kB a second holds up more than it is worth.
+RANGE_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -81,12 +86,18 @@ def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
     try:
         if "file" in fs.protocol:
             return Path(remote), asked(told, lambda: _sha256(Path(remote))), False
-        return _download(fs, remote, scratch, told)
+        found = _download(fs, remote, scratch, told)
     except FileNotFoundError:
-        _bucket_is_there(video.uri)
+        bucket_is_there(video.uri)
         raise MissingSource(f"nothing at {video.uri}: the catalogue names an object that is not there") from None
     except (IsADirectoryError, NotADirectoryError):
         raise MissingSource(f"{video.uri} is a folder, or below a file: not an object") from None
+    except StoreRefused as error:
+        if only_this_is_forbidden(video.uri, error):
+            raise ForbiddenSource(f"not permitted to read {video.uri}, though others beside it are") from None
+        raise
+    was_read(video.uri)
+    return found
 
 
 def _sha256(path: Path) -> str:
@@ -94,38 +105,29 @@ def _sha256(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _bucket_is_there(uri: str) -> None:
-    """Raise `StoreRefused` if the whole bucket is missing: S3 answers a HEAD in it as it does for a missing object."""
-    if uri.split("://", 1)[0] in S3_PROTOCOLS:
-        _bucket(uri.split("://", 1)[1].split("/", 1)[0])
-
-
-@lru_cache(maxsize=64)
-def _bucket(name: str) -> None:
-    fs, _ = open_url(f"s3://{name}")
-    try:
-        asked(f"looking into s3://{name}", lambda: fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1))
-    except FileNotFoundError as error:
-        raise StoreError(f"s3://{name}: {error}") from error
-
-
 def _download(fs: Any, remote: str, scratch: Path, told: str) -> tuple[Path, str, bool]:
-    info = asked(told, lambda: fs.info(remote))
+    info = asked(told, lambda: _in_time(fs, "info", remote))
     if info["type"] == "directory":
         raise IsADirectoryError(remote)
-    size, etag = int(info["size"]), str(info.get("ETag") or "").strip('"')
+    size, etag = int(info["size"]), _etag(info)
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
             for chunk in _ranges(fs, remote, size, told):
                 file.write(chunk)
                 digest.update(chunk)
-            if size > RANGE_BYTES and etag != str(asked(told, lambda: fs.info(remote)).get("ETag") or "").strip('"'):
+            if size > RANGE_BYTES and etag != str(
+                asked(told, lambda: _in_time(fs, "info", remote)).get("ETag") or ""
+            ).strip('"'):
                 raise StoreError(f"{told}: it was replaced while it was read")
         except BaseException:
             Path(file.name).unlink()
             raise
     return Path(file.name), etag or f"sha256:{digest.hexdigest()}", True
+
+
+def _etag(info: dict[str, Any]) -> str:
+    return str(info.get("ETag") or "").strip('"')
 
 
 def _ranges(fs: Any, remote: str, size: int, told: str) -> Iterator[bytes]:
@@ -136,10 +138,17 @@ def _ranges(fs: Any, remote: str, size: int, told: str) -> Iterator[bytes]:
 
 
 def _range(fs: Any, remote: str, start: int, end: int) -> bytes:
-    chunk = bytes(fs.cat_file(remote, start=start, end=end))
+    chunk = bytes(_in_time(fs, "cat_file", remote, start=start, end=end))
     if len(chunk) != end - start:
         raise OSError(f"got {len(chunk)} bytes of {end - start} at {start}")
     return chunk
+
+
+def _in_time(fs: Any, method: str, *arguments: Any, **named: Any) -> Any:
+    """Call a file system, for `RANGE_TIMEOUT_S` at most: a socket's own time-out starts anew with each byte."""
+    if not getattr(fs, "async_impl", False):
+        return getattr(fs, method)(*arguments, **named)
+    return sync(fs.loop, getattr(fs, f"_{method}"), *arguments, timeout=RANGE_TIMEOUT_S, **named)
 
 
 def _open(video: Video, path: Path, etag: str, scratch: bool) -> Source:

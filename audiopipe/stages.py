@@ -1,7 +1,8 @@
 """What the stages of a shard cost and how full the queues between them are.
 
-Seconds of work and of CPU by stage, added up over threads; the mean depth of each queue at the moments when something
-is taken out of it: near zero means that what comes before is the bottleneck, a full one that what comes after is.
+Items, seconds of work and of CPU by stage, added up over threads; the mean depth of each queue at the moments when
+something is taken out of it: near zero means that what comes before is the bottleneck, a full one that what comes after
+is.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ class Stages:
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._cpu_s: defaultdict[str, float] = defaultdict(float)
+        self._items: defaultdict[str, int] = defaultdict(int)
         self._depths: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._lock = threading.Lock()
         self._started = time.perf_counter()
 
     @contextmanager
-    def timed(self, stage: str) -> Generator[None, None, None]:
-        """Time what is done inside, by the clock and by this thread's use of a core."""
+    def timed(self, stage: str, items: int = 1) -> Generator[None, None, None]:
+        """Time what is done inside to so many items, by the clock and by this thread's use of a core."""
         started, cpu_started = time.perf_counter(), time.thread_time()
         try:
             yield
@@ -39,6 +41,7 @@ class Stages:
             with self._lock:
                 self._seconds[stage] += seconds
                 self._cpu_s[stage] += cpu_s
+                self._items[stage] += items
 
     def each(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         """The items, with the time that each of them takes to come."""
@@ -46,6 +49,8 @@ class Stages:
             with self.timed(stage):
                 item = next(items, self)
             if item is self:
+                with self._lock:
+                    self._items[stage] -= 1  # the end is none
                 return
             yield item  # type: ignore[misc]
 
@@ -67,6 +72,11 @@ class Stages:
     def cpu_seconds(self) -> dict[str, float]:
         """What this process itself computed: a decoder's own work is not in it."""
         return self._rounded(self._cpu_s)
+
+    def items(self) -> dict[str, int]:
+        """How many came through, failed ones included."""
+        with self._lock:
+            return dict(sorted(self._items.items()))
 
     def _rounded(self, readings: dict[str, float]) -> dict[str, float]:
         with self._lock:

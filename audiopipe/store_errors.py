@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from audiopipe.errors import StoreError, StoreRefused
 
-__all__ = ["asked", "code_of", "translated"]
+__all__ = ["asked", "code_of", "is_forbidden", "translated"]
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryE
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+GONE = frozenset({404, 410})
 STORE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 
@@ -67,6 +68,8 @@ def _translating(what: str, operation: Callable[[], T]) -> T:
 def translated(what: str, error: Exception) -> Exception:
     """A store's error as one of ours, or itself where it is an answer."""
     code = code_of(error)
+    if isinstance(error, aiohttp.ClientResponseError) and error.status in GONE:
+        return FileNotFoundError(f"{what}: the server answers {error.status}")
     if code in TAKEN:
         return FileExistsError(f"{what}: there is one already")
     if refusal := _refusal(error, code):
@@ -84,11 +87,18 @@ def _refusal(error: Exception, code: str | None) -> str | None:
         return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if code in KEYS:
         return f"the store does not know these keys ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if isinstance(error, PermissionError):
-        return f"not permitted ({code or error.strerror or error}) to these keys or this user"
+    if is_forbidden(error):
+        return f"not permitted ({code or getattr(error, 'strerror', None) or error}) to these keys or this user"
     if isinstance(error, OSError) and error.errno in FULL and code is None:
         return f"{error.strerror}; make room, or make it writable"
     return None
+
+
+def is_forbidden(error: BaseException | None) -> bool:
+    """Whether an error says that these keys, or this user, may not; wrong keys are something else."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status in (401, 403)
+    return isinstance(error, PermissionError) and code_of(error) not in KEYS
 
 
 def code_of(error: BaseException) -> str | None:

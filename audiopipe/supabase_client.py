@@ -133,7 +133,10 @@ class Supabase:
     def _sorted(self, error: APIError) -> SupabaseError:
         code, said = error.code or "", self._without_secrets(" ".join((error.message or "no reason").split()))
         if code in BAD_KEY or "invalid api key" in said.lower() or "no api key" in said.lower():
-            remedy = "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, since other keys may not write"
+            remedy = (
+                "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, since other keys may not write; "
+                "to look at one, any key and a signed-in user's SUPABASE_ACCESS_TOKEN are enough"
+            )
             return SupabaseError(Trouble.KEY, f"{self.url} refuses the key ({said}); {remedy}")
         if code in BAD_SCHEMA:
             remedy = f"apply {MIGRATIONS} (supabase db push), and check the names of table and columns"

@@ -30,18 +30,23 @@ class SegmentTimes(StrEnum):
     JSON = "json"
     VTT = "vtt"
     SRT = "srt"
+    VOICE = "voice"
     FIXED = "fixed"
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One row of the catalogue."""
+    """One row of the catalogue.
+
+    `attempts`: how many times the plan has it so far, this time included: 1, and 1 more with each retry.
+    """
 
     video_id: str
     language: str
     uri: str
     size_bytes: int | None = None
     duration_s: Seconds | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A video that failed for good, and why."""
+    """A video that failed for good, and why. `attempts` as the video's."""
 
     video_id: str
     language: str
@@ -113,6 +118,7 @@ class DeadLetter:
     error_type: str
     message: str
     retriable: bool = False
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ class ShardResult:
     """What a finished shard says of itself: a few hundred bytes, and the body of its commit.
 
     `stage_s` are seconds of work summed over a stage's threads, so they may add up to more than `wall_s`;
-    `stage_cpu_s` are those that this process computed; `queue_depths` are means at the moments of taking.
+    `stage_cpu_s` are those that this process computed; `stage_items` are videos fetched and written, blocks of a second
+    decoded, rounds listened to, segments scored and encoded, uploads; `queue_depths` are means at the times of taking.
     """
 
     shard: str
@@ -145,4 +152,5 @@ class ShardResult:
     dead_letters: tuple[DeadLetter, ...] = ()
     device: str = "cpu"
     stage_cpu_s: dict[str, Seconds] = field(default_factory=dict)
+    stage_items: dict[str, int] = field(default_factory=dict)
     queue_depths: dict[str, float] = field(default_factory=dict)

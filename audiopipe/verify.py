@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
+from audiopipe import copies, duplicates
 from audiopipe.commit import COMMITS, Commit, commit_name, unsealed
 from audiopipe.errors import PlanError, VerifyError
 from audiopipe.gc import strays
@@ -69,9 +70,13 @@ class _Check:
     def findings(self) -> Iterator[Finding]:
         """All that is wrong, in the order in which one would mend it."""
         present = self.store.list()
-        if RUN not in present:
+        copied = list(copies.pairs(self.store))
+        if RUN not in present and RUN not in {pair.name for pair in copied}:
             raise VerifyError(f"{self.store.url} holds no {RUN}: it is not the output of a run")
         commits = list(self._commits(present))
+        yield from self._copies(copied)
+        if not all(pair.original_is_good for pair in copied):
+            return
         try:
             run = read_run(self.store)
             plan = load(self.store)
@@ -83,15 +88,30 @@ class _Check:
         damaged = {finding.name for finding in commits}
         planned = list(plan.shards())
         self.shards = len(planned)
+        sound = True
         for shard in planned:
             if commit_name(shard.name) not in damaged:
-                yield from self._shard(shard, run["config_digest"], run["config"]["audio_format"], present)
+                for finding in self._shard(shard, run["config_digest"], run["config"]["audio_format"], present):
+                    sound = False
+                    yield finding
         for name in sorted(self.commits.keys() - {shard.name for shard in planned}):
             yield Finding(commit_name(name), "is committed and not planned", f"restore its plan in {FOLDER}/")
         if not damaged:
             yield from self._strays(present, plan)
             if self.commits.keys() == {shard.name for shard in planned}:
-                yield from self._description(run, plan, present)
+                duplicated = list(self._duplicates(run["config"].get("duplicate_similarity"), present, sound))
+                yield from duplicated
+                if not duplicated:
+                    yield from self._description(run, plan, present)
+
+    def _copies(self, copied: Iterable[copies.Pair]) -> Iterator[Finding]:
+        """What the run and its plan are, against their copies."""
+        for pair in copied:
+            if not (pair.original_is_good or pair.copy_is_good):
+                yield Finding(pair.name, f"is damaged or gone, and so is {pair.copy}", self._again())
+            elif not pair.whole:
+                bad = pair.copy if pair.original_is_good else pair.name
+                yield Finding(bad, "is damaged or gone", f"audiopipe mend {shlex.quote(self.store.url)}")
 
     def _resume(self, *shards: str) -> str:
         chosen = "".join(f" --shard {shlex.quote(name)}" for name in shards)
@@ -104,16 +124,20 @@ class _Check:
 
     def _commits(self, present: Mapping[str, int]) -> Iterator[Finding]:
         names = [name for name in present if name.startswith(f"{COMMITS}/") and name.endswith(".json")]
+        damaged = {}
         for name, data in self.store.read_all(names).items():
             shard = name.removeprefix(f"{COMMITS}/").removesuffix(".json")
             try:
                 commit = Commit.from_json(data, name)
             except VerifyError:
-                yield Finding(name, "is damaged", self._resume(shard))
+                damaged[shard] = Finding(name, "is damaged", "")
                 continue
             if commit.result.shard != shard:
-                yield Finding(name, f"is the commit of {commit.result.shard}", self._resume(shard))
+                damaged[shard] = Finding(name, f"is the commit of {commit.result.shard}", "")
             self.commits[shard] = commit
+        # All at once: nothing can be resumed while one of them cannot be read.
+        for finding in damaged.values():
+            yield replace(finding, remedy=self._resume(*damaged))
 
     def _plan_files(self, present: Mapping[str, int]) -> Iterator[Finding]:
         """The plan against its digests in the dataset's description, which is written when all else is done."""
@@ -155,8 +179,18 @@ class _Check:
         for name in strays(present, self.commits, plan):
             yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
 
+    def _duplicates(self, similarity: float | None, present: Mapping[str, int], sound: bool) -> Iterator[Finding]:
+        fast = self.fast or not sound
+        for name, problem in duplicates.problems(self.store, self.commits, similarity, present, fast):
+            yield Finding(name, problem, self._resume())
+
     def _description(self, run: dict[str, object], plan: Plan, present: Mapping[str, int]) -> Iterator[Finding]:
-        for name, data in described(self.store, run, self.commits, plan).items():
+        try:
+            objects = described(self.store, run, self.commits, plan)
+        except VerifyError as error:
+            yield Finding(duplicates.TABLE, str(error), self._resume())
+            return
+        for name, data in objects.items():
             if name not in present:
                 yield Finding(name, "is missing, and all shards are there", self._resume())
             elif present[name] != len(data) or self.store.read(name) != data:

@@ -3,12 +3,15 @@
 # Run as root, from a checkout or with SOURCE naming one. Running it again changes nothing that is right already.
 #   SOURCE=/path/or/git-url bootstrap.sh worker|partition|none
 # `worker` needs DASK_SCHEDULER_ADDRESS, `partition` what run_partition.sh names, both in /etc/audiopipe/environment.
+# Where the distribution's Python is too old (Debian 12, Ubuntu 22.04), uv downloads one.
 set -euo pipefail
+umask 022
 role=${1:?usage: bootstrap.sh worker|partition|none}
-root=${ROOT:-}
-home=$root/opt/audiopipe
+home=/opt/audiopipe
+secrets=/etc/audiopipe
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=${SOURCE:-$here}
+python_versions='>=3.11.5,<3.14'
 
 fail() { echo "bootstrap: $*" >&2; exit 1; }
 
@@ -32,14 +35,15 @@ check_driver() {
     return
   fi
   local version
-  version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+  version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1) || fail "nvidia-smi finds no GPU: $version"
+  [[ $version =~ ^[0-9]+\. ]] || fail "nvidia-smi finds no GPU: $version"
   [ "${version%%.*}" -ge 580 ] || fail "driver $version is too old for CUDA 13: 580 or newer is needed"
 }
 
 install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  apt-get install -y -qq --no-install-recommends ca-certificates curl git openssl python3 python3-venv
+  apt-get install -y -qq --no-install-recommends ca-certificates curl git openssl python3 python3-venv >/dev/null
 }
 
 make_environment() {
@@ -47,26 +51,33 @@ make_environment() {
   if [ "$source" != "$home" ] && [ ! -e "$home/pyproject.toml" ]; then
     git clone --quiet --depth 1 "$source" "$home"
   fi
-  [ -x "$home/.venv/bin/python" ] || python3 -m venv "$home/.venv"
-  "$home/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$home/constraints.txt" -e "$home"
+  cd "$home"
+  [ -x .uv/bin/pip ] || python3 -m venv .uv
+  .uv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+  # Where the user audiopipe can read it; and with the machine's own certificates, among which may be a proxy's.
+  # Compiled now: the user audiopipe may not write here, and would compile at every start.
+  export UV_PYTHON_INSTALL_DIR=$home/.python UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
+  [ -x .venv/bin/python ] || .uv/bin/uv venv --quiet --python "$python_versions" .venv
+  .uv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable .
 }
 
 install_secrets_folder() {
-  install -d -m 0750 -g audiopipe "$root/etc/audiopipe"
-  [ -e "$root/etc/audiopipe/environment" ] || install -m 0600 /dev/null "$root/etc/audiopipe/environment"
-  chmod 0600 "$root/etc/audiopipe/environment"
-  if [ -e "$root/etc/audiopipe/tls/node.key" ]; then
-    chown -R root:audiopipe "$root/etc/audiopipe/tls"
-    chmod 0750 "$root/etc/audiopipe/tls"
-    chmod 0640 "$root/etc/audiopipe/tls/"*
+  install -d -m 0750 -g audiopipe "$secrets"
+  [ -e "$secrets/environment" ] || install -m 0600 /dev/null "$secrets/environment"
+  chmod 0600 "$secrets/environment"
+  if [ -e "$secrets/tls/node.key" ]; then
+    chown -R root:audiopipe "$secrets/tls"
+    chmod 0750 "$secrets/tls"
+    chmod 0640 "$secrets/tls/"*
   fi
 }
 
 install_units() {
-  install -D -m 0644 -t "$root/etc/systemd/system" "$home"/cluster/systemd/*.service
+  install -D -m 0644 -t /etc/systemd/system "$home"/cluster/systemd/*.service
   [ "$role" = none ] && return
   systemctl daemon-reload
-  systemctl enable --now "audiopipe-$role.service" audiopipe-spot.service
+  systemctl enable --quiet "audiopipe-$role.service" audiopipe-spot.service
+  systemctl start --no-block "audiopipe-$role.service" audiopipe-spot.service
 }
 
 check_system

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One partition of a run, by a node on its own: no scheduler, the output and the ledger are all that nodes share.
 # Everything comes from the environment (/etc/audiopipe/environment, mode 0600), so that no key is seen in `ps`.
-#   PARTITION_INDEX, PARTITION_COUNT, AUDIOPIPE_CATALOG, AUDIOPIPE_OUTPUT; optional AUDIOPIPE_LANGUAGE, AUDIOPIPE_LEDGER
+#   PARTITION_INDEX, PARTITION_COUNT, AUDIOPIPE_CATALOG, AUDIOPIPE_OUTPUT; optional AUDIOPIPE_LANGUAGE, AUDIOPIPE_LEDGER,
+#   and AUDIOPIPE_OPTIONS: further options of `audiopipe run`, as "--audio-format opus --min-snr-db 15"
 set -euo pipefail
 : "${PARTITION_INDEX:?}" "${PARTITION_COUNT:?}" "${AUDIOPIPE_CATALOG:?}" "${AUDIOPIPE_OUTPUT:?}"
 audiopipe=${AUDIOPIPE_COMMAND:-/opt/audiopipe/.venv/bin/audiopipe}
@@ -13,6 +14,8 @@ arguments=(
 if [ -n "${AUDIOPIPE_LEDGER:-}" ]; then
   arguments+=(--ledger "$AUDIOPIPE_LEDGER")
 fi
+read -ra more <<<"${AUDIOPIPE_OPTIONS:-}"
+arguments+=("${more[@]}")
 status=0
 "$audiopipe" "${arguments[@]}" &
 child=$!

@@ -1,41 +1,98 @@
 #!/usr/bin/env bash
-# Starts N nodes on EC2, each for one partition of a run; they switch themselves off, and are gone, when they are done.
-#   cluster/setup_workers.sh N
-# Needs the aws command with rights to run instances, and in the environment:
-#   AMI               an Ubuntu or Debian image with NVIDIA's driver     SECRETS         s3://bucket/prefix of `environment`
-#   INSTANCE_PROFILE  its role reads SECRETS and the source, and writes  SECURITY_GROUP  needs no way in
-#   SOURCE            git URL of this repository
-# Optional: INSTANCE_TYPE (g5.4xlarge), RUN (audiopipe), SPOT=0 for on-demand, DISK_GB (200), MAX_HOURS (36), DRY_RUN=1
+# Starts N nodes, each for one partition of a run; they switch themselves off, and are gone, when they are done.
+#   cluster/setup_workers.sh [--cloud ec2|gcp] N [INDEX...]
+# With INDEX only those partitions of N are started: after a spot node was taken, it goes on where that one was.
+# Needs the cloud's own command (aws, gcloud) with rights to start machines, and in the environment:
+#   SOURCE   git URL of this repository          SECRETS  s3://… or gs://…, where the file `environment` lies
+#   on EC2   AMI (Ubuntu or Debian with NVIDIA's driver), SECURITY_GROUP (needs no way in), INSTANCE_PROFILE
+#   on GCP   IMAGE (projects/…, Ubuntu with NVIDIA's driver), ZONE, SUBNET, SERVICE_ACCOUNT
+# The profile's role, or the service account, reads SECRETS and the source and writes the output; on GCP it may also
+# delete instances, so that a node that is done takes its disk with it.
+# Optional: INSTANCE_TYPE (g5.4xlarge, g2-standard-16), RUN (audiopipe), SPOT=0 for on-demand, DISK_GB (200),
+# MAX_HOURS (36), DRY_RUN=1: say what would be started, and start nothing.
 # It costs N times the price of INSTANCE_TYPE an hour: see `audiopipe plan --profile ec2 --nodes N` first.
 set -euo pipefail
-count=${1:?usage: setup_workers.sh N}
-[[ $count =~ ^[1-9][0-9]*$ ]] || { echo "setup_workers: '$count' is not a number of nodes" >&2; exit 2; }
-: "${AMI:?}" "${SECRETS:?}" "${INSTANCE_PROFILE:?}" "${SECURITY_GROUP:?}" "${SOURCE:?}"
-type=${INSTANCE_TYPE:-g5.4xlarge}
+cloud=ec2
+if [ "${1:-}" = --cloud ]; then
+  cloud=${2:?usage: setup_workers.sh [--cloud ec2|gcp] N [INDEX...]}
+  shift 2
+fi
+count=${1:?usage: setup_workers.sh [--cloud ec2|gcp] N [INDEX...]}
+shift
 run=${RUN:-audiopipe}
 minutes=$((${MAX_HOURS:-36} * 60))
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-user_data=$(mktemp)
-trap 'rm -f "$user_data"' EXIT
+started=()
 
-market=()
-if [ "${SPOT:-1}" = 1 ]; then
-  market=(--instance-market-options '{"MarketType":"spot","SpotOptions":{"SpotInstanceType":"one-time"}}')
-fi
-dry=()
-if [ "${DRY_RUN:-0}" = 1 ]; then
-  dry=(--dry-run)
-fi
+fail() { echo "setup_workers: $*" >&2; exit 2; }
 
-for ((index = 0; index < count; index++)); do
-  sed -e "s|@SECRETS@|${SECRETS%/}|" -e "s|@SOURCE@|$SOURCE|" -e "s|@INDEX@|$index|" -e "s|@COUNT@|$count|" \
-    -e "s|@MAX_MINUTES@|$minutes|" "$here/cloud-init.yaml" >"$user_data"
-  tags="{Key=Name,Value=$run-$index},{Key=audiopipe-run,Value=$run},{Key=audiopipe-partition,Value=$index}"
-  aws ec2 run-instances --count 1 --image-id "$AMI" --instance-type "$type" \
+# Fills `cloud-init.yaml` in for one partition.
+user_data() {
+  sed -e "s|@SECRETS@|${SECRETS%/}|" -e "s|@SOURCE@|$SOURCE|" -e "s|@INDEX@|$1|" -e "s|@COUNT@|$count|" \
+    -e "s|@MAX_MINUTES@|$minutes|" "$here/cloud-init.yaml" >"$filled_in"
+}
+
+start_ec2() {
+  local market=() tags="{Key=Name,Value=$run-$1},{Key=audiopipe-run,Value=$run},{Key=audiopipe-partition,Value=$1}"
+  if [ "${SPOT:-1}" = 1 ]; then
+    market=(--instance-market-options '{"MarketType":"spot","SpotOptions":{"SpotInstanceType":"one-time"}}')
+  fi
+  local filters=("Name=tag:audiopipe-run,Values=$run" "Name=tag:audiopipe-partition,Values=$1")
+  local query='Reservations[].Instances[].InstanceId' there
+  filters+=("Name=instance-state-name,Values=pending,running")
+  there=$(aws ec2 describe-instances --filters "${filters[@]}" --query "$query" --output text)
+  if [ -n "$there" ]; then # GCP refuses a name that is taken; EC2 would send a second bill
+    echo "partition $1 of '$run' is at work on $there" >&2
+    return
+  fi
+  "${perhaps[@]}" aws ec2 run-instances --count 1 --image-id "$AMI" --instance-type "${INSTANCE_TYPE:-g5.4xlarge}" \
     --iam-instance-profile "Name=$INSTANCE_PROFILE" --security-group-ids "$SECURITY_GROUP" \
     --instance-initiated-shutdown-behavior terminate --metadata-options HttpTokens=required \
     --block-device-mappings "DeviceName=/dev/sda1,Ebs={VolumeSize=${DISK_GB:-200},VolumeType=gp3,DeleteOnTermination=true}" \
     --tag-specifications "ResourceType=instance,Tags=[$tags]" "ResourceType=volume,Tags=[$tags]" \
-    --user-data "file://$user_data" --query 'Instances[0].InstanceId' --output text "${market[@]}" "${dry[@]}"
+    --user-data "file://$filled_in" --query 'Instances[0].InstanceId' --output text "${market[@]}"
+}
+
+start_gcp() {
+  local model=STANDARD
+  if [ "${SPOT:-1}" = 1 ]; then
+    model=SPOT
+  fi
+  "${perhaps[@]}" gcloud compute instances create "$run-$1" --zone "$ZONE" --image "$IMAGE" --subnet "$SUBNET" \
+    --machine-type "${INSTANCE_TYPE:-g2-standard-16}" --maintenance-policy TERMINATE --no-restart-on-failure \
+    --provisioning-model "$model" --instance-termination-action DELETE --max-run-duration "${minutes}m" \
+    --boot-disk-size "${DISK_GB:-200}GB" --boot-disk-auto-delete --labels "audiopipe-run=$run,audiopipe-partition=$1" \
+    --service-account "$SERVICE_ACCOUNT" --scopes cloud-platform \
+    --metadata-from-file "user-data=$filled_in" --format 'value(name)'
+}
+
+finish() {
+  rm -f "$filled_in"
+  echo "${#started[@]} of $total nodes asked for as '$run'; what was started is billed until it is done, or until:" >&2
+  echo "  RUN=$run $here/teardown.sh --cloud $cloud" >&2
+}
+
+[[ $count =~ ^[1-9][0-9]*$ ]] || fail "'$count' is not a number of nodes"
+[[ $run =~ ^[a-z][a-z0-9-]{0,50}$ ]] || fail "RUN='$run': small letters, digits and hyphens, as clouds want it"
+: "${SECRETS:?}" "${SOURCE:?}"
+case "$cloud" in
+  ec2) : "${AMI:?}" "${INSTANCE_PROFILE:?}" "${SECURITY_GROUP:?}" ;;
+  gcp) : "${IMAGE:?}" "${ZONE:?}" "${SUBNET:?}" "${SERVICE_ACCOUNT:?}" ;;
+  *) fail "unknown cloud '$cloud': ec2 or gcp" ;;
+esac
+[ "$#" -gt 0 ] || mapfile -t all < <(seq 0 $((count - 1)))
+[ "$#" -gt 0 ] || set -- "${all[@]}"
+for index in "$@"; do
+  [[ $index =~ ^[0-9]+$ ]] && [ "$index" -lt "$count" ] || fail "there is no partition '$index' of $count"
 done
-echo "$count nodes of $type asked for as '$run'; take them down with: RUN=$run $here/teardown.sh" >&2
+
+perhaps=()
+[ "${DRY_RUN:-0}" = 0 ] || perhaps=(echo would run:)
+filled_in=$(mktemp)
+trap finish EXIT
+total=$#
+for index in "$@"; do
+  user_data "$index"
+  "start_$cloud" "$index"
+  started+=("$index")
+done

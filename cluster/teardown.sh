@@ -1,18 +1,68 @@
 #!/usr/bin/env bash
-# Ends every EC2 node of a run and shows what, if anything, is still there to be billed: RUN=audiopipe cluster/teardown.sh
+# Ends every node of a run and fails if anything is left to be billed: its machines and disks, also those that the
+# cluster profiles `ec2` and `gcp` started under the same name.
+#   RUN=audiopipe cluster/teardown.sh [--cloud ec2|gcp]
+# It looks in the one region (EC2: AWS_REGION or that of `aws configure`) or project (GCP) that the command is set to.
 set -euo pipefail
-run=${RUN:-audiopipe}
-filter="Name=tag:audiopipe-run,Values=$run"
-alive="Name=instance-state-name,Values=pending,running,stopping,stopped"
-instances=$(aws ec2 describe-instances --filters "$filter" "$alive" --query 'Reservations[].Instances[].InstanceId' --output text)
-if [ -n "$instances" ]; then
-  # shellcheck disable=SC2086  # one word a node
-  aws ec2 terminate-instances --instance-ids $instances --output text >/dev/null
-  # shellcheck disable=SC2086
-  aws ec2 wait instance-terminated --instance-ids $instances
+cloud=ec2
+if [ "${1:-}" = --cloud ]; then
+  cloud=${2:?usage: teardown.sh [--cloud ec2|gcp]}
 fi
-volumes=$(aws ec2 describe-volumes --filters "$filter" --query 'Volumes[].VolumeId' --output text)
-for volume in $volumes; do
-  aws ec2 delete-volume --volume-id "$volume"
-done
-echo "'$run': nodes ended: ${instances:-none}; volumes deleted: ${volumes:-none}"
+run=${RUN:-audiopipe}
+tag="Name=tag:audiopipe-run,Values=$run"
+
+nodes_ec2() {
+  aws ec2 describe-instances --filters "$tag" "Name=instance-state-name,Values=pending,running,stopping,stopped" \
+    --query 'Reservations[].Instances[].InstanceId' --output text
+}
+
+# Not those that are about to go with their node.
+disks_ec2() {
+  aws ec2 describe-volumes --filters "$tag" "Name=status,Values=available,error" --query 'Volumes[].VolumeId' --output text
+}
+
+end_ec2() {
+  local nodes disk
+  nodes=$(nodes_ec2)
+  if [ -n "$nodes" ]; then
+    # shellcheck disable=SC2086  # one word a node
+    aws ec2 terminate-instances --instance-ids $nodes --output text >/dev/null
+    # shellcheck disable=SC2086
+    aws ec2 wait instance-terminated --instance-ids $nodes
+  fi
+  for disk in $(disks_ec2); do
+    aws ec2 delete-volume --volume-id "$disk"
+  done
+}
+
+nodes_gcp() {
+  gcloud compute instances list --filter "labels.audiopipe-run=$run" --format 'csv[no-heading,separator=" "](name,zone)'
+}
+
+# A boot disk has its node's name, and no label.
+disks_gcp() {
+  gcloud compute disks list --filter "name~^$run-[0-9]+\$ AND -users:*" --format 'csv[no-heading,separator=" "](name,zone)'
+}
+
+end_gcp() {
+  local name zone
+  while read -r name zone; do
+    gcloud compute instances delete "$name" --zone "$zone" --delete-disks all --quiet
+  done < <(nodes_gcp)
+  while read -r name zone; do
+    gcloud compute disks delete "$name" --zone "$zone" --quiet
+  done < <(disks_gcp)
+}
+
+case "$cloud" in
+  ec2 | gcp) ;;
+  *) echo "teardown: unknown cloud '$cloud': ec2 or gcp" >&2; exit 2 ;;
+esac
+before=$("nodes_$cloud")
+"end_$cloud"
+left="$("nodes_$cloud") $("disks_$cloud")"
+if [ -n "${left// /}" ]; then
+  echo "teardown: '$run' still has what is billed: $left" >&2
+  exit 1
+fi
+echo "'$run': ended ${before:-nothing, there was no node}; no node and no disk is left"

@@ -1,4 +1,7 @@
-"""Hosts as network namespaces: each has its own address and its own sshd, and a cable that can be pulled. Root only."""
+"""Hosts as network namespaces: each has its own address and its own sshd, and a cable that can be pulled. Root only.
+
+The machine that runs the tests has a cable to the same switch.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ UsePAM no
 StrictModes no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
+{environment}
 """
 
 
@@ -32,6 +36,7 @@ class Hosts:
 
     folder: Path
     count: int
+    environment: dict[str, str] = field(default_factory=dict)  # of whoever logs in, as a host's own settings would be
     name: str = f"ap{os.getpid() % 100_000}"
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -46,6 +51,7 @@ class Hosts:
         ip("netns", "add", f"{self.name}-switch")
         ip("-n", f"{self.name}-switch", "link", "add", "bridge", "type", "bridge")
         ip("-n", f"{self.name}-switch", "link", "set", "bridge", "up")
+        self._plug_in_ourselves()
         for number in range(self.count):
             self._plug_in(number)
         for number in range(1, self.count):
@@ -96,10 +102,21 @@ class Hosts:
         for link in ("lo", "eth0"):
             ip("-n", space, "link", "set", link, "up")
 
+    def _plug_in_ourselves(self) -> None:
+        """The cable goes with the switch when that is deleted."""
+        switch = f"{self.name}-switch"
+        ip("link", "add", self.name, "type", "veth", "peer", "name", "ours", "netns", switch)
+        ip("-n", switch, "link", "set", "ours", "master", "bridge", "up")
+        ip("address", "add", f"{NETWORK}.250/24", "dev", self.name)
+        ip("link", "set", self.name, "up")
+
     def _serve_ssh(self, number: int) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, and only a service manager makes it
         config = self.folder / f"sshd{number}"
-        config.write_text(SSHD.format(address=self.address(number), folder=self.folder))
+        own = " ".join(f"{name}={value}" for name, value in self.environment.items())
+        environment = f"SetEnv {own}" if own else ""
+        config.write_text(SSHD.format(address=self.address(number), folder=self.folder, environment=environment))
+        config.chmod(0o600)
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
         assert sshd, "the test needs Debian's openssh-server"
         self.popen(number, sshd, "-D", "-e", "-f", str(config), log=self.folder / f"sshd{number}.log")

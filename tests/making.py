@@ -29,6 +29,23 @@ def tones(seconds, rate, channels, seed=0):
     return 0.4 * np.sin(2 * np.pi * hertz * t) * (0.75 + 0.25 * np.sin(2 * np.pi * 1.3 * t)) + 0.002 * noise
 
 
+def babble(seed, seconds=40.0, rate=48_000):
+    """[1, T] float32, peak 0.3: one sound of 0.08 to 0.3 s after the other, each with its own spectrum."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    frames = 0
+    while frames < seconds * rate:
+        length = int(rng.uniform(0.08, 0.3) * rate)
+        spectrum = np.fft.rfft(rng.standard_normal(length))
+        hertz = np.fft.rfftfreq(length, 1 / rate)
+        shape = sum(np.exp(-(((hertz - f) / 150) ** 2)) for f in rng.uniform([200, 700, 1700], [700, 1700, 3500]))
+        sound = np.fft.irfft(spectrum * (shape + 0.01 / (1 + hertz / 500)), length) * np.hanning(length)
+        parts.append(sound * rng.choice([0.0, 0.3, 1.0], p=[0.15, 0.3, 0.55]))
+        frames += length
+    x = np.concatenate(parts)[: int(seconds * rate)]
+    return (0.3 * x / np.abs(x).max()).astype(np.float32)[None]
+
+
 def media_file(path: Path, signal, rate, *options, sample="f32le", layout=None):
     """Encode [C, T] to `path`, whose suffix names the container. `options` are ffmpeg's."""
     dtype = {"f32le": "<f4", "s16le": "<i2"}[sample]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from making import wav_video
 
-from audiopipe import output
+from audiopipe import copies, output
 from audiopipe.config import RunConfig
 from audiopipe.pipeline import process_shard
 from audiopipe.plan import freeze
@@ -48,7 +48,9 @@ def make_output(config: RunConfig) -> Store:
     """A whole output, made in this process."""
     store = Store(config.output)
     run_id = output.claim(store, config)
-    for shard in freeze(config, store).shards():
+    shards = list(freeze(config, store).shards())
+    copies.keep(store)
+    for shard in shards:
         process_shard(shard, config, run_id)
     output.finalise(store)
     return store

@@ -89,6 +89,45 @@ def test_workers_have_none_of_the_drivers_keys_even_when_they_are_replaced(monke
         cluster.close(client)
 
 
+def test_workers_that_come_later_have_none_of_the_drivers_keys_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cluster.DRIVERS_OWN:
+        monkeypatch.setenv(name, "a-secret")
+    with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0") as client:
+        client.cluster.scale(2)
+        client.wait_for_workers(2, timeout=60)
+        found = client.run(lambda: (os.getpid(), [os.environ[name] for name in cluster.DRIVERS_OWN]))
+        assert len(found) == 2
+        for process, keys in found.values():
+            assert keys == ["", "", ""]
+            assert "a-secret" not in Path(f"/proc/{process}/environ").read_text()
+        assert os.environ["SUPABASE_KEY"] == "a-secret", "the driver has it still"
+        cluster.close(client)
+
+
+def test_a_job_that_is_queued_later_has_none_of_the_drivers_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sbatch").write_text(
+        f"#!/bin/sh\nenv > {tmp_path}/env.new\nmv {tmp_path}/env.new {tmp_path}/env\necho 7\n"
+    )
+    (tmp_path / "scancel").write_text("#!/bin/sh\n")
+    for name in ("sbatch", "scancel"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUPABASE_SERVICE_KEY", "a-secret")
+    monkeypatch.setenv("AWS_REGION", "kept")
+    start = cluster._engine("slurm", {"engine": "dask_jobqueue.SLURMCluster", "extra": "slurm"})
+    with start(cores=1, memory="1GB", interface="lo", scheduler_options={"dashboard_address": ":0"}) as queue:
+        queue.scale(1)
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "env").exists():
+            assert time.monotonic() < deadline, "nothing was submitted"
+            time.sleep(0.05)
+    told = (tmp_path / "env").read_text()
+    assert "AWS_REGION=kept" in told
+    assert "SUPABASE_SERVICE_KEY" not in told
+
+
 def test_no_worker_runs_dasks_profiler_which_can_deadlock_python() -> None:
     with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0") as client:
         enabled = client.run(lambda: __import__("dask").config.get("distributed.worker.profile.enabled"))

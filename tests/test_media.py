@@ -126,37 +126,6 @@ def test_a_container_without_sound_has_no_audio(tmp_path):
         media.probe(source_of(path), config())
 
 
-def disguised(kind, target):
-    return {
-        "concat": f"ffconcat version 1.0\nfile {target}\n",
-        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{target}\n#EXT-X-ENDLIST\n",
-        "url": f"#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/{target.name}\n",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
-        "dash": f'<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>file://{target}</BaseURL></MPD>',
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["concat", "hls", "url", "sdp", "dash"])
-@pytest.mark.parametrize("suffix", ["webm", "m4a", "mp3", "wav"])
-def test_nothing_outside_the_file_is_followed(tmp_path, kind, suffix):
-    target = media_file(tmp_path / "secret.wav", tones(1.0, 16_000, 1), 16_000)
-    path = tmp_path / f"a.{suffix}"
-    path.write_text(disguised(kind, target))
-    with pytest.raises((UndecodableMedia, NoAudio)):
-        media.probe(source_of(path), config())
-
-
-def test_an_mp4_that_refers_to_another_file_does_not_reach_it(tmp_path):
-    media_file(tmp_path / "secret.wav", tones(1.0, 16_000, 1), 16_000)
-    path = media_file(tmp_path / "a.mp4", tones(1.0, 16_000, 1), 16_000, *AAC)
-    data = path.read_bytes()
-    # A data reference of its own ("url " with flag 1) becomes one to a path.
-    assert b"url \x00\x00\x00\x01" in data
-    path.write_bytes(data.replace(b"url \x00\x00\x00\x01", b"alis\x00\x00\x00\x00"))
-    _, pcm = decoded(path)
-    assert pcm.shape[1] >= 16_000  # it reads itself, whatever the reference says
-
-
 @pytest.mark.parametrize("data", [b"", b"\x00" * 5000, os.urandom(5000), b"RIFF\xff\xff\xff\xffWAVEfmt "])
 def test_garbage_is_undecodable_and_says_why_without_our_paths(tmp_path, data):
     path = tmp_path / "a.webm"

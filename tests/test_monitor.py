@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from audiopipe import monitor
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, utc
 from audiopipe.types import DeadLetter, ShardResult
 
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -123,12 +124,63 @@ def test_the_picture_shows_what_the_snapshot_says(filled: SqliteLedger) -> None:
     for part in ("run-1", "320 of 1,000 videos", "1 failed", "4,800 of 6,400 segments kept", "300/600", "20/400"):
         assert part in text
     assert "14.1 videos/min" in text
-    assert "0:48:19 to go (" in text
+    assert "about 48 min to go, until 11:08 UTC (80 % likely: 37 min to " in text
     (stale,) = [line for line in text.splitlines() if "host-1" in line]
     assert "stale" in stale
-    assert "0:00:40 ago" in stale
+    assert "40 s ago" in stale
     assert "node-0 (driver)" in text
     assert "UndecodableMedia" in text
+
+
+def test_what_somebody_should_look_at_is_said_in_words(filled: SqliteLedger) -> None:
+    text = text_of(filled, now=NOW)
+    assert "! driver node-0 has been silent for 31 s: if its process is gone, start it again" in text
+    assert "! 1 of 2 workers do not answer" in text
+    assert "!" not in text_of(filled, now=NOW - timedelta(seconds=20)).replace("! ", "!").split("last errors")[0]
+
+
+def test_a_run_that_ended_says_when_and_whether_to_start_it_again(filled: SqliteLedger) -> None:
+    filled._connection.execute("UPDATE pipeline_runs SET status = 'incomplete', completed_at = ?", (utc(NOW),))
+    text = text_of(filled, now=NOW + timedelta(days=2))
+    assert "ended 10:20 UTC with shards left: start it again to go on" in text
+    assert "to go," not in text
+
+
+def test_rows_of_a_replaced_driver_and_of_workers_long_gone_have_left(filled: SqliteLedger) -> None:
+    def driver(name: str, partition: int, heard: float, started: float, status: str = "running") -> list[WorkerRow]:
+        times = {"last_heartbeat": ago(heard), "started_at": ago(started)}
+        of = {"partition_index": partition, "partition_count": 3, "status": WorkerStatus(status)}
+        return [WorkerRow(name, Role.DRIVER, **of, **times), WorkerRow(f"{name}/tcp://1.2.3.4:5", **of, **times)]
+
+    def ago(seconds: float) -> str:
+        return (NOW - timedelta(seconds=seconds)).isoformat()
+
+    filled._connection.execute("DELETE FROM worker_progress")
+    # On partition 1 a driver was killed and started again; on 2 two are at work; one of 0 is from before the restart.
+    for rows in (driver("n1/p1/a", 1, 25, 900), driver("n1/p1/b", 1, 1, 24), driver("n2/p2/a", 2, 2, 900)):
+        filled.heartbeat("run-1", rows)
+    filled.heartbeat("run-1", driver("n2/p2/b", 2, 3, 500))
+    filled.heartbeat("run-1", [WorkerRow("n2/p2/b/spot", last_heartbeat=ago(700), status=WorkerStatus.RUNNING)])
+    filled.heartbeat("run-1", driver("n0/p0/a", 0, 2 * 3600, 3 * 3600))
+    seen = monitor.snapshot(filled, now=NOW)
+    past = {row["worker_id"] for row in (*seen["drivers"], *seen["workers"]) if row["past"]}
+    gone = {"n1/p1/a", "n1/p1/a/tcp://1.2.3.4:5", "n0/p0/a", "n0/p0/a/tcp://1.2.3.4:5", "n2/p2/b/spot"}
+    assert past == gone
+    assert not any(row["stale"] for row in (*seen["drivers"], *seen["workers"]))
+    text = text_of(filled, now=NOW)
+    assert [line.split()[0] for line in text.splitlines() if "(driver)" in line] == ["n1/p1/b", "n2/p2/a", "n2/p2/b"]
+    assert text.count("  tcp://1.2.3.4:5") == 3
+    assert "not shown: 5 that have left" in text
+
+
+def test_of_very_many_workers_the_silent_ones_are_shown_first(filled: SqliteLedger) -> None:
+    rows = [WorkerRow(f"big/{n:03d}", status=WorkerStatus.RUNNING, last_heartbeat=NOW.isoformat()) for n in range(90)]
+    rows[77] = replace(rows[77], last_heartbeat=(NOW - timedelta(seconds=50)).isoformat())
+    filled._connection.execute("DELETE FROM worker_progress")
+    filled.heartbeat("run-1", rows)
+    text = text_of(filled, now=NOW)
+    assert "big/077" in text
+    assert "not shown: 66 more workers" in text
 
 
 def test_what_strangers_wrote_is_shown_without_markup_or_terminal_escapes(filled: SqliteLedger) -> None:
@@ -142,6 +194,7 @@ def test_a_narrow_terminal_still_gets_a_picture(filled: SqliteLedger) -> None:
     lines = text_of(filled, width=60, now=NOW).splitlines()
     assert lines
     assert max(map(len, lines)) <= 60
+    assert not any("…" in line for line in text_of(filled, width=80, now=NOW).splitlines())
 
 
 def test_an_empty_ledger_and_an_empty_run_are_shown_too(ledger: SqliteLedger) -> None:

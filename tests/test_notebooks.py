@@ -21,7 +21,9 @@ from audiopipe.config import RunConfig
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.output import read_commits
 from audiopipe.report import export, text_of
+from audiopipe.report.benches import PARAMETERS as BENCH
 from audiopipe.report.dataset import PARAMETERS as QUALITY
+from audiopipe.report.explore import PARAMETERS as EXPLORE
 from audiopipe.report.progress import PARAMETERS as PROGRESS
 from audiopipe.store import Store
 from audiopipe.totals import Totals
@@ -31,7 +33,7 @@ NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 CHROMIUM = shutil.which("chromium")
 BROWSER = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
+    *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required", "--mute-audio"),
 )
 VIEWS = {"desktop": (1280, "light"), "dark": (1280, "dark"), "phone": (390, "light")}
 
@@ -96,6 +98,22 @@ def executed(tiny_corpus, tmp_path_factory):
     return Executed(folder, {"run": run, "progress": progress.result(), "quality": quality.result()})
 
 
+@pytest.fixture(scope="session")
+def looked(executed):
+    """The same run looked at more closely: `explore.ipynb` on a video that failed too, and `bench.ipynb`."""
+    folder, benchmarks = executed.folder, FOLDER.parent / "reports" / "benchmarks"
+    results = [commit.result for commit in read_commits(Store(executed.output)).values()]
+    letters = {letter.error_type: letter.video_id for result in results for letter in result.dead_letters}
+    with ThreadPoolExecutor(2) as both:
+        explore = both.submit(papermill, "explore", folder / "explore.ipynb", folder, output="out")
+        bench = both.submit(papermill, "bench", folder / "bench.ipynb", folder, folder=benchmarks)
+        ended = {"explore": explore.result(), "bench": bench.result()}
+    ended["broken"] = papermill(
+        "explore", folder / "broken.ipynb", folder, output="out", youtube_id=letters["TruncatedMedia"]
+    )
+    return Executed(folder, executed.ended | ended)
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_is_thin(name):
     cells = code_of(name)
@@ -124,6 +142,8 @@ def test_the_parameters_of_run_are_fields_of_the_config_with_its_defaults():
 def test_the_parameters_of_the_reports_are_those_that_they_read():
     assert set(defaults("progress")) == set(PROGRESS)
     assert set(defaults("quality")) == set(QUALITY)
+    assert set(defaults("explore")) == set(EXPLORE)
+    assert set(defaults("bench")) == set(BENCH)
 
 
 def test_every_notebook_ends_well(executed):
@@ -175,6 +195,18 @@ def test_the_quality_report_tells_what_the_tables_hold(executed):
         assert f"{kept[metric].median():.{digits}f}".replace("-", "−") in told
 
 
+@pytest.mark.slow
+def test_a_good_and_a_broken_video_are_explored(looked):
+    for name, ended in looked.ended.items():
+        assert ended.returncode == 0, f"{name}: {ended.stderr[-2000:]}"
+    good, broken = looked.text("explore"), looked.text("broken")
+    assert "It came through" in good
+    assert "The same as in the output" in good
+    assert "Stopped at decode : TruncatedMedia." in broken
+    assert "What to do:" in broken
+    assert "Traceback" not in broken
+
+
 @pytest.mark.parametrize("name", ["progress", pytest.param("run", marks=pytest.mark.slow)])
 def test_an_unknown_parameter_fails(name, tmp_path):
     ended = papermill(name, tmp_path / "out.ipynb", tmp_path, outptu="x")
@@ -192,11 +224,11 @@ def test_a_second_run_does_nothing_and_says_so(executed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-@pytest.mark.parametrize("name", ["run", "progress", "quality"])
-def test_a_report_opens_in_a_browser_without_network_or_errors(executed, name):
+@pytest.mark.parametrize("name", ["run", "progress", "quality", "explore", "broken", "bench"])
+def test_a_report_opens_in_a_browser_without_network_or_errors(looked, name):
     from playwright.sync_api import sync_playwright
 
-    page_file = export(executed.folder / f"{name}.ipynb", executed.folder / f"{name}.html")
+    page_file = export(looked.folder / f"{name}.ipynb", looked.folder / "reports" / f"{name}.html")
     assert page_file.stat().st_size < 8_000_000
     loaded = re.findall(r'(?:src|href|xlink:href)="(https?://[^"]*)"', page_file.read_text(encoding="utf-8"))
     assert all(address.startswith("http://127.0.0.1") for address in loaded), "a link to the dashboard is no resource"
@@ -215,8 +247,64 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(executed, name):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.title().endswith("· audiopipe")
             players = page.evaluate("[...document.querySelectorAll('audio')].map(player => player.duration)")
-            assert len(players) >= 4 if name == "quality" else players == []
+            assert len(players) >= 4 if name == "quality" else len(players) == (name == "explore")
             assert all(0 < seconds < 13 for seconds in players)
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+def test_moving_a_threshold_in_the_page_keeps_what_the_tables_say(executed):
+    from playwright.sync_api import sync_playwright
+
+    page_file = export(executed.folder / "quality.ipynb", executed.folder / "moved.html")
+    rows = executed.segments()
+    limit = round(float(rows[rows["kept"]]["snr_db"].median()), 1)
+    still = rows["kept"] & ~(rows["snr_db"] < limit)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        assert page.inner_text("[data-out=segments]") == f"{int(rows['kept'].sum())} / {len(rows)}"
+        page.fill("input[type=number][aria-label='min_snr_db exactly']", str(limit))
+        assert page.inner_text("[data-out=segments]") == f"{int(still.sum())} / {len(rows)}"
+        assert page.inner_text("[data-out=hours]") == f"{rows[still]['duration_s'].sum() / 3600:.2f} h"
+        assert f"min_snr_db={limit}" in page.inner_text("[data-out=parameters]")
+        page.uncheck("input[type=checkbox][aria-label='min_snr_db on']")
+        no_limit = rows["kept"] | (rows["drop_reason"] == "noisy")
+        assert page.inner_text("[data-out=segments]") == f"{int(no_limit.sum())} / {len(rows)}"
+        page.click("text=back to this run's limits")
+        assert page.inner_text("[data-out=change]") == "+0 / −0"
+        player = page.locator("audio").first
+        player.evaluate("player => player.play()")
+        page.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=10_000)
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+def test_the_index_leads_to_every_report_of_the_run(looked):
+    from playwright.sync_api import sync_playwright
+
+    names = ["run", "progress", "quality", "explore", "bench"]
+    folder = looked.folder / "linked" / "reports"
+    for name in names:
+        export(looked.folder / f"{name}.ipynb", folder / f"{name}.html")
+    total = Totals.of(commit.result for commit in read_commits(Store(looked.output)).values())
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto((folder / "index.html").as_uri())
+        told = page.inner_text("main")
+        assert "✓ done" in told
+        assert f"{total.segments_kept:,} / {total.segments:,}" in told
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        titles = page.locator("main a").all_inner_texts()
+        assert len(titles) == len(names)
+        for title in titles:
+            page.click(f"a:text-is('{title}')")
+            assert page.inner_text("h1") == title
+            page.go_back()
         browser.close()
 
 

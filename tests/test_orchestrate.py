@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 from distributed import Client
 from outputs import RUN_ID, config, content, corpus
 
 from audiopipe import run
-from audiopipe.ledger import Ledger, Role, RunStatus, SqliteLedger, open_ledger
+from audiopipe.ledger import Ledger, Role, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, open_ledger
 from audiopipe.run import session
-from audiopipe.run.session import Session
 from audiopipe.types import Shard, ShardResult
 from audiopipe.verify import verify
 
@@ -96,11 +97,12 @@ def test_a_run_grows_by_the_languages_that_it_is_asked_for_later(catalog: Path, 
             assert ledger.progress(RUN_ID).processed == videos
 
 
-def test_two_drivers_of_one_run_each_have_their_own_row(
-    catalog: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def drivers(ledger: Ledger) -> list[WorkerRow]:
+    return [row for row in ledger.workers(RUN_ID) if row.role is Role.DRIVER]
+
+
+def test_two_drivers_of_one_run_each_have_their_own_row(catalog: Path, client: Client, tmp_path: Path) -> None:
     out, ledger_path = tmp_path / "out", tmp_path / "ledger.sqlite"
-    monkeypatch.setattr(Session, "driver", property(lambda self: f"node/p{self.config.partition_index}"))
     halves = [
         config(catalog, out, partition_count=2, partition_index=index, ledger=str(ledger_path)) for index in (0, 1)
     ]
@@ -108,12 +110,39 @@ def test_two_drivers_of_one_run_each_have_their_own_row(
         summaries = list(pool.map(lambda one: run.run(one, client), halves))
     assert {summary.status for summary in summaries} == {RunStatus.DONE}
     with SqliteLedger(ledger_path, create=False) as ledger:
-        drivers = [row for row in ledger.workers(RUN_ID) if row.role is Role.DRIVER]
-        assert [(row.worker_id, row.partition_index, row.status) for row in drivers] == [
-            ("node/p0", 0, "done"),
-            ("node/p1", 1, "done"),
+        rows = drivers(ledger)
+        host = gethostname()
+        assert [row.worker_id.rpartition("/")[0] for row in rows] == [f"{host}/p0", f"{host}/p1"]
+        assert [(row.hostname, row.partition_index, row.status) for row in rows] == [
+            (host, 0, "done"),
+            (host, 1, "done"),
         ]
-        assert sum(row.videos_processed for row in drivers) == 8
+        assert sum(row.videos_processed for row in rows) == 8
         assert ledger.run(RUN_ID).status is RunStatus.DONE  # type: ignore[union-attr]
         assert totals(ledger) == {"de": (4, 4), "en": (4, 4)}
     assert verify(str(out)).findings == ()
+
+
+def test_two_drivers_of_the_same_partition_on_one_host_have_a_row_each(
+    catalog: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, real = threading.Barrier(2), session.Session.work
+
+    def at_once(self: session.Session, client: Client | None) -> None:
+        together.wait(60)  # both have found the same shards open
+        real(self, client)
+
+    monkeypatch.setattr(session.Session, "work", at_once)
+    settings = config(catalog, tmp_path / "out")
+    with ThreadPoolExecutor(2) as pool:
+        summaries = list(pool.map(lambda _: run.run(settings, client), range(2)))
+    assert [summary.exit_code for summary in summaries] == [0, 0]
+    with open_ledger(None, settings.output, create=False) as ledger:
+        rows = drivers(ledger)
+        assert len({row.worker_id for row in rows}) == len(rows) == 2
+        assert {row.status for row in rows} == {WorkerStatus.DONE}
+        workers = [row for row in ledger.workers(RUN_ID) if row.role is Role.WORKER]
+        assert {row.worker_id.rpartition("/")[0] for row in workers} == {row.worker_id for row in rows}
+        assert ledger.run(RUN_ID).status is RunStatus.DONE  # type: ignore[union-attr]
+        assert totals(ledger) == {"de": (4, 4), "en": (4, 4)}
+    assert verify(settings.output).findings == ()

@@ -14,11 +14,12 @@ import pytest
 import soundfile as sf
 from making import config, media_file, shard_of, tar_file, tones, wav_video
 
-from audiopipe import catalog, pipeline
+from audiopipe import catalog, pipeline, segment
 from audiopipe.errors import DecoderDied, StoreError, TransientError
 from audiopipe.pipeline import process_shard
 from audiopipe.types import Video
 
+BEFORE_SCORING = (segment.BAD_TIMES, segment.PAST_END, segment.TOO_SHORT, segment.TOO_LONG)
 NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
 
 
@@ -90,7 +91,7 @@ def test_every_good_video_of_the_demo_comes_in_and_every_bad_one_is_named(tiny_c
     for video in (v for v in videos if truth[v.video_id]["good"]):
         mine, expected = [r for r in rows if r["video_id"] == video.video_id], truth[video.video_id]
         assert mine, video
-        assert {r["segment_times"] for r in mine} == {expected["segments"] or "fixed"}
+        assert {r["segment_times"] for r in mine} == {expected["segments"] or "voice"}
         if expected["segments"]:
             assert [r["text"] for r in mine] == [text for _, _, text in expected["spans"]]
     assert result.segments == len(rows)
@@ -270,6 +271,12 @@ def test_stages_are_timed_and_counted(tmp_path):
     assert all(seconds >= 0 for seconds in result.stage_s.values())
     assert result.stage_s["decode"] > 0.01
     assert set(result.queue_depths) == {"decoded", "scored"}
+    assert result.stage_items["fetch"] == result.stage_items["write"] == result.videos == 7
+    assert result.stage_items["score"] == result.segments - sum(result.drops.get(r, 0) for r in BEFORE_SCORING)
+    assert result.stage_items["encode"] == result.segments_kept
+    assert result.stage_items["upload"] == 1
+    # Blocks of a second: those of videos without times are decoded twice where there is no voice.
+    assert 65 <= result.stage_items["decode"] <= 2 * 65
     assert 0 < result.stage_cpu_s["score"] <= result.stage_s["score"] + 0.1
     assert result.bytes_in > 1_000_000
     assert result.bytes_out == sum(map(len, objects(tmp_path).values()))

@@ -1,6 +1,7 @@
 """The planner's sums by hand, its tables, and what its simulation must always do."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def test_the_plan_s_table_follows_from_its_own_figures() -> None:
 def test_the_plan_s_buffer_is_1_9_and_not_the_2_3_that_it_says() -> None:
     assert ThePlan().buffer == pytest.approx(8 * 83.16 / 347.22, abs=0.001)
     assert round(ThePlan().buffer, 1) == 1.9
+
+
+def test_the_plan_s_five_terabytes_are_78_kbit_s_and_ours_are_said_beside_them() -> None:
+    assert ThePlan().source_kbps(17.0) == pytest.approx(5e12 * 8 / 5.1e8 / 1000)  # 78.4
+    said = " ".join(present.caveats(Workload(), RATES, planner.choices(Workload(), RATES)))
+    assert "about 5 TB, which is 78 kbit/s; 128 kbit/s would be 8.2 TB" in said
 
 
 def test_the_price_table_has_the_plan_s_four_machines_at_its_prices() -> None:
@@ -112,16 +119,31 @@ def test_the_design_s_figures_stand_in_for_measurements_and_say_so(tmp_path: Pat
 
 
 def test_measured_rates_are_found_by_machine_and_the_newest_counts(tmp_path: Path) -> None:
-    body = {name: value for name, value in asdict(RATES).items() if name != "measured"}
+    body = {name: value for name, value in asdict(RATES).items() if name not in ("measured", "assumed")}
     for age, machine in ((1, "old"), (2, "new")):
         path = tmp_path / f"rates-{machine}.json"
         path.write_text(json.dumps(body | {"machine": machine}))
-        __import__("os").utime(path, (age, age))
+        os.utime(path, (age, age))
     assert load_rates(tmp_path).machine == "new"
     assert load_rates(tmp_path, "old") == replace(RATES, machine="old")
     assert load_rates(tmp_path).describe().startswith("rates measured (new")
     with pytest.raises(ConfigError, match="no rates of machine 'mine'"):
         load_rates(tmp_path, "mine")
+
+
+def test_what_one_machine_could_not_measure_comes_from_another_and_else_from_the_design(tmp_path: Path) -> None:
+    names = ("machine", "source", "core_x_with_gpu", "core_x_without_gpu", "gpu", "gpu_x")
+    files = {"cpu": ("cpu", "bench", None, 300.0, None, None), "gpu": ("gpu", "bench", 450.0, None, "H200", 9e4)}
+    for age, name in enumerate(("cpu", "gpu")):
+        path = tmp_path / f"rates-{name}.json"
+        path.write_text(json.dumps(dict(zip(names, files[name], strict=True))))
+        os.utime(path, (1000 - age, 1000 - age))
+        found = load_rates(tmp_path)
+        expected = (0.85 * 512.195, 120_000.0) if name == "cpu" else (450.0, 9e4)
+        assert (found.core_x_with_gpu, found.gpu_x) == pytest.approx(expected, abs=0.01)
+        assert (found.core_x_without_gpu, found.machine, found.gpu) == (300.0, "cpu", "H200")
+        assert ("NOT measured" in found.describe()) == (name == "cpu")
+    assert "core_x_with_gpu of gpu: bench" in found.describe()
 
 
 def test_a_file_that_is_not_of_rates_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from making import wav_video
 from outputs import RUN_ID, config, content, corpus, make_output
 
 from audiopipe import run
-from audiopipe.errors import ConfigError, PlanError, StoreError
+from audiopipe.errors import ConfigError, PlanError, StoreError, StoreRefused
 from audiopipe.ledger import open_ledger
 from audiopipe.output import read_commits
 from audiopipe.run import session
@@ -61,10 +61,11 @@ def test_a_run_ends_with_3_and_its_dead_letter_in_table_commit_and_ledger(
     (failed,) = pa.concat_tables(tables).filter(pc.field("status") == "failed").to_pylist()
     assert (failed["video_id"], failed["error_stage"], failed["error_type"]) == ("nowhere", "fetch", "MissingSource")
     assert "nowhere.tar" in failed["error_message"]
-    assert failed["retriable"] is True
+    assert (failed["retriable"], failed["attempts"]) == (True, 1)
     with open_ledger(None, str(tmp_path / "out"), create=False) as ledger:
         (error,) = ledger.errors(RUN_ID)
         assert (error.video_id, error.stage, error.error_type) == ("nowhere", "fetch", "MissingSource")
+        assert (error.retriable, error.attempts) == (True, 1)
         assert ledger.run(RUN_ID).status == "done"  # type: ignore[union-attr]
 
 
@@ -145,6 +146,44 @@ def test_what_is_transient_is_tried_again_and_then_left_open_with_4(
     assert content(tmp_path / "out") == content(whole)
 
 
+def test_a_store_that_refuses_shard_after_shard_ends_the_run_early(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def refused(shard, *rest):
+        calls.append(shard.name)
+        raise StoreRefused("reading s3://videos: not permitted (AccessDenied) to these keys")
+
+    monkeypatch.setattr(session, "process_shard", refused)
+    many = corpus(tmp_path / "c", videos=30, seconds=0.5)
+    summary = run.run(config(many, tmp_path / "out", shard_videos=1, retries=1), client)
+    assert summary.exit_code == 4
+    assert len(summary.shards_failed) == 31
+    assert "not permitted" in next(iter(summary.shards_failed.values()))
+    assert list(summary.shards_failed.values())[-1] == "not gone on with after 3 shards that were refused"
+    assert len(calls) < 62
+
+
+def test_a_source_that_may_not_be_read_is_a_dead_letter_that_can_be_retried(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = corpus(tmp_path / "c", videos=2, missing=False)
+    real = Path.open
+
+    def refusing(self, *rest, **more):  # root may read all
+        if self.name == "video00.tar":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert run.run(config(catalog, tmp_path / "out"), client).exit_code == 3
+    monkeypatch.undo()
+    (letter,) = read_commits(Store(str(tmp_path / "out")))["en-000000"].result.dead_letters
+    assert (letter.error_type, letter.stage, letter.retriable) == ("ForbiddenSource", "fetch", True)
+    assert run.retry(str(tmp_path / "out"), client).exit_code == 0
+
+
 def test_a_shard_that_is_committed_and_cannot_be_published_is_not_done(
     catalog: Path, whole: Path, client: Client, tmp_path: Path
 ) -> None:
@@ -171,9 +210,13 @@ def test_retry_takes_up_the_dead_letters_alone_as_new_shards(client: Client, tmp
     before = content(out)
     still = run.retry(str(out), client)
     assert (still.exit_code, still.new.videos, still.total.videos, still.total.videos_failed) == (3, 1, 6, 1)
+    (again,) = pq.read_table(out / "en/videos_000002.parquet").to_pylist()
+    assert (again["video_id"], again["attempts"]) == ("nowhere", 2)
     wav_video(tmp_path / "c/videos", "nowhere", 2.0)
     healed = run.retry(str(out), client)
     assert (healed.exit_code, healed.new.videos, healed.total.videos, healed.total.videos_failed) == (0, 1, 6, 0)
+    (third,) = pq.read_table(out / "en/videos_000003.parquet").to_pylist()
+    assert (third["status"], third["attempts"]) == ("done", 3)
     after = content(out)
     described = {"dataset.json", "README.md", "tars.txt"}
     assert {name: after[name] for name in before.keys() - described} == {

@@ -38,10 +38,14 @@ def times_of(found):
     return [(c.index, c.span.start_s, c.span.end_s, c.drop_reason) for c in found]
 
 
-def test_auto_takes_json_then_captions_then_windows():
+def test_auto_takes_json_then_captions_then_the_voice():
     assert spans("auto", JSON, CUES, 5.0) == (SegmentTimes.JSON, [Span(0, 1)])
     assert spans("auto", b"{}", CUES, 5.0) == (SegmentTimes.SRT, [Span(0, 2, "hi")])
-    source, times = spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0)
+    assert spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0) == (SegmentTimes.VOICE, None)
+
+
+def test_fixed_windows_lie_side_by_side_without_end():
+    source, times = spans("fixed", None, None, 5.0)
     assert source is SegmentTimes.FIXED
     assert [next(iter(times)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
 

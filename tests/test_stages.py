@@ -47,6 +47,17 @@ def test_iterating_times_what_it_waits_for_and_not_what_is_done_with_it():
     assert 0.03 <= stages.seconds()["decode"] < 0.1
 
 
+def test_items_are_counted_and_the_end_of_a_stream_is_none():
+    stages = Stages()
+    assert list(stages.each("decode", iter("abc"))) == ["a", "b", "c"]
+    assert list(stages.each("decode", iter(""))) == []
+    with stages.timed("score", items=128):
+        pass
+    with stages.timed("score", items=0):
+        pass
+    assert stages.items() == {"decode": 3, "score": 128}
+
+
 def test_waiting_is_time_and_not_work():
     stages = Stages()
     with stages.timed("fetch"):

@@ -22,6 +22,7 @@ from torch import Tensor
 from audiopipe import kernels
 from audiopipe.bench import machine
 from audiopipe.bench.gpu import gpu_rows
+from audiopipe.bench.memory import peak_bytes
 from audiopipe.bench.peers import feature_peers, loudness_peers, resample_peers
 
 _TO_RATE = 16_000
@@ -123,6 +124,19 @@ def cpu_rows(quick: bool = False) -> list[Row]:
     ]
 
 
+def memory_table(quick: bool = False) -> Table:
+    """What `measure` and `resample` hold beside their input at most, for 10 s at 48 kHz."""
+    table = Table("batch", "input, MB", "measure, MB beside it", "resample, MB beside it", "of which its output, MB")
+    for batch in (1, 16) if quick else (1, 16, 128):
+        x = speech_like(batch, 48_000, 10)
+        peaks = (
+            peak_bytes(partial(kernels.measure, x, 48_000)),
+            peak_bytes(partial(kernels.resample, x, 48_000, _TO_RATE)),
+        )
+        table.add_row(str(batch), *(f"{size / 1e6:.1f}" for size in (x.nbytes, *peaks, x.nbytes * _TO_RATE // 48_000)))
+    return table
+
+
 def rows_table(rows: list[Row]) -> Table:
     """The rows as they are printed and saved."""
     table = Table("task", "contender", "audio", "batch", "threads", "ms per item", "times ours")
@@ -165,7 +179,7 @@ def run(save: Path | None = None, quick: bool = False) -> list[Table]:
     On a machine with a CUDA device the GPU's table comes after the CPU's.
     """
     facts, rows = machine.describe(), cpu_rows(quick)
-    tables, gpu = [rows_table(rows)], []
+    tables, gpu = [rows_table(rows), memory_table(quick)], []
     if torch.cuda.is_available():
         gpu = gpu_rows(quick)
         table = Table(*gpu[0])

@@ -12,11 +12,12 @@ from rich.table import Table
 
 from audiopipe.bench.machine import describe
 from audiopipe.bench.material import SEGMENT_S, VIDEO_SEGMENTS
+from audiopipe.planner.rates import GPU_GB_S
 
-__all__ = ["OURS", "SLOW", "Reading", "bottleneck", "save", "table"]
+__all__ = ["OURS", "SLOW", "Reading", "bottleneck", "rates", "save", "table"]
 
 ALL_VIDEOS = 500_000
-OURS, FLOOR, SLOW = "audiopipe", "codec floor", "today's sequential way"
+OURS, FLOOR, SLOW, CS_OWN = "audiopipe", "codec floor", "today's sequential way", "ffmpeg's C pipeline"
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,34 @@ class Reading:
 
 def bottleneck(readings: Sequence[Reading]) -> list[str]:
     """What holds ours back, in words, from the seconds of work on one core."""
-    floors = {(r.material, r.cores): r for r in readings if r.name == FLOOR}
-    slow = {r.material: r for r in readings if r.name == SLOW}
+    found = {(r.material, r.name, r.cores): r.times_real_time for r in readings}
     lines = []
     for r in (r for r in readings if r.name == OURS):
-        share = r.times_real_time / floors[r.material, r.cores].times_real_time
         own = dict(r.details["stage_cpu_s"])
         own["decode (the decoders)"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
         stage = max(own, key=lambda name: own[name])
-        part = own[stage] / max(sum(own.values()), 1e-9)
-        depths = ", ".join(f"{name} {depth:g}" for name, depth in r.details["queue_depths"].items())
+        ratios = [
+            f"{r.times_real_time / found[r.material, FLOOR, r.cores]:.2f} of the codec floor",
+            f"{r.times_real_time / found[r.material, SLOW, 1]:.1f} times one core of today's way",
+        ]
+        if r.cores > 1:
+            ratios.append(f"{r.times_real_time / found[r.material, OURS, 1]:.2f} times one core of its own")
+        else:
+            ratios.append(f"{r.times_real_time / found[r.material, CS_OWN, 1]:.2f} of ffmpeg's C pipeline")
         lines.append(
-            f"{r.material}, {r.cores} core{'s' * (r.cores > 1)}: {share:.2f} of the codec floor, "
-            f"{r.times_real_time / slow[r.material].times_real_time:.1f} times one core of today's way. "
-            f"The bottleneck is {stage}: {part:.0%} of the work; items waiting: {depths}."
+            f"{r.material}, {r.cores} core{'s' * (r.cores > 1)}: {', '.join(ratios)}. The bottleneck is {stage}: "
+            f"{own[stage] / max(sum(own.values()), 1e-9):.0%} of the work; {_queues(r.details['queue_depths'])}."
         )
     return lines
+
+
+def _queues(depths: dict[str, float]) -> str:
+    """Where things wait, in words: a queue that is never empty means that what comes after it is the slower."""
+    words = [
+        f"{depth:g} {name} on average, so that what {'follows' if depth >= 1 else 'comes before'} is the slower part"
+        for name, depth in depths.items()
+    ]
+    return "items waiting: " + "; ".join(words)
 
 
 def _rows(readings: Sequence[Reading]) -> list[list[str]]:
@@ -104,8 +117,27 @@ def table(readings: Sequence[Reading]) -> Table:
     return drawn
 
 
+def rates(readings: Sequence[Reading], machine: str, gpu: str) -> dict[str, Any]:
+    """What the planner counts with, as `planner.rates` reads it: seconds of audio per second, of the slower material.
+
+    The device's rate is that of its own stage, waits included: what it does at least.
+    """
+    ours = [r for r in readings if r.name == OURS]
+    core_x = min(r.times_real_time for r in ours if r.cores == 1)
+    known = next((name for name in GPU_GB_S if name in gpu), None)
+    gpu_x = min(r.audio_s / r.cores / r.details["stage_s"]["score"] for r in ours)
+    return {
+        "machine": machine,
+        "source": f"audiopipe bench pipeline, {', '.join(sorted({r.material for r in ours}))}",
+        "core_x_with_gpu": None if gpu == "none" else round(core_x, 1),
+        "core_x_without_gpu": round(core_x, 1) if gpu == "none" else None,
+        "gpu": known,
+        "gpu_x": round(gpu_x, 1) if known else None,
+    }
+
+
 def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
-    """Write the table and the readings to `pipeline-*.md` and `.json`, named after the kind of machine."""
+    """Write `pipeline-*.md` and `.json`, and `rates-*.json` for the planner, named after the kind of machine."""
     described = describe()
     kind = "cpu" if described["gpu"] == "none" else described["gpu"].lower().replace(" ", "-")
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +164,10 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
     markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
     body = {"machine": described, "readings": [asdict(r) for r in readings]}
     data.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    return [markdown, data]
+    measured = folder / f"rates-{kind}.json"
+    machine = described["cpu"] if described["gpu"] == "none" else f"{described['cpu']}, {described['gpu']}"
+    measured.write_text(json.dumps(rates(readings, machine, described["gpu"]), indent=1) + "\n", encoding="utf-8")
+    return [markdown, data, measured]
 
 
 def _stages(readings: Sequence[Reading]) -> list[str]:

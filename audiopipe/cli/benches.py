@@ -33,12 +33,14 @@ def bench_kernels(quick: bool, save: bool) -> None:
 @click.option(
     "--folder", default="demo/bench", show_default=True, help="keeps the material", type=click.Path(path_type=Path)
 )
-@click.option("--save", is_flag=True, help="write reports/benchmarks/pipeline-*.md and .json")
-def bench_pipeline(minutes: float, rounds: int, folder: Path, save: bool) -> None:
+@click.option("--quick", is_flag=True, help="a minute of audio, one round: to see that it runs")
+@click.option("--save", is_flag=True, help="write reports/benchmarks/pipeline-*.md and .json, and the planner's rates")
+def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save: bool) -> None:
     """The whole way beside decoding alone, ffmpeg's own pipeline and today's sequential code, on the same cores."""
     from audiopipe.bench import pipeline, readings
     from audiopipe.demo.sources import cache_folder
 
+    minutes, rounds = (1.0, 1) if quick else (minutes, rounds)
     found = pipeline.bench(folder, cache_folder(Path("demo/corpus")), minutes, rounds, CONSOLE.print)
     Console(width=160).print(readings.table(found))
     for line in readings.bottleneck(found):

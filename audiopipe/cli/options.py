@@ -37,6 +37,8 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     """One option for each field of RunConfig, in their order."""
     for name, info in reversed(RunConfig.model_fields.items()):
         flag = f"--{name.replace('_', '-')}"
+        if info.annotation is bool:
+            flag += f"/--no-{name.replace('_', '-')}"
         shown = {} if info.is_required() else {"default": info.default, "show_default": info.default is not None}
         option = click.option(
             flag, name, type=_click_type(info.annotation), required=info.is_required(), help=info.description, **shown

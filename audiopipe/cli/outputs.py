@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 
 from audiopipe.cli.group import main
+from audiopipe.errors import ConfigError
 
 
 @main.command()
@@ -37,6 +39,31 @@ main.add_command(progress, "monitor")
 
 
 @main.command()
+@click.argument("word", required=False)
+def explain(word: str | None) -> None:
+    """What a word means that a run or a report says: an error, a drop reason, an exit code, a metric, a parameter.
+
+    Without a word, all words there are.
+    """
+    from audiopipe.cli.meanings import meanings
+
+    known = meanings()
+    if word is None:
+        for meaning in known:
+            click.echo(f"{meaning.word:24}{meaning.text.partition(chr(10))[0]}")
+        return
+    found = [meaning for meaning in known if meaning.word == word]
+    if not found:
+        near = difflib.get_close_matches(word, {meaning.word for meaning in known}, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "audiopipe explain lists them"
+        raise ConfigError(f"nothing here is called '{word}': {hint}")
+    for meaning in found:
+        click.echo(f"{meaning.word}: {meaning.kind}\n{meaning.text}")
+        if meaning.remedy:
+            click.echo(f"what to do: {meaning.remedy}")
+
+
+@main.command()
 @click.argument("output")
 def sync(output: str) -> None:
     """Send to Supabase what a run could not send while the database was down."""
@@ -51,13 +78,20 @@ def sync(output: str) -> None:
 @click.argument("notebook", type=click.Path(path_type=Path, exists=True))
 @click.argument("html", type=click.Path(path_type=Path))
 @click.option("--print", "cell", help="also print the text output of the cell with this tag")
-def export(notebook: Path, html: Path, cell: str | None) -> None:
+@click.option(
+    "--exit-code", "pass_on", is_flag=True, help="end with the exit code of the run that the notebook records"
+)
+def export(notebook: Path, html: Path, cell: str | None, pass_on: bool) -> None:
     """Turn a notebook that papermill saved into one HTML file that needs no network."""
     from audiopipe import report
 
     report.export(notebook, html)
     if cell:
         click.echo(report.text_of(notebook, cell))
+    if pass_on:
+        from audiopipe.notebook.record import exit_code
+
+        sys.exit(exit_code(notebook))
 
 
 @main.command()
@@ -102,5 +136,19 @@ def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
         return
     for name, size in found.objects.items():
         click.echo(f"{size:>12,}  {name}")
+    for name, begun in found.uploads.items():
+        click.echo(f"{'unfinished':>12}  {name}: an upload {begun}")
     done = "removed" if remove else "--remove removes them"
-    click.echo(f"{len(found.objects)} objects, {found.size:,} bytes: {done}")
+    click.echo(f"{len(found.objects)} objects, {found.size:,} bytes, {len(found.uploads)} unfinished uploads: {done}")
+
+
+@main.command()
+@click.argument("output")
+def mend(output: str) -> None:
+    """Bring back a damaged or lost _run.json or plan from the copy that the output keeps, or the copy from it."""
+    from audiopipe import copies
+
+    written = copies.mend(output)
+    for name in written:
+        click.echo(f"brought back {name}")
+    click.echo("the run and its plan, and their copies, are whole")

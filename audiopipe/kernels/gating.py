@@ -60,7 +60,7 @@ class Windows:
         width = steps * grid.per_step
         sums = sliding_sum(energies, width)
         first = torch.arange(sums.shape[1])
-        samples = grid.edges(first + width) - grid.edges(first)
+        samples = grid.edge(first + width) - grid.edge(first)
         exists = first + width <= hops[:, None]
         return cls(sums / samples.to(sums.device), exists.to(sums.device))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from audiopipe.kernels.statespace import CHUNK, GROUP, k_weighted
 
 # L R C Ls Rs and L R C LFE Ls Rs: the surrounds weigh 1.41, the LFE is left out (BS.1770-5, table 3).
 CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 1.0), 5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
+Whole = TypeVar("Whole", int, Tensor)
 _WARM_UP_S = 0.2  # what is left of a filter state after this long is 1e-15 of it
 
 
@@ -40,31 +43,32 @@ class Grid:
     def longest(self) -> int:
         return -(-self.sample_rate // (10 * self.per_step))
 
-    def edge(self, hop: int) -> int:
-        return int(self.edges(torch.tensor(hop)))
-
-    def edges(self, hops: Tensor) -> Tensor:
+    def edge(self, hop: Whole) -> Whole:
         """round(hop * rate / (10 * per_step)) in whole numbers."""
         per_second = 10 * self.per_step
-        return (2 * hops * self.sample_rate + per_second) // (2 * per_second)
+        return (2 * hop * self.sample_rate + per_second) // (2 * per_second)
 
-    def count(self, samples: Tensor) -> Tensor:
+    def count(self, samples: Whole) -> Whole:
         """How many complete hops fit into so many samples."""
-        per_second = 10 * self.per_step
-        near = samples * per_second // self.sample_rate
-        near = near + (self.edges(near + 1) <= samples)
-        return near - (self.edges(near) > samples).to(near.dtype)
+        near = samples * 10 * self.per_step // self.sample_rate
+        near = near + 1 * (self.edge(near + 1) <= samples)
+        return near - 1 * (self.edge(near) > samples)
 
 
 def _sum_hops(power: Tensor, grid: Grid, first: int, last: int) -> Tensor:
     """Sums over hops `first` to `last` of `power` [R, T], whose first sample is the first hop's."""
     if grid.even:
         return power[:, : (last - first) * grid.longest].view(-1, last - first, grid.longest).sum(-1)
-    edges = grid.edges(torch.arange(first, last + 1)) - grid.edge(first)
+    edges = grid.edge(torch.arange(first, last + 1)) - grid.edge(first)
     index = edges[:-1, None] + torch.arange(grid.longest)
     inside = (index < edges[1:, None]).to(power.device)
     gathered = power.index_select(-1, index.clamp(max=power.shape[-1] - 1).flatten().to(power.device))
     return gathered.view(-1, *index.shape).where(inside, 0.0).sum(-1)
+
+
+@lru_cache(maxsize=32)
+def _weights(channels: int, device: torch.device) -> Tensor:
+    return torch.tensor(CHANNEL_WEIGHTS[channels], dtype=torch.float64, device=device)[:, None]
 
 
 def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
@@ -73,8 +77,8 @@ def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
     Long audio goes in spans; each filters the 0.2 s before it too, then its states are what they would be anyway.
     """
     batch, channels, samples = audio.samples.shape
-    hops = int(grid.count(torch.tensor(samples)))
-    weights = torch.tensor(CHANNEL_WEIGHTS[channels], dtype=torch.float64, device=audio.device)
+    hops = grid.count(samples)
+    weights = _weights(channels, audio.device)
     energies = torch.empty(batch, hops, dtype=torch.float64, device=audio.device)
     unit = CHUNK * GROUP
     warm_up = int(_WARM_UP_S * sample_rate)
@@ -86,5 +90,5 @@ def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
         x = audio.read(start, start + -(-(end - start) // unit) * unit).reshape(batch * channels, -1)
         y = k_weighted(x, sample_rate)[:, begin - start :]
         by_channel = _sum_hops(y.square_(), grid, first, last).view(batch, channels, last - first)
-        energies[:, first:last] = (by_channel.double() * weights[:, None]).sum(1)
+        energies[:, first:last] = (by_channel.double() * weights).sum(1)
     return energies

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.true_peak import BLOCK, block_peaks
+from audiopipe.kernels.stretches import BLOCK, MARGIN, Stretch, stretches
 
 CLIPPED_FROM = 32767 / 32768  # the highest value of 16-bit audio; its lowest, -1, counts as well
 SILENT_BELOW = 1e-3  # -60 dBFS
-_STRETCH = 1024
+_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -28,65 +28,73 @@ class Levels:
     zero_crossing_rate: Tensor
 
 
-def _exact_sum(x: Tensor) -> Tensor:
-    """Sum of all but the first dimension in float64: [b, C, T] -> [b]
-
-    Stretches of 1024 are added up in the type of x, which is exact for whole numbers and fast, the rest in float64.
-    """
-    whole = x.shape[-1] // _STRETCH * _STRETCH
-    stretches = x[..., :whole].reshape(*x.shape[:2], -1, _STRETCH).sum(-1)
-    return stretches.sum((1, 2), dtype=torch.float64) + x[..., whole:].sum((1, 2), dtype=torch.float64)
+def _pieces(x: Tensor) -> tuple[Tensor, Tensor]:
+    """[b, C, T] as pieces [b, C, n, 1024] and what is left. Sums within a piece may be taken in the type of x."""
+    whole = x.shape[-1] // _PIECE * _PIECE
+    pieces: Tensor = x[..., :whole].unflatten(-1, (-1, _PIECE))
+    return pieces, x[..., whole:]
 
 
-def _count(x: Tensor, magnitude: Tensor, before: Tensor, peaks: Tensor, valid: Tensor) -> Tensor:
-    """What levels are made of: energy, sum, clipped, silent and crossings of some samples, summed over channels.
+def _sum(x: Tensor) -> Tensor:
+    """Sum of all but the first dimension in float64: [b, C, T] -> [b]"""
+    pieces, rest = _pieces(x)
+    return pieces.sum(-1).sum((1, 2), dtype=torch.float64) + rest.sum((1, 2), dtype=torch.float64)
+
+
+def _energy(x: Tensor) -> Tensor:
+    """Sum of the squares of all but the first dimension in float64: [b, C, T] -> [b]"""
+    pieces, rest = (torch.linalg.vector_norm(part, dim=-1).double().square_() for part in _pieces(x))
+    energy: Tensor = pieces.sum((1, 2)) + rest.sum(1)
+    return energy
+
+
+def _clipped(stretch: Stretch) -> Tensor:
+    """How many samples are clipped: [b]. Few blocks hold any, and only those are looked at."""
+    item, channel, block = torch.nonzero(stretch.peaks >= CLIPPED_FROM, as_tuple=True)
+    suspects = stretch.samples.unflatten(-1, (-1, BLOCK))[item, channel, block]
+    counts = torch.zeros(len(stretch.peaks), dtype=torch.float64, device=item.device)
+    return counts.index_add_(0, item, (suspects.abs_() >= CLIPPED_FROM).sum(-1).double())
+
+
+def _silent(stretch: Stretch, lengths: Tensor) -> Tensor:
+    """How many samples lie in silent blocks: [b]"""
+    blocks = torch.arange(stretch.peaks.shape[-1], device=stretch.peaks.device)
+    left = (lengths - stretch.start).to(blocks.device)[:, None, None]
+    return ((left - BLOCK * blocks).clamp_(0, BLOCK) * (stretch.peaks < SILENT_BELOW)).sum((1, 2), dtype=torch.float64)
+
+
+def _crossings(stretch: Stretch, lengths: Tensor) -> Tensor:
+    """How many samples differ in sign from the one before them: [b]"""
+    x = stretch.around[..., MARGIN - (stretch.start > 0) : -MARGIN]  # nothing is before the first of all
+    negative = torch.lt(x, 0, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    crossings = _sum((negative[..., 1:] - negative[..., :-1]).abs_())
+    # A negative last sample differs from the zero after it, which is none of the item's.
+    ends = (lengths > 0) & (lengths >= stretch.start) & (lengths < stretch.stop)
+    if not bool(ends.any()):
+        return crossings
+    index = (lengths - stretch.start + MARGIN - 1).clamp_(0, stretch.around.shape[-1] - 1).to(x.device)
+    last = stretch.around.gather(-1, index[:, None, None].expand(-1, x.shape[1], 1))
+    return crossings - ((last < 0) & ends.to(x.device)[:, None, None]).sum((1, 2))
+
+
+def tally(stretch: Stretch, lengths: Tensor) -> Tensor:
+    """What levels are made of: energy, sum, clipped, silent and crossings, summed over channels.
 
     Args:
-        x (Tensor), magnitude (Tensor): the samples, and their magnitude, which is overwritten.
-        before (Tensor): the sample before them.
-        peaks (Tensor): the peaks of their blocks.
-        valid (Tensor): how many of them are the item's.
+        stretch (Stretch): of b items.
+        lengths (Tensor): samples of each item, on the host.
     Shape:
-        [b, C, T], [b, C, T], [b, C, 1], [b, C, K], [b] -> [b, 5] float64
+        [b] -> [b, 5] float64, to be added up over stretches
     """
-    clipped = _exact_sum(magnitude.ge_(CLIPPED_FROM))
-    negative = torch.lt(x, 0, out=magnitude)
-    turns = (negative[..., :1] - torch.lt(before, 0).to(x.dtype)).square().sum((1, 2), dtype=torch.float64)
-    crossings = turns + _exact_sum((negative[..., 1:] - negative[..., :-1]).abs_())
-    in_block = (valid[:, None, None] - BLOCK * torch.arange(peaks.shape[-1], device=x.device)).clamp(0, BLOCK)
-    silent = (in_block * (peaks < SILENT_BELOW)).sum((1, 2), dtype=torch.float64)
-    return torch.stack([_exact_sum(x.square()), _exact_sum(x), clipped, silent, crossings], 1)
+    x = stretch.samples
+    counts = [_energy(x), _sum(x), _clipped(stretch), _silent(stretch, lengths), _crossings(stretch, lengths)]
+    return torch.stack(counts, 1)
 
 
-def _turns_into_padding(audio: Audio) -> Tensor:
-    """Crossings from an item's last sample, if negative, to the zeros after it: [b]"""
-    if int(audio.lengths.min()) == audio.n_samples:
-        return torch.zeros(len(audio.lengths), dtype=torch.float64, device=audio.device)
-    lengths = audio.lengths.to(audio.device)[:, None, None]
-    last = audio.samples.gather(-1, (lengths - 1).clamp(min=0).expand(-1, audio.samples.shape[1], 1))
-    turns = (last < 0) & (lengths > 0) & (lengths < audio.n_samples)
-    return turns.sum((1, 2), dtype=torch.float64)
-
-
-def tally(audio: Audio) -> Tensor:
-    """Sample peak, then `_count` per channel, of each item: [b, 6] float64."""
-    batch, channels = audio.samples.shape[:2]
-    peak = torch.zeros(batch, dtype=audio.dtype, device=audio.device)
-    counts = torch.zeros(batch, 5, dtype=torch.float64, device=audio.device)
-    for start, stop in audio.spans(BLOCK):
-        x = audio.read(start, stop)
-        before = audio.read(start - 1, start) if start else x[..., :1]
-        magnitude = x.abs()
-        peaks = block_peaks(magnitude)
-        peak = torch.maximum(peak, peaks.amax((1, 2)))
-        counts += _count(x, magnitude, before, peaks, (audio.lengths - start).to(audio.device))
-    counts[:, -1] -= _turns_into_padding(audio)
-    return torch.cat([peak.double()[:, None], counts / channels], 1)
-
-
-def levels_of(counts: Tensor, lengths: Tensor) -> Levels:
-    """The tallies [B, 6] of items of so many samples as levels, in float64."""
-    peak, energy, total, clipped, silent, crossings = counts.unbind(1)
+def levels_of(peak: Tensor, counts: Tensor, lengths: Tensor, channels: int) -> Levels:
+    """Sample peaks [B] and tallies [B, 5] of items of so many samples as levels, in float64."""
+    peak = peak.double()
+    energy, total, clipped, silent, crossings = (counts / channels).unbind(1)
     samples = lengths.to(counts.device).double()
     finite = torch.isfinite(peak) & (samples > 0)
     rms = (energy / samples).sqrt()
@@ -100,6 +108,16 @@ def levels_of(counts: Tensor, lengths: Tensor) -> Levels:
         "zero_crossing_rate": crossings / (samples - 1),
     }
     return Levels(**{name: torch.where(finite, value, torch.nan) for name, value in values.items()})
+
+
+def _tile(audio: Audio) -> tuple[Tensor, Tensor]:
+    """Sample peaks [b] and tallies [b, 5] of one tile."""
+    peak = torch.zeros(len(audio.lengths), dtype=audio.dtype, device=audio.device)
+    counts = torch.zeros(len(audio.lengths), 5, dtype=torch.float64, device=audio.device)
+    for stretch in stretches(audio):
+        peak = torch.maximum(peak, stretch.peaks.amax((1, 2)))
+        counts += tally(stretch, audio.lengths)
+    return peak, counts
 
 
 @torch.no_grad()
@@ -130,5 +148,6 @@ def levels(x: Tensor, lengths: Tensor | None = None) -> Levels:
     tensor([1.])
     """
     audio = Audio.checked(x, lengths)
-    counts = audio.joined([tally(tile) for _, tile in audio.tiles()])
-    return Levels(**{name: value.to(audio.dtype) for name, value in vars(levels_of(counts, audio.lengths)).items()})
+    peak, counts = map(audio.joined, map(list, zip(*(_tile(tile) for _, tile in audio.tiles()), strict=True)))
+    values = vars(levels_of(peak, counts, audio.lengths, audio.samples.shape[1]))
+    return Levels(**{name: value.to(audio.dtype) for name, value in values.items()})

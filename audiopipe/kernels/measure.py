@@ -16,7 +16,8 @@ from audiopipe.kernels.levels import levels_of, tally
 from audiopipe.kernels.loudness import Powers, decibels, r128
 from audiopipe.kernels.precision import full_float32
 from audiopipe.kernels.spectral import Summary, default_n_fft, spectral_of
-from audiopipe.kernels.true_peak import true_and_sample_peak
+from audiopipe.kernels.stretches import stretches
+from audiopipe.kernels.true_peak import peaks_of
 
 
 class Metric(NamedTuple):
@@ -94,16 +95,21 @@ class _Parts(NamedTuple):
     bands: Tensor
 
 
+def _waveform(tile: Audio) -> tuple[Tensor, Tensor]:
+    """True and sample peaks [b, 2], and what levels are made of [b, 5]."""
+    peaks = torch.zeros(len(tile.lengths), 2, dtype=tile.dtype, device=tile.device)
+    counts = torch.zeros(len(tile.lengths), 5, dtype=torch.float64, device=tile.device)
+    for stretch in stretches(tile):
+        peaks = torch.maximum(peaks, peaks_of(stretch))
+        counts += tally(stretch, tile.lengths)
+    return peaks, counts
+
+
 def _reduce(tile: Audio, sample_rate: int, grid: Grid) -> _Parts:
     n_fft = default_n_fft(sample_rate)
     summary = Summary.of(tile, sample_rate, n_fft, n_fft // 2)
     return _Parts(
-        hop_energies(tile, sample_rate, grid),
-        true_and_sample_peak(tile),
-        tally(tile),
-        summary.features,
-        summary.spectrum,
-        summary.bands,
+        hop_energies(tile, sample_rate, grid), *_waveform(tile), summary.features, summary.spectrum, summary.bands
     )
 
 
@@ -143,7 +149,7 @@ def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metri
         "short_term_max_lufs": r128_values["short_term_max_lufs"],
         "loudness_range_lu": r128_values["range_lu"],
         "true_peak_dbtp": decibels(parts.peaks[:, 0]),
-        **vars(levels_of(parts.counts, audio.lengths)),
+        **vars(levels_of(parts.peaks[:, 1], parts.counts, audio.lengths, audio.samples.shape[1])),
         **vars(spectral_of(summary, audio.lengths, sample_rate, default_n_fft(sample_rate) // 2)),
     }
     table = torch.stack([values[name] for name in METRICS], 1)

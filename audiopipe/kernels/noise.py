@@ -7,12 +7,13 @@ the sum over bands the noise in the signal (R. Martin's minimum statistics, 2001
 
 from __future__ import annotations
 
-from itertools import pairwise
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 BAND_BINS = 32
+_LOW_EDGES = (0, 2, 4, 8, 16)
 SNR_RANGE_DB = (-20.0, 100.0)
 _QUANTILE = 0.02
 _SMOOTHED = 3  # frames in a running mean
@@ -23,17 +24,24 @@ _PER_BIN, _PER_MEAN = 1 / 1.5, 1 + 0.9 * (_SMOOTHED - 1)
 
 def _edges(bins: int) -> list[int]:
     """Bands of 32 bins; below the first of them octaves, since noise is rarely flat down there."""
-    low = [e for e in (0, 2, 4, 8, 16) if e < bins]
-    return low + list(range(BAND_BINS, bins, BAND_BINS)) + [bins]
+    return [*_LOW_EDGES, *range(BAND_BINS, bins, BAND_BINS), bins]
+
+
+@lru_cache(maxsize=32)
+def _low_bands(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What takes the first 32 bins to the bands below the first even one: [32, 5]"""
+    edge = torch.tensor([*_LOW_EDGES, BAND_BINS], device=device)
+    k = torch.arange(BAND_BINS, device=device)[:, None]
+    return ((k >= edge[:-1]) & (k < edge[1:])).to(dtype)
 
 
 def band_powers(power: Tensor) -> Tensor:
     """Sums over the bands: [b, F, N] -> [b, K, F]"""
-    edges = _edges(power.shape[-1])
     whole = power.shape[-1] // BAND_BINS * BAND_BINS
-    even = power[..., BAND_BINS:whole].reshape(*power.shape[:-1], -1, BAND_BINS).sum(-1)
-    low = [power[..., a:b].sum(-1, keepdim=True) for a, b in pairwise(edges) if b <= BAND_BINS]
-    return torch.cat([*low, even, power[..., whole:].sum(-1, keepdim=True)], -1).mT
+    low = power[..., :BAND_BINS] @ _low_bands(power.dtype, power.device)
+    even = power[..., BAND_BINS:whole].unflatten(-1, (-1, BAND_BINS)).sum(-1)
+    rest = [power[..., whole:].sum(-1, keepdim=True)] if whole < power.shape[-1] else []
+    return torch.cat([low, even, *rest], -1).mT
 
 
 def _quantile_over_mean(rank: Tensor, count: Tensor, bins: int) -> Tensor:

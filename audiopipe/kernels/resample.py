@@ -111,10 +111,12 @@ def resample(x: Tensor, from_rate: int, to_rate: int, lengths: Tensor | None = N
     samples = x.shape[-1]
     batch, channels = (x.shape[0], math.prod(x.shape[1:-1])) if x.ndim > 1 else (1, 1)
     audio = Audio(x.detach().reshape(batch, channels, samples), check_lengths(lengths, batch, samples))
-    y = x.new_zeros(batch, channels, resampled_length(samples, from_rate, to_rate), dtype=audio.dtype)
+    y = x.new_empty(batch, channels, resampled_length(samples, from_rate, to_rate), dtype=audio.dtype)
     for items, tile in audio.tiles():
         ends = resampled_length(tile.lengths, from_rate, to_rate)
-        target = y[items, :, : int(ends.max())]
+        longest = int(ends.max())
+        target = y[items, :, :longest]
+        y[items, :, longest:] = 0
         if from_rate == to_rate:
             target.copy_(tile.read(0, tile.n_samples))
         else:

@@ -58,21 +58,32 @@ def _frames(audio: Audio, n_fft: int, hop_length: int) -> Iterator[Tensor]:
         yield squares[..., 0] + squares[..., 1]
 
 
-def _rolloff_bin(magnitude: Tensor, total: Tensor) -> Tensor:
-    """First bin at which the running sum reaches 85 % of the total: [b, F, N], [b, F] -> [b, F]
+@lru_cache(maxsize=32)
+def _moments(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What takes a group of bins to its sum and its first and second moment around its middle: [3, 32]."""
+    offset = torch.arange(_GROUP, dtype=dtype, device=device) - (_GROUP - 1) / 2
+    return torch.stack([torch.ones_like(offset), offset, offset.square()])
 
-    A running sum over all bins is slow, so first one over groups of bins, then one within the group that it ends in.
+
+def _in_groups(bins: Tensor) -> Tensor:
+    """[b, F, N] -> [b, F, K, 32], with zeros after the last bin where 32 does not divide N."""
+    missing = -bins.shape[-1] % _GROUP
+    padded = torch.nn.functional.pad(bins, (0, missing)) if missing else bins
+    groups: Tensor = padded.unflatten(-1, (-1, _GROUP))
+    return groups
+
+
+def _rolloff_bin(groups: Tensor, sums: Tensor, total: Tensor) -> Tensor:
+    """First bin at which the running sum reaches 85 % of the total: [b, F, K, 32], [b, F, K], [b, F] -> [b, F]
+
+    A running sum over all bins is slow, so first one over the groups, then one within the group that it ends in.
     """
-    last = magnitude.shape[-1] - 1  # the Nyquist bin is where the sum ends if not before
-    missing = -last % _GROUP
-    most = torch.nn.functional.pad(magnitude[..., :last], (0, missing)) if missing else magnitude[..., :last]
-    groups = most.unfold(-1, _GROUP, _GROUP)
-    until = groups.sum(-1).cumsum(-1)
+    until = sums.cumsum(-1)
     target = ROLLOFF * total[..., None]
-    group = (until < target).sum(-1, keepdim=True).clamp(max=until.shape[-1] - 1)
-    before = torch.nn.functional.pad(until, (1, 0)).gather(-1, group)
-    within = groups.gather(-2, group[..., None].expand(*group.shape, _GROUP))[..., 0, :].cumsum(-1) + before
-    return (group[..., 0] * _GROUP + (within < target).sum(-1)).clamp(max=last)
+    group = torch.searchsorted(until, target).clamp_(max=until.shape[-1] - 1)
+    target = target - (until - sums).gather(-1, group)
+    within = groups.gather(-2, group[..., None].expand(*group.shape, _GROUP))[..., 0, :].cumsum(-1)
+    return (group * _GROUP + torch.searchsorted(within, target))[..., 0]
 
 
 def _flatness(power: Tensor) -> Tensor:
@@ -85,16 +96,24 @@ def _flatness(power: Tensor) -> Tensor:
 
 
 def _features(power: Tensor, bin_hz: float) -> Tensor:
-    """Centroid, bandwidth, rolloff and flatness of each frame: [b, F, N] -> [b, F, 4]"""
-    bins = torch.arange(power.shape[-1], dtype=power.dtype, device=power.device)
-    magnitude = power.sqrt()
-    total = magnitude.sum(-1)
+    """Centroid, bandwidth, rolloff and flatness of each frame: [b, F, N] -> [b, F, 4]
+
+    The moments of the magnitude come from those of groups of 32 bins, so the bins are read once for all of them.
+    """
+    last = power.shape[-1] - 1  # the Nyquist bin goes by itself: without it, a power of two is left
+    groups, nyquist = _in_groups(power[..., :last].sqrt()), power[..., last].sqrt()
+    moments = _moments(power.dtype, power.device) @ groups.reshape(-1, _GROUP).mT
+    sums, first, second = moments.view(3, *groups.shape[:-1])
+    total = sums.sum(-1) + nyquist
     # librosa leaves a frame of (almost) nothing as it is, so its centroid is 0.
     norm = torch.where(total > torch.finfo(power.dtype).tiny, total, 1.0)
-    centroid = (magnitude @ bins) / norm
-    spread = (bins - centroid[..., None]).square_().mul_(magnitude).sum(-1) / norm
-    rolloff = _rolloff_bin(magnitude, total)
-    return torch.stack([centroid * bin_hz, spread.sqrt() * bin_hz, rolloff * bin_hz, _flatness(power)], -1)
+    middle = torch.arange(groups.shape[-2], dtype=power.dtype, device=power.device) * _GROUP + (_GROUP - 1) / 2
+    centroid = ((sums * middle + first).sum(-1) + nyquist * last) / norm
+    away = middle - centroid[..., None]
+    spread = ((sums * away + 2 * first) * away + second).sum(-1) + nyquist * (last - centroid).square()
+    rolloff = _rolloff_bin(groups, sums, total).clamp_(max=last)
+    hz = torch.stack([centroid, (spread / norm).clamp_(min=0).sqrt(), rolloff], -1) * bin_hz
+    return torch.cat([hz, _flatness(power)[..., None]], -1)
 
 
 @dataclass(frozen=True)

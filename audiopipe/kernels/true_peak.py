@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
+from audiopipe.kernels.stretches import BLOCK, MARGIN, Stretch, stretches
 
-BLOCK = 32
 _COARSE_HALF, _COARSE_BETA = 12, 5.0
-_FINE_HALF, _FINE_BETA = 256, 3.0
+_FINE_HALF, _FINE_BETA = MARGIN, 3.0
 _FINE_PHASES = tuple(p / 16 for p in range(1, 16))
 _FINE_BLOCKS = 12
 # Values half a sample apart miss a peak by at most 1 / cos(pi / 4), which a tone at half the sample rate reaches.
@@ -41,17 +41,17 @@ def _interpolator(
     return matrix.flatten(1).to(dtype=dtype, device=device)
 
 
-def block_peaks(magnitude: Tensor) -> Tensor:
-    """Highest value in each block of 32: [*, T] -> [*, ceil(T / 32)]."""
-    missing = -magnitude.shape[-1] % BLOCK
-    padded = torch.nn.functional.pad(magnitude, (0, missing)) if missing else magnitude
-    return padded.reshape(*padded.shape[:-1], -1, BLOCK).amax(-1)
+@lru_cache(maxsize=1)
+def _coarse_gain() -> float:
+    """How many times as high as the samples anything between them can be found."""
+    taps = _interpolator((0.25, 0.5), _COARSE_HALF, _COARSE_BETA, torch.float64, torch.device("cpu"))
+    return float(taps.abs().sum(0).max())
 
 
 def _around(x: Tensor, row: Tensor, block: Tensor, half: int) -> Tensor:
     """Some blocks with `half` samples on both sides: [R, 256 + K * 32 + 256], [n], [n] -> [n, 32 + 2 half]."""
     # Rows are whole numbers of blocks long, so over all rows end to end the blocks still are 32 apart.
-    windows = x.view(-1)[_FINE_HALF - half :].unfold(0, BLOCK + 2 * half, BLOCK)
+    windows = x.view(-1)[MARGIN - half :].unfold(0, BLOCK + 2 * half, BLOCK)
     return windows.index_select(0, row * (x.shape[1] // BLOCK) + block)
 
 
@@ -63,36 +63,28 @@ def _sieve(x: Tensor, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]
     return peaks.index_put((row, block), torch.maximum(found, peaks[row, block]))
 
 
-def true_peak(x: Tensor, peaks: Tensor) -> Tensor:
-    """Highest interpolated magnitude of each row.
-
-    Args:
-        x (Tensor): the signal with 256 samples of what is around it (or zeros) on both sides.
-        peaks (Tensor): `block_peaks` of its magnitude, without the surroundings.
-    Shape:
-        [R, 256 + K * 32 + 256], [R, K] -> [R]
-    """
-    rows, blocks = peaks.shape
-    gain = _interpolator((0.25, 0.5), _COARSE_HALF, _COARSE_BETA, x.dtype, x.device).abs().sum(0).max()
+def true_peak(stretch: Stretch) -> Tensor:
+    """Highest magnitude in a stretch of the signal behind the samples, over all channels: [b]"""
+    x, peaks = stretch.around.flatten(0, 1), stretch.peaks.flatten(0, 1)
     # A block sees 12 samples of its neighbours, so the highest of the three bounds what is between its samples.
     nearby = torch.nn.functional.max_pool1d(peaks[:, None], 3, stride=1, padding=1)[:, 0]
-    halves = _sieve(x, peaks, nearby * gain, (0.5,))
+    halves = _sieve(x, peaks, nearby * _coarse_gain(), (0.5,))
     quarters = _sieve(x, halves, halves * _HALVES_MISS, (0.25, 0.75))
-    block = quarters.topk(min(_FINE_BLOCKS, blocks), dim=-1).indices
-    row = torch.arange(rows, device=x.device).repeat_interleave(block.shape[1])
+    block = quarters.topk(min(_FINE_BLOCKS, peaks.shape[1]), dim=-1).indices
+    row = torch.arange(x.shape[0], device=x.device).repeat_interleave(block.shape[1])
     taps = _interpolator(_FINE_PHASES, _FINE_HALF, _FINE_BETA, x.dtype, x.device)
-    highest = (_around(x, row, block.flatten(), _FINE_HALF) @ taps).abs_().view(rows, -1).amax(-1)
-    return torch.maximum(highest, peaks.amax(-1))
+    between = (_around(x, row, block.flatten(), _FINE_HALF) @ taps).abs_().view(*stretch.peaks.shape[:2], -1).amax(-1)
+    return torch.maximum(between, stretch.peaks.amax(-1)).amax(-1)
+
+
+def peaks_of(stretch: Stretch) -> Tensor:
+    """True peak and sample peak, linear, over all channels of each item: [b, 2]"""
+    return torch.stack([true_peak(stretch), stretch.peaks.amax((1, 2))], -1)
 
 
 def true_and_sample_peak(audio: Audio) -> Tensor:
-    """Both peaks, linear, over all channels of each item: [b, 2]."""
-    batch, channels = audio.samples.shape[:2]
-    highest = torch.zeros(batch, 2, dtype=audio.dtype, device=audio.device)
-    for start, stop in audio.spans(BLOCK):
-        end = start + -(-(stop - start) // BLOCK) * BLOCK
-        x = audio.read(start - _FINE_HALF, end + _FINE_HALF).reshape(batch * channels, -1).contiguous()
-        peaks = block_peaks(x[:, _FINE_HALF:-_FINE_HALF].abs())
-        both = torch.stack([true_peak(x, peaks), peaks.amax(-1)], -1)
-        highest = torch.maximum(highest, both.view(batch, channels, 2).amax(1))
+    """Both peaks, linear, over all channels of each item: [b, 2]; zero where there is no sample."""
+    highest = torch.zeros(audio.samples.shape[0], 2, dtype=audio.dtype, device=audio.device)
+    for stretch in stretches(audio):
+        highest = torch.maximum(highest, peaks_of(stretch))
     return highest

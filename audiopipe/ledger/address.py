@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from audiopipe.ledger.supabase import SupabaseLedger
     from audiopipe.ledger.supabase_reader import SupabaseReader
 
-__all__ = ["default_path", "open_ledger", "sync_ledger"]
+__all__ = ["SUPABASE", "default_path", "open_ledger", "sync_ledger"]
 
 SUPABASE = "supabase://"
 FILE_NAME = "_ledger.sqlite"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, Self
 
+from audiopipe.ledger.rates import RECENT
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
     LanguageTotal,
+    Look,
     Progress,
     RunRow,
     RunStatus,
@@ -46,12 +48,16 @@ class Ledger(Protocol):
         """A try at a shard that came to nothing; `attempt` counts from 1 within this session of the driver."""
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
-        """The state of workers, and of the driver itself; counters keep their highest value."""
+        """The state of workers, and of the driver itself; counters keep their highest value.
+
+        Whoever has not been heard of for `STALE_BEATS` by then is marked stale, until it is heard of again.
+        """
 
     def finish_run(self, run_id: str, status: RunStatus) -> None:
-        """End a run. While drivers of other partitions are alive it stays running, and the last to end decides.
+        """End a run. While other drivers are alive it stays running, and the last to end decides.
 
-        Report the own driver's row as done or failed by `heartbeat` first.
+        Alive is who was heard of within `STALE_BEATS` and has no successor on its partition. Report the own driver's
+        row as done or failed by `heartbeat` first. A driver that is heard of later makes the run running again.
         """
 
     def runs(self) -> list[RunRow]:
@@ -59,6 +65,9 @@ class Ledger(Protocol):
 
     def run(self, run_id: str | None = None) -> RunRow | None:
         """A run, or the newest without an id; None if there is none."""
+
+    def look(self, run_id: str | None = None, shards: int = RECENT, errors: int = 8) -> Look | None:
+        """A run, or the newest without an id, as of one moment, with its last shards and errors; None if not there."""
 
     def progress(self, run_id: str) -> Progress:
         """The run's row of the plan's view `run_progress`."""

@@ -6,21 +6,37 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["COUNTERS", "FINISH_RUN", "LANGUAGES", "RESUME_RUN", "assignments", "insert"]
+__all__ = [
+    "COUNTERS",
+    "FINISH_RUN",
+    "LANGUAGES",
+    "MARK_STALE",
+    "NEWEST_SHARDS",
+    "REOPEN_RUN",
+    "RESUME_RUN",
+    "STALE_BEATS",
+    "assignments",
+    "insert",
+]
 
-# Drivers that still beat: the newest row of each partition, so that a crashed driver's successor speaks for it.
-DRIVERS_ALIVE = """
-    SELECT 1 FROM worker_progress d WHERE d.run_id = :run_id AND d.role = 'driver'
-    AND d.status IN ('starting', 'running', 'idle') AND NOT EXISTS (
+STALE_BEATS = 3  # silence after which a worker or a driver is no longer taken for alive
+
+ALIVE = "('starting', 'running', 'idle')"
+
+# Drivers that beat lately, without those whose successor on the same partition has begun since.
+DRIVERS_ALIVE = f"""
+    SELECT 1 FROM worker_progress d WHERE d.run_id = :run_id AND d.role = 'driver' AND d.status IN {ALIVE}
+    AND julianday(:now) - julianday(d.last_heartbeat) < {STALE_BEATS} * pipeline_runs.heartbeat_s / 86400.0
+    AND NOT EXISTS (
         SELECT 1 FROM worker_progress n WHERE n.run_id = d.run_id AND n.role = 'driver'
-        AND n.partition_index = d.partition_index AND n.last_heartbeat > d.last_heartbeat)"""
+        AND n.worker_id <> d.worker_id AND n.partition_index = d.partition_index AND n.started_at > d.last_heartbeat)"""
 
 # A driver that joins a run under way is no new session, so it must not shorten the window of the rates.
 RESUME_RUN = f"""
     UPDATE pipeline_runs SET status = 'running', completed_at = NULL, language = :language,
     total_videos = :total_videos, output = :output, config_digest = :config_digest, version = :version,
-    heartbeat_s = :heartbeat_s, resumed_at = CASE WHEN status = 'running' AND EXISTS ({DRIVERS_ALIVE}
-        AND julianday(:now) - julianday(d.last_heartbeat) < 3 * :heartbeat_s / 86400.0) THEN resumed_at ELSE :now END
+    heartbeat_s = :heartbeat_s,
+    resumed_at = CASE WHEN status = 'running' AND EXISTS ({DRIVERS_ALIVE}) THEN resumed_at ELSE :now END
     WHERE run_id = :run_id"""
 
 FINISH_RUN = f"""
@@ -28,6 +44,18 @@ FINISH_RUN = f"""
         SELECT COALESCE(SUM(total_shards), 0) FROM run_languages WHERE run_id = :run_id
     ) > (SELECT COUNT(*) FROM shards WHERE run_id = :run_id AND status = 'done') THEN 'incomplete' ELSE :status END
     WHERE run_id = :run_id AND NOT EXISTS ({DRIVERS_ALIVE})"""
+
+# Who was not heard of for some beats before `now` is stale.
+MARK_STALE = f"""
+    UPDATE worker_progress SET status = 'stale', videos_per_minute = 0, segments_per_second = 0, updated_at = :now
+    WHERE run_id = :run_id AND status IN {ALIVE} AND (julianday(:now) - julianday(last_heartbeat)) * 86400.0
+    > {STALE_BEATS} * (SELECT heartbeat_s FROM pipeline_runs WHERE run_id = :run_id)"""
+
+# A driver that beats after the run was ended without it has not ended.
+REOPEN_RUN = f"""
+    UPDATE pipeline_runs SET status = 'running', completed_at = NULL WHERE run_id = :run_id AND completed_at < (
+        SELECT MAX(last_heartbeat) FROM worker_progress WHERE run_id = :run_id AND role = 'driver'
+        AND status IN {ALIVE})"""
 
 COUNTERS = (
     "videos_total",
@@ -49,6 +77,11 @@ LANGUAGES = """
         SUM(bytes_in) AS bytes_in, SUM(bytes_out) AS bytes_out
         FROM shards WHERE run_id = :run_id AND status = 'done' GROUP BY language
     ) s ON s.language = l.language WHERE l.run_id = :run_id ORDER BY l.language"""
+
+# Only what rates and sparklines are made of.
+NEWEST_SHARDS = """
+    SELECT shard, language, status, videos, segments, audio_s, worker_id, finished_at FROM shards
+    WHERE run_id = ? ORDER BY finished_at DESC, shard LIMIT ?"""
 
 
 def insert(table: str, row: Mapping[str, Any], *, keep_null: bool = False) -> tuple[str, dict[str, Any]]:

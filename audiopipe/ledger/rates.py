@@ -26,7 +26,7 @@ __all__ = ["ENOUGH", "RECENT", "Eta", "Window", "eta", "window"]
 
 WINDOW = timedelta(minutes=10)
 ENOUGH = 20  # shards that a window should hold for its rate to mean something
-RECENT = 500  # shards that a reader fetches to look at rates; bounds the cost of a look
+RECENT = 300  # shards that a reader fetches to look at rates; bounds the cost of a look
 DRAWS = 400
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from audiopipe.ledger.record import Row
 from audiopipe.types import DeadLetter, Seconds, ShardResult
@@ -13,6 +14,7 @@ __all__ = [
     "ErrorRow",
     "LanguageProgress",
     "LanguageTotal",
+    "Look",
     "Progress",
     "Role",
     "RunRow",
@@ -157,7 +159,7 @@ class ShardRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow(Row):
-    """A dead letter (`video_id` set) or a failed attempt at a shard (`attempt` set)."""
+    """A dead letter (`video_id` set, tried `attempts` times) or a failed attempt at a shard (`attempt` set)."""
 
     event_id: str
     error_type: str
@@ -171,6 +173,7 @@ class ErrorRow(Row):
     stage: str | None = None
     attempt: int | None = None
     retriable: bool | None = None
+    attempts: int = 1
 
     @classmethod
     def of_dead_letter(cls, letter: DeadLetter, result: ShardResult) -> ErrorRow:
@@ -186,6 +189,7 @@ class ErrorRow(Row):
             shard=result.shard,
             stage=letter.stage,
             retriable=letter.retriable,
+            attempts=letter.attempts,
         )
 
 
@@ -223,6 +227,36 @@ class LanguageProgress(Row):
     bytes_in: int = 0
     bytes_out: int = 0
     rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All that the monitor shows of a run, as of one moment.
+
+    Attributes:
+        processed: videos, as the view `run_progress` counts them.
+        shards: the last finished ones, newest first; only language, videos, segments, audio, worker and end are filled.
+        errors: the newest first.
+    """
+
+    run: RunRow
+    processed: int
+    languages: Sequence[LanguageProgress]
+    workers: Sequence[WorkerRow]
+    shards: Sequence[ShardRow]
+    errors: Sequence[ErrorRow]
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Look:
+        """From rows by the names of these attributes."""
+        return cls(
+            RunRow.of(body["run"]),
+            int(body["processed"]),
+            [LanguageProgress.of(row) for row in body["languages"]],
+            [WorkerRow.of(row) for row in body["workers"]],
+            [ShardRow.of(row) for row in body["shards"]],
+            [ErrorRow.of(row) for row in body["errors"]],
+        )
 
 
 def no_such_run(ledger: str, run_id: str, runs: Sequence[RunRow]) -> str:

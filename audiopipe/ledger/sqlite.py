@@ -9,29 +9,17 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import rates
 from audiopipe.ledger.migrate import migrate, require_current, transaction
-from audiopipe.ledger.queries import COUNTERS, FINISH_RUN, LANGUAGES, RESUME_RUN, assignments, insert
+from audiopipe.ledger.queries import COUNTERS, FINISH_RUN, MARK_STALE, REOPEN_RUN, RESUME_RUN, assignments, insert
 from audiopipe.ledger.record import utc_now
-from audiopipe.ledger.rows import (
-    ErrorRow,
-    LanguageProgress,
-    LanguageTotal,
-    Progress,
-    RunRow,
-    RunStatus,
-    ShardRow,
-    WorkerRow,
-    no_such_run,
-)
+from audiopipe.ledger.rows import ErrorRow, LanguageTotal, RunRow, RunStatus, ShardRow, WorkerRow
+from audiopipe.ledger.sqlite_reads import SqliteReads
 from audiopipe.types import ShardResult
 
 __all__ = ["SqliteLedger"]
@@ -39,7 +27,7 @@ __all__ = ["SqliteLedger"]
 BUSY_MS = 30_000
 
 
-class SqliteLedger:
+class SqliteLedger(SqliteReads):
     """`Ledger` on a file. Without `create` it is opened for reading alone, and has to be there."""
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
@@ -123,10 +111,10 @@ class SqliteLedger:
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         now = utc_now()
+        rows = [{"run_id": run_id, **worker.as_row(), "updated_at": now} for worker in workers]
         with self._transaction() as connection:
-            for worker in workers:
-                row = {"run_id": run_id, **worker.as_row()}
-                row |= {"updated_at": now, "last_heartbeat": row["last_heartbeat"] or now}
+            for row in rows:
+                row["last_heartbeat"] = row["last_heartbeat"] or now
                 sql, values = insert("worker_progress", row)
                 counters = {name: f"MAX(worker_progress.{name}, excluded.{name})" for name in COUNTERS}
                 update = assignments(values, started_at="worker_progress.started_at", **counters)
@@ -134,47 +122,16 @@ class SqliteLedger:
                 newer = f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat RETURNING *"
                 # What is told is the row as it now stands: the counters of heartbeats that were never sent are in it.
                 for stored in connection.execute(newer, values).fetchall():
-                    self._tell("worker", dict(stored), key=f"{run_id}/{worker.worker_id}")
+                    self._tell("worker", dict(stored), key=f"{run_id}/{row['worker_id']}")
+            beat = {"run_id": run_id, "now": max((row["last_heartbeat"] for row in rows), default=now)}
+            connection.execute(MARK_STALE, beat)
+            connection.execute(REOPEN_RUN, beat)
 
     def finish_run(self, run_id: str, status: RunStatus) -> None:
         now = utc_now()
         with self._transaction() as connection:
             connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": now})
             self._tell("finish", {"run_id": run_id, "status": str(status), "at": now})
-
-    def runs(self) -> list[RunRow]:
-        return [RunRow.of(row) for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")]
-
-    def run(self, run_id: str | None = None) -> RunRow | None:
-        return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
-
-    def progress(self, run_id: str) -> Progress:
-        self._known(run_id)
-        return Progress.of(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
-
-    def languages(self, run_id: str) -> list[LanguageProgress]:
-        run = self._known(run_id)
-        seen = rates.window(run, self.shards(run_id, rates.RECENT), datetime.now(UTC))
-        rows = [LanguageProgress.of(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
-        return [replace(row, rate=seen.videos_per_minute(row.language)) for row in rows]
-
-    def workers(self, run_id: str) -> list[WorkerRow]:
-        self._known(run_id)
-        sql = "SELECT * FROM worker_progress WHERE run_id = ? ORDER BY worker_id"
-        return [WorkerRow.of(row) for row in self._all(sql, (run_id,))]
-
-    def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
-        self._known(run_id)
-        order = "shard" if limit is None else "finished_at DESC, shard LIMIT ?"
-        values = (run_id,) if limit is None else (run_id, limit)
-        return [
-            ShardRow.of(row) for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
-        ]
-
-    def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
-        self._known(run_id)
-        sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
-        return [ErrorRow.of(row) for row in self._all(sql, (run_id, limit))]
 
     def _tell(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
         """Called inside the transaction of every write, for a ledger that tells somebody else of it."""
@@ -195,12 +152,6 @@ class SqliteLedger:
         migrate(connection)
         return connection
 
-    def _known(self, run_id: str) -> RunRow:
-        found = self.run(run_id)
-        if found is None:
-            raise LedgerError(no_such_run(str(self.path), run_id, self.runs()))
-        return found
-
     def _done(self, key: tuple[str, str]) -> dict[str, Any] | None:
         sql = "SELECT attempt, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
         rows = self._all(sql, key)
@@ -210,25 +161,10 @@ class SqliteLedger:
         sql, values = insert("processing_errors", {"run_id": run_id, **error.as_row()})
         self._connection.execute(f"{sql} ON CONFLICT DO NOTHING", values)
 
-    def _all(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        with self._explained():
-            return [dict(row) for row in self._connection.execute(sql, values)]
-
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._explained(), transaction(self._connection):
             yield self._connection
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.IntegrityError as error:
-            raise LedgerError(
-                f"{self.path} refused a row ({error}); start_run comes before what belongs to a run"
-            ) from error
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerError(f"{self.path} cannot be used as a ledger: {error}; give --ledger a local path") from error
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import rates
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
+    Look,
     Progress,
     RunRow,
     ShardRow,
@@ -21,6 +22,8 @@ from audiopipe.ledger.rows import (
 from audiopipe.supabase_client import PAGE, Supabase, SupabaseError
 
 __all__ = ["SupabaseReader"]
+
+T = TypeVar("T")
 
 RATE_COLUMNS = "shard,language,status,videos,segments,finished_at"
 
@@ -32,8 +35,8 @@ class SupabaseReader:
         self._supabase = supabase or Supabase()
         self._seen: set[str] = set()
         try:
-            # Asked for at the start, so that a wrong key or a missing table is told of at once.
-            self.run()
+            # Asked for at the start, so that a wrong key or a missing table or function is told of at once.
+            self.look(shards=0, errors=0)
         except LedgerError:
             self.close()
             raise
@@ -59,6 +62,12 @@ class SupabaseReader:
             return chosen.order("started_at", desc=True).limit(1)
 
         return next((RunRow.of(row) for row in self._select("pipeline_runs", shape)), None)
+
+    def look(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> Look | None:
+        seen = self._ask(
+            lambda: self._supabase.rpc("monitor_snapshot", run_id=run_id, shards=min(shards, PAGE), errors=errors)
+        )
+        return None if seen is None else Look.of(seen)
 
     def progress(self, run_id: str) -> Progress:
         self._known(run_id)
@@ -86,11 +95,11 @@ class SupabaseReader:
         return self._newest_shards(run_id, limit)
 
     def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
-        def newest(query: Any) -> Any:
-            return query.eq("run_id", run_id).order("id", desc=True).limit(min(limit, PAGE))
-
         self._known(run_id)
-        return [ErrorRow.of(row) for row in self._select("processing_errors", newest)]
+        found: list[dict[str, Any]] = []
+        while page := self._older_errors(run_id, found[-1]["id"] if found else None, limit - len(found)):
+            found += page
+        return [ErrorRow.of(row) for row in found]
 
     def start_run(self, *_: Any, **__: Any) -> NoReturn:
         self._read_only()
@@ -117,6 +126,13 @@ class SupabaseReader:
 
         return [ShardRow.of(row) for row in self._select("shards", shape, columns)]
 
+    def _older_errors(self, run_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
+        def shape(query: Any) -> Any:
+            chosen = query.eq("run_id", run_id).order("id", desc=True).limit(min(limit, PAGE))
+            return chosen if before is None else chosen.lt("id", before)
+
+        return self._select("processing_errors", shape) if limit > 0 else []
+
     def _known(self, run_id: str) -> None:
         """Raise `LedgerError` for a run that is not there. Runs stay, so each is asked for once."""
         if run_id not in self._seen and self.run(run_id) is None:
@@ -135,7 +151,7 @@ class SupabaseReader:
 
         return self._ask(every_page)
 
-    def _ask(self, question: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    def _ask(self, question: Callable[[], T]) -> T:
         try:
             return question()
         except SupabaseError as error:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from IPython.display import DisplayHandle, display
 
 from audiopipe import cluster, monitor, output
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, LedgerError
+from audiopipe.generations import planned
 from audiopipe.ledger import Ledger, RunStatus
-from audiopipe.plan import Plan, freeze
+from audiopipe.plan import Plan
+from audiopipe.planner import load_rates
 from audiopipe.report import live, page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.summary import summary_lines, unfinished
+from audiopipe.report.text import span
 from audiopipe.run import RunSummary, run
 from audiopipe.store import Store
 
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "work"]
 
 REDRAW_S = 1.0
+THREADS_PER_CORE = 2  # a core's second thread brings nothing, as the planner's rates have it
 
 
 class _Plainly(BaseException):
@@ -36,6 +42,8 @@ class _Plainly(BaseException):
 
 class RunIncomplete(_Plainly, AudiopipeError):
     """Shards are missing; the notebook fails, so that a scheduler sees it."""
+
+    exit_code = 4
 
 
 class Stopped(_Plainly, KeyboardInterrupt):
@@ -56,16 +64,45 @@ class Preview:
         return sum(shard.name not in self.committed for shard in mine)
 
     def _repr_html_(self) -> str:
-        return page.styled(live.plan_table(self.plan, self.config, self.committed))._repr_html_()
+        table = live.plan_table(self.plan, self.config, self.committed)
+        return page.styled(page.join(table, self._estimate()))._repr_html_()
+
+    def _estimate(self) -> Html:
+        """How long what is left will take on this machine, by the rates that were measured or else assumed."""
+        totals = self.plan.totals(self.config.partition_index).values()
+        timed, shards = sum(total.hours for total in totals), sum(total.shards for total in totals)
+        left_h = timed * self.shards_left / max(shards, 1)
+        if not left_h:
+            return (
+                page.note("How long it takes cannot be told: the catalogue has no lengths.")
+                if self.shards_left
+                else Html("")
+            )
+        gpu = torch.cuda.is_available() and self.config.device != "cpu"
+        rates = load_rates()
+        core_h = left_h / (rates.core_x_with_gpu if gpu else rates.core_x_without_gpu)
+        cores = len(os.sched_getaffinity(0)) / THREADS_PER_CORE
+        told = f"<b>Estimated time: at least {span(3600 * core_h / cores)}</b> on this machine (cores: {cores:g}"
+        told += f"{', with its GPU' if gpu else ''}), {span(3600 * core_h)} on one core; {esc(rates.describe())}."
+        return Html(f"<p>{told} Many short videos take longer.</p>")
 
 
 class _Draft:
-    """An output's store that keeps nothing: looking ahead must not bind the output to the parameters looked at."""
+    """An output's store that writes nothing: looking ahead must not bind the output to the parameters looked at."""
 
     def __init__(self, store: Store) -> None:
-        self.read, self.list = store.read, store.list
+        self.store = store
+        self.made: dict[str, bytes] = {}
+
+    def read(self, name: str) -> bytes:
+        return self.made[name] if name in self.made else self.store.read(name)
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        made = {name: len(data) for name, data in self.made.items() if name.startswith(prefix)}
+        return self.store.list(prefix) | made
 
     def create(self, name: str, data: bytes) -> bool:
+        self.made[name] = data
         return True
 
 
@@ -76,7 +113,7 @@ def preview(config: RunConfig) -> Preview:
         CatalogError, PlanError: as the run would.
     """
     store = Store(config.output)
-    return Preview(config, freeze(config, _Draft(store)), frozenset(output.read_commits(store)))
+    return Preview(config, planned(config, _Draft(store)), frozenset(output.read_commits(store)))
 
 
 def connect(ahead: Preview) -> Client | None:
@@ -134,7 +171,7 @@ def finish(summary: RunSummary, client: Client | None) -> None:
     """
     if client is not None:
         cluster.close(client)
-    display(live.ending(summary))
+    display(live.ending(summary), metadata={"audiopipe": {"exit_code": summary.exit_code}})
     print(*summary_lines(summary), sep="\n")  # noqa: T201
     if problem := unfinished(summary):
         raise RunIncomplete(problem)

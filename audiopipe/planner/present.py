@@ -25,6 +25,7 @@ PARAMETERS = ("videos", "minutes", "deadline_h", "audio_format", "nodes", "profi
 PROVIDER_OF = {"ec2": "aws", "gcp": "gcp"}
 HEAD = ("machine", "price", "nodes", "hours", "bottleneck", "compute", "egress", "storage", "operations", "total")
 NODES = (1, 2, 4, 8, 16, 32, 64)
+HOURS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 12, 24, 48, 96, 192)  # that the picture's axis may name
 
 
 def rows(found: Sequence[Estimate], plan: ThePlan | None = None) -> list[list[str]]:
@@ -65,7 +66,9 @@ def caveats(work: Workload, rates: Rates, found: Sequence[Estimate]) -> list[str
     beside = (
         f"The plan's own figures: {theirs.needed_videos_per_min:.0f} videos/min needed, {theirs.nodes_needed} nodes; "
         f"its {theirs.nodes} have {theirs.buffer:.1f} times what is needed (it says 2.3) and would take "
-        f"{theirs.hours:.1f} h."
+        f"{theirs.hours:.1f} h. It reads about {theirs.source_tb:.0f} TB, which is "
+        f"{theirs.source_kbps(work.minutes):.0f} kbit/s; {work.source_kbps:g} kbit/s would be "
+        f"{work.bytes_in / 1e12:.1f} TB, free out of R2 either way."
     )
     read = max(store().read, *(one.instance.read for one in found))
     return [measured, extrapolated, egress, beside, f"Prices were read on {read} and move: see prices.yaml."]
@@ -90,6 +93,8 @@ def picture(played: Mapping[int, Sequence[Outcome]], deadline_h: float) -> str:
         axes.axhline(deadline_h, color=figure.LIMIT, linewidth=1)
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="hours", xticks=nodes, xticklabels=map(str, nodes))
         axes.minorticks_off()
+        low, high = axes.get_ylim()
+        axes.set_yticks(ticks := [tick for tick in HOURS if low <= tick <= high], [f"{tick:g}" for tick in ticks])
         for count, outcomes in played.items():
             share = statistics.mean(outcome.efficiency for outcome in outcomes)
             top = max(outcome.hours for outcome in outcomes)
@@ -103,7 +108,7 @@ def show(work: Workload, rates: Rates, profile: str = "auto", nodes: int | None 
     found = choices(work, rates, PROVIDER_OF.get(profile), nodes)
     best, weather = found[0], Weather()
     about = (
-        f"{games} games of {best.instance.name} for each number of nodes; the line is the deadline, the percentages "
+        f"{games} games of '{best.instance.name}' for each number of nodes; the line is the deadline, the percentages "
         f"are efficiency. Assumed, not measured: {weather.slow_nodes:.0%} of nodes {weather.slowness:g} times slower, "
         f"{weather.lost_per_node_hour:g} losses per node and hour, back after {weather.replaced_h * 60:.0f} min."
     )

@@ -19,6 +19,7 @@ class ThePlan:
     nodes: int = 8
     usd_hour: float = 1.00
     supabase_usd: float = 25.0
+    source_tb: float = 5.0
 
     @property
     def today_days(self) -> float:
@@ -49,3 +50,7 @@ class ThePlan:
     @property
     def usd(self) -> float:
         return self.nodes * self.usd_hour * self.deadline_h + self.supabase_usd
+
+    def source_kbps(self, minutes: float) -> float:
+        """Of the videos' audio, if so much is read in all."""
+        return self.source_tb * 1e9 * 8 / (self.videos * minutes * 60)

@@ -28,7 +28,8 @@ PIECES = """
   vertical-align: top; background: none; white-space: nowrap }
 .ap tbody tr, .ap thead tr, .ap tbody tr:hover { background: none }
 .ap th { font-weight: 600; border-bottom: 1px solid #8888 }
-.ap .l { text-align: left } .ap .w { text-align: left; white-space: normal; min-width: 26ch; max-width: 70ch }
+.ap table .l, .ap table .w { text-align: left !important }
+.ap .w { white-space: normal; min-width: 26ch; max-width: 70ch }
 .ap .w { overflow-wrap: anywhere }
 .ap tr.sum td { font-weight: 600; border-bottom: 0 }
 .ap .bar { display: inline-block; width: 120px; height: .75em; border-radius: 3px; background: #8883; overflow: hidden;
@@ -50,9 +51,23 @@ PIECES = """
 .ap .chips span { display: inline-block; border: 1px solid #8884; border-radius: 999px; padding: 0 8px;
   margin: 2px 4px 2px 0; font-size: .82em; white-space: nowrap }
 .ap .chips span.near { border-color: #e08214; border-width: 2px; font-weight: 600 }
+.ap .explorer { border: 1px solid #8883; border-radius: 8px; padding: 10px 14px; margin: 8px 0 14px }
+.ap .explorer .row { display: grid; grid-template-columns: minmax(150px, 240px) minmax(120px, 1fr) 130px 110px;
+  gap: 4px 14px; align-items: center; margin: 5px 0 }
+.ap .explorer .row small { display: block; margin-left: 1.9em }
+.ap .explorer .row input[type=range] { width: 100%; margin: 0; accent-color: #3b8bc4 }
+.ap .explorer .row input[type=number] { width: 80px; font: inherit; color: inherit; background: #8881;
+  border: 1px solid #8886; border-radius: 4px; padding: 1px 4px }
+.ap .explorer .langs .row { grid-template-columns: 60px minmax(80px, 300px) 1fr }
+.ap .explorer .row .bar { width: 100% } .ap .explorer .row .bar i { display: block }
+.ap .explorer button { font: inherit; color: inherit; background: #8882; border: 1px solid #8886; border-radius: 6px;
+  padding: 3px 12px; cursor: pointer }
+.ap .steps .good { border-color: #1b9e77 } .ap .steps .bad { border-color: #d73a3a; border-width: 2px }
 .ap h4 { margin: 16px 0 4px; font-size: 1.02em; font-weight: 650 }
 .ap code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
-@media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio { display: none !important } }
+@media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio { display: none !important }
+  .ap .wide { overflow: visible } .ap table { font-size: .82em; max-width: 100% } .ap .w { min-width: 14ch }
+  .ap th, .ap td { white-space: normal; padding-right: 7px; overflow-wrap: break-word } .ap .bar { width: 56px } }
 """
 
 PAGE = """
@@ -72,8 +87,11 @@ pre { overflow-x: auto; font-size: .86em; background: #8881; padding: 8px 12px; 
 summary { cursor: pointer; opacity: .8 }
 footer { margin-top: 40px; opacity: .65; font-size: .84em; border-top: 1px solid #8883; padding-top: 8px }
 @media (max-width: 600px) { main { padding: 10px 14px 40px } body { font-size: 14.5px }
-  .ap .cards { grid-template-columns: repeat(2, 1fr) } .ap .card b { font-size: 1.25em } }
+  .ap .cards { grid-template-columns: repeat(2, 1fr) } .ap .card b { font-size: 1.25em }
+  .ap .explorer .rules .row { grid-template-columns: 1fr 1fr }
+  .ap .explorer .rules .row > :nth-child(-n+2) { grid-column: 1 / 3 }
+  .ap .explorer .langs .row { grid-template-columns: 40px 1fr 145px } .ap .explorer .langs { font-size: .9em } }
 @page { margin: 14mm }
 @media print { :root { --paper: #ffffff; --ink: #000000 } main { max-width: none; padding: 0 } h2, h3, h4, figcaption {
-  break-after: avoid } figure, .sample, .card, .verdict, tr { break-inside: avoid } .ap .wide { overflow: visible } }
+  break-after: avoid } figure, .sample, .card, .cards, .verdict, tr { break-inside: avoid } body { font-size: 12.5px } }
 """

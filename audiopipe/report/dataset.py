@@ -29,7 +29,7 @@ from audiopipe.types import DeadLetter, ShardResult
 
 __all__ = ["PARAMETERS", "Dataset", "Rule", "read"]
 
-PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed")
+PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed", "compare_with")
 COLUMNS = (
     *(
         "key",
@@ -68,7 +68,8 @@ class Rule:
 class Dataset:
     """An output as it is now. `segments` has a row for each segment of the shards that were read.
 
-    `results` are those of the commits, but a video that was tried again counts once, as what became of it last.
+    `results` are those of the commits, but a video that was tried again counts once, as what became of it last. `other`
+    is an output to compare with.
     """
 
     store: Store
@@ -77,6 +78,7 @@ class Dataset:
     results: dict[str, ShardResult]
     segments: pd.DataFrame
     examples_per_kind: int
+    other: Dataset | None = None
 
     @cached_property
     def total(self) -> Totals:
@@ -112,13 +114,19 @@ class Dataset:
 
 
 def read(
-    output: str, language: str = "all", examples_per_kind: int = 3, max_segments: int = 200_000, seed: int = 0
+    output: str,
+    language: str = "all",
+    examples_per_kind: int = 3,
+    max_segments: int = 200_000,
+    seed: int = 0,
+    compare_with: str | None = None,
 ) -> Dataset:
     """An output's commits and segments.
 
     Args:
         language: 'all', or names separated by commas.
         examples_per_kind: examples to listen to, of the best, the worst and the borderline segments each.
+        compare_with: another output, which `Dataset.other` is then.
         max_segments: about how many segments to hold at most; beyond that a sample of shards is read.
 
     Raises:
@@ -135,7 +143,8 @@ def read(
     commits = _wanted(read_commits(store), language, output)
     chosen = _sample(list(commits.values()), max_segments, seed)
     results = settled(commits, load(store))
-    return Dataset(store, read_run(store), commits, results, _segments(store, chosen), examples_per_kind)
+    other = read(compare_with, language, 0, max_segments, seed) if compare_with else None
+    return Dataset(store, read_run(store), commits, results, _segments(store, chosen), examples_per_kind, other)
 
 
 def _wanted(commits: dict[str, Commit], language: str, output: str) -> dict[str, Commit]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,12 @@ from audiopipe.errors import VerifyError
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
 from audiopipe.report.dataset import Dataset, Rule
-from audiopipe.report.excerpts import BLOCK, Excerpt, find_member, player, spectrogram
+from audiopipe.report.excerpts import BLOCK, Excerpt, find_member, outline, player, spectrogram
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, title
 from audiopipe.report.text import named, number, span
 
-__all__ = ["best", "borderline", "dropped", "ranks", "worst"]
+__all__ = ["best", "borderline", "card", "dropped", "ranks", "worst"]
 
 # What makes a segment good: of each the rank counts, by language, whatever the unit. True: more is better.
 GOOD = {"snr_db": True, "bandwidth_hz": True, "silence_ratio": False, "clipping_ratio": False, "true_peak_dbtp": False}
@@ -111,21 +112,25 @@ def _shown(data: Dataset, rows: pd.DataFrame, near: dict[int, Rule] | None = Non
     if not len(rows):
         return page.note("There are no such segments.")
     near = near or {}
-    return page.grid(_card(data, rows.loc[index], near.get(int(index))) for index in rows.index)
+    return page.grid(card(data, rows.loc[index], _chips(rows.loc[index], near.get(int(index)))) for index in rows.index)
 
 
-def _card(data: Dataset, row: pd.Series, rule: Rule | None) -> Html:
-    """One segment: picture, player, numbers, and where it is from."""
+def card(data: Dataset, row: pd.Series[Any], told: str) -> Html:
+    """One segment: pictures, player, what is told of it (markup), and where it is from."""
     try:
         excerpt = Excerpt.of(_audio(data, row))
-        picture = f"<figure>{spectrogram(excerpt)}</figure>{player(excerpt, esc(row['key']))}"
+        pictures = "".join(f"<figure>{drawn}</figure>" for drawn in (outline(excerpt), spectrogram(excerpt)))
+        picture = pictures + player(excerpt, esc(row["key"]))
     except (VerifyError, FileNotFoundError) as error:
         picture = f"<p>Its audio cannot be read: {esc(error)}</p>"
     text = f'<p class="text">“{esc(_text(row))}”</p>' if _text(row) else ""
     times = f"{row['start_s']:.2f} to {row['end_s']:.2f} s ({span(row['duration_s'])})"
     where = f"{esc(row['language'])} · {esc(row['video_id'])} · {times}"
-    chips = "".join(_chip(row, name, rule) for name in _names(rule))
-    return Html(f'<div class="sample">{picture}{text}<p class="chips">{chips}</p><p class="where">{where}</p></div>')
+    return Html(f'<div class="sample">{picture}{text}<p class="chips">{told}</p><p class="where">{where}</p></div>')
+
+
+def _chips(row: pd.Series[Any], rule: Rule | None) -> str:
+    return "".join(_chip(row, name, rule) for name in _names(rule))
 
 
 def _text(row: pd.Series) -> str:

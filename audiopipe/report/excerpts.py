@@ -10,20 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
+import torch
 from matplotlib.axes import Axes
 
+from audiopipe import kernels
 from audiopipe.encode import SUFFIXES, encode
 from audiopipe.errors import VerifyError
-from audiopipe.report.figure import draw
+from audiopipe.report.figure import DROPPED, NEUTRAL, draw
 from audiopipe.store import Store
 
-__all__ = ["Excerpt", "find_member", "player", "spectrogram"]
+__all__ = ["Excerpt", "find_member", "levels", "outline", "player", "spectrogram"]
 
 BLOCK = tarfile.BLOCKSIZE
 WINDOW = 512 << 10
 MOST_S = 12.0
 FLOOR_DB = 70.0
 PIXELS = 240
+LOWEST_LUFS = -70.0
+LOUDNESS_STEP = 5  # of the kernel's windows, one is drawn
 Samples = npt.NDArray[np.float32]
 
 
@@ -88,20 +92,41 @@ def player(excerpt: Excerpt, label: str) -> str:
     return f'<audio controls preload="metadata" aria-label="{label}" src="data:audio/mpeg;base64,{data}"></audio>'
 
 
+def outline(excerpt: Excerpt) -> str:
+    """The waveform, and over it the momentary loudness (0.4 s)."""
+    seconds = len(excerpt.samples) / excerpt.rate_hz
+    edges = np.arange(0, len(excerpt.samples), -(-len(excerpt.samples) // PIXELS))
+    low, high = np.minimum.reduceat(excerpt.samples, edges), np.maximum.reduceat(excerpt.samples, edges)
+    peak = max(0.05, 1.1 * float(np.abs(excerpt.samples).max(initial=0.0)))
+    measured = kernels.loudness(torch.from_numpy(excerpt.samples)[None, None], excerpt.rate_hz)
+    lufs = np.maximum(measured.momentary_lufs[0].numpy()[::LOUDNESS_STEP], LOWEST_LUFS)
+
+    def onto(axes: Axes) -> None:
+        axes.fill_between(edges / excerpt.rate_hz, low, high, color=NEUTRAL, linewidth=0.3)
+        axes.set(xlim=(0, seconds), ylim=(-peak, peak), ylabel="amplitude", xticklabels=[])
+        loud = axes.twinx()
+        loud.plot(np.arange(len(lufs)) * LOUDNESS_STEP * measured.hop_s + 0.2, lufs, color=DROPPED, linewidth=1.6)
+        loud.set(ylim=(LOWEST_LUFS, 0), yticks=(-60, -40, -20, 0))
+        loud.set_ylabel("LUFS (0.4 s)", color=DROPPED)
+        loud.spines["right"].set_visible(True)
+
+    return draw(onto, 380, 105)
+
+
 def spectrogram(excerpt: Excerpt) -> str:
     """Time, frequency and level, the loudest bin at 0 dB."""
-    levels = _levels(excerpt)
+    drawn = levels(excerpt)
     seconds = len(excerpt.samples) / excerpt.rate_hz
 
     def onto(axes: Axes) -> None:
         extent = (0.0, seconds, 0.0, excerpt.rate_hz / 2000)
-        axes.imshow(levels, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-FLOOR_DB, vmax=0)
+        axes.imshow(drawn, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-FLOOR_DB, vmax=0)
         axes.set(xlabel="time (s)", ylabel="frequency (kHz)")
 
     return draw(onto, 380, 165)
 
 
-def _levels(excerpt: Excerpt) -> npt.NDArray[np.float32]:
+def levels(excerpt: Excerpt) -> npt.NDArray[np.float32]:
     """[frequency, time] in dB below the loudest."""
     size = 512 if excerpt.rate_hz >= 12_000 else 256
     padded = np.pad(excerpt.samples, (size // 2, size))

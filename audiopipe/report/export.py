@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbconvert.filters import ansi2html, markdown2html
 
-from audiopipe.report import page
+from audiopipe.report import index, page
 from audiopipe.report.css import PAGE, PIECES
 from audiopipe.report.page import esc
 
@@ -23,6 +25,7 @@ HEAD = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
+{meta}
 <title>{title}</title>
 <style>{css}</style>
 </head>
@@ -31,6 +34,7 @@ HEAD = """<!DOCTYPE html>
 """
 FOOT = "\n<footer>audiopipe · {name}</footer>\n</main>\n</body>\n</html>\n"
 STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)  # the page has it once, in its head
+FACTS = re.compile(r'<template class="facts">(.*?)</template>', re.DOTALL)
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 # For whoever reads the notebook itself, and papermill's own red banners: the page shows an error in its own way.
 HIDDEN = {"lab-only", "papermill-error-cell-tag"}
@@ -39,15 +43,34 @@ HIDDEN = {"lab-only", "papermill-error-cell-tag"}
 def export(notebook: Path, html: Path) -> Path:
     """Write a notebook's text and pictures, without its code, to `html`; returns that path.
 
+    In a folder named `reports`, as an output has one, the index page beside it is made anew.
+
     The page is written here and not by a template of nbconvert's: those load scripts, and bring half a megabyte of
     styles. What nbconvert does well, Markdown and terminal colours, is taken from it.
     """
     content = nbformat.read(notebook, as_version=4)
     body = "\n".join(_body(content.cells))
     html.parent.mkdir(parents=True, exist_ok=True)
-    head = HEAD.format(title=esc(_title(content, notebook)), css=PAGE + PIECES)
-    html.write_text(head + body + FOOT.format(name=esc(notebook.stem)), encoding="utf-8")
+    title = _title(content, notebook)
+    html.write_text(_page(title, body, notebook.stem, index.meta(title, _facts(body))), encoding="utf-8")
+    if html.parent.name == index.FOLDER:
+        shown = index.content(html.parent).markup
+        listed = f'<h1>Reports</h1><div class="ap">{shown}</div>'
+        (html.parent / index.NAME).write_text(_page("Reports", listed, "index"), encoding="utf-8")
     return html
+
+
+def _page(title: str, body: str, name: str, meta: str = "") -> str:
+    head = HEAD.format(title=esc(f"{title} · audiopipe"), css=PAGE + PIECES, meta=meta)
+    return head + body + FOOT.format(name=esc(name))
+
+
+def _facts(body: str) -> dict[str, Any]:
+    """What the pieces of a page say of its run (`page.facts`); the last one counts."""
+    told: dict[str, Any] = {}
+    for found in FACTS.findall(body):
+        told |= json.loads(unescape(found))
+    return told
 
 
 def text_of(notebook: Path, tag: str) -> str:
@@ -63,8 +86,8 @@ def _title(content: Any, notebook: Path) -> str:
     for cell in content.cells:
         found = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
         if found:
-            return f"{found[1].strip()} · audiopipe"
-    return f"{notebook.stem} · audiopipe"
+            return str(found[1].strip())
+    return notebook.stem
 
 
 def _body(cells: Iterable[Any]) -> Iterator[str]:

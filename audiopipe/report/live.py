@@ -10,6 +10,7 @@ from audiopipe.plan import Plan
 from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
+from audiopipe.report.quality import counts
 from audiopipe.report.summary import unfinished
 from audiopipe.report.text import named, number, percent, plural, size, span
 
@@ -138,7 +139,8 @@ def ending(summary: RunSummary) -> Html:
         (f"{number(new.audio_s / summary.wall_s)} x" if new.shards else "–", "real time, this session"),
         (span(summary.wall_s), "this session took"),
     ]
-    return page.styled(page.join(words, page.cards(cards), _reasons(summary)))
+    about = page.facts({"run_id": summary.run_id, "state": str(summary.status), **counts(total)})
+    return page.styled(page.join(words, page.cards(cards), _reasons(summary), about))
 
 
 def _reasons(summary: RunSummary) -> Html:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,7 @@ __all__ = [
     "bar",
     "cards",
     "esc",
+    "facts",
     "figure",
     "grid",
     "join",
@@ -45,6 +47,11 @@ class Html:
 def esc(value: Any) -> str:
     """Text from anywhere as harmless markup."""
     return html.escape(str(value))
+
+
+def facts(values: Mapping[str, Any]) -> Html:
+    """What the index page is to know of this report's run: not shown, read by `export`."""
+    return Html(f'<template class="facts">{esc(json.dumps(dict(values), ensure_ascii=False))}</template>')
 
 
 def styled(piece: Html) -> Html:

@@ -120,7 +120,17 @@ def headline(seen: Seen) -> Html:
     ]
     if seen.usd_per_hour is not None:
         items.append(("cost so far", f"${number(seen.usd_per_hour * done_s / 3600, 2)}"))
-    return page.styled(page.join(page.cards((value, what) for what, value in items), _judged(seen), _when(seen)))
+    shown = page.cards((value, what) for what, value in items)
+    return page.styled(page.join(shown, _judged(seen), _when(seen), page.facts(_facts(seen))))
+
+
+def _facts(seen: Seen) -> dict[str, Any]:
+    """For the index page."""
+    totals, run = seen.totals, seen.run
+    counts = {"videos": totals["processed"], "failed": totals["failed"], "segments": totals["segments"]}
+    dates = {"started": run.started_at, "ended": run.completed_at, "at": seen.at.isoformat()}
+    kept = {"kept": totals["kept"], "hours_kept": totals["kept_s"] / 3600}
+    return {"run_id": run.run_id, "state": str(run.status), **dates, **counts, **kept}
 
 
 def _times(audio_s: float, wall_s: float) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pandas as pd
 
+from audiopipe import errors
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
 from audiopipe.report.dataset import PARAMETERS, Dataset, Rule, read
@@ -14,7 +16,19 @@ from audiopipe.report.page import Html, esc
 from audiopipe.report.text import named, number, percent, plural, size, span
 from audiopipe.totals import Totals
 
-__all__ = ["PARAMETERS", "digits", "drops", "failures", "headline", "languages", "read", "rule_text", "title"]
+__all__ = [
+    "PARAMETERS",
+    "counts",
+    "digits",
+    "drops",
+    "failures",
+    "headline",
+    "languages",
+    "read",
+    "remedy",
+    "rule_text",
+    "title",
+]
 
 SHOWN = ("loudness_lufs", "true_peak_dbtp", "snr_db", "silence_ratio", "bandwidth_hz")
 EXAMPLES = 3
@@ -34,7 +48,14 @@ def headline(data: Dataset) -> Html:
         (size(total.bytes_out), "in the dataset"),
         (span(_median(data.kept["duration_s"])), "median segment"),
     ]
-    return page.styled(page.join(page.cards(cards), _judged(data), _source(data)))
+    about = page.facts({"run_id": data.about["run_id"], **counts(total)})
+    return page.styled(page.join(page.cards(cards), _judged(data), _source(data), about))
+
+
+def counts(total: Totals) -> dict[str, Any]:
+    """For the index page."""
+    videos = {"videos": total.videos, "failed": total.videos_failed}
+    return {**videos, "segments": total.segments, "kept": total.segments_kept, "hours_kept": total.kept_s / 3600}
 
 
 def _judged(data: Dataset) -> Html:
@@ -159,6 +180,11 @@ def drops(data: Dataset) -> Html:
     )
 
 
+def remedy(error_type: str) -> str:
+    """What to do about an error of this name."""
+    return str(getattr(errors, error_type, errors.AudiopipeError).remedy)
+
+
 def failures(data: Dataset) -> Html:
     """Videos that are not in the dataset, by reason, with examples."""
     letters = data.dead_letters
@@ -170,6 +196,7 @@ def failures(data: Dataset) -> Html:
         some = [letter for letter in letters if letter.error_type == kind]
         where = ", ".join(f"{n} {name}" for name, n in Counter(letter.language for letter in some).most_common())
         told = "<br>".join(f"<code>{esc(one.video_id)}</code> {esc(one.message[:240])}" for one in some[:EXAMPLES])
+        told += f"<br><small>What to do: {esc(remedy(kind))}.</small>"
         bar = page.bar([(count / max(counts.values()), BAD)])
         rows.append([kind, bar, f"{count:,}", some[0].stage, where, Html(told)])
-    return page.table(["reason", "", "videos", "stage", "languages", "examples"], rows, "ll lww")
+    return page.table(["reason", "", "videos", "stage", "languages", "examples"], rows, "ll llw")

@@ -10,6 +10,7 @@ from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import Seen
+from audiopipe.report.quality import remedy
 from audiopipe.report.text import number, size, span
 
 __all__ = ["languages", "troubles", "workers"]
@@ -89,6 +90,7 @@ def _kinds(errors: Sequence[ErrorRow], named: str) -> Html:
         some = [error for error in errors if error.error_type == kind]
         where = ", ".join(sorted({error.stage or "driver" for error in some}))
         examples = "<br>".join(_example(error, named) for error in some[:EXAMPLES])
+        examples += f"<br><small>What to do: {esc(remedy(str(kind)))}.</small>"
         rows.append([kind, f"{count:,}", where, Html(examples)])
     return page.table(["kind", "count", "stage", "examples"], rows, "l lw")
 

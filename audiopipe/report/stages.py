@@ -23,6 +23,15 @@ STAGES: dict[str, Stage] = {
         "decoding the media to samples",
         "the CPU's cores are the limit, as designed: more cores, or more <code>decoders</code> while cores are idle",
     ),
+    "fingerprint": Stage(
+        "fingerprints, by which re-uploads are found",
+        "the CPU's cores are the limit: <code>duplicate_similarity=None</code> does without",
+    ),
+    "voice": Stage(
+        "listening for speech where no times came with the audio",
+        "the network that finds speech is the limit: a GPU takes it away (<code>device</code>), and so do times beside "
+        "the audio",
+    ),
     "score": Stage(
         "metrics, thresholds and resampling",
         "the kernels are the limit: this is the stage that a GPU takes away (<code>device</code>)",

@@ -13,13 +13,13 @@ from typing import Any
 
 from distributed import Client
 
-from audiopipe import output
+from audiopipe import copies, output
 from audiopipe.commit import Commit, withdraw
 from audiopipe.config import RunConfig
 from audiopipe.errors import ConfigError
-from audiopipe.generations import plan_extension, plan_retry
+from audiopipe.generations import plan_extension, plan_retry, planned
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.plan import Plan, freeze, load
+from audiopipe.plan import Plan, load
 from audiopipe.run.session import OnTick, Session
 from audiopipe.shard import object_names
 from audiopipe.store import Store
@@ -63,7 +63,7 @@ def run(config: RunConfig, client: Client | None = None, on_tick: OnTick | None 
     """
     store = Store(config.output)
     run_id = output.claim(store, config)
-    return _work(config, store, run_id, freeze(config, store), config.partition_index, client, on_tick)
+    return _work(config, store, run_id, planned(config, store), config.partition_index, client, on_tick)
 
 
 def resume(
@@ -132,6 +132,7 @@ def _work(
 ) -> RunSummary:
     """Bring the shards of a partition, or of all, to their commits; describe the output if the whole plan is there."""
     started = time.monotonic()
+    copies.keep(store)
     commits = _committed(store)
     # Also languages that are not in the list: what is resumed is all that was planned.
     languages = [*(config.listed_languages or ()), *plan.languages()]
@@ -154,7 +155,7 @@ def _work(
         total=Totals.of(output.settled(commits, whole).values()),
         new=Totals.of(session.new),
         shards_planned=sum(total.shards for total in plan.totals().values()),
-        shards_failed=session.failed,
+        shards_failed={shard: why for shard, why in session.failed.items() if shard not in commits},
         wall_s=time.monotonic() - started,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import secrets
 import socket
 import time
 import traceback
@@ -15,16 +16,18 @@ from datetime import UTC, datetime
 
 from distributed import Client, Future, KilledWorker, get_worker
 from distributed.comm.core import CommClosedError
+from distributed.metrics import context_meter
 
 from audiopipe import cluster
 from audiopipe.commit import Commit
 from audiopipe.config import RunConfig
-from audiopipe.errors import AudiopipeError
+from audiopipe.errors import AudiopipeError, StoreRefused
 from audiopipe.heartbeat import driver_row, worker_rows
 from audiopipe.isolate import process_isolated
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, WorkerStatus
 from audiopipe.pipeline import process_shard
 from audiopipe.plan import Plan
+from audiopipe.run.watch import CLUSTER_LOST, Watch
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["OnTick", "Session"]
@@ -34,16 +37,20 @@ LOG = logging.getLogger(__name__)
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 60.0
 TICK_S = 0.5
+# Keys, permissions, a missing bucket, a full disk: after so many shards in a row the rest would fare no better.
+REFUSALS = 3
 
 OnTick = Callable[[Ledger, str], None]
-# What Dask's client raises when the scheduler is gone.
-CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
 
 
 def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, suspected: bool) -> ShardResult:
     """What runs on a worker."""
     process = process_isolated if suspected else process_shard
-    return process(shard, config, run_id, f"{driver}/{get_worker().name}")
+    result = process(shard, config, run_id, f"{driver}/{get_worker().name}")
+    # The dashboard's fine performance metrics: stages beside one another, for each language.
+    for stage, seconds in result.stage_s.items():
+        context_meter.digest_metric(stage, seconds, "seconds")
+    return result
 
 
 @dataclass
@@ -74,13 +81,13 @@ class Session:
     finished: queue.SimpleQueue[Future[ShardResult]] = field(default_factory=queue.SimpleQueue)
     width: int = 2
     next_beat: float = 0.0
+    refusals: int = 0
+    watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
+        # Of this session alone: several drivers may work on one partition, and on one host.
+        self.driver = f"{socket.gethostname()}/p{self.config.partition_index}/{secrets.token_hex(3)}"
         self.todo = deque(shard for shard in self.shards if shard.name not in self.commits)
-
-    @property
-    def driver(self) -> str:
-        return f"{socket.gethostname()}/p{self.config.partition_index}"
 
     # -- the ledger
 
@@ -131,7 +138,7 @@ class Session:
 
     def _beat(self, client: Client, status: WorkerStatus = WorkerStatus.RUNNING) -> None:
         now = datetime.now(UTC)
-        workers = client.scheduler_info(n_workers=-1)["workers"]
+        workers = self.watch.workers(client)
         self.width = max(2, 2 * sum(worker["nthreads"] for worker in workers.values()))
         rows = worker_rows(workers, self.driver, self.config, self.new, now, status)
         mine = driver_row(self.driver, self.config, self.new, self.failed, status, now)
@@ -144,19 +151,26 @@ class Session:
 
         A cluster that goes away takes what was under way with it, and nothing else: the shards stay open.
         """
-        mine = client or cluster.connect(
-            self.config.cluster, n_workers=self.config.workers, threads_per_worker=self.config.shards_in_flight
-        )
-        LOG.info("Dask dashboard: %s", mine.dashboard_link)
+        try:
+            mine = client or cluster.connect(
+                self.config.cluster, n_workers=self.config.workers, threads_per_worker=self.config.shards_in_flight
+            )
+        except (CommClosedError, TimeoutError) as error:
+            self._give_up(f"the cluster was lost: {error or type(error).__name__}")
+            return
         ended = WorkerStatus.FAILED
         try:
-            while self.todo or self.later or self.running:
-                self._submit(mine)
+            LOG.info("Dask dashboard: %s", mine.dashboard_link)
+            self.watch = Watch(self.config.heartbeat_s)
+            while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
+                if self.watch.reached(mine):
+                    self._submit(mine)
+                    self._tick(mine)
                 self._wait()
-                self._tick(mine)
+            self._give_up(f"not gone on with after {REFUSALS} shards that were refused")
             ended = WorkerStatus.DONE
         except CLUSTER_LOST as error:
-            self._lost(error)
+            self._give_up(f"the cluster was lost: {error or type(error).__name__}")
         finally:
             with suppress(*CLUSTER_LOST):
                 mine.cancel(list(self.running))
@@ -164,13 +178,15 @@ class Session:
             if client is None:
                 cluster.close(mine)
 
-    def _lost(self, error: Exception) -> None:
+    def _give_up(self, reason: str) -> None:
+        """Leave open what is still to do."""
         for shard in [*self.running.values(), *self.todo, *(shard for _, shard in self.later)]:
-            self.failed[shard.name] = f"the cluster was lost: {type(error).__name__}: {error}"
+            self.failed[shard.name] = reason
 
     def _submit(self, client: Client) -> None:
         now = time.monotonic()
-        self.todo.extend(shard for when, shard in self.later if when <= now)
+        # Before those that nobody has tried: what a person must mend is to show early.
+        self.todo.extendleft([shard for when, shard in self.later if when <= now][::-1])
         self.later = [(when, shard) for when, shard in self.later if when > now]
         while self.todo and len(self.running) < self.width:
             shard = self.todo.popleft()
@@ -191,6 +207,7 @@ class Session:
         if future.status == "finished":
             result: ShardResult = future.result()
             self.new.append(result)
+            self.refusals = 0
             self.ledger.record_shard(result)
         else:
             self._failed(shard, future)
@@ -202,6 +219,7 @@ class Session:
         message = str(error or f"the scheduler says {future.status}")
         stack = "".join(traceback.format_tb(future.traceback())) if error else None
         tries = self.tries[shard.name]
+        LOG.info("shard %s, try %d of %d: %s: %s", shard.name, tries, self.config.retries + 1, kind, message)
         self.ledger.record_failure(self.run_id, shard.name, tries, None, kind, message, stack)
         if self._suspect(shard, error, tries):
             self.suspects.add(shard.name)
@@ -210,6 +228,7 @@ class Session:
             self.later.append((time.monotonic() + min(MAX_BACKOFF_S, BACKOFF_S * 2 ** (tries - 1)), shard))
         else:
             self.failed[shard.name] = f"{kind}: {message}"
+            self.refusals += isinstance(error, StoreRefused)
 
     def _suspect(self, shard: Shard, error: BaseException | None, tries: int) -> bool:
         """Whether one of a shard's videos may be to blame, which is found out once, by trying each alone.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,14 @@ def partition(folder: Path, program: str) -> dict[str, str]:
         "AUDIOPIPE_CATALOG": "supabase://videos",
         "AUDIOPIPE_OUTPUT": "s3://out/speech",
         "AUDIOPIPE_COMMAND": str(command),
+        "AUDIOPIPE_OPTIONS": "--audio-format opus",
         "FOLDER": str(folder),
     }
+
+
+def stub(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -64,10 +71,44 @@ def test_nothing_that_is_shipped_holds_a_secret(path: Path) -> None:
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_restart_what_fails_and_start_what_is_there(path: Path) -> None:
     service = unit(path)["Service"]
-    assert service["Restart"] in ("always", "on-failure")
-    program = service["ExecStart"].split()[0]
-    if program.startswith("/opt/audiopipe/cluster/"):
-        assert os.access(CLUSTER / Path(program).name, os.X_OK)
+    assert service.get("Type") == "oneshot" or service["Restart"] in ("always", "on-failure")
+    program = Path(service["ExecStart"].split()[0])
+    assert str(program.parent) == "/opt/audiopipe/cluster"
+    assert os.access(CLUSTER / program.name, os.X_OK)
+
+
+def test_a_partition_that_fails_for_good_ends_its_node_s_bill() -> None:
+    partition_unit = unit(CLUSTER / "systemd/audiopipe-partition.service")
+    failed = unit(CLUSTER / "systemd" / partition_unit["Unit"]["OnFailure"])["Service"]
+    assert failed["ExecStart"] == "/opt/audiopipe/cluster/power_off.sh failed"
+    assert partition_unit["Service"]["ExecStopPost"] == "+/opt/audiopipe/cluster/power_off.sh done"
+    # systemd's limit must be reachable: that many failures, each with its pause, within the interval.
+    limits = partition_unit["Unit"]
+    shortest = int(limits["StartLimitBurst"]) * int(partition_unit["Service"]["RestartSec"])
+    assert 1800 <= shortest < int(limits["StartLimitIntervalSec"])
+
+
+@pytest.mark.parametrize("gpus", [True, False])
+def test_a_worker_node_runs_a_worker_a_gpu_or_else_one_a_core(tmp_path: Path, gpus: bool) -> None:
+    from dask_cuda.cli import worker as cuda_worker
+    from distributed.cli.dask_worker import main as worker
+
+    stub(tmp_path / "dask", 'echo "$@"')
+    if gpus:
+        stub(tmp_path / "nvidia-smi", "echo 580.1")
+    address = "tls://scheduler:8786"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DASK_SCHEDULER_ADDRESS": address}
+    environment |= {"DASK_COMMAND": str(tmp_path / "dask"), "AUDIOPIPE_TLS": "/t"}
+    told = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
+    said = told.stdout.split()
+    command = cuda_worker if gpus else worker
+    assert said[: 2 if gpus else 1] == (["cuda", "worker"] if gpus else ["worker"])
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in said if word.startswith("--")} <= known
+    given = command.make_context("worker", [*said[2 if gpus else 1 :]], resilient_parsing=True).params
+    assert given["nthreads"] == 2
+    assert given["death_timeout"]
+    assert address in str(given)
 
 
 @pytest.mark.parametrize("name", ["worker", "partition"])
@@ -120,6 +161,7 @@ def test_a_partition_is_run_by_what_the_environment_says(tmp_path: Path) -> None
         "--language": "all",
         "--partition-index": "3",
         "--partition-count": "8",
+        "--audio-format": "opus",
     }
 
 
@@ -160,111 +202,22 @@ def test_certificates_are_of_one_authority_private_and_never_overwritten(tmp_pat
     assert (folder / "node.key").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("result", "status", "asked", "off"),
-    [("success", "0", "1", True), ("exit-code", "4", "1", False), ("success", "0", "0", False)],
-)
-def test_a_node_switches_itself_off_only_when_asked_and_done(
-    tmp_path: Path, result: str, status: str, asked: str, off: bool
-) -> None:
-    called = tmp_path / "systemctl"
-    called.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
-    called.chmod(0o755)
-    environment = {**os.environ, "SERVICE_RESULT": result, "EXIT_STATUS": status, "AUDIOPIPE_POWEROFF": asked}
-    script = CLUSTER / "power_off_when_done.sh"
-    subprocess.run([script], env={**environment, "SYSTEMCTL": str(called)}, check=True)
-    assert (tmp_path / "called").exists() is off
+def instructions() -> list[tuple[str, str]]:
+    """Of the Containerfile; a backslash goes on with a line, and a comment is none."""
+    lines = [line for line in (CLUSTER / "Containerfile").read_text().splitlines() if not line.startswith("#")]
+    whole = " ".join(line + "\n" if not line.endswith("\\") else line[:-1] for line in lines).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in whole)]
 
 
-def test_a_spot_notice_stops_the_units(tmp_path: Path) -> None:
-    """EC2's metadata service as far as a notice needs it: first none (404), then one."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
+def test_the_container_copies_what_is_there_and_runs_as_the_user_whom_profiles_give_certificates_to() -> None:
+    from audiopipe.engines import CONTAINER_UID
 
-    asked: list[str] = []
-
-    class Metadata(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            self._say(200)
-
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self._say(200 if len(asked) > 1 and self.path.endswith("/spot/instance-action") else 404)
-
-        def _say(self, status: int) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"token")
-
-        def log_message(self, *_: Any) -> None:
-            """Nothing on the test's terminal."""
-
-    called = tmp_path / "systemctl"
-    called.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
-    called.chmod(0o755)
-    with HTTPServer(("127.0.0.1", 0), Metadata) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        environment = {**os.environ, "METADATA_URL": address, "EVERY_S": "0.05", "SYSTEMCTL": str(called)}
-        subprocess.run([CLUSTER / "watch_spot.sh", "a.service"], env=environment, check=True, timeout=20)
-        server.shutdown()
-    assert (tmp_path / "called").read_text() == "stop a.service\n"
-    assert len(asked) >= 2
-
-
-AWS = """
-import json, os, pathlib, sys
-told = sys.argv[1:]
-data = [pathlib.Path(word.removeprefix("file://")).read_text() for word in told if word.startswith("file://")]
-with open(os.environ["FOLDER"] + "/calls", "a") as calls:
-    calls.write(json.dumps({"told": told, "user_data": data}) + "\\n")
-print({"describe-instances": "i-1 i-2", "describe-volumes": "vol-1"}.get(told[1], "i-0"))
-"""
-
-
-def with_aws(folder: Path, script: str, *arguments: str, **given: str) -> list[dict[str, Any]]:
-    """Run a script with a recorder in the place of the `aws` command; what it was told."""
-    command = folder / "aws"
-    command.write_text(f"#!{sys.executable}\n{AWS}")
-    command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "FOLDER": str(folder), **given}
-    subprocess.run([CLUSTER / script, *arguments], env=environment, check=True, capture_output=True)
-    return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
-
-
-NODES = {
-    "AMI": "ami-1",
-    "SECRETS": "s3://private/audiopipe/",
-    "INSTANCE_PROFILE": "audiopipe",
-    "SECURITY_GROUP": "sg-1",
-    "SOURCE": "https://git.example/audiopipe",
-}
-
-
-def test_every_node_gets_its_own_partition_and_ends_its_own_bill(tmp_path: Path) -> None:
-    calls = with_aws(tmp_path, "setup_workers.sh", "3", **NODES)
-    assert len(calls) == 3
-    for index, call in enumerate(calls):
-        told = " ".join(call["told"])
-        assert "--instance-initiated-shutdown-behavior terminate" in told
-        assert "DeleteOnTermination=true" in told
-        assert '"MarketType":"spot"' in told
-        (user_data,) = call["user_data"]
-        assert user_data.startswith("#cloud-config\n")
-        assert "@" not in "".join(line for line in user_data.splitlines() if not line.startswith("#"))
-        parsed = yaml.safe_load(user_data)
-        assert parsed["power_state"]["delay"] == "+2160"
-        assert f"{index} 3 >> /etc/audiopipe/environment" in parsed["runcmd"][3][2]
-        assert parsed["runcmd"][2][5] == "s3://private/audiopipe/"
-
-
-def test_nodes_on_demand_are_not_spot(tmp_path: Path) -> None:
-    (call,) = with_aws(tmp_path, "setup_workers.sh", "1", **NODES, SPOT="0")
-    assert "spot" not in " ".join(call["told"])
-
-
-def test_teardown_ends_nodes_and_deletes_volumes(tmp_path: Path) -> None:
-    told = [" ".join(call["told"]) for call in with_aws(tmp_path, "teardown.sh", RUN="mine")]
-    assert "Name=tag:audiopipe-run,Values=mine" in told[0]
-    assert told[1].startswith("ec2 terminate-instances --instance-ids i-1 i-2")
-    assert told[-1] == "ec2 delete-volume --volume-id vol-1"
+    steps = instructions()
+    assert {word for word, _ in steps} == {"FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
+    for sources in (rest.split()[:-1] for word, rest in steps if word == "COPY"):
+        assert all((CLUSTER.parent / source).exists() for source in sources), sources
+    assert any(f"useradd --system --uid {CONTAINER_UID} " in rest for word, rest in steps if word == "RUN")
+    assert [rest for word, rest in steps if word == "USER"] == ["audiopipe"]
+    (extras,) = [rest[rest.index("'.[") + 3 : rest.index("]'")] for word, rest in steps if "'.[" in rest]
+    known = tomllib.loads((CLUSTER.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= known.keys()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from dask_cuda import CUDAWorker
-from distributed import Scheduler, Worker
+from distributed import Nanny, Scheduler, Worker
 from distributed.deploy.spec import SpecCluster
+from distributed.utils import cli_keywords
 
 from audiopipe import cluster
 from audiopipe.engines import OURS
@@ -74,10 +75,20 @@ def test_every_profile_is_among_those_checked() -> None:
 @pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
 def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> None:
     chosen = cluster.arguments(profile, **GIVEN[profile], threads_per_worker=3)
-    assert set(chosen["worker_options"]) <= accepted(CUDAWorker)
+    # A CUDAWorker hands what it does not know to its nannies, and they to their workers.
+    assert set(chosen["worker_options"]) <= accepted(CUDAWorker) | accepted(Nanny) | accepted(Worker)
     assert chosen["worker_options"]["nthreads"] == 3
     assert set(chosen["scheduler_options"]) <= accepted(Scheduler)
-    assert set(chosen["worker_options"]) <= accepted(Worker)
+
+
+@pytest.mark.parametrize("profile", ["ec2", "gcp"])
+def test_machines_whose_driver_was_killed_end_by_themselves(profile: str) -> None:
+    chosen = cluster.arguments(profile, **GIVEN[profile])
+    assert chosen["scheduler_options"]["idle_timeout"] == chosen["worker_options"]["death_timeout"] == "30min"
+    assert cli_keywords(chosen["scheduler_options"], cls=Scheduler)[-2:] == ["--idle-timeout", "30min"]
+    assert chosen["auto_shutdown"] is True
+    labels = chosen.get("instance_labels") or chosen["instance_tags"]
+    assert labels == {"audiopipe-run": "audiopipe"}, "by which teardown.sh finds them"
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,15 +43,16 @@ def free_port() -> int:
 class S3Server:
     """`weed mini` in a folder, which survives `kill` and `start`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, ip: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        """`within` is what its command is started by, for an address that only another network namespace has."""
+        self.folder, self.ip, self.within = folder, ip, within
         self.key, self.secret = "key" + secrets.token_hex(8), secrets.token_hex(20)
         self.ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.ports['s3']}"
+        return f"http://{self.ip}:{self.ports['s3']}"
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
         """What a client has to find in its environment."""
@@ -65,7 +66,14 @@ class S3Server:
 
     def start(self) -> None:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        command = [str(WEED), "mini", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+        command = [
+            *self.within,
+            str(WEED),
+            "mini",
+            f"-dir={self.folder / 'data'}",
+            f"-ip={self.ip}",
+            f"-ip.bind={self.ip}",
+        ]
         command += [f"-{name}.port={port}" for name, port in self.ports.items()]
         command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false"]
         command += ["-master.telemetry=false", f"-bucket={BUCKET}"]
@@ -103,13 +111,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 class FaultyProxy:
     """Passes HTTP on to a server, and spoils a share of the requests, by a seeded die; the kinds of fault take turns.
 
+    What has `forbidden` in its request line may not be read, as a store's policy would have it.
     A fault is one of: 500, 503, a reset before or after the server has done it, a slow body, a truncated body.
     """
 
     FAULTS = ("500", "503", "reset", "lost answer", "slow", "truncated")
 
-    def __init__(self, port: int, share: float, seed: int) -> None:
-        self.port, self.share, self.dice = port, share, random.Random(seed)
+    def __init__(self, port: int, share: float, seed: int, forbidden: bytes | None = None) -> None:
+        self.port, self.share, self.dice, self.forbidden = port, share, random.Random(seed), forbidden
         self.lock = threading.Lock()
         self.requests = 0
         self.faults: dict[str, int] = dict.fromkeys(self.FAULTS, 0)
@@ -165,8 +174,10 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def _pass_on(self, proxy: FaultyProxy, request: tuple[bytes, bytes], upstream: socket.socket, answers) -> bool:
         fault = proxy.fault()
-        if fault in ("500", "503"):
-            reason = "InternalError" if fault == "500" else "ServiceUnavailable"
+        if proxy.forbidden is not None and proxy.forbidden in request[0].split(b"\r\n", 1)[0]:
+            fault = "403"
+        if fault in ("403", "500", "503"):
+            reason = {"403": "AccessDenied", "500": "InternalError", "503": "ServiceUnavailable"}[fault]
             body = f"<Error><Code>{reason}</Code><Message>injected</Message></Error>".encode()
             head = f"HTTP/1.1 {fault} Injected\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
             self.wfile.write(head.encode() + (b"" if request[0].startswith(b"HEAD") else body))
@@ -207,9 +218,11 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def faulty_proxy(server: S3Server, share: float = 0.1, seed: int = 0) -> Iterator[tuple[str, FaultyProxy]]:
+def faulty_proxy(
+    server: S3Server, share: float = 0.1, seed: int = 0, forbidden: bytes | None = None
+) -> Iterator[tuple[str, FaultyProxy]]:
     """The endpoint of a proxy before `server`, and the proxy, which counts what it did."""
-    proxy = FaultyProxy(server.ports["s3"], share, seed)
+    proxy = FaultyProxy(server.ports["s3"], share, seed, forbidden)
     with _Server(("127.0.0.1", 0), _Handler) as listener:
         listener.proxy = proxy  # type: ignore[attr-defined]
         thread = threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)

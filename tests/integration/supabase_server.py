@@ -2,7 +2,9 @@
 
 PostgreSQL is the one inside the wheel `pgserver`, over TCP; the server is npm's `@supabase/lite`, kept under the
 environment (`.venv/share`), or in the user's cache where that is not ours to write. Keys and the secret of tokens are
-made up for each start and never leave the process.
+made up for each start and never leave the process and what it starts.
+
+`python tests/integration/supabase_server.py COMMAND…` runs a command with both of them up and the migrations applied.
 """
 
 from __future__ import annotations
@@ -205,6 +207,15 @@ def supabase_server(postgres: Postgres, schemas: tuple[str, ...] = ("public",)) 
             server.stop()
 
 
+def bring_back(server: Supabase) -> None:
+    """Start what is stopped; the server dies with its database, so it is started anew."""
+    if server.postgres.process is None:
+        server.stop()
+        server.postgres.start()
+    if server.process is None:
+        server.start()
+
+
 def apply_migrations(postgres: Postgres) -> None:
     """In the order of their names, each in one transaction, as `supabase db push` does."""
     for path in sorted(MIGRATIONS.glob("*.sql")):
@@ -227,3 +238,16 @@ def wait_until(ready: Any, what: str, process: subprocess.Popen[bytes], limit_s:
 
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def main(command: list[str]) -> int:
+    """Run a command with an empty Supabase in its environment; returns its exit code."""
+    with postgres_server() as postgres:
+        apply_migrations(postgres)
+        with supabase_server(postgres) as server:
+            told = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_KEY": server.secret_key}
+            return subprocess.run(command, env={**os.environ, **told}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

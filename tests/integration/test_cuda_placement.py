@@ -24,6 +24,7 @@ if __name__ == "__main__":
         "engine": type(client.cluster).__name__,
         "gpus": cluster.gpu_count(),
         "devices": client.run(device),
+        "names": sorted(worker["name"] for worker in workers.values()),
         "threads": [worker["nthreads"] for worker in workers.values()],
         "limits": [worker["memory_limit"] for worker in workers.values()],
         "hosts": [worker["host"] for worker in workers.values()],
@@ -67,6 +68,7 @@ def test_auto_starts_one_worker_a_device_each_seeing_its_own_first(stub: Path) -
     assert placed["gpus"] == len(placed["devices"]) == 2
     assert sorted(visible.split(",")[0] for visible in placed["devices"].values()) == ["0", "1"]
     assert placed["threads"] == [3, 3]
+    assert placed["names"] == ["gpu-0", "gpu-1"]
     assert placed["hosts"] == ["127.0.0.1", "127.0.0.1"]
 
 

@@ -14,8 +14,8 @@ from outputs import config, content, corpus, make_output
 
 REPOSITORY = Path(__file__).parents[2]
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
-# A host that is gone is noticed after as long as TCP and heartbeats are given; minutes by default, seconds here.
-IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s"}
+# A host that is gone is noticed after as long as TCP and heartbeats are given; minutes by default, half a one here.
+IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
 SHARDS = 30
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(480)]

@@ -1,158 +1,126 @@
 """kill -9 at random moments of a run on a real cluster of processes; the dataset is the same as without.
 
-AUDIOPIPE_KILLS=200 runs more seeds than the default; AUDIOPIPE_KILL_SEED=17 runs one again.
+AUDIOPIPE_KILL_SEEDS=200 runs more seeds than the default; AUDIOPIPE_KILL_SEED=17 runs one again.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
-import psutil
 import pytest
 from outputs import RUN_ID, config, content, corpus, make_output
-from s3_server import free_port
+from processes import Processes
+from s3_server import BUCKET, S3Server
 
-from audiopipe.media import ffmpeg
+from audiopipe.gc import collect
+from audiopipe.source_access import forget
+from audiopipe.store import Store
 from audiopipe.verify import verify
 
-BIN = Path(sys.executable).parent
-VICTIMS = ("worker", "nanny", "driver", "decoder")
+# The S3 server first: its seeds come first in the list, so that its start is not waited for in the middle.
+VICTIMS = ("s3", "worker", "nanny", "scheduler", "driver", "decoder")
 SEEDS = (
     [int(os.environ["AUDIOPIPE_KILL_SEED"])]
     if "AUDIOPIPE_KILL_SEED" in os.environ
-    else list(range(int(os.environ.get("AUDIOPIPE_KILLS", "8"))))
+    else list(range(int(os.environ.get("AUDIOPIPE_KILL_SEEDS", "30"))))
 )
-# Slow enough to be caught at work.
-SLOW_DECODER = """#!/bin/sh
-sleep 0.15
-exec {ffmpeg} "$@"
-"""
+PARAMETERS = {"shard_videos": 1, "min_snr_db": "none", "max_silence_ratio": "none", "run_id": RUN_ID, "heartbeat_s": 1}
 FINISHED, UNFINISHED = (0, 3), 4
-
-
-class Processes:
-    """A scheduler, a nanny with two workers, and a driver when there is one; whoever is dead is started again."""
-
-    def __init__(self, folder: Path, job: list[str]) -> None:
-        self.folder, self.job = folder, job
-        self.port = free_port()
-        self.environment = os.environ | {
-            "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{self.port}",
-            "IMAGEIO_FFMPEG_EXE": str(folder / "ffmpeg"),
-        }
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        (folder / "ffmpeg").write_text(SLOW_DECODER.format(ffmpeg=ffmpeg()))
-        (folder / "ffmpeg").chmod(0o755)
-
-    def ensure_cluster(self) -> None:
-        address = ["--host", "127.0.0.1"]
-        if not self._alive("scheduler"):
-            self._stop("nanny")  # its workers belong to the scheduler that is gone
-            ports = ["--port", str(self.port), "--no-dashboard"]
-            self._start("scheduler", str(BIN / "dask"), "scheduler", *address, *ports)
-        if not self._alive("nanny"):
-            scheduler = self.environment["DASK_SCHEDULER_ADDRESS"]
-            local = ["--local-directory", str(self.folder / "local"), "--no-dashboard", "--nworkers", "2"]
-            self._start("nanny", str(BIN / "dask"), "worker", scheduler, *address, *local, "--nthreads", "1")
-
-    def start_driver(self, output: Path) -> subprocess.Popen[bytes]:
-        self._start("driver", str(BIN / "audiopipe"), "run", *self.job, "--output", str(output))
-        return self.running["driver"]
-
-    def _start(self, name: str, *command: str) -> None:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.running[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=self.environment, cwd=self.folder
-            )
-
-    def _alive(self, name: str) -> bool:
-        return name in self.running and self.running[name].poll() is None
-
-    def kill(self, victim: str, dice: random.Random) -> str | None:
-        """kill -9 a process of that kind, if there is one just now."""
-        nanny = self.running["nanny"].pid
-        with suppress(psutil.NoSuchProcess):
-            below = psutil.Process(nanny).children(recursive=True) if psutil.pid_exists(nanny) else []
-            named = {process.pid: " ".join(process.cmdline()) for process in below}
-            workers = [pid for pid, command in named.items() if "spawn_main" in command]
-            decoders = [pid for pid, command in named.items() if "ffmpeg" in command]
-            pids = {"worker": workers, "decoder": decoders}.get(victim)
-            if pids is None:
-                pids = [self.running[victim].pid] if self._alive(victim) else []
-            if pids:
-                os.kill(dice.choice(pids), 9)
-                return victim
-        return None
-
-    def _stop(self, name: str) -> None:
-        if not self._alive(name):
-            return
-        process = self.running[name]
-        with suppress(psutil.NoSuchProcess):
-            family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-            for member in family:
-                with suppress(psutil.NoSuchProcess):
-                    member.kill()
-        process.wait()
-
-    def stop(self) -> None:
-        for name in ("driver", "nanny", "scheduler"):
-            self._stop(name)
+ROUNDS, ROUND_S = 6, 120.0
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    folder = tmp_path_factory.mktemp("kills")
-    catalog = corpus(folder / "c", videos=8)
-    make_output(config(catalog, folder / "calm"))
-    parameters = {"shard_videos": "2", "min_snr_db": "none", "max_silence_ratio": "none", "run_id": RUN_ID}
-    options = [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", value)]
-    job = ["--catalog", str(catalog), "--cluster", "existing", "--heartbeat-s", "1", "--device", "cpu", *options]
-    processes = Processes(folder, job)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server of this module's own, whose keys are in the environment."""
+    from s3fs import S3FileSystem
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment().items():
+            patch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()
+        forget()
+        yield server
+    S3FileSystem.clear_instance_cache()
+    forget()
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Iterator[Processes]:
+    processes = Processes(tmp_path_factory.mktemp("kills"), server)
     yield processes
     processes.stop()
 
 
+@pytest.fixture(scope="module")
+def places(processes: Processes) -> dict[str, tuple[str, str, dict[str, bytes]]]:
+    """On a disk and in a bucket: the catalogue, where outputs go, and what an undisturbed run gives there."""
+    catalog = corpus(processes.folder / "c", videos=4)
+    bucket = Store(f"s3://{BUCKET}/kills")
+    for path in catalog.parent.rglob("*"):
+        if path.is_file():
+            bucket.upload(path, f"corpus/{path.relative_to(catalog.parent)}")
+    found = {}
+    for name, its, top in (
+        ("disk", str(catalog), str(processes.folder)),
+        ("bucket", f"{bucket.url}/corpus/catalog.parquet", bucket.url),
+    ):
+        calm = make_output(config(its, f"{top}/calm", shard_videos=1))
+        found[name] = (its, top, content(calm.url))
+    return found
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(ROUNDS * ROUND_S + 120)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_dataset_is_the_same_whoever_is_killed(processes: Processes, tmp_path: Path, seed: int) -> None:
+def test_the_dataset_is_the_same_whoever_is_killed(
+    processes: Processes, places: dict[str, tuple[str, str, dict[str, bytes]]], seed: int
+) -> None:
     dice = random.Random(seed)
-    output = tmp_path / "out"
-    victims = [VICTIMS[seed % len(VICTIMS)], *dice.sample(VICTIMS, dice.randint(0, 1))]
+    victims = [VICTIMS[seed % len(VICTIMS)], *dice.sample(VICTIMS, dice.randint(0, 2))]
+    catalog, top, calm = places["bucket" if "s3" in victims else "disk"]
+    output = f"{top}/{seed}-{uuid.uuid4().hex}"
+    job = ["run", "--catalog", catalog, "--output", output, "--cluster", "existing", "--device", "cpu"]
+    job += ["--ledger", f"{processes.folder}/{seed}.sqlite"]
+    job += [word for name, value in PARAMETERS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     killed: list[str] = []
-    for _ in range(12):
-        processes.ensure_cluster()
-        driver = processes.start_driver(output)
-        _wait_for_work(driver, output)
-        until = time.monotonic() + 45
-        while victims and driver.poll() is None and time.monotonic() < until:
-            time.sleep(dice.uniform(0.02, 0.6))
-            if processes.kill(victims[0], dice):
-                killed.append(victims.pop(0))
-                processes.ensure_cluster()
-        try:
-            code = driver.wait(max(1.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            processes._stop("driver")
-            code = -9
-        assert code in (*FINISHED, UNFINISHED, -9), (processes.folder / "driver.log").read_text()[-3000:]
+    for _ in range(ROUNDS):
+        code = _round(processes, job, output, victims, killed, dice)
         if code in FINISHED:
             break
-    assert code in FINISHED, killed
-    assert content(output) == content(processes.folder / "calm"), killed
-    assert verify(str(output)).findings == (), killed
+    told = f"killed {killed}, left {victims}; {processes.log('driver')}"
+    assert code in FINISHED, told
+    collect(output, remove=True, min_age_h=0)  # parts of the attempts that were killed
+    assert content(output) == calm, told
+    assert verify(output).findings == (), told
 
 
-def _wait_for_work(driver: subprocess.Popen[bytes], output: Path) -> None:
-    """Until a first part or commit is there: a kill before is of no interest."""
-    for _ in range(400):
-        if driver.poll() is not None or (output / "_plan").exists():
-            return
+def _round(
+    processes: Processes, job: list[str], output: str, victims: list[str], killed: list[str], dice: random.Random
+) -> int:
+    """A driver from its start to its end, while the victims are killed one after the other; its exit code."""
+    processes.ensure()
+    driver = processes.start_driver(job)
+    store, until = Store(output), time.monotonic() + ROUND_S
+    while driver.exitcode is None and time.monotonic() < until:
+        # A kill before there is a plan is of no interest.
+        if store.list("_plan"):
+            break
         time.sleep(0.05)
+    while driver.exitcode is None and time.monotonic() < until:
+        driver.join(dice.uniform(0.02, 0.8))
+        if victims and processes.kill(victims[0], dice):
+            killed.append(victims.pop(0))
+            processes.ensure()
+    if driver.exitcode is None:
+        driver.kill()
+        driver.join()
+    code = int(driver.exitcode or 0)
+    assert code in (*FINISHED, UNFINISHED, -9), processes.log("driver")
+    return code

@@ -9,14 +9,18 @@ import tarfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from making import media_file, tones
 
+from audiopipe.demo import speech
+from audiopipe.demo.mix import PLAIN, mix
 from audiopipe.media import ffmpeg
 
 pytestmark = pytest.mark.slow
 
 LIMIT_MB = 1536
+CACHE = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[2] / "demo/corpus/cache"))
 # A worker with two shards under way: says what it needs for itself, then works.
 WORKER = """
 import json, sys, threading
@@ -24,10 +28,10 @@ from audiopipe.config import RunConfig
 from audiopipe.pipeline import process_shard
 from audiopipe.types import Shard, Video
 import numpy as np, soundfile as sf
-folder, shards = json.loads(sys.argv[1])
+folder, shards, segments = json.loads(sys.argv[1])
 def run(name, index, paths):
     config = RunConfig.of(catalog="c", output=f"{folder}/{name}", scratch=folder, min_loudness_lufs=None,
-                          max_silence_ratio=None, min_snr_db=None)
+                          max_silence_ratio=None, min_snr_db=None, segments=segments)
     videos = tuple(Video(f"v{i}", "en", path) for i, path in enumerate(paths))
     return process_shard(Shard("en", index, 0, videos), config, "run")
 sf.write(f"{folder}/warm.wav", np.random.default_rng(0).normal(0, 0.1, 480000), 48000)
@@ -52,9 +56,9 @@ def resident_mb(pid):
     return total + (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def watched(folder, shards):
+def watched(folder, shards, segments="fixed"):
     """Run shards side by side in a worker of their own; what each made of it, and the megabytes beside its start."""
-    command = [sys.executable, "-c", WORKER, json.dumps([str(folder), shards])]
+    command = [sys.executable, "-c", WORKER, json.dumps([str(folder), shards, segments])]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert worker.stdout.readline() == "ready\n"
@@ -90,6 +94,20 @@ def test_ten_hours_in_one_video_need_no_more_than_a_minute_does(tmp_path):
     assert letters == []
     assert audio_s == pytest.approx(36_000, rel=0.01)
     assert segments == pytest.approx(7200, rel=0.01)
+    assert beside_mb < LIMIT_MB / 2
+
+
+@pytest.mark.timeout(600)
+def test_two_hours_of_speech_without_times_need_no_more_memory(tmp_path):
+    prompts = next(iter(speech(CACHE, say=lambda line: None).values()))[:60]
+    frames, spans = mix(prompts, 48_000, 1, PLAIN, np.random.default_rng(0))
+    short = media_file(tmp_path / "a.webm", frames.T, 48_000, "-c:a", "libopus")
+    times = round(3600 / (len(frames) / 48_000))
+    paths = [str(looped(tmp_path, short, times))] * 2
+    ((audio_s, segments, letters),), beside_mb = watched(tmp_path, [paths], "auto")
+    assert letters == []
+    assert audio_s == pytest.approx(2 * times * len(frames) / 48_000, rel=0.01)
+    assert times * len(spans) / 4 < segments / 2 < times * len(spans) * 2
     assert beside_mb < LIMIT_MB / 2
 
 

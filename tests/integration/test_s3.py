@@ -11,15 +11,16 @@ import pytest
 from outputs import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe import source, store, store_errors
+from audiopipe import source, source_access, store, store_errors
 from audiopipe.commit import decide, read_commit
-from audiopipe.errors import MissingSource, StoreError, StoreRefused
+from audiopipe.errors import ForbiddenSource, MissingSource, StoreError, StoreRefused
 from audiopipe.gc import collect
 from audiopipe.output import claim, finalise
 from audiopipe.pipeline import process_shard
 from audiopipe.plan import freeze
 from audiopipe.source import fetch
 from audiopipe.store import Store
+from audiopipe.store_uploads import unfinished
 from audiopipe.types import Video
 from audiopipe.verify import verify
 
@@ -45,7 +46,7 @@ def _forget() -> None:
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()
-    source._bucket.cache_clear()
+    source_access.forget()
 
 
 @pytest.fixture
@@ -202,6 +203,48 @@ def test_a_missing_bucket_is_refused_and_a_missing_object_is_a_dead_letter(s3: S
         fetch(Video("v", "en", "s3://no-such-bucket-here/x.tar"), tmp_path)
     with pytest.raises(MissingSource, match="folder"):
         fetch(Video("v", "en", s3.url), tmp_path)
+
+
+def test_one_object_that_may_not_be_read_is_a_dead_letter_and_a_bucket_that_may_not_is_refused(
+    s3: Store,
+    s3_server: S3Server,  # noqa: F811
+    environment: Callable[[dict[str, str]], None],
+    tmp_path: Path,
+) -> None:
+    for name in ("private.flac", "public.flac"):
+        s3.write(name, b"123")
+    private, public = (Video("v", "en", f"{s3.url}/{name}.flac") for name in ("private", "public"))
+    with faulty_proxy(s3_server, 0.0, forbidden=b"/private.flac") as (endpoint, _):
+        environment(s3_server.environment(endpoint))
+        with pytest.raises(ForbiddenSource, match=r"private\.flac, though others beside it are"):
+            fetch(private, tmp_path)
+        fetch(public, tmp_path).close()
+    with faulty_proxy(s3_server, 0.0, forbidden=b"list-type=2") as (endpoint, _):  # keys that may not list
+        environment(s3_server.environment(endpoint))
+        fetch(public, tmp_path).close()
+        with pytest.raises(StoreRefused, match="not permitted"):
+            Store(s3.url).list()
+    for forbidden in (b".flac", f"/{BUCKET}".encode()):
+        with faulty_proxy(s3_server, 0.0, forbidden=forbidden) as (endpoint, _):
+            environment(s3_server.environment(endpoint))
+            with pytest.raises(StoreRefused, match="not permitted"):
+                fetch(private, tmp_path)
+
+
+def test_uploads_in_parts_that_nobody_finished_are_listed_and_given_up_by_gc(s3: Store, tmp_path: Path) -> None:
+    out = make_output(config(corpus(tmp_path / "c", videos=1, missing=False), f"{s3.url}/out"))
+    bucket, _, key = out.path("_parts/en-000000/lost/en/audio_000000.tar").partition("/")
+    begun = s3.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    s3.fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=bytes(5 << 20))
+    elsewhere = s3.path("elsewhere").removeprefix(f"{bucket}/")
+    other = s3.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{elsewhere}/_parts/x")
+    assert collect(out.url).uploads == {}  # young ones may be under way
+    assert list(collect(out.url, min_age_h=0).uploads) == ["_parts/en-000000/lost/en/audio_000000.tar"]
+    assert len(unfinished(out, "_parts")) == 1
+    collect(out.url, remove=True, min_age_h=0)
+    assert unfinished(out, "_parts") == []
+    assert [one.upload_id for one in unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [other["UploadId"]]
+    assert verify(out.url).findings == ()
 
 
 def test_an_endpoint_that_does_not_answer_is_transient(

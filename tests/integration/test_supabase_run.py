@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +17,13 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from outputs import content
-from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
+from outputs import content, corpus
+from s3_server import BUCKET, S3Server, s3_server
+from supabase_server import Supabase, apply_migrations, bring_back, postgres_server, supabase_server
 
 from audiopipe import run
 from audiopipe.config import RunConfig
-from audiopipe.ledger import Ledger, SqliteLedger, default_path, supabase
+from audiopipe.ledger import Ledger, Role, RunStatus, SqliteLedger, WorkerStatus, default_path, supabase
 from audiopipe.ledger.supabase_reader import SupabaseReader
 from audiopipe.output import read_commits
 from audiopipe.run import session
@@ -26,8 +31,11 @@ from audiopipe.store import Store
 from audiopipe.totals import Totals
 from audiopipe.verify import verify
 
+__all__ = ["s3_server"]  # a fixture
+
 pytestmark = pytest.mark.slow
 
+KINDS = ("audio", "segments", "videos", "manifest")  # of a shard's objects
 AUDIOPIPE = str(Path(sys.executable).parent / "audiopipe")
 
 
@@ -151,3 +159,92 @@ def test_a_run_is_gone_on_with_under_its_row_in_supabase(server: Supabase, tiny_
     assert (again.run_id, again.new.shards) == (first.run_id, 1)
     assert server.postgres.sql("SELECT COUNT(*), MIN(status) FROM pipeline_runs") == [["1", "done"]]
     the_database_tells_what_is_in_the_bucket(server, out, first.run_id)
+
+
+def test_the_monitor_counts_what_lies_in_the_parquets(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
+    summary = run.run(config(tiny_corpus, tmp_path / "out"))
+    command = [AUDIOPIPE, "monitor", "--ledger", "supabase://", "--json", "--run-id", summary.run_id]
+    seen = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    for language in seen["languages"]:
+        folder = tmp_path / "out" / language["language"]
+        videos, segments = (
+            [row for path in sorted(folder.glob(f"{kind}_*.parquet")) for row in pq.read_table(path).to_pylist()]
+            for kind in ("videos", "segments")
+        )
+        kept = [row for row in segments if row["kept"]]
+        written = [path for kind in KINDS for path in folder.glob(f"{kind}_*")]
+        assert (language["processed"], language["total_videos"]) == (len(videos), len(videos))
+        assert language["failed"] == sum(row["status"] == "failed" for row in videos)
+        assert (language["segments"], language["kept"]) == (len(segments), len(kept))
+        assert language["kept_s"] == pytest.approx(sum(row["duration_s"] for row in kept))
+        assert language["bytes_out"] == sum(path.stat().st_size for path in written)
+    assert seen["totals"]["processed"] == sum(row["processed"] for row in seen["languages"]) > 0
+
+
+def test_a_run_goes_on_and_is_told_whole_while_both_servers_come_and_go(
+    server: Supabase, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    dice, ended, outages = random.Random(7), threading.Event(), []
+
+    def come_and_go() -> None:
+        while not ended.wait(dice.uniform(0.1, 0.6)):
+            outages.append(dice.choice([server.stop, server.postgres.stop]))
+            outages[-1]()
+            ended.wait(dice.uniform(0.1, 1.0))
+            bring_back(server)
+
+    # The catalogue comes from a file: a run that cannot read what there is to do must not begin.
+    settings = config(tiny_corpus, tmp_path / "out", catalog=str(tiny_corpus / "catalog.parquet"), shard_videos=1)
+    storm = threading.Thread(target=come_and_go)
+    try:
+        summary = run.run(settings, on_tick=lambda *_: None if storm.is_alive() else storm.start())
+    finally:
+        ended.set()
+        storm.join(60)
+        bring_back(server)
+    assert summary.exit_code == 3
+    assert len(outages) > 2
+    assert verify(settings.output).findings == ()
+    subprocess.run([AUDIOPIPE, "sync", settings.output], check=True, timeout=60, capture_output=True)
+    the_database_tells_what_is_in_the_bucket(server, tmp_path / "out", summary.run_id)
+    with SqliteLedger(default_path(settings.output), create=False) as local, SupabaseReader() as reader:
+        assert reader.shards(summary.run_id) == local.shards(summary.run_id)
+
+
+def test_two_independent_nodes_work_on_one_run_and_each_tells_its_part(
+    server: Supabase, s3_server: S3Server, tmp_path: Path
+) -> None:
+    """Two processes without a common disk: an object store, and each with a ledger file of its own."""
+    catalog = corpus(tmp_path / "corpus", videos=12, missing=False)
+    output = f"s3://{BUCKET}/nodes"
+    told = ["--output", output, "--catalog", str(catalog), "--ledger", "supabase://", "--cluster", "local-cpu"]
+    told += ["--workers", "1", "--shard-videos", "1", "--device", "cpu", "--heartbeat-s", "0.5", "--run-id", "nodes"]
+    told += ["--min-snr-db", "none", "--max-silence-ratio", "none", "--partition-count", "2", "--quiet"]
+
+    def node(index: int) -> subprocess.Popen[bytes]:
+        home = {"XDG_STATE_HOME": str(tmp_path / f"node{index}"), **s3_server.environment()}
+        command = [AUDIOPIPE, "run", *told, "--partition-index", str(index)]
+        return subprocess.Popen(command, env={**os.environ, **home}, stdout=subprocess.DEVNULL)
+
+    nodes = [node(0), node(1)]
+    seen: set[str] = set()
+    with SupabaseReader() as reader:
+        while any(one.poll() is None for one in nodes):
+            if found := reader.look("nodes"):
+                seen |= {row.worker_id for row in found.workers if row.role is Role.DRIVER}
+            time.sleep(0.2)
+        assert [one.returncode for one in nodes] == [0, 0]
+        drivers = [row for row in reader.workers("nodes") if row.role is Role.DRIVER]
+        assert seen <= {row.worker_id for row in drivers}
+        assert sorted(row.partition_index for row in drivers) == [0, 1]
+        assert {(row.status, row.partition_count) for row in drivers} == {(WorkerStatus.DONE, 2)}
+        assert all(row.videos_processed for row in drivers)
+        assert sum(row.videos_processed for row in drivers) == 12
+        done = reader.run("nodes")
+        assert done is not None
+        assert (done.status, done.total_videos) == (RunStatus.DONE, 12)
+        assert reader.progress("nodes").processed == 12
+        assert {row.partition_index for row in reader.shards("nodes")} == {0, 1}
+    ledgers = list(tmp_path.glob("node*/audiopipe/ledgers/*.sqlite"))
+    assert len(ledgers) == 2
+    assert server.postgres.sql("SELECT COUNT(*) FROM run_languages WHERE run_id = 'nodes'") == [["2"]]

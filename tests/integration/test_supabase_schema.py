@@ -102,6 +102,59 @@ def test_the_plans_own_statements_run_as_written(postgres: Postgres) -> None:
     assert all(50 < len(part) < 100 for part in parts)
 
 
+def test_the_plans_own_view_reads_these_tables_as_it_stands(postgres: Postgres) -> None:
+    postgres.sql(f"""
+        INSERT INTO pipeline_runs (run_id, language, total_videos) VALUES ('{RUN}', 'de', 100);
+        INSERT INTO worker_progress (run_id, worker_id, partition_index, partition_count, status, videos_total,
+            videos_processed, videos_per_minute)
+        VALUES ('{RUN}', 'a', 0, 2, 'running', 50, 30, 4), ('{RUN}', 'b', 1, 2, 'failed', 50, 10, 0)""")
+    plans = postgres.sql("""
+        SELECT
+          r.run_id,
+          r.language,
+          r.total_videos,
+          SUM(w.videos_processed) as processed,
+          SUM(w.videos_total) as assigned,
+          AVG(w.videos_per_minute) as avg_rate,
+          SUM(w.videos_per_minute) as total_rate,
+          COUNT(*) FILTER (WHERE w.status = 'running') as active_workers,
+          COUNT(*) FILTER (WHERE w.status = 'failed') as failed_workers,
+          round(EXTRACT(EPOCH FROM (NOW() - r.started_at)) / 3600) as hours_elapsed,
+          (r.total_videos - SUM(w.videos_processed)) / NULLIF(SUM(w.videos_per_minute), 0) / 60 as hours_remaining
+        FROM pipeline_runs r
+        LEFT JOIN worker_progress w ON w.run_id = r.run_id
+        GROUP BY r.run_id""")
+    ours = postgres.sql(
+        "SELECT run_id, language, total_videos, processed, assigned, avg_rate, total_rate, "
+        "active_workers, failed_workers, round(hours_elapsed), hours_remaining FROM run_progress"
+    )
+    assert plans == ours == [[RUN, "de", "100", "40", "100", "2", "4", "1", "1", "0", "0.25"]]
+
+
+def test_the_monitors_question_is_one_that_reads_alone_and_with_the_readers_own_rights(postgres: Postgres) -> None:
+    assert postgres.sql("""
+        SELECT proname, provolatile, prosecdef FROM pg_proc WHERE proname IN ('ledger_bytes', 'monitor_snapshot')
+        ORDER BY 1""") == [["ledger_bytes", "s", "f"], ["monitor_snapshot", "s", "f"]]
+    assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL")) == [["t"]]
+    call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
+    assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() -> 'run' ->> 'run_id'")) == [[RUN]]
+    # The policies hold inside: without one for the reader there is nothing to see.
+    postgres.sql('DROP POLICY "signed-in users read" ON pipeline_runs')
+    assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL")) == [["t"]]
+    ((size,),) = postgres.sql(as_role("authenticated", "SELECT ledger_bytes()"))
+    assert int(size) > 8192
+
+
+def test_a_dead_letter_keeps_how_often_it_was_tried(postgres: Postgres) -> None:
+    call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
+    letters = [{"event_id": "1", "video_id": "a", "attempts": 3}, {"event_id": "2", "video_id": "b"}]
+    call(postgres, "upsert_shards", [{"run_id": RUN, "shard": "s", "language": "de", "dead_letters": letters}])
+    call(postgres, "record_failures", [{"run_id": RUN, "shard": "t", "language": "de", "event_id": "3"}])
+    assert postgres.sql("SELECT video_id, attempts FROM processing_errors ORDER BY event_id") == [
+        ["a", "3"], ["b", "1"], ["", "1"]
+    ]  # fmt: skip
+
+
 def test_run_progress_sums_each_side_before_it_joins(postgres: Postgres) -> None:
     postgres.sql(f"""
         INSERT INTO pipeline_runs (run_id, language, total_videos, started_at, completed_at)
@@ -279,3 +332,8 @@ def test_questions_of_a_large_ledger_use_the_indexes(postgres: Postgres) -> None
         assert "Seq Scan on shards" not in plan, plan
         assert "Seq Scan on videos" not in plan, plan
     assert postgres.sql(f"SELECT sum(processed) FROM progress_by_language('{RUN}')") == [["512000"]]
+    # The monitor goes through the shards of its run once, in the index, and fetches no more rows than it shows.
+    postgres.sql("SELECT pg_stat_reset()")
+    assert postgres.sql(f"SELECT monitor_snapshot('{RUN}') ->> 'processed'; SELECT pg_stat_force_next_flush()")
+    scans = "SELECT seq_scan, idx_tup_fetch < 1000 FROM pg_stat_user_tables WHERE relname = 'shards'"
+    assert postgres.sql(scans) == [["0", "t"]]

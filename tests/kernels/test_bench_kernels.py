@@ -1,11 +1,15 @@
 import json
 import platform
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
+from audiopipe import kernels
 from audiopipe.bench import kernels as bench
 from audiopipe.bench import machine
+from audiopipe.bench.memory import peak_bytes
 
 
 def test_results_are_saved_as_markdown_and_json_without_naming_the_host(tmp_path: Path) -> None:
@@ -34,3 +38,19 @@ def test_the_material_is_the_same_every_time() -> None:
     assert x.shape == (2, 1, 16_000)
     assert x.abs().max() < 1
     assert torch.equal(x, bench.speech_like(2, 16_000, 1))
+
+
+def test_memory_counts_what_is_held_at_one_time() -> None:
+    def call() -> torch.Tensor:
+        for _ in range(5):
+            half = torch.ones(1 << 18)  # 1 MiB each, one after another
+        return torch.cat([half, half])
+
+    assert peak_bytes(call) == pytest.approx(3 << 20, rel=0.1)
+
+
+def test_memory_of_the_kernels_is_bounded_by_tiling() -> None:
+    one, many = bench.speech_like(1, 48_000, 10), bench.speech_like(24, 48_000, 10)
+    small, large = (peak_bytes(partial(kernels.measure, x, 48_000)) for x in (one, many))
+    assert small < 10 * one.nbytes
+    assert large < small + many.nbytes / 4

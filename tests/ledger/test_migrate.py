@@ -22,7 +22,7 @@ def dump(path: Path) -> list[str]:
 
 def test_migrating_twice_does_nothing(tmp_path: Path) -> None:
     connection = open_raw(tmp_path / "x.sqlite")
-    assert migrate.migrate(connection) == ["0001_plan", "0002_outbox", "0003_told"]
+    assert migrate.migrate(connection) == [name for name, _ in migrate._shipped()]
     before = dump(tmp_path / "x.sqlite")
     assert migrate.migrate(connection) == []
     assert dump(tmp_path / "x.sqlite") == before

@@ -1,0 +1,108 @@
+"""Who uses the device, and how samples get there.
+
+On CUDA a batch goes through pinned memory over a stream of its own, so that the next one travels while the device works
+on this one, as the type it was decoded to: 16-bit samples stay 16 bits on the bus.
+
+A pass that runs out of memory is tried again, in the same shape, with the device to itself. Whether it fits then is a
+matter of its shape and of the device, and no longer of what the worker's other shards happen to do; so are the smaller
+tiles that it is cut into if it does not, and with them the last bits of the results.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from audiopipe.batch import Batch
+from audiopipe.types import Clip
+
+__all__ = ["Fed", "Passes", "feed", "passes"]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A batch's samples [B, C, T] and lengths [B], on the device or, where that has no room, on the host."""
+
+    clips: tuple[Clip, ...]
+    samples: torch.Tensor = field(repr=False)
+    lengths: torch.Tensor = field(repr=False)
+    arrived: torch.cuda.Event | None = field(default=None, repr=False)
+
+    def wait(self) -> None:
+        """Let what is asked of the device from now on by this thread begin when the samples are there."""
+        if self.arrived is not None:
+            stream = torch.cuda.current_stream(self.samples.device)
+            stream.wait_event(self.arrived)
+            self.samples.record_stream(stream)
+
+
+def feed(batch: Batch, device: torch.device) -> Fed:
+    """Gather a batch and start it on its way to the device."""
+    samples, lengths = batch.collate()
+    if device.type == "cpu":
+        return Fed(batch.clips, torch.from_numpy(samples), torch.from_numpy(lengths))
+    return _copied(batch.clips, samples, torch.from_numpy(lengths), device)
+
+
+def _copied(
+    clips: tuple[Clip, ...], samples: npt.NDArray[np.generic], lengths: torch.Tensor, device: torch.device
+) -> Fed:
+    host = torch.from_numpy(samples).pin_memory()
+    try:
+        with torch.cuda.stream(_copy_stream(device)) as stream:
+            return Fed(clips, host.to(device, non_blocking=True), lengths, stream.record_event())
+    except torch.OutOfMemoryError:
+        return Fed(clips, host, lengths)
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+class Passes:
+    """Passes over one device: any number side by side, or one alone."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._waiting = 0  # to be alone
+        self._alone = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def beside_others(self) -> Generator[None, None, None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._alone and not self._waiting)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Generator[None, None, None]:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._alone and not self._under_way)
+            self._waiting, self._alone = self._waiting - 1, True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._alone = False
+                self._changed.notify_all()
+
+
+@cache
+def passes(device: torch.device) -> Passes:
+    """Those of this process."""
+    return Passes()

@@ -1,0 +1,118 @@
+"""Reading a SQLite ledger: what the driver asks of its own file, and what others see of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from audiopipe.errors import LedgerError
+from audiopipe.ledger import rates
+from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    Look,
+    Progress,
+    RunRow,
+    ShardRow,
+    WorkerRow,
+    no_such_run,
+)
+
+__all__ = ["SqliteReads"]
+
+
+class SqliteReads:
+    """The questions of `Ledger`, over the connection that `SqliteLedger` opens."""
+
+    path: Path
+    _connection: sqlite3.Connection
+
+    def runs(self) -> list[RunRow]:
+        return [RunRow.of(row) for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")]
+
+    def run(self, run_id: str | None = None) -> RunRow | None:
+        return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
+
+    def look(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> Look | None:
+        with self._moment():
+            run = self.run(run_id)
+            if run is None:
+                return None
+            return Look(
+                run,
+                self.progress(run.run_id).processed,
+                self._languages(run.run_id),
+                self.workers(run.run_id),
+                self._newest_shards(run.run_id, shards),
+                self.errors(run.run_id, errors),
+            )
+
+    def progress(self, run_id: str) -> Progress:
+        self._known(run_id)
+        return Progress.of(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
+
+    def languages(self, run_id: str) -> list[LanguageProgress]:
+        run = self._known(run_id)
+        seen = rates.window(run, self._newest_shards(run_id, rates.RECENT), datetime.now(UTC))
+        return [replace(row, rate=seen.videos_per_minute(row.language)) for row in self._languages(run_id)]
+
+    def workers(self, run_id: str) -> list[WorkerRow]:
+        self._known(run_id)
+        sql = "SELECT * FROM worker_progress WHERE run_id = ? ORDER BY worker_id"
+        return [WorkerRow.of(row) for row in self._all(sql, (run_id,))]
+
+    def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
+        self._known(run_id)
+        order = "shard" if limit is None else "finished_at DESC, shard LIMIT ?"
+        values = (run_id,) if limit is None else (run_id, limit)
+        return [
+            ShardRow.of(row) for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
+        ]
+
+    def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
+        self._known(run_id)
+        sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
+        return [ErrorRow.of(row) for row in self._all(sql, (run_id, limit))]
+
+    def _known(self, run_id: str) -> RunRow:
+        found = self.run(run_id)
+        if found is None:
+            raise LedgerError(no_such_run(str(self.path), run_id, self.runs()))
+        return found
+
+    def _languages(self, run_id: str) -> list[LanguageProgress]:
+        return [LanguageProgress.of(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
+
+    def _newest_shards(self, run_id: str, limit: int) -> list[ShardRow]:
+        return [ShardRow.of(row) for row in self._all(NEWEST_SHARDS, (run_id, limit))]
+
+    def _all(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
+        with self._explained():
+            return [dict(row) for row in self._connection.execute(sql, values)]
+
+    @contextmanager
+    def _moment(self) -> Iterator[None]:
+        """All that is read inside is of one moment, whatever is written meanwhile."""
+        with self._explained():
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(
+                f"{self.path} refused a row ({error}); start_run comes before what belongs to a run"
+            ) from error
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(f"{self.path} cannot be used as a ledger: {error}; give --ledger a local path") from error

@@ -1,0 +1,92 @@
+"""Dask's dashboard during a run, in a real browser: names that a person understands, and stages by language."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from outputs import config, corpus
+
+from audiopipe import cluster
+from audiopipe.run import RunSummary, run
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CHROMIUM = shutil.which("chromium")
+BROWSER = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+# Bokeh draws on a canvas: what it draws is read from its own tables.
+DRAWN = """
+() => Bokeh.documents.flatMap(one => [...one._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+  .flatMap(source => ["name", "__functions"].flatMap(column => Array.from(source.data[column] ?? [])))
+"""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    mine = cluster.connect("local-cpu", n_workers=2, dashboard_address="127.0.0.1:0")
+    yield mine
+    cluster.close(mine)
+
+
+@pytest.fixture(scope="module")
+def ran(client: Client, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+    folder = tmp_path_factory.mktemp("dashboard")
+    return run(config(corpus(folder / "corpus"), folder / "out", shard_videos=1), client)
+
+
+@pytest.mark.slow
+def test_workers_are_named_and_stay_so_when_they_come_and_go(client: Client) -> None:
+    def names() -> set[str]:
+        return {worker["name"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+
+    assert names() == {"cpu-0", "cpu-1"}
+    client.cluster.scale(3)
+    client.wait_for_workers(3, timeout=60)
+    assert names() == {"cpu-0", "cpu-1", "cpu-2"}
+    client.cluster.scale(2)
+    client.sync(client.cluster._correct_state)
+    assert names() == {"cpu-0", "cpu-1"}
+
+
+@pytest.mark.slow
+def test_tasks_are_named_by_language_and_measured_by_stage(client: Client, ran: RunSummary) -> None:
+    def known(dask_scheduler: Any) -> tuple[set[str], set[tuple[str, ...]]]:
+        return set(dask_scheduler.task_prefixes), set(dask_scheduler.cumulative_worker_metrics)
+
+    assert ran.exit_code == 3
+    prefixes, metered = client.run_on_scheduler(known)
+    assert {"shard en", "shard de"} <= prefixes
+    stages = {"fetch", "decode", "score", "write", "upload"}
+    for language in ("en", "de"):
+        measured = {name[2] for name in metered if name[:2] == ("execute", f"shard {language}")}
+        assert stages <= measured
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+def test_a_browser_shows_workers_languages_and_stages(client: Client, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    settings = config(corpus(tmp_path / "corpus", videos=8), tmp_path / "out", shard_videos=1)
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        status, stages, workers = (browser.new_page(viewport={"width": 1200, "height": 700}) for _ in range(3))
+        for page, name in ((status, "status"), (stages, "individual-fine-performance-metrics"), (workers, "workers")):
+            page.goto(client.dashboard_link.replace("status", name))
+        under_way = threading.Thread(target=run, args=(settings, client))
+        under_way.start()
+        status.wait_for_function(f"() => ({DRAWN})().some(name => String(name).startsWith('shard '))", timeout=60_000)
+        under_way.join()
+        workers.wait_for_selector("text=cpu-1", timeout=20_000)
+        stages.wait_for_function(f"() => ({DRAWN})().includes('shard de')", timeout=20_000)
+        pictures = [page.screenshot(path=tmp_path / f"{number}.png") for number, page in enumerate((status, stages))]
+        browser.close()
+    assert all(len(picture) > 15_000 for picture in pictures), "a blank page is a smaller picture"

@@ -1,0 +1,211 @@
+"""JupyterLab as a person uses it: started by `make lab`'s command, `run.ipynb` executed in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+
+from audiopipe.output import read_commits
+from audiopipe.store import Store
+from audiopipe.totals import Totals
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, FrameLocator, Page
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium")
+BROWSER = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+TOKEN = "lab-of-the-tests"
+MINUTE = 60_000  # in milliseconds
+# Bokeh draws on a canvas: what it draws is read from its own tables.
+TASKS = """
+() => Bokeh.documents.flatMap(one => [...one._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+  .flatMap(source => Array.from(source.data.name ?? []))
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed"),
+]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A JupyterLab on a folder that looks like the repository: `notebooks/`, and the tiny corpus in `demo/corpus`."""
+
+    folder: Path
+    port: int
+
+    def address(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}{'&' if '?' in path else '?'}token={TOKEN}"
+
+
+def lab_command() -> list[str]:
+    (line,) = re.findall(r"^\t(\$\(BIN\)/jupyter lab .*)$", (ROOT / "Makefile").read_text(), re.M)
+    return [word.replace("$(BIN)", str(ROOT / ".venv" / "bin")) for word in line.split()]
+
+
+@pytest.fixture(scope="module")
+def lab(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "demo").mkdir()
+    (folder / "demo" / "corpus").symlink_to(tiny_corpus)
+    stoppable(folder / "notebooks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = {name: str(folder / "home") for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    command = [*lab_command(), "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
+    with (folder / "lab.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **home, "JUPYTER_TOKEN": TOKEN}
+        )
+    mine = Lab(folder, port)
+    try:
+        wait_for(mine, process)
+        yield mine
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def stoppable(notebooks: Path) -> None:
+    """A second `run.ipynb` with an output of its own and many shards, so that there is time to stop it."""
+    content = nbformat.read(notebooks / "run.ipynb", as_version=4)
+    (cell,) = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
+    cell.source = cell.source.replace("demo/output", "demo/stopped").replace("shard_videos = 64", "shard_videos = 1")
+    nbformat.write(content, notebooks / "stopped.ipynb")
+
+
+def wait_for(lab: Lab, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(lab.address("/api/status"), timeout=10):
+                return
+        except (urllib.error.URLError, OSError):
+            assert process.poll() is None, (lab.folder / "lab.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        mine = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        yield mine
+        mine.close()
+
+
+def opened(lab: Lab, browser: Browser, notebook: str) -> Page:
+    """The notebook in a workspace of its own, its kernel ready."""
+    page = browser.new_page(viewport={"width": 1500, "height": 950})
+    page.set_default_timeout(2 * MINUTE)
+    page.goto(lab.address(f"/lab/workspaces/{notebook}/tree/{notebook}.ipynb?reset"))
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
+    page.wait_for_selector("#jp-main-statusbar >> text=/Idle/")
+    return page
+
+
+def menu(page: Page, *path: str) -> None:
+    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{path[0]}$")).click()
+    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{re.escape(path[1])}$")).click()
+
+
+def execute_until(page: Page, text: str) -> None:
+    """`Shift`+`Enter` from the first cell until a cell has shown this."""
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    shown = page.locator(".jp-Notebook .jp-OutputArea-output", has_text=text)
+    for _ in range(page.locator(".jp-Notebook .jp-Cell").count()):
+        page.keyboard.press("Shift+Enter")
+        page.wait_for_selector("#jp-main-statusbar >> text=/Idle/")
+        page.wait_for_timeout(300)
+        if shown.count():
+            return
+    shown.first.wait_for()
+
+
+def dask_panes(page: Page) -> list[FrameLocator]:
+    """Dask's own panel finds the kernel's cluster and opens two of its panes; the notebook is in front again."""
+    page.locator('.jp-SideBar [data-id="dask-dashboard-launcher"]').click()
+    page.locator("[title='Auto-detect dashboard URL']").click()
+    for pane in ("Progress", "Task Stream"):
+        page.locator(".dask-DashboardListing-item", has_text=re.compile(f"^{pane}$", re.IGNORECASE)).click()
+    return [page.frame_locator(f"iframe[src*='individual-{name}']") for name in ("progress", "task-stream")]
+
+
+def in_front(page: Page, tab: str) -> None:
+    page.locator(".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text=tab).click()
+
+
+def test_a_run_in_the_lab_shows_what_the_dataset_holds_and_dasks_panes_show_its_cluster(
+    lab: Lab, browser: Browser, tmp_path: Path
+) -> None:
+    page = opened(lab, browser, "run")
+    execute_until(page, "Dask dashboard (while the run lasts)")
+    for pane in dask_panes(page):
+        pane.locator("canvas").first.wait_for(state="attached")
+    in_front(page, "run.ipynb")
+    menu(page, "Run", "Run Selected Cell and All Below")
+    in_front(page, "Task Stream")
+    stream = page.frame(url=re.compile("individual-task-stream"))
+    assert stream is not None
+    stream.wait_for_function(f"() => ({TASKS})().some(name => String(name).startsWith('shard '))", timeout=2 * MINUTE)
+    page.screenshot(path=tmp_path / "panes.png")
+    in_front(page, "run.ipynb")
+    done = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="where     shards")
+    done.wait_for(timeout=4 * MINUTE)
+    page.screenshot(path=tmp_path / "done.png")
+    total = Totals.of(commit.result for commit in read_commits(Store(str(lab.folder / "demo" / "output"))).values())
+    told = done.inner_text()
+    assert f"{total.videos - total.videos_failed:,} done, {total.videos_failed:,} failed" in told
+    assert f"{total.segments_kept:,} kept" in told
+    shown = " ".join(page.locator(".jp-Notebook").inner_text().split())
+    assert f"{total.videos} / {total.videos} videos · done" in shown
+    assert not page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]').count()
+
+
+def test_the_labs_stop_button_ends_a_run_cleanly_and_the_same_cell_goes_on(lab: Lab, browser: Browser) -> None:
+    page = opened(lab, browser, "stopped")
+    execute_until(page, "Dask dashboard (while the run lasts)")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Shift+Enter")
+    output = Store(str(lab.folder / "demo" / "stopped"))
+    deadline = time.monotonic() + 120
+    while not read_commits(output):
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(200)
+    page.locator('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]').first.click()
+    stopped = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="Stopped: committed shards stay")
+    stopped.wait_for()
+    assert "Traceback" not in stopped.inner_text()
+    kept = read_commits(output)
+    page.locator(".jp-Notebook .jp-Cell.jp-CodeCell", has_text="session.work").click()
+    page.keyboard.press("Escape")
+    menu(page, "Run", "Run Selected Cell and All Below")
+    page.locator(".jp-Notebook .jp-OutputArea-output", has_text="where     shards").wait_for(timeout=4 * MINUTE)
+    after = read_commits(output)
+    assert len(after) > len(kept)
+    assert {shard: after[shard].attempt for shard in kept} == {shard: commit.attempt for shard, commit in kept.items()}

@@ -1,0 +1,317 @@
+"""A run on processes that are lost, frozen, starved of memory, called back or replaced; the dataset is the same.
+
+Random kills are `test_kills.py`; here are the ways to fail that need more than a kill, each with its bound.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from distributed import Client
+from outputs import config, content, corpus, make_output
+from s3_server import free_port
+
+from audiopipe import cluster, run
+from audiopipe.media import ffmpeg
+from audiopipe.verify import verify
+
+BIN = Path(sys.executable).parent
+RUN_PARTITION = Path(__file__).parents[2] / "cluster/run_partition.sh"
+VIDEOS, SHARDS = 16, 8
+FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+DONE, RUN_AGAIN = 0, 4
+# Slow enough that something can happen to a shard while it is made.
+SLOW_DECODER = """#!/bin/sh
+sleep 0.7
+exec {ffmpeg} "$@"
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def wait_until(happens: Callable[[], object], what: str, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@dataclass
+class Fleet:
+    """A scheduler, nannies of one worker each, and a driver, as processes of their own."""
+
+    folder: Path
+    catalog: Path
+    port: int = field(default_factory=free_port)
+    settings: dict[str, str] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        address = f"tcp://127.0.0.1:{self.port}"
+        slow = {"IMAGEIO_FFMPEG_EXE": str(self.folder.parent / "slow-ffmpeg"), "TMPDIR": str(self.folder)}
+        return {**os.environ, **slow, "DASK_SCHEDULER_ADDRESS": address, **self.settings}
+
+    def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.running[name] = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        return self.running[name]
+
+    def scheduler(self) -> None:
+        self.start("scheduler", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard")
+
+    def worker(self, name: str, *options: str) -> None:
+        own = ["--name", name, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", *options]
+        self.start(name, "dask", "worker", f"tcp://127.0.0.1:{self.port}", *own)
+
+    def together(self, workers: int) -> None:
+        """Wait until so many workers are there: one that comes late would find nothing to do."""
+        with Client(f"tcp://127.0.0.1:{self.port}", timeout=120) as client:
+            client.wait_for_workers(workers, timeout=120)
+
+    def driver(self, *, cluster: str = "existing") -> subprocess.Popen[bytes]:
+        told = ["--catalog", str(self.catalog), "--output", str(self.output), "--cluster", cluster, "--quiet"]
+        return self.start("driver", "audiopipe", "run", *told, *FIXED.split())
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """A process and all below it, the youngest first."""
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.running[name].pid)
+            return [*reversed(parent.children(recursive=True)), parent]
+        return []
+
+    def kill(self, name: str) -> None:
+        for process in self.family(name):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.running[name].wait()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()[-3000:]
+
+    def commits(self) -> dict[str, bytes]:
+        return {path.stem: path.read_bytes() for path in (self.output / "_commits").glob("*.json")}
+
+    def workers_of_commits(self) -> set[str]:
+        return {json.loads(body)["result"]["worker"].rsplit("/", 1)[-1] for body in self.commits().values()}
+
+    def started_shards(self) -> set[str]:
+        return {path.name for path in (self.output / "_parts").glob("*")}
+
+    def ends(self, code: int, within_s: float) -> None:
+        assert self.running["driver"].wait(timeout=within_s) == code, self.log("driver")
+
+
+@pytest.fixture(scope="module")
+def corpus_of_tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus(tmp_path_factory.mktemp("corpus"), videos=VIDEOS, missing=False)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus_of_tones: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    calm = make_output(config(corpus_of_tones, tmp_path_factory.mktemp("calm") / "out"))
+    return content(calm.url)
+
+
+@pytest.fixture
+def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
+    (tmp_path / "slow-ffmpeg").write_text(SLOW_DECODER.format(ffmpeg=ffmpeg()))
+    (tmp_path / "slow-ffmpeg").chmod(0o755)
+    (tmp_path / "fleet").mkdir()
+    fleet = Fleet(tmp_path / "fleet", corpus_of_tones)
+    yield fleet
+    for name in fleet.running:
+        fleet.kill(name)
+
+
+def test_a_scheduler_that_comes_back_is_found_again_and_the_run_goes_on(
+    fleet: Fleet, undisturbed: dict[str, bytes]
+) -> None:
+    fleet.scheduler()
+    fleet.worker("one")
+    fleet.driver()
+    wait_until(fleet.commits, fleet.log("driver"))
+    fleet.kill("scheduler")
+    fleet.kill("one")  # its nanny may have waited for the old scheduler; a service manager starts it again
+    assert len(fleet.commits()) < SHARDS, "killed too late"
+    fleet.scheduler()
+    fleet.worker("one")
+    code = fleet.running["driver"].wait(timeout=180)
+    assert code in (DONE, RUN_AGAIN), fleet.log("driver")
+    if code == RUN_AGAIN:
+        fleet.driver()
+        fleet.ends(DONE, within_s=180)
+    assert content(fleet.output) == undisturbed
+
+
+def test_a_scheduler_that_stays_away_ends_the_run_in_bounded_time_and_it_can_be_run_again(
+    fleet: Fleet, undisturbed: dict[str, bytes]
+) -> None:
+    fleet.scheduler()
+    fleet.worker("one")
+    fleet.driver()
+    wait_until(fleet.commits, fleet.log("driver"))
+    fleet.kill("scheduler")
+    fleet.ends(RUN_AGAIN, within_s=150)
+    assert "cluster was lost" in fleet.log("driver")
+    before = fleet.commits()
+    assert len(before) < SHARDS, "killed too late"
+    fleet.kill("one")
+    fleet.scheduler()
+    fleet.worker("one")
+    fleet.driver()
+    fleet.ends(DONE, within_s=180)
+    assert content(fleet.output) == undisturbed
+    assert before.items() <= fleet.commits().items(), "what was committed is not made again"
+
+
+def test_the_shard_of_a_frozen_machine_runs_elsewhere_and_waking_does_no_harm(
+    fleet: Fleet, undisturbed: dict[str, bytes]
+) -> None:
+    """A laptop that sleeps, a machine that is moved: nobody there answers, neither worker nor nanny; later both do."""
+    fleet.settings["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "25s"
+    fleet.scheduler()
+    fleet.worker("frozen")
+    fleet.worker("awake")
+    fleet.together(2)
+    fleet.driver()
+    wait_until(lambda: len(fleet.workers_of_commits()) == 2, f"both work: {fleet.workers_of_commits()}")
+    frozen = fleet.family("frozen")
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGSTOP)
+    assert len(fleet.commits()) < SHARDS - 1, "frozen too late"
+    fleet.ends(DONE, within_s=180)
+    assert content(fleet.output) == undisturbed
+    before = fleet.commits()
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGCONT)
+    time.sleep(8)  # for what it had under way
+    assert fleet.commits() == before, "the first commit stays"
+    assert content(fleet.output) == undisturbed
+    assert verify(str(fleet.output)).findings == ()
+
+
+# Takes memory in a worker's process once a shard has begun, once in all, and gives it back after a while.
+GREEDY = """
+import os, pathlib, threading, time
+import psutil
+
+FOLDER = pathlib.Path(os.environ["GREEDY_FOLDER"])
+
+def take(share, limit, seconds):
+    while not list((FOLDER / "out/_parts").glob("*/*")):
+        time.sleep(0.02)
+    taken, process, until = [], psutil.Process(), None
+    while until is None or time.monotonic() < until:
+        lacks = int(share * limit) - process.memory_info().rss
+        if lacks > 0:
+            taken.append(b"x" * min(lacks, 100_000_000))
+        elif until is None:
+            until = time.monotonic() + seconds
+        time.sleep(0.02)
+    taken.clear()
+
+async def dask_setup(worker):
+    try:
+        (FOLDER / "greedy").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    told = float(os.environ["GREEDY_SHARE"]), worker.memory_manager.memory_limit, float(os.environ["GREEDY_S"])
+    threading.Thread(target=take, args=told, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.87, "Pausing worker"), (1.1, "exceeded 95% memory budget")])
+def test_a_worker_short_of_memory_pauses_or_is_restarted_and_no_shard_is_lost(
+    fleet: Fleet, undisturbed: dict[str, bytes], share: float, said: str
+) -> None:
+    (fleet.folder / "greedy.py").write_text(GREEDY)
+    fleet.settings |= {"GREEDY_FOLDER": str(fleet.folder), "GREEDY_SHARE": str(share), "GREEDY_S": "5"}
+    fleet.scheduler()
+    fleet.worker("greedy", "--memory-limit", "3GB", "--preload", str(fleet.folder / "greedy.py"))
+    fleet.together(1)
+    fleet.driver()
+    fleet.ends(DONE, within_s=240)
+    assert said in (fleet.folder / "greedy.log").read_text()
+    assert content(fleet.output) == undisturbed
+
+
+def test_a_spot_notice_ends_a_node_s_driver_in_time_and_its_partition_goes_on_elsewhere(
+    fleet: Fleet, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """`watch_spot.sh` and systemd's SIGTERM are tested with the scripts; this is what the real driver does then."""
+    fleet.settings |= {
+        "PARTITION_INDEX": "0",
+        "PARTITION_COUNT": "1",
+        "AUDIOPIPE_CATALOG": str(fleet.catalog),
+        "AUDIOPIPE_OUTPUT": str(fleet.output),
+        "AUDIOPIPE_COMMAND": str(BIN / "audiopipe"),
+        "AUDIOPIPE_OPTIONS": f"{FIXED} --cluster local-cpu --workers 1",
+    }
+    first = fleet.start("driver", str(RUN_PARTITION))
+    wait_until(fleet.commits, fleet.log("driver"))
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=60) not in (DONE, 2), fleet.log("driver")
+    assert len(fleet.commits()) < SHARDS, "the notice came too late"
+    wait_until(lambda: not fleet.family("driver"), "nothing of it is left", 30)
+    fleet.start("driver", str(RUN_PARTITION))
+    fleet.ends(DONE, within_s=180)
+    assert content(fleet.output) == undisturbed
+
+
+def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
+    fleet: Fleet, undisturbed: dict[str, bytes]
+) -> None:
+    adaptive = {"engine": "dask.distributed.LocalCluster", "host": "127.0.0.1", "n_workers": 0, "threads_per_worker": 1}
+    adaptive |= {"dashboard_address": ":0", "adapt": {"minimum": 1, "maximum": 2, "interval": "200ms"}}
+    (fleet.folder / "profiles.yaml").write_text(yaml.safe_dump({"elastic": adaptive}))
+    fleet.settings["AUDIOPIPE_PROFILES"] = str(fleet.folder / "profiles.yaml")
+    fleet.driver(cluster="elastic")
+    fleet.ends(DONE, within_s=240)
+    assert len(fleet.workers_of_commits()) == 2, "one came at first, and another for the work"
+    assert content(fleet.output) == undisturbed
+
+
+def test_workers_that_retire_in_turn_are_replaced_and_what_they_had_is_done_elsewhere(
+    fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", fleet.environment["IMAGEIO_FFMPEG_EXE"])
+    seen: set[str] = set()
+    lifetime = {"duration": "12 seconds", "stagger": "4 seconds"}
+    client = cluster.connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)
+    try:
+        summary = run.run(
+            config(fleet.catalog, fleet.output),
+            client,
+            on_tick=lambda *_: seen.update(client.scheduler_info(n_workers=-1)["workers"]),
+        )
+    finally:
+        cluster.close(client)
+    assert summary.exit_code == DONE
+    assert len(seen) > 2, "nobody retired"
+    assert content(fleet.output) == undisturbed

@@ -1,0 +1,128 @@
+"""Keys in the environment, and every way to fail: none of what a run leaves or says shows one."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from outputs import RUN_ID, corpus
+from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
+
+from audiopipe.source_access import forget
+from audiopipe.store import Store
+
+BIN = Path(sys.executable).parent
+# Characters that base64 and percent-encoding change.
+CANARY = "canary/+=?secret&7f3a9c51"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def forms(secret: str) -> dict[str, bytes]:
+    """A secret as it may be written: plain, percent-encoded, in base64 at each of its three offsets."""
+    found = {"plain": secret.encode(), "quoted": quote(secret, safe="").encode(), "path": quote(secret).encode()}
+    found |= {"json": secret.replace("/", "\\/").encode(), "repr": secret.encode("unicode_escape")}
+    for shift in range(3):
+        encoded = base64.b64encode(bytes(shift) + secret.encode())
+        # Without the characters that its neighbours have a part in.
+        found[f"base64+{shift}"] = encoded[4 if shift else 0 :].rstrip(b"=")[:-1]
+    return found
+
+
+def showing(secret: str, said: bytes) -> list[str]:
+    return [form for form, data in forms(secret).items() if data in said]
+
+
+def test_the_canary_is_found_in_every_form() -> None:
+    for shift in range(3):
+        assert showing(CANARY, base64.b64encode(b"x" * (shift + 3) + CANARY.encode() + b"more"))
+    assert showing(CANARY, f"https://host/?key={quote(CANARY, safe='')}".encode()) == ["quoted"]
+    assert showing(CANARY, f"key={CANARY}".encode())
+    assert showing(CANARY, b"canary") == []
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, str]]:  # noqa: F811
+    """A catalogue in a bucket, and the environment with its keys and canaries for the rest."""
+    from s3fs import S3FileSystem
+
+    environment = s3_server.environment()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    forget()
+    top = f"s3://{BUCKET}/secrets"
+    catalog = corpus(tmp_path / "c", videos=2)
+    for path in catalog.parent.rglob("*"):
+        if path.is_file():
+            Store(top).upload(path, f"corpus/{path.relative_to(catalog.parent)}")
+    canaries = {"SUPABASE_SERVICE_KEY": CANARY, "SUPABASE_URL": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": ""}
+    # Files that a run leaves outside its output go here.
+    homes = {"XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    (tmp_path / "tmp").mkdir()
+    return top, {**os.environ, **environment, **canaries, **homes}
+
+
+def run(top: str, folder: Path, environment: dict[str, str], *more: str) -> tuple[int, bytes]:
+    """The command with all that it can say; its exit code and what it said."""
+    job = ["--catalog", f"{top}/corpus/catalog.parquet", "--output", f"{top}/out", "--workers", "1", "--run-id", RUN_ID]
+    job += ["--min-snr-db", "none", "--device", "cpu", "--retries", "0", *more]
+    with (folder / "said").open("ab") as said:
+        command = [str(BIN / "audiopipe"), "--verbose", "run", *job]
+        code = subprocess.run(command, check=False, stdout=said, stderr=said, env=environment, timeout=250).returncode
+    return code, (folder / "said").read_bytes()
+
+
+def test_no_failure_shows_a_key_in_what_is_said_or_left(
+    s3_server: S3Server,  # noqa: F811
+    s3: tuple[str, dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    top, environment = s3
+    wrong = {"AWS_SECRET_ACCESS_KEY": CANARY}
+    assert run(top, tmp_path, environment | wrong)[0] == 2
+    assert run(top, tmp_path, environment, "--ledger", "supabase://")[0] in (1, 3, 4)  # nobody listens there
+    with faulty_proxy(s3_server, 0.0, forbidden=b"/out/_commits") as (endpoint, _):
+        refused, said = run(top, tmp_path, s3_server_environment(environment, endpoint))
+    assert refused in (2, 4), said.decode()
+    crash = tmp_path / "ffmpeg"
+    crash.write_text("#!/bin/sh\nenv >&2\nkill -SEGV $$\n")  # a decoder that tells all that it knows, and dies
+    crash.chmod(0o755)
+    crashed, said = run(top, tmp_path, environment | {"IMAGEIO_FFMPEG_EXE": str(crash)})
+    assert crashed == 3, said.decode()
+    notebook(top, tmp_path, environment)
+    seen = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    seen |= {name: Store(top).read(name) for name in Store(top).list()}
+    assert len(seen) > 20
+    for secret in (CANARY, s3_server.secret):
+        shown = {name: showing(secret, data) for name, data in seen.items() if showing(secret, data)}
+        assert shown == {}
+
+
+def s3_server_environment(environment: dict[str, str], endpoint: str) -> dict[str, str]:
+    return environment | {"AWS_ENDPOINT_URL_S3": endpoint}
+
+
+def notebook(top: str, folder: Path, environment: dict[str, str]) -> None:
+    """The executed notebook of a run that fails, and its HTML."""
+    papermill = [str(BIN / "papermill"), "--no-progress-bar", "notebooks/run.ipynb", str(folder / "run.ipynb")]
+    words = {
+        "catalog": f"{top}/corpus/catalog.parquet",
+        "output": f"{top}/other",
+        "cluster": "local-cpu",
+        "workers": "1",
+    }
+    parameters = [word for name, value in words.items() for word in ("-p", name, value)]
+    root = Path(__file__).parents[2]
+    with (folder / "papermill").open("wb") as said:
+        wrong = environment | {"AWS_SECRET_ACCESS_KEY": CANARY}
+        subprocess.run(
+            [*papermill, *parameters], check=False, stdout=said, stderr=said, env=wrong, cwd=root, timeout=250
+        )
+        assert (folder / "run.ipynb").exists(), (folder / "papermill").read_text()
+        html = [str(BIN / "audiopipe"), "export", str(folder / "run.ipynb"), str(folder / "run.html")]
+        subprocess.run(html, check=True, stdout=said, stderr=said, env=wrong, timeout=120)

@@ -1,0 +1,180 @@
+"""Fingerprints of synthetic speech: bursts of noise with moving formants, of which no two sentences are alike."""
+
+import subprocess
+from collections.abc import Iterator
+
+import making
+import numpy as np
+import pytest
+import torch
+
+from audiopipe.kernels import fingerprint as kernel
+from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint, similarity
+from audiopipe.media import ffmpeg
+
+RATE = 48_000
+# Of the real pairs that were looked at while the threshold was chosen none shared more by chance, and no copy less.
+CHANCE, COPY = 0.05, 0.25
+
+
+def babble(seed: int, seconds: float = 40.0, rate: int = RATE) -> torch.Tensor:
+    return torch.from_numpy(making.babble(seed, seconds, rate))
+
+
+def events(x: torch.Tensor, rate: int = RATE, block: int = 48_000) -> torch.Tensor:
+    fingerprint = Fingerprint(rate)
+    for start in range(0, x.shape[1], block):
+        fingerprint.add(x[:, start : start + block])
+    return fingerprint.finish()
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> float:
+    rows = [torch.nn.functional.pad(one, (0, MAX_EVENTS - len(one)), value=-1)[None] for one in (a, b)]
+    return float(similarity(*rows)[0])
+
+
+def coded(x: torch.Tensor, rate: int, *codec: str) -> torch.Tensor:
+    """Through a codec and back, at `rate`."""
+    begin = [ffmpeg(), "-v", "error", "-f"]
+    sound = x.clamp(-1, 1).numpy().astype("<f4").tobytes()
+    there = [
+        *begin,
+        "f32le",
+        "-ar",
+        str(RATE),
+        "-ac",
+        "1",
+        "-i",
+        "pipe:0",
+        "-ar",
+        str(rate),
+        *codec,
+        "-f",
+        "matroska",
+        "-",
+    ]
+    media = subprocess.run(there, input=sound, check=True, capture_output=True, timeout=60).stdout
+    back = [*begin, "matroska", "-i", "pipe:0", "-ac", "1", "-f", "s16le", "pipe:1"]
+    pcm = subprocess.run(back, input=media, check=True, capture_output=True, timeout=60).stdout
+    return torch.from_numpy(np.frombuffer(pcm, "<i2").copy())[None]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As in a worker, whose cores are shared out among its decoders."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def original() -> torch.Tensor:
+    return babble(0)
+
+
+def test_the_size_of_the_blocks_changes_nothing(original: torch.Tensor) -> None:
+    whole = events(original, block=original.shape[1])
+    for block in (48_000, 16_000, 12_345, 700_001):
+        assert torch.equal(events(original, block=block), whole)
+
+
+def test_int16_and_stereo_are_the_same_recording(original: torch.Tensor) -> None:
+    whole = events(original)
+    int16 = (original * 32768).round().to(torch.int16)
+    assert alike(events(int16), whole) > 0.95
+    assert alike(events(torch.cat([original, original])), whole) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "codec"),
+    [
+        (48_000, ("-c:a", "libopus", "-b:a", "96k")),
+        (48_000, ("-c:a", "libopus", "-b:a", "24k")),
+        (44_100, ("-c:a", "aac", "-b:a", "64k")),
+        (16_000, ("-c:a", "libmp3lame", "-b:a", "32k")),
+        (22_050, ("-c:a", "libmp3lame", "-b:a", "64k")),
+    ],
+)
+def test_a_copy_in_another_codec_at_another_gain_and_start_is_recognised(
+    original: torch.Tensor, rate: int, codec: tuple[str, ...]
+) -> None:
+    copy = coded(original[:, int(3.217 * RATE) :] * 0.31, rate, *codec)
+    assert alike(events(original), events(copy, rate)) > COPY
+
+
+def test_other_recordings_are_not_like_it(original: torch.Tensor) -> None:
+    mine = events(original)
+    assert max(alike(mine, events(babble(seed))) for seed in range(1, 9)) < CHANCE
+
+
+def test_a_part_counts_for_what_it_is_of_the_whole() -> None:
+    whole = babble(3, 80.0)
+    assert 0.35 < alike(events(whole), events(whole[:, : 40 * RATE])) < 0.65
+
+
+def test_a_long_recording_keeps_the_lowest_events_of_all_its_parts() -> None:
+    parts = [babble(seed) for seed in range(4)]
+    found = events(torch.cat(parts, 1))
+    assert len(found) == MAX_EVENTS
+    assert (found.diff() > 0).all()
+    assert found.max() < 1 << 32
+    known = {event for part in parts for event in events(part).tolist()}
+    assert len(known & set(found.tolist())) > 0.9 * MAX_EVENTS
+
+
+@pytest.mark.parametrize("name", ["silence", "tone", "nothing", "nan"])
+def test_what_has_no_events_is_like_nothing(name: str) -> None:
+    time = torch.arange(10 * RATE) / RATE
+    sounds = {
+        "silence": torch.zeros(1, 10 * RATE),
+        "tone": 0.5 * torch.sin(2 * torch.pi * 440 * time)[None] * torch.hann_window(len(time)),
+        "nothing": torch.zeros(1, 0),
+        "nan": torch.full((1, 10 * RATE), torch.nan),
+    }
+    found = events(sounds[name])
+    assert len(found) <= 2
+    assert alike(found, events(babble(0, 10.0))) == 0.0
+
+
+def test_a_quiet_recording_has_the_same_events_as_a_loud_one(original: torch.Tensor) -> None:
+    assert alike(events(original), events(original * 0.01)) > 0.9
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 32_000, 44_100, 96_000, 192_000])
+def test_every_rate_is_heard(rate: int) -> None:
+    sound = babble(5, 30.0, rate)
+    assert len(events(sound, rate, block=rate)) > 20
+
+
+def test_similarity_is_that_of_a_slow_count() -> None:
+    """Against a loop over pairs of events, on random fingerprints that share some, some of them full."""
+    rng = np.random.default_rng(0)
+    for size_a, size_b, shared in [(128, 128, 70), (128, 40, 25), (30, 50, 30), (0, 20, 0)]:
+        pool = rng.choice(1 << 20, size_a + size_b, replace=False) << 12
+        a = sorted(pool[:size_a].tolist())
+        b = sorted(
+            [*rng.permutation(pool[:size_a])[:shared].tolist(), *pool[size_a : size_a + size_b - shared].tolist()]
+        )
+        last = min([1 << 32, *(row[-1] for row in (a, b) if len(row) == MAX_EVENTS)])
+        a_known, b_known = [e for e in a if e <= last], [e for e in b if e <= last]
+
+        def meets(event: int, others: list[int]) -> bool:
+            return any(event >> 24 == o >> 24 and ((event ^ o) & 0xFFFFFF).bit_count() <= 4 for o in others)
+
+        common = min(sum(meets(e, b_known) for e in a_known), sum(meets(e, a_known) for e in b_known))
+        expected = common / max(1, len(a_known) + len(b_known) - common)
+        assert alike(torch.tensor(a, dtype=torch.int64), torch.tensor(b, dtype=torch.int64)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "problem"), [(torch.zeros(8), "two dimensions"), (torch.zeros(1, 8, dtype=torch.int32), "int16, float32")]
+)
+def test_other_tensors_are_refused(x: torch.Tensor, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Fingerprint(16_000).add(x)
+
+
+def test_other_rates_are_refused() -> None:
+    with pytest.raises(ValueError, match="8000 to 192000"):
+        kernel.Fingerprint(4_000)

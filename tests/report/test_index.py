@@ -1,0 +1,67 @@
+"""The index of a folder of reports lists every run once, and its links lead to the pages."""
+
+import re
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from audiopipe.report import export, page
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """Exports a page with a heading and facts into `reports/`, and returns the index as it is then."""
+
+    def write(name, heading, **facts):
+        shown = v4.new_output("display_data", {"text/html": page.facts(facts)._repr_html_()})
+        cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=[shown])]
+        nbformat.write(v4.new_notebook(cells=cells), tmp_path / "saved.ipynb")
+        export(tmp_path / "saved.ipynb", tmp_path / "reports" / name)
+        return (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
+
+    return write
+
+
+def words(html):
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL))
+
+
+def test_reports_of_a_run_share_its_row_with_what_was_known_last(reports):
+    reports("progress.html", "Progress report", run_id="r1", state="running", started="2026-01-02T03:04:05", at="2")
+    reports("run.html", "Run", run_id="r1", state="done", ended="2026-01-02T05:00:00", at="3", videos=1200, failed=7)
+    html = reports("quality.html", "Quality report", run_id="r1", segments=200, kept=150, hours_kept=1.5, at="1")
+    assert "1 runs 3 reports" in words(html)
+    row = "r1 ✓ done 2026-01-02 03:04 2026-01-02 05:00 1,200 7 150 / 200 (75 %) 1.50"
+    assert f"{row} Progress report · Quality report · Run" in words(html)
+
+
+def test_the_newest_run_comes_first_and_reports_of_no_run_last(reports):
+    reports("old.html", "Run", run_id="old", started="2025-01-01T00:00:00")
+    reports("bench.html", "Benchmarks")
+    told = words(reports("new.html", "Run", run_id="new", started="2026-01-01T00:00:00"))
+    assert told.index("new –") < told.index("old –") < told.index("Benchmarks")
+
+
+def test_links_are_relative_and_lead_to_the_pages_whatever_their_names(reports, tmp_path):
+    html = reports("a b#1?.html", "Run <1>", run_id="<i>")
+    links = re.findall(r'<a href="([^"]*)"', html)
+    assert [(tmp_path / "reports" / unquote(link)).is_file() for link in links] == [True]
+    assert "<i>" not in html
+    assert "Run &lt;1&gt;" in html
+
+
+def test_pages_of_others_are_left_out_and_the_index_is_not_in_itself(reports, tmp_path):
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "other.html").write_text("<h1>not ours</h1>")
+    html = reports("run.html", "Run", run_id="r")
+    assert reports("run.html", "Run", run_id="r") == html
+    assert "other.html" not in html
+    assert "1 runs 1 reports" in words(html)
+
+
+def test_a_page_elsewhere_makes_no_index(tmp_path):
+    nbformat.write(v4.new_notebook(), tmp_path / "saved.ipynb")
+    export(tmp_path / "saved.ipynb", tmp_path / "page.html")
+    assert not (tmp_path / "index.html").exists()

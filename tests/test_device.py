@@ -1,0 +1,128 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from making import clip, config
+
+from audiopipe import kernels
+from audiopipe.batch import Batch
+from audiopipe.device import Passes, feed
+from audiopipe.score import score
+
+CPU = torch.device("cpu")
+NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+
+
+def batch_of(count=6, dtype=np.int16, seed=0):
+    return Batch(tuple(clip(16_000 + 100 * i, index=i, seed=seed + i, dtype=dtype) for i in range(count)))
+
+
+def same_bits(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a.metrics, b.metrics)
+        np.testing.assert_array_equal(a.samples, b.samples)
+
+
+def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkeypatch):
+    batches = [batch_of(seed=10 * i) for i in range(4)]
+    expected = [score(batch, config(**NO_RULES), CPU) for batch in batches]
+    real, lock, state, shapes = kernels.measure, threading.Lock(), {"inside": 0, "failed": 0}, []
+
+    def crowded(x, rate, lengths):
+        with lock:
+            state["inside"] += 1
+            shapes.append(len(x))
+            full = state["inside"] > 1
+            state["failed"] += full
+        try:
+            time.sleep(0.05)
+            if full:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(x, rate, lengths)
+        finally:
+            with lock:
+                state["inside"] -= 1
+
+    monkeypatch.setattr(kernels, "measure", crowded)
+    found = [None] * 4
+
+    def one(number):
+        found[number] = score(batches[number], config(**NO_RULES), CPU)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state["failed"] >= 1
+    assert set(shapes) == {6}
+    for a, b in zip(found, expected, strict=True):
+        same_bits(a, b)
+
+
+def test_who_wants_to_be_alone_waits_for_the_others_and_they_for_it():
+    gate, steps, go = Passes(), [], threading.Event()
+
+    def beside():
+        with gate.beside_others():
+            steps.append("beside in")
+            go.wait(5)
+            steps.append("beside out")
+
+    def alone():
+        with gate.alone():
+            steps.append("alone in")
+            time.sleep(0.05)
+            steps.append("alone out")
+
+    first = threading.Thread(target=beside)
+    first.start()
+    while not steps:
+        time.sleep(0.001)
+    second = threading.Thread(target=alone)
+    second.start()
+    while not gate._waiting:
+        time.sleep(0.001)
+    third = threading.Thread(target=beside)
+    third.start()
+    time.sleep(0.05)
+    go.set()
+    for thread in (first, second, third):
+        thread.join(5)
+    assert steps == ["beside in", "beside out", "alone in", "alone out", "beside in", "beside out"]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
+    batch = batch_of(dtype=dtype)
+    fed = feed(batch, CPU)
+    assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
+    same_bits(score(fed, config(**NO_RULES), CPU), score(batch, config(**NO_RULES), CPU))
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
+    device = torch.device("cuda")
+    fed = feed(batch_of(dtype=dtype), device)
+    assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)
+    assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
+    fed.wait()
+    np.testing.assert_array_equal(fed.samples.cpu().numpy(), batch_of(dtype=dtype).collate()[0])
+
+
+@needs_cuda
+def test_on_a_gpu_the_same_batch_gives_the_same_bits_from_any_thread():
+    device, asked = torch.device("cuda"), config(**NO_RULES)
+    expected = score(batch_of(), asked, device)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(score(batch_of(), asked, device))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in found:
+        same_bits(one, expected)

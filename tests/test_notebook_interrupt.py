@@ -1,0 +1,81 @@
+"""Interrupting the kernel of `run.ipynb` stops the run cleanly, says how to go on, and the same notebook goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.output import read_commits
+from audiopipe.report import export, text_of
+from audiopipe.store import Store
+from audiopipe.verify import verify
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "run.ipynb"
+
+
+def papermill(corpus, output, saved):
+    """`run.ipynb` under papermill, under way: a shard a video, on one worker."""
+    given = {"catalog": corpus / "catalog.parquet", "output": output, "workers": 1, "shard_videos": 1}
+    chosen = [part for name, value in given.items() for part in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(NOTEBOOK), str(saved), *chosen]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_commits(store, count, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while len(read_commits(store)) < count:
+        assert process.poll() is None, process.stderr.read()[-2000:]
+        assert time.monotonic() < deadline, "no shard was committed"
+        time.sleep(0.2)
+
+
+def children_of(pid):
+    """Processes that a process, any of its threads, has started itself."""
+    lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(number) for text in lists for number in text.split()]
+
+
+def gone(pids, seconds=30):
+    deadline = time.monotonic() + seconds
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
+    return []
+
+
+@pytest.mark.slow
+def test_an_interrupted_kernel_stops_cleanly_and_the_same_notebook_goes_on(tiny_corpus, tmp_path):
+    store, saved = Store(str(tmp_path / "out")), tmp_path / "stopped.ipynb"
+    with papermill(tiny_corpus, store.url, saved) as process:
+        wait_for_commits(store, 2, process)
+        (kernel,) = children_of(process.pid)
+        workers = children_of(kernel)
+        os.kill(kernel, signal.SIGINT)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert "Stopped: committed shards stay; execute this cell again to go on" in said
+    assert workers
+    assert gone([kernel, *workers]) == []
+    before = set(read_commits(store))
+    page = export(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
+    assert "execute this cell again to go on" in page
+    assert "videos · " in page, "the progress area is in the saved notebook"
+    assert "Traceback" not in page
+    with open_ledger(None, store.url, create=False) as ledger:
+        assert ledger.run().status is not RunStatus.DONE
+    with papermill(tiny_corpus, store.url, tmp_path / "again.ipynb") as process:
+        said = process.communicate(timeout=250)[1]
+    assert process.returncode == 0, said[-2000:]
+    assert "committed before" in text_of(tmp_path / "again.ipynb", "summary")
+    assert before < set(read_commits(store))
+    assert verify(store.url).findings == ()
+    with open_ledger(None, store.url, create=False) as ledger:
+        assert ledger.run().status is RunStatus.DONE
