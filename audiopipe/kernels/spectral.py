@@ -73,16 +73,38 @@ def _in_groups(bins: Tensor) -> Tensor:
     return groups
 
 
+@lru_cache(maxsize=32)
+def _whole_moments(groups: int, device: torch.device) -> Tensor:
+    """What takes the moments of groups of bins to those of all bins around zero: [3, K, 3] float64."""
+    middle = torch.arange(groups, dtype=torch.float64, device=device) * _GROUP + (_GROUP - 1) / 2
+    one, none = torch.ones_like(middle), torch.zeros_like(middle)
+    rows = [[one, middle, middle.square()], [none, one, 2 * middle], [none, none, one]]
+    return torch.stack([torch.stack(row, -1) for row in rows])
+
+
+@lru_cache(maxsize=32)
+def _powers_of(k: int, device: torch.device) -> Tensor:
+    """1, k and k squared: the moments of bin k around zero, in float64."""
+    return torch.tensor([1.0, k, k * k], dtype=torch.float64, device=device)
+
+
+@lru_cache(maxsize=32)
+def _running(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What takes n values to their running sums, much faster than `cumsum` where they are many times a few: [n, n]"""
+    return torch.ones(n, n, dtype=dtype, device=device).triu()
+
+
 def _rolloff_bin(groups: Tensor, sums: Tensor, total: Tensor) -> Tensor:
     """First bin at which the running sum reaches 85 % of the total: [b, F, K, 32], [b, F, K], [b, F] -> [b, F]
 
     A running sum over all bins is slow, so first one over the groups, then one within the group that it ends in.
     """
-    until = sums.cumsum(-1)
+    until = sums @ _running(sums.shape[-1], sums.dtype, sums.device)
     target = ROLLOFF * total[..., None]
-    group = torch.searchsorted(until, target).clamp_(max=until.shape[-1] - 1)
-    target = target - (until - sums).gather(-1, group)
-    within = groups.gather(-2, group[..., None].expand(*group.shape, _GROUP))[..., 0, :].cumsum(-1)
+    group = torch.searchsorted(until, target).clamp_(max=sums.shape[-1] - 1)
+    target = target - until.gather(-1, group) + sums.gather(-1, group)
+    ends_in = groups.gather(-2, group[..., None].expand(*group.shape, _GROUP))[..., 0, :]
+    within = ends_in @ _running(_GROUP, sums.dtype, sums.device)
     return (group * _GROUP + torch.searchsorted(within, target))[..., 0]
 
 
@@ -96,24 +118,22 @@ def _flatness(power: Tensor) -> Tensor:
 
 
 def _features(power: Tensor, bin_hz: float) -> Tensor:
-    """Centroid, bandwidth, rolloff and flatness of each frame: [b, F, N] -> [b, F, 4]
+    """Centroid, bandwidth, rolloff and flatness of each frame: [b, F, N] -> [b, F, 4] float64
 
     The moments of the magnitude come from those of groups of 32 bins, so the bins are read once for all of them.
     """
     last = power.shape[-1] - 1  # the Nyquist bin goes by itself: without it, a power of two is left
     groups, nyquist = _in_groups(power[..., :last].sqrt()), power[..., last].sqrt()
-    moments = _moments(power.dtype, power.device) @ groups.reshape(-1, _GROUP).mT
-    sums, first, second = moments.view(3, *groups.shape[:-1])
-    total = sums.sum(-1) + nyquist
+    by_group = (_moments(power.dtype, power.device) @ groups.reshape(-1, _GROUP).mT).view(3, -1, groups.shape[-2])
+    # In float64, where the square of the mean may be taken from the mean of the squares.
+    of_all = torch.bmm(by_group.double(), _whole_moments(groups.shape[-2], power.device)).sum(0).view(*nyquist.shape, 3)
+    total, first, second = (of_all + nyquist[..., None] * _powers_of(last, power.device)).unbind(-1)
     # librosa leaves a frame of (almost) nothing as it is, so its centroid is 0.
     norm = torch.where(total > torch.finfo(power.dtype).tiny, total, 1.0)
-    middle = torch.arange(groups.shape[-2], dtype=power.dtype, device=power.device) * _GROUP + (_GROUP - 1) / 2
-    centroid = ((sums * middle + first).sum(-1) + nyquist * last) / norm
-    away = middle - centroid[..., None]
-    spread = ((sums * away + 2 * first) * away + second).sum(-1) + nyquist * (last - centroid).square()
-    rolloff = _rolloff_bin(groups, sums, total).clamp_(max=last)
-    hz = torch.stack([centroid, (spread / norm).clamp_(min=0).sqrt(), rolloff], -1) * bin_hz
-    return torch.cat([hz, _flatness(power)[..., None]], -1)
+    centroid = first / norm
+    spread = (second / norm - centroid.square()).clamp_(min=0).sqrt_()
+    rolloff = _rolloff_bin(groups, by_group[0].view(groups.shape[:-1]), total.to(power.dtype)).clamp_(max=last)
+    return torch.stack([centroid * bin_hz, spread * bin_hz, rolloff * bin_hz, _flatness(power)], -1)
 
 
 @dataclass(frozen=True)
@@ -134,7 +154,7 @@ class Summary:
         for power in _frames(audio, n_fft, hop_length):
             frame = torch.arange(done, done + power.shape[1], device=audio.device)
             valid = frame < counts[:, None]
-            features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).double().sum(1)
+            features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).sum(1)
             spectrum += (valid.to(power.dtype)[:, None] @ power)[:, 0]
             bands.append(band_powers(power))
             done += power.shape[1]
