@@ -120,7 +120,7 @@ def _workers(look: Look, seen: Window, now: datetime) -> list[dict[str, Any]]:
         age_s = (now - parse_utc(row.last_heartbeat or now)).total_seconds()
         # A worker's id is its driver's and its own name, which may be an address.
         driver = next((one.worker_id for one in drivers if f"{row.worker_id}/".startswith(f"{one.worker_id}/")), "")
-        past = driver in replaced or _left(row, look.run, age_s)
+        past = driver in replaced or _left(row, driver, look.run, age_s)
         fields = {"age_s": age_s, "stale": not past and _stale(row, look.run, age_s), "past": past}
         history = histories.get(row.worker_id, [0] * HISTORY_BINS)
         rows.append({**row.as_row(), **fields, "driver": driver, "history": history})
@@ -136,8 +136,9 @@ def _replaced(driver: WorkerRow, drivers: Sequence[WorkerRow]) -> bool:
     )
 
 
-def _left(row: WorkerRow, run: RunRow, age_s: float) -> bool:
-    before = (row.last_heartbeat or "") < (run.resumed_at or "")
+def _left(row: WorkerRow, driver: str, run: RunRow, age_s: float) -> bool:
+    """Whether nobody waits for it any more. A driver is waited for until another one takes its partition."""
+    before = not driver and (row.last_heartbeat or "") < (run.resumed_at or "")
     silent = run.status is RunStatus.RUNNING and row.role is Role.WORKER and age_s > GONE_S
     return before or silent
 
