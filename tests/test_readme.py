@@ -103,4 +103,4 @@ def test_make_demo_makes_the_reports_that_it_promises(tmp_path: Path) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     for name in ("run", "progress", "quality"):
         assert (tmp_path / f"demo/reports/{name}.html").stat().st_size > 10_000
-    assert "42 videos, 12 bad ones" in done.stdout
+    assert "30 videos, 12 bad ones" in done.stdout

@@ -96,8 +96,11 @@ class Processes:
             return False
         with suppress(ProcessLookupError):
             os.kill(dice.choice(pids), 9)
+            # Until it is seen to be dead, `ensure` would take it for alive.
             if victim in self.running:
                 self.running[victim].wait()
+            elif victim == "s3" and self.server and self.server.process:
+                self.server.process.wait()
             return True
         return False
 

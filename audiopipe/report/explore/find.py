@@ -74,8 +74,12 @@ def _of_output(store: Store, youtube_id: str) -> Found:
     commits = read_commits(store)
     if not commits:
         raise ConfigError(f"output {store.url!r} has no committed shard to choose from: {UNNAMED}")
-    # Of the shard with the most kinds of drops the video with the most of them: it has the most to show.
-    shard = max(commits, key=lambda name: (len(commits[name].result.drops), commits[name].result.segments, name))
+    # Of the shards that keep something that with the most kinds of drops, and of its videos likewise: the most to show.
+    results = {name: commit.result for name, commit in commits.items()}
+    shard = max(
+        results,
+        key=lambda name: (results[name].segments_kept > 0, len(results[name].drops), results[name].segments, name),
+    )
     video_id, why = _interesting(store, commits[shard])
     return replace(_named(store, plan, config, video_id), why=f"{why}; {UNNAMED}")
 
@@ -90,7 +94,7 @@ def _interesting(store: Store, commit: Commit) -> tuple[str, str]:
     kinds = rows.groupby("video_id").agg(
         kinds=("drop_reason", "nunique"), kept=("kept", "any"), dropped=("kept", lambda kept: int((~kept).sum()))
     )
-    chosen = kinds.sort_values(["kinds", "kept", "dropped"], ascending=False, kind="stable")
+    chosen = kinds.sort_values(["kept", "kinds", "dropped"], ascending=False, kind="stable")
     why = "its segments were dropped for the most reasons, of its shard" if chosen["kinds"].iloc[0] else "the first"
     return str(chosen.index[0]), why
 
