@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -144,7 +145,9 @@ def _reach(profile: str, ours: Mapping[str, Any], chosen: dict[str, Any]) -> Cli
     if ours["engine"] == "existing":
         return _existing(chosen["address"], ours["wait_s"], security)
     start = _engine(profile, ours)
-    with _withheld():
+    with _withheld(), warnings.catch_warnings():
+        # Of several clusters on a machine all but one have their dashboard elsewhere; its link is told in any case.
+        warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
         cluster = start(**chosen, security=security) if security else start(**chosen)
     if ours["adapt"]:
         cluster.adapt(**ours["adapt"])

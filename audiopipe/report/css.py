@@ -30,7 +30,7 @@ PIECES = """
 .ap th { font-weight: 600; border-bottom: 1px solid #8888 }
 .ap table .l, .ap table .w { text-align: left !important }
 .ap .w { white-space: normal; min-width: min(26ch, 40vw); max-width: 70ch }
-.ap .w { overflow-wrap: anywhere }
+.ap .w, .ap .verdict { overflow-wrap: anywhere }
 .ap tr.sum td { font-weight: 600; border-bottom: 0 }
 .ap .bar { display: inline-block; width: 120px; height: .75em; border-radius: 3px; background: #8883; overflow: hidden;
   vertical-align: -.05em; white-space: nowrap; font-size: 1em; line-height: 0 }

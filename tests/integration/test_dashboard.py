@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,12 +63,15 @@ def test_tasks_are_named_by_language_and_measured_by_stage(client: Client, ran: 
         return set(dask_scheduler.task_prefixes), set(dask_scheduler.cumulative_worker_metrics)
 
     assert ran.exit_code == 3
-    prefixes, metered = client.run_on_scheduler(known)
-    assert {"shard en", "shard de"} <= prefixes
     stages = {"fetch", "decode", "score", "write", "upload"}
-    for language in ("en", "de"):
-        measured = {name[2] for name in metered if name[:2] == ("execute", f"shard {language}")}
-        assert stages <= measured
+    wanted = {("execute", f"shard {language}", stage) for language in ("en", "de") for stage in stages}
+    deadline, measured = time.monotonic() + 20, set[tuple[str, ...]]()
+    while not wanted <= measured and time.monotonic() < deadline:  # they come with the workers' next heartbeat
+        prefixes, metered = client.run_on_scheduler(known)
+        measured = {name[:3] for name in metered}
+        time.sleep(0.2)
+    assert {"shard en", "shard de"} <= prefixes
+    assert wanted <= measured
 
 
 @pytest.mark.slow
