@@ -116,9 +116,7 @@ def _download(fs: Any, remote: str, scratch: Path, told: str) -> tuple[Path, str
             for chunk in _ranges(fs, remote, size, told):
                 file.write(chunk)
                 digest.update(chunk)
-            if size > RANGE_BYTES and etag != str(
-                asked(told, lambda: _in_time(fs, "info", remote)).get("ETag") or ""
-            ).strip('"'):
+            if size > RANGE_BYTES and etag != _etag(asked(told, lambda: _in_time(fs, "info", remote))):
                 raise StoreError(f"{told}: it was replaced while it was read")
         except BaseException:
             Path(file.name).unlink()

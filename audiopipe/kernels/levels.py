@@ -29,7 +29,7 @@ class Levels:
 
 
 def _pieces(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[b, C, T] as pieces [b, C, n, 1024] and what is left. Sums within a piece may be taken in the type of x."""
+    """[b, C, T] as pieces [b, C, n, 1024] and what is left: so short that float32 adds whole numbers up exactly."""
     whole = x.shape[-1] // _PIECE * _PIECE
     pieces: Tensor = x[..., :whole].unflatten(-1, (-1, _PIECE))
     return pieces, x[..., whole:]
