@@ -57,8 +57,8 @@ def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = N
     """A run's numbers as plain values that JSON can hold; `{"run": None}` for a ledger without runs.
 
     Times are UTC, rates are over the sliding window of `ledger.rates`, and an ETA is None while nothing is known of it.
-    `stale` are workers and drivers that should be heard of and are not; `past` are those that have left: rows of
-    earlier sessions, and workers silent for `GONE_S`.
+    `stale` are workers and drivers that should be heard of and are not; `past` are those that have left: drivers whose
+    partition another one has taken, with their workers, and workers silent for `GONE_S`.
     Raises `LedgerError` for a run that is not there.
     """
     now = now or datetime.now(UTC)
@@ -120,7 +120,7 @@ def _workers(look: Look, seen: Window, now: datetime) -> list[dict[str, Any]]:
         age_s = (now - parse_utc(row.last_heartbeat or now)).total_seconds()
         # A worker's id is its driver's and its own name, which may be an address.
         driver = next((one.worker_id for one in drivers if f"{row.worker_id}/".startswith(f"{one.worker_id}/")), "")
-        past = driver in replaced or _left(row, driver, look.run, age_s)
+        past = driver in replaced or _left(row, look.run, age_s)
         fields = {"age_s": age_s, "stale": not past and _stale(row, look.run, age_s), "past": past}
         history = histories.get(row.worker_id, [0] * HISTORY_BINS)
         rows.append({**row.as_row(), **fields, "driver": driver, "history": history})
@@ -136,11 +136,9 @@ def _replaced(driver: WorkerRow, drivers: Sequence[WorkerRow]) -> bool:
     )
 
 
-def _left(row: WorkerRow, driver: str, run: RunRow, age_s: float) -> bool:
-    """Whether nobody waits for it any more. A driver is waited for until another one takes its partition."""
-    before = not driver and (row.last_heartbeat or "") < (run.resumed_at or "")
-    silent = run.status is RunStatus.RUNNING and row.role is Role.WORKER and age_s > GONE_S
-    return before or silent
+def _left(row: WorkerRow, run: RunRow, age_s: float) -> bool:
+    """Whether nobody waits for a worker any more. A driver is waited for until another one takes its partition."""
+    return run.status is RunStatus.RUNNING and row.role is Role.WORKER and age_s > GONE_S
 
 
 def _stale(row: WorkerRow, run: RunRow, age_s: float) -> bool:
