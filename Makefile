@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
 
-.PHONY: help demo test test-all lab bench lint clean
+.PHONY: help demo test test-all test-failed lab bench lint clean
 
 help:
 	@echo "make demo      a speech corpus in five languages through the whole pipeline, with reports, in demo/"
@@ -40,7 +40,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not privileged"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "slow or privileged"
+	$(BIN)/python -m pytest -m "slow or privileged" -n 2 --dist loadfile
+
+# What failed last time, one after the other: whether it fails on a machine that does nothing else.
+test-failed: $(READY)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

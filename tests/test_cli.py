@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from audiopipe import cli
-from audiopipe.cli import options
+from audiopipe.cli import options, runs
 from audiopipe.config import RunConfig
 
 COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
@@ -102,6 +102,25 @@ def test_the_main_job_runs_resumes_verifies_and_shows_its_progress(tiny_corpus: 
     other = audiopipe(*job, "--window-s", "3")
     assert other.returncode == 2
     assert "window_s: 5.0 there, 3.0 here" in other.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = runs.Stop()
+        stop.check()
+        unused = Finalised()
+        del unused
+        with pytest.raises(KeyboardInterrupt):
+            stop.check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

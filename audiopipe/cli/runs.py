@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -17,7 +18,9 @@ from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
 
 if TYPE_CHECKING:
+    from audiopipe.ledger import Ledger
     from audiopipe.run import RunSummary
+    from audiopipe.run.session import OnTick
 
 
 @main.command(epilog=EXIT_CODES)
@@ -32,15 +35,19 @@ def run(as_json: bool, quiet: bool, **parameters: Any) -> None:
     _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
 
 
-def _drive(work: Callable[[Any], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
+def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
     """Do a driver's work with its progress shown, print how it ended, and end the process with its exit code."""
     from audiopipe.report import summary_lines
 
     _tell()
-    # A polite kill ends like Ctrl-C: what is under way is given up, what is committed stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stop = Stop()
     try:
-        with _live(quiet or not sys.stderr.isatty()) as on_tick:
+        with _live(quiet or not sys.stderr.isatty()) as show:
+
+            def on_tick(ledger: Ledger, run_id: str) -> None:
+                stop.check()
+                show(ledger, run_id)
+
             summary = work(on_tick)
     except KeyboardInterrupt:
         CONSOLE.print("stopped; what is committed stays: run the same command again to go on")
@@ -51,6 +58,28 @@ def _drive(work: Callable[[Any], RunSummary], as_json: bool, quiet: bool) -> NoR
     else:
         click.echo("\n".join(summary_lines(summary)))
     sys.exit(summary.exit_code)
+
+
+class Stop:
+    """A polite kill ends like Ctrl-C: what is under way is given up, what is committed stays.
+
+    The interrupt is raised where the signal finds the program; Python drops it if that is a finaliser or a callback
+    from C. So the request is kept too, for the driver to ask at each tick.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises: KeyboardInterrupt, if a stop was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 def _tell() -> None:
@@ -95,14 +124,14 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
 
 
 @contextmanager
-def _live(quiet: bool) -> Iterator[Any]:
+def _live(quiet: bool) -> Iterator[OnTick]:
     """A callback that redraws a run's progress in the terminal."""
     from rich.live import Live
 
     from audiopipe.monitor import render
 
     if quiet:
-        yield None
+        yield lambda ledger, run_id: None
         return
     with Live(console=CONSOLE, auto_refresh=False, transient=True) as live:
         yield lambda ledger, run_id: live.update(render(ledger, run_id), refresh=True)
