@@ -240,13 +240,15 @@ def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
 
 def _recognised(record: VideoRecord, blocks: Iterator[Pcm], stages: Stages) -> Iterator[Pcm]:
     assert record.media is not None
-    fingerprint = Fingerprint(record.media.sample_rate_hz)
+    fingerprint = None
     for block in blocks:
         with stages.timed("fingerprint"):
+            fingerprint = fingerprint or Fingerprint(record.media.sample_rate_hz, len(block))
             fingerprint.add(torch.from_numpy(block))
         yield block
-    with stages.timed("fingerprint"):
-        record.fingerprint = packed(fingerprint.finish())
+    if fingerprint:
+        with stages.timed("fingerprint"):
+            record.fingerprint = packed(fingerprint.finish())
 
 
 def _dead_letter(video: Video, error: VideoError) -> DeadLetter:

@@ -14,6 +14,7 @@ mostly the same ones, so a fixed number of bytes compares recordings of any leng
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -54,14 +55,14 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan(sample_rate: int) -> _Plan:
+def _plan(sample_rate: int, channels: int) -> _Plan:
     step = sample_rate // 8000
     rate = sample_rate / step
     hop = 8 * round(
         HOP_S * rate / 8
     )  # whole eights: a transform of a length with a large prime factor takes six times as long
     # A triangle over two steps: deep notches around all that would fold onto the bands.
-    ramp = (torch.arange(step, dtype=torch.float32) + 0.5) / step**2
+    ramp = ((torch.arange(step, dtype=torch.float32) + 0.5) / step**2 / channels).repeat_interleave(channels)
     bins = torch.arange(hop + 1, dtype=torch.float64) * rate / (2 * hop)
     width = rate / (2 * hop)
     edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (torch.arange(BANDS + 1, dtype=torch.float64) / BANDS)
@@ -75,8 +76,8 @@ def _plan(sample_rate: int) -> _Plan:
 
 
 def _band_powers(x: Tensor, plan: _Plan) -> Tensor:
-    """Mean power of a bin in each band: x [T] to [frames, BANDS]."""
-    steps = x.view(-1, plan.step)
+    """Mean power of a bin in each band, of the mean of the channels: x [T, C] to [frames, BANDS]."""
+    steps = x.view(-1, plan.step * x.shape[1])
     low = torch.mv(steps[:-1], plan.rising) + torch.mv(steps[1:], plan.falling)
     spectrum = torch.fft.rfft(low.unfold(0, 2 * plan.hop, plan.hop) * plan.window)
     used = spectrum[:, plan.first_bin : plan.first_bin + len(plan.weights)]
@@ -115,12 +116,14 @@ class Fingerprint:
 
     Args:
         sample_rate (int): from 8 to 192 kHz.
+        channels (int): of every block; the mean of them is what is heard.
     """
 
-    def __init__(self, sample_rate: int) -> None:
-        self._plan = plan = _plan(check_rate(sample_rate))
+    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+        self._plan = plan = _plan(check_rate(sample_rate), channels)
         self._advance = CHUNK_FRAMES * plan.hop * plan.step
-        self._samples = torch.zeros(self._advance + (plan.hop + 1) * plan.step)
+        # Interleaved as they come from a decoder, so that channels are mixed and samples thinned out in one product.
+        self._samples = torch.zeros(self._advance + (plan.hop + 1) * plan.step, channels)
         self._held = 0
         # Silence before the start and after the end, so that a short recording has events up to its edges.
         self._powers = [torch.zeros(REACH, BANDS)]
@@ -128,21 +131,27 @@ class Fingerprint:
 
     @torch.no_grad()
     def add(self, x: Tensor) -> None:
-        """The next samples: [C, T] in int16, float32 or float64, the channels of which are averaged."""
-        if check_samples(x).ndim != 2 or x.shape[0] < 1:
-            raise ValueError(f"x must have two dimensions, [channels, samples], not {list(x.shape)}")
-        mono = x[0] if len(x) == 1 else x.to(torch.float32).mean(0)
+        """The next samples: [C, T] in int16, float32 or float64; fastest if x.T is contiguous."""
+        channels = self._samples.shape[1]
+        if check_samples(x).ndim != 2 or x.shape[0] != channels:
+            raise ValueError(f"x must have two dimensions, [{channels} channels, samples], not {list(x.shape)}")
         scale = 1.0 if x.dtype == torch.int16 else INT16_FULL_SCALE
-        taken = 0
-        while taken < len(mono):
-            room = min(len(self._samples) - self._held, len(mono) - taken)
-            target = self._samples[self._held : self._held + room]
-            target.copy_(mono[taken : taken + room])
+        # Not x.T of a single channel: its stride is none of memory, and torch copies such one by one.
+        for part in self._parts(x.T if channels > 1 else x.reshape(-1, 1)):
+            target = self._samples[self._held : self._held + len(part)]
+            target.copy_(part)
             if scale != 1.0:
                 target.mul_(scale)
-            taken, self._held = taken + room, self._held + room
+            self._held += len(part)
             if self._held == len(self._samples):
                 self._measure()
+
+    def _parts(self, x: Tensor) -> Iterator[Tensor]:
+        """As much as there is room for, until there is nothing left."""
+        while len(x):
+            room = len(self._samples) - self._held
+            yield x[:room]
+            x = x[room:]
 
     def _measure(self) -> None:
         """The powers of a full chunk; what the next one begins with stays."""

@@ -22,7 +22,7 @@ def babble(seed: int, seconds: float = 40.0, rate: int = RATE) -> torch.Tensor:
 
 
 def events(x: torch.Tensor, rate: int = RATE, block: int = 48_000) -> torch.Tensor:
-    fingerprint = Fingerprint(rate)
+    fingerprint = Fingerprint(rate, len(x))
     for start in range(0, x.shape[1], block):
         fingerprint.add(x[:, start : start + block])
     return fingerprint.finish()
