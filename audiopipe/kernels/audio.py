@@ -13,6 +13,8 @@ INT16_FULL_SCALE = 32768.0
 # Samples that one pass works on. On a CPU two megabytes of float32 stay in the caches between the steps of a kernel; on
 # a GPU launches must be long. The number depends on the kind of device alone, so a result never depends on free memory.
 TILE_SAMPLES = {"cpu": 1 << 19, "cuda": 1 << 26}
+# Zeros on both sides of a tile, so that frames and filters that reach over its ends read it without another copy.
+MARGIN = 4096
 
 
 def check_rate(rate_hz: int, name: str = "sample_rate") -> int:
@@ -61,12 +63,13 @@ def silence_beyond(x: Tensor, lengths: Tensor) -> None:
 class Audio:
     """Audio of a batch. `samples` is [B, C, T] as it came; `read` is how a kernel gets at it.
 
-    Padding is masked, not multiplied, for it may hold anything, NaN included.
+    Padding is masked, not multiplied, for it may hold anything, NaN included. `padded` are the same samples in float,
+    masked, between margins of zeros, if they are few enough for that: those of a tile.
     """
 
     samples: Tensor
     lengths: Tensor
-    clean: bool = False
+    padded: Tensor | None = None
 
     @classmethod
     def checked(cls, x: Tensor, lengths: Tensor | None = None, channels: tuple[int, ...] = ()) -> Audio:
@@ -92,7 +95,7 @@ class Audio:
         return TILE_SAMPLES.get(self.device.type, TILE_SAMPLES["cuda"])
 
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
-        """Groups of items, each small enough for one pass where an item is; cut to the longest item, in float.
+        """Groups of items, each small enough for one pass where an item is; cut to the longest item.
 
         An empty batch is one tile of one empty item, for `joined` to cut off again: so no kernel meets zero rows.
         """
@@ -105,8 +108,20 @@ class Audio:
         for start in range(0, batch, size):
             items = slice(start, min(start + size, batch))
             lengths = self.lengths[items]
-            part = Audio(self.samples[items, :, : int(lengths.max())], lengths, self.clean)
-            yield items, part if per_item > self.tile_samples else Audio(part.read(0, part.n_samples), lengths, True)
+            yield items, Audio(self.samples[items, :, : int(lengths.max())], lengths)
+
+    def between_margins(self) -> Audio:
+        """The same with `padded`, for several kernels to read; itself if it is too long to be copied."""
+        if self.samples.numel() > self.tile_samples:
+            return self
+        padded = self.samples.new_empty(*self.samples.shape[:2], self.n_samples + 2 * MARGIN, dtype=self.dtype)
+        padded[..., :MARGIN] = 0
+        padded[..., MARGIN + self.n_samples :] = 0
+        inner = padded[..., MARGIN : MARGIN + self.n_samples].copy_(self.samples)
+        if self.samples.dtype == torch.int16:
+            inner.mul_(1 / INT16_FULL_SCALE)
+        silence_beyond(inner, self.lengths)
+        return Audio(inner, self.lengths, padded)
 
     def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
         """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
@@ -128,9 +143,11 @@ class Audio:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Samples `start` to `stop` (either may lie outside the audio) as float [B, C, stop - start]; do not write."""
+        if self.padded is not None and start >= -MARGIN and stop <= self.n_samples + MARGIN:
+            return self.padded[..., MARGIN + start : MARGIN + stop]
         low, high = max(start, 0), min(max(stop, 0), self.n_samples)
         x = to_float(self.samples[..., low : max(high, low)])
-        if not self.clean and int(self.lengths.min()) < high:
+        if self.padded is None and int(self.lengths.min()) < high:
             x = x.clone() if x.data_ptr() == self.samples[..., low:high].data_ptr() else x
             silence_beyond(x, self.lengths - low)
         before, after = low - start, stop - max(high, low)

@@ -137,7 +137,8 @@ short_term_max_lufs=[2], range_lu=[2], true_peak_dbtp=[2], sample_peak_dbfs=[2],
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
-        parts = [(hop_energies(t, sample_rate, grid), true_and_sample_peak(t)) for _, t in audio.tiles()]
+        tiles = (tile.between_margins() for _, tile in audio.tiles())
+        parts = [(hop_energies(tile, sample_rate, grid), true_and_sample_peak(tile)) for tile in tiles]
     powers = Powers.joined(audio, [energies for energies, _ in parts], grid)
     peaks = audio.joined([peaks for _, peaks in parts])
     values = r128(powers)
