@@ -123,8 +123,11 @@ def _rolloff_bin(groups: Tensor, sums: Tensor, total: Tensor) -> Tensor:
 
 
 def _flatness(power: Tensor) -> Tensor:
-    """Geometric over arithmetic mean of each frame. Logarithms are dear: bins go in pairs: log a + log b = log ab."""
-    floored = power.clamp(min=FLATNESS_FLOOR)
+    """Geometric over arithmetic mean of each frame. Logarithms are dear: bins go in pairs: log a + log b = log ab.
+
+    Raises what lies below the floor in `power` itself.
+    """
+    floored = power.clamp_(min=FLATNESS_FLOOR)
     half = power.shape[-1] // 2
     pairs = (floored[..., :half] * floored[..., half : 2 * half]).log_().sum(-1)
     rest = floored[..., 2 * half :].log().sum(-1)
@@ -134,7 +137,8 @@ def _flatness(power: Tensor) -> Tensor:
 def _features(power: Tensor, bin_hz: float) -> Tensor:
     """Centroid, bandwidth, rolloff and flatness of each frame: [b, F, N] -> [b, F, 4] float64
 
-    The moments of the magnitude come from those of groups of 32 bins, so the bins are read once for all of them.
+    The moments of the magnitude come from those of groups of 32 bins, so the bins are read once for all of them. What
+    `power` holds is spent.
     """
     last = power.shape[-1] - 1  # the Nyquist bin goes by itself: without it, a power of two is left
     groups, nyquist = _in_groups(power[..., :last].sqrt()), power[..., last].sqrt()
@@ -168,9 +172,9 @@ class Summary:
         for power in _frames(audio, n_fft, hop_length):
             frame = torch.arange(done, done + power.shape[1], device=audio.device)
             valid = frame < counts[:, None]
-            features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).sum(1)
             spectrum += (valid.to(power.dtype)[:, None] @ power)[:, 0]
             bands.append(band_powers(power))
+            features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).sum(1)
             done += power.shape[1]
         return cls(features / counts[:, None], spectrum / counts[:, None], torch.cat(bands, -1))
 
