@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+KERNEL := $(VENV)/etc/ipython/ipython_kernel_config.json
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
 
 .PHONY: help demo test test-all test-failed lab bench lint clean
@@ -22,14 +23,20 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(READY)
+# A notebook's kernel warns at each start that it talks without encryption. It talks on this machine alone, and to those
+# who know its key.
+$(KERNEL): | $(READY)
+	@mkdir -p $(@D)
+	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > $@
+
+demo: $(READY) $(KERNEL)
 	@mkdir -p demo/reports
 	$(BIN)/audiopipe demo demo/corpus
 	$(PAPERMILL) notebooks/run.ipynb demo/reports/run.ipynb \
 		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4
 	@$(MAKE) --no-print-directory demo/reports/progress.html demo/reports/quality.html
 	@$(BIN)/audiopipe export demo/reports/run.ipynb demo/reports/run.html --print summary
-	@echo "reports   demo/reports/run.html · demo/reports/progress.html · demo/reports/quality.html"
+	@echo "reports   demo/reports/index.html"
 
 # The reports are made again only when the dataset has changed.
 demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
@@ -46,7 +53,7 @@ test-all: $(READY)
 test-failed: $(READY)
 	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
-lab: $(READY)
+lab: $(READY) $(KERNEL)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: $(READY)

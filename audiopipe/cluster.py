@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 import dask.config
 import pynvml
 import yaml
-from distributed import Client, Security, SpecCluster
+from distributed import Client, Security, SpecCluster, Worker, WorkerPlugin
 
-from audiopipe.engines import OURS, engine_arguments
+from audiopipe.engines import LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
+from audiopipe.ssh_hosts import kept
 from audiopipe.worker_names import with_names
 
 __all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
@@ -101,8 +102,24 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         settings.__exit__(None, None, None)
         raise
     _SETTINGS[client.id] = settings
+    if ours["engine"] in LOCAL:
+        client.register_plugin(_Apart())
     _wait(client, profile, ours)
     return client
+
+
+class _Apart(WorkerPlugin):
+    """A worker in a process group of its own: a stop is for the driver, which goes on with the same workers later.
+
+    JupyterLab's stop button and a terminal's Ctrl-C interrupt all processes of the group. A worker whose driver has
+    died ends in any case.
+    """
+
+    name = "audiopipe-apart"
+
+    def setup(self, worker: Worker) -> None:
+        with suppress(PermissionError):  # it leads a session: it is in a group of its own
+            os.setpgid(0, 0)
 
 
 def close(client: Client) -> None:
@@ -127,6 +144,10 @@ def _settings(ours: Mapping[str, Any]) -> dict[str, Any]:
     # Dask's profiler asks for all threads' frames a hundred times a second, in which Python 3.11 deadlocks now and then
     # (CPython gh-106883): a worker then hangs for good, with its heart beating.
     settings["distributed.worker.profile.enabled"] = False
+    if ours["engine"] not in LOCAL:
+        # What the command does to silence Dask's log is for its own terminal. Elsewhere logs are files that somebody
+        # will need; and SSHCluster would wait for ever for the address that a scheduler logs.
+        settings["logging"] = {"distributed": "info"}
     # A nanny keeps what it resolved while `_withheld` held, so that the workers it restarts have no keys either.
     settings |= {f"distributed.nanny.environ.{name}": "" for name in DRIVERS_OWN}
     if folder := ours["tls"] and Path(ours["tls"]).expanduser():
@@ -183,10 +204,13 @@ def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
     module, name = ours["engine"].rsplit(".", 1)
     try:
         import_module(IMPORTED_LATE.get(ours["engine"], module))
-        return _keyless(with_names(ours["engine"], getattr(import_module(module), name)))
+        start = getattr(import_module(module), name)
     except ImportError as error:
         hint = f"pip install 'audiopipe[{ours['extra']}]'" if ours["extra"] else "install it"
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
+    if ours["engine"] == "dask.distributed.SSHCluster":
+        return kept(start)
+    return _keyless(with_names(ours["engine"], start))
 
 
 def _security(profile: str, folder: str) -> Security:

@@ -14,11 +14,15 @@ import yaml
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["OURS", "engine_arguments"]
+__all__ = ["LOCAL", "OURS", "engine_arguments"]
+
+LOCAL = ("dask.distributed.LocalCluster", "dask_cuda.LocalCUDACluster")  # workers are this machine's own processes
 
 # Keys of a profile that are about the cluster and not the engine's own; `connect` reads them.
 OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
 WORKER_DASHBOARD = "127.0.0.1:0"
+# A host that says nothing for a minute is out of reach, and one that is tried again must answer soon.
+SSH_PATIENCE = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_count_max": 3}
 CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
 
 Arguments = dict[str, Any]
@@ -59,17 +63,21 @@ def _existing(own: Arguments) -> Arguments:
 
 
 def _ssh(own: Arguments) -> Arguments:
-    """The first host runs the scheduler and workers, the others workers; `n_workers` takes that many hosts."""
+    """The first host runs the scheduler and workers, the others workers; `n_workers` takes that many hosts.
+
+    As in a cloud they end by themselves some time after a driver that was killed: nobody else would end them.
+    """
     hosts = own["hosts"] or _read_hosts(own["hosts_file"])
     hosts = hosts[: own.get("n_workers") or len(hosts)]
     network = {"interface": own["interface"]} if own.get("interface") else {}
+    idle = own["idle_timeout"]
     return {
         "hosts": [hosts[0], *hosts],
-        "connect_options": own["connect_options"],
+        "connect_options": SSH_PATIENCE | own["connect_options"],
         "worker_class": own["worker_class"],
         "remote_python": own["remote_python"],
-        "scheduler_options": {"dashboard_address": own["dashboard_address"], **network},
-        "worker_options": {**_remote_worker(own), **network},
+        "scheduler_options": {"dashboard_address": own["dashboard_address"], "idle_timeout": idle, **network},
+        "worker_options": {"death_timeout": idle, **_remote_worker(own), **network},
         "wait_workers": len(hosts),
     }
 

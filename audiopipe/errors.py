@@ -65,6 +65,10 @@ class AudiopipeError(Exception):
     exit_code: ClassVar[int] = 1
     remedy: ClassVar[str] = "read the last line: it names what was wrong, where, and what to do"
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: a traceback would lead into code that did nothing wrong."""
+        return [f"{type(self).__name__}: {self}", f"What to do: {self.remedy}."]
+
 
 class ConfigError(AudiopipeError, ValueError):
     """A parameter is unknown, impossible, or differs from the run that the output belongs to."""

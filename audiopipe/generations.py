@@ -6,6 +6,7 @@ planned moves, and whoever is second reads what the first has planned.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -20,6 +21,8 @@ from audiopipe.plan_files import Objects, stored
 from audiopipe.store import Store
 
 __all__ = ["plan_extension", "plan_retry", "planned"]
+
+LOG = logging.getLogger(__name__)
 
 
 def planned(config: RunConfig, store: Objects) -> Plan:
@@ -48,11 +51,13 @@ def plan_retry(config: RunConfig, store: Store, commits: dict[str, Commit]) -> P
 
 
 def plan_extension(config: RunConfig, store: Objects) -> Plan:
-    """The plan, with shards for all videos of the catalogue that it does not know yet.
+    """The plan, with shards for all videos of the catalogue, in the config's languages, that it does not know yet.
 
     Raises:
         CatalogError, PlanError: the catalogue, or the plan, cannot be read.
     """
+    where = "all languages" if config.languages is None else f"{config.language} (--language takes others, or all)"
+    LOG.info("looking for new videos in %s", where)
     plan, videos = load(store), catalog.read(config)
     for language in videos.languages():
         rows = videos.videos(language)

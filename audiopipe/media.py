@@ -1,25 +1,27 @@
-"""Decode a video's audio with an ffmpeg process, PCM over a pipe.
+"""Decode a video's audio with a process of its own (`decoder.py`), PCM over a pipe.
 
-Why a process: it decodes as fast as the library does, several of them use several cores, it can be limited and
-killed, and a crash costs one video. PyAV in threads holds the interpreter once for every 20 ms of audio, so that two
-threads are slower than one.
+Why a process: several of them use several cores, it can be limited and killed, and a crash costs one video. In threads
+of ours FFmpeg's libraries need the interpreter once for every 20 ms of audio, and two threads are slower than one.
 
-Files come from strangers. ffmpeg would follow playlists and addresses inside them, so it is given a fixed list of
+Files come from strangers. FFmpeg would follow playlists and addresses inside them, so it is given a fixed list of
 demuxers and no protocol but the one that reads our own byte range.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import resource
 import select
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import IO
 
 import imageio_ffmpeg
@@ -33,15 +35,13 @@ from audiopipe.types import Media, Pcm
 __all__ = ["decode", "probe", "refuse_truncated"]
 
 DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
-GUARDED = ["-nostdin", "-protocol_whitelist", "subfile,file", "-format_whitelist", DEMUXERS]
+PROTOCOLS = "subfile,file"
+GUARDED = ["-nostdin", "-protocol_whitelist", PROTOCOLS, "-format_whitelist", DEMUXERS]
+# Not `-m`: nothing of this package is needed there. `-P`, or its `types.py` would stand in for Python's.
+DECODER = (sys.executable, "-P", str(Path(__file__).with_name("decoder.py")))
 SIXTEEN_BITS = frozenset({"u8", "s16", "s16p"})
 MEMORY_BYTES = 4 << 30
 PROBE_TIMEOUT_S = 60.0
-# Demuxer, decoder, filters and writer are threads of ffmpeg that hand each other frames of 20 ms, and us as many small
-# writes. Gathered to two thirds of a second first, and as a batch job, whose threads do not preempt one another each
-# time that one wakes another (a third of the switches, a tenth to a third of the time), decoding to our pipe takes less
-# than decoding to nothing does.
-GATHER = "asetnsamples=n=32768:p=0"
 PIPE_BYTES = 1 << 20
 F_SETPIPE_SZ = 1031
 
@@ -144,14 +144,15 @@ def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
     as_it_is = config.measure_channels == "source" and media.channels in WEIGHTED_CHANNELS
     channels = media.channels if as_it_is else 1
     exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
-    pcm, dtype = ("s16le", np.dtype("<i2")) if exact else ("f32le", np.dtype("<f4"))
+    form, dtype = ("s16", np.dtype("<i2")) if exact else ("flt", np.dtype("<f4"))
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            _command(source, media, channels, pcm, config), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
+            _command(source, media, channels, form), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
         )
         try:
             assert process.stdout is not None
             resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            # Not to preempt us each time that a block is ready: it fills the pipe first.
             os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
             yield from _blocks(process.stdout, source, media, channels, dtype, config)
             code = process.wait(config.decode_timeout_s)
@@ -163,15 +164,16 @@ def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
             _blame(source, code)
 
 
-def _command(source: Source, media: Media, channels: int, pcm: str, config: RunConfig) -> list[str]:
-    mean = "+".join(f"{1 / media.channels:.9f}*c{index}" for index in range(media.channels))
-    downmix = f",aformat=sample_fmts=fltp,pan=1c|c0={mean}" if channels < media.channels else ""
-    limit = ["-t", f"{config.max_video_s + 1:.3f}"]
-    return [
-        *(ffmpeg(), "-hide_banner", "-v", "error", "-threads", "1", *GUARDED, "-i", source.url),
-        *("-map", "0:a:0", "-vn", "-sn", "-dn", "-af", GATHER + downmix, *limit, "-threads", "1"),
-        *("-c:a", f"pcm_{pcm}", "-f", pcm, "pipe:1"),
-    ]
+def _command(source: Source, media: Media, channels: int, form: str) -> list[str]:
+    asked = {
+        "url": source.url,
+        "options": {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS},
+        "sample_rate_hz": media.sample_rate_hz,
+        "channels": channels,
+        "mix": channels < media.channels,
+        "form": form,
+    }
+    return [*DECODER, json.dumps(asked)]
 
 
 def _blocks(

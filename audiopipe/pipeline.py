@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 
 from audiopipe import media, segment, voice
+from audiopipe.allocator import keep_freed_memory
 from audiopipe.batch import MEGABYTE, Batch, batches
 from audiopipe.budget import worker_budget
 from audiopipe.commit import Commit, decide, publish, read_commit, upload
@@ -78,6 +79,7 @@ def process_shard(
     if done := read_commit(store, shard.name):
         publish(store, done)
         return done.result
+    keep_freed_memory()
     started_at = datetime.now(UTC).isoformat()
     stages = Stages()
     with ExitStack() as stack:

@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-NETWORK = "10.77.13"
 SSHD = """
 ListenAddress {address}
 HostKey {folder}/host_key
@@ -30,6 +30,11 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
+def _pids(space: str) -> list[int]:
+    found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in found.split()]
+
+
 @dataclass
 class Hosts:
     """A switch and `count` hosts on it; number 0 is where the driver runs."""
@@ -37,14 +42,16 @@ class Hosts:
     folder: Path
     count: int
     environment: dict[str, str] = field(default_factory=dict)  # of whoever logs in, as a host's own settings would be
+    # Of this process, so that two of them can have networks at the same time.
     name: str = f"ap{os.getpid() % 100_000}"
+    network: str = f"10.77.{os.getpid() % 250}"
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def space(self, number: int) -> str:
         return f"{self.name}-{number}"
 
     def address(self, number: int) -> str:
-        return f"{NETWORK}.{number + 1}"
+        return f"{self.network}.{number + 1}"
 
     def start(self) -> None:
         self._keys()
@@ -60,12 +67,19 @@ class Hosts:
     def stop(self) -> None:
         """Whatever still runs in a namespace goes with it: a failed start of an SSHCluster leaves schedulers behind."""
         for space in [*map(self.space, range(self.count)), f"{self.name}-switch"]:
-            pids = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
-            for pid in pids.split():
-                subprocess.run(["kill", "-9", pid], capture_output=True, check=False)
+            for pid in _pids(space):
+                subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
         for process in self.started:
             process.wait(timeout=10)
+
+    def commands(self, number: int) -> dict[int, str]:
+        """What runs on a host: the command line of each process."""
+        found = {}
+        for pid in _pids(self.space(number)):
+            with suppress(OSError):  # it has ended meanwhile
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return found
 
     def pull_cable(self, number: int) -> None:
         ip("-n", f"{self.name}-switch", "link", "set", f"port{number}", "down")
@@ -107,7 +121,7 @@ class Hosts:
         switch = f"{self.name}-switch"
         ip("link", "add", self.name, "type", "veth", "peer", "name", "ours", "netns", switch)
         ip("-n", switch, "link", "set", "ours", "master", "bridge", "up")
-        ip("address", "add", f"{NETWORK}.250/24", "dev", self.name)
+        ip("address", "add", f"{self.network}.250/24", "dev", self.name)
         ip("link", "set", self.name, "up")
 
     def _serve_ssh(self, number: int) -> None:

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from audiopipe import cli
-from audiopipe.cli import options, runs
+from audiopipe.cli import options
 from audiopipe.config import RunConfig
+from audiopipe.stop import Stop
 
 COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
 
@@ -110,17 +111,14 @@ def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGTERM)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = runs.Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    with Stop(signal.SIGTERM) as stop:
         stop.check()
         unused = Finalised()
         del unused
         with pytest.raises(KeyboardInterrupt):
             stop.check()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

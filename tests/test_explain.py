@@ -51,6 +51,12 @@ def test_every_parameter_exit_code_and_drop_reason_is_known() -> None:
     assert known >= {"too_short", "too_long", *(rule[0] for rule in RULES)}
 
 
+def test_terms_are_known_and_words_may_be_written_as_reports_do() -> None:
+    assert "one worker takes as one task" in explained("shard")[1]
+    assert explained("too quiet") == explained("too_quiet")
+    assert explained("dead letter")[0] == 0
+
+
 def test_a_drop_reason_names_its_metric_side_and_limit() -> None:
     assert "snr_db is below min_snr_db" in explained("noisy")[1]
     assert "clipping_ratio is above max_clipping_ratio" in explained("clipped")[1]

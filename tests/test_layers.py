@@ -27,6 +27,8 @@ FLOORS: tuple[frozenset[str], ...] = (
                 "store",
                 "supabase_client",
                 "times",
+                "allocator",
+                "decoder",
                 "budget",
                 "device",
                 "voice",
@@ -47,13 +49,13 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("cluster", "engines", "gc", "heartbeat", "isolate", "notebook", "planner", "report", "retry"),
-            *("monitor", "monitor_picture", "run", "verify", "worker_names"),
+            *("monitor", "monitor_picture", "run", "ssh_hosts", "stop", "verify", "worker_names"),
         }
     ),
     frozenset({"bench"}),
     frozenset({"cli"}),
 )
-DASK_ROOMS = {"cluster", "run"}
+DASK_ROOMS = {"cluster", "run", "ssh_hosts"}
 
 
 def room_of(module: str) -> str:

@@ -164,7 +164,7 @@ def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
     said = media.probe(source, asked)
-    monkeypatch.setattr(media, "ffmpeg", lambda: str(program))
+    monkeypatch.setattr(media, "DECODER", (str(program),))
     started = time.monotonic()
     with pytest.raises(UndecodableMedia, match="hung"):
         list(media.decode(source, said, asked))

@@ -23,13 +23,14 @@ BEFORE_SCORING = (segment.BAD_TIMES, segment.PAST_END, segment.TOO_SHORT, segmen
 NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
 
 
-def ffmpegs():
-    """Processes under this one that run a program named ffmpeg."""
+def decoders():
+    """Processes under this one that read a file's header or decode it."""
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError):  # a thread or a process that ended while we looked
             for pid in (task / "children").read_text().split():
-                found += [pid] if "ffmpeg" in os.readlink(f"/proc/{pid}/exe") else []
+                command = Path(f"/proc/{pid}/cmdline").read_text()
+                found += [pid] if "ffmpeg" in command or "decoder.py" in command else []
     return found
 
 
@@ -40,7 +41,7 @@ def nothing_stays(tmp_path):
     (tmp_path / "scratch").mkdir()
     yield
     assert set(threading.enumerate()) <= before
-    assert ffmpegs() == []
+    assert decoders() == []
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -232,7 +233,7 @@ def test_a_decoder_killed_from_outside_leaves_nothing_and_the_next_attempt_succe
         if source.video.video_id == "x" and not died.is_set():
             yield next(blocks)
             died.set()
-            children = [p for p in ffmpegs() if str(source.path) in Path(f"/proc/{p}/cmdline").read_text()]
+            children = [p for p in decoders() if str(source.path) in Path(f"/proc/{p}/cmdline").read_text()]
             os.kill(int(children[0]), signal.SIGKILL)
         yield from blocks
 

@@ -12,6 +12,7 @@ from audiopipe import planner
 from audiopipe.cli import main
 from audiopipe.errors import ConfigError
 from audiopipe.planner import Rates, ThePlan, Weather, Workload, estimate, instances, load_rates, present, simulate
+from audiopipe.planner.simulate import Outcome
 
 FINE = Weather(spread=0.0, slow_nodes=0.0, lost_per_node_hour=0.0)
 RATES = Rates("a test", "by hand", core_x_with_gpu=400.0, core_x_without_gpu=300.0, gpu="A10G", gpu_x=10_000.0)
@@ -190,8 +191,16 @@ def test_nothing_to_play_is_refused() -> None:
         simulate(0, 1.0, 1, FINE)
 
 
+def test_the_picture_says_how_often_the_planned_nodes_were_in_time() -> None:
+    played = {2: [Outcome(20.0, 1.0, 0), Outcome(25.0, 1.0, 0)], 4: [Outcome(10.0, 1.0, 0), Outcome(12.0, 1.0, 0)]}
+    assert present.chance(played, 24.0, 2) == "The planned 2 nodes met the deadline in 1 of 2; 4 met it in all."
+    assert present.chance(played, 24.0, 4) == "The planned 4 nodes met the deadline in 2 of 2."
+    assert present.chance(played, 11.0, 2) == "The planned 2 nodes met the deadline in 0 of 2."
+
+
 def test_the_page_has_the_choices_the_caveats_and_a_picture() -> None:
-    html = present.show(Workload(videos=2000), RATES, games=2)._repr_html_()
+    html = present.show(Workload(videos=2000), RATES, nodes=3, games=2)._repr_html_()
+    assert "The planned 3 nodes met the deadline in 2 of 2." in html
     assert "plan.md: 8 × g5.4xlarge" in html
     assert "<svg" in html
     assert "Assumed, not measured" in html

@@ -39,6 +39,7 @@ def place(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
         "/data/speech": str(folder / "speech"),
         "run-2026-11.ipynb": str(folder / "run.ipynb"),
+        "quality-2026-11.ipynb": str(folder / "quality.ipynb"),
         "en,fr,it": "en",
         "en,fr": "en",
     }
@@ -62,7 +63,9 @@ def test_every_option_exists(option: str) -> None:
     }
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"(?:audiopipe|reports|notebooks)/[\w/.-]+\.\w+", README))))
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"(?<!/)(?:audiopipe|reports|notebooks)/[\w/.-]+\.\w+", README)))
+)
 def test_every_file_it_names_exists(path: str) -> None:
     assert (ROOT / path).exists()
 
@@ -103,4 +106,8 @@ def test_make_demo_makes_the_reports_that_it_promises(tmp_path: Path) -> None:
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     for name in ("run", "progress", "quality"):
         assert (tmp_path / f"demo/reports/{name}.html").stat().st_size > 10_000
+    assert "demo/reports/index.html" in done.stdout
+    index = (tmp_path / "demo/reports/index.html").read_text()
+    assert "3 reports of 1 run" in index
     assert "30 videos, 12 bad ones" in done.stdout
+    assert "IPKernelApp" not in done.stderr

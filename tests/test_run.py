@@ -1,15 +1,18 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
+from distributed.comm.core import CommClosedError
 from making import wav_video
 from outputs import RUN_ID, config, content, corpus, make_output
 
@@ -17,7 +20,7 @@ from audiopipe import run
 from audiopipe.errors import ConfigError, PlanError, StoreError, StoreRefused
 from audiopipe.ledger import open_ledger
 from audiopipe.output import read_commits
-from audiopipe.run import session
+from audiopipe.run import session, watch
 from audiopipe.store import Store
 from audiopipe.verify import verify
 
@@ -262,6 +265,23 @@ def test_extend_takes_new_rows_alone_and_moves_nothing(client: Client, tmp_path:
     assert run.extend(str(out)).new.shards == 0
 
 
+def test_extend_of_a_run_with_a_list_takes_another_language_when_it_is_named(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = corpus(tmp_path / "c", missing=False), tmp_path / "out"
+    run.run(config(source, out, language="en"), client)
+    with caplog.at_level("INFO", "audiopipe"):
+        assert run.extend(str(out)).new.shards == 0
+    assert "looking for new videos in en (--language takes others, or all)" in caplog.text
+    german = run.extend(str(out), client, language="de")
+    assert (german.exit_code, german.new.videos, german.total.videos) == (0, 2, 5)
+    late = wav_video(tmp_path / "c/videos", "late", 2.0)
+    row = {"youtube_id": "late", "language": "de", "r2_tar_key": "videos/late.tar", "size_bytes": late.size_bytes}
+    pq.write_table(pa.Table.from_pylist([*pq.read_table(source).to_pylist(), {**row, "status": "COMPLETED"}]), source)
+    assert run.extend(str(out), client).new.videos == 1  # what was added is of the run from then on
+    assert verify(str(out)).findings == ()
+
+
 def test_resume_refuses_a_shard_that_is_not_planned(whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"no shard 'en-000099' in the plan"):
         run.resume(str(whole), ["en-000099"])
@@ -319,3 +339,16 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
         mine = content(tmp_path / "out")
         assert all(mine[name] == theirs[name] for name in theirs if name.startswith(f"{language}/"))
     assert verify(str(tmp_path / "out")).findings == ()
+
+
+def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch.Watch()
+    assert seen.workers(client)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
+    assert seen.reached(client)
+    assert seen.workers(client)
+    seen.scheduler_away = time.monotonic()
+    with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
+        seen.reached(client)

@@ -1,4 +1,4 @@
-"""What each word means that this package says: errors, reasons, exit codes, metrics, parameters.
+"""What each word means that this package says: terms, errors, reasons, exit codes, metrics, parameters.
 
 Collected from where the words are defined, so that nothing here can be out of date.
 """
@@ -21,6 +21,23 @@ from audiopipe.segment import TOO_LONG, TOO_SHORT
 __all__ = ["Meaning", "meanings"]
 
 
+TERMS = {
+    "video": "one row of the catalogue: an id, a language, and the address of a tar or of an audio file",
+    "segment": "a stretch of a video, with text and speaker where known; what is measured, kept or dropped",
+    "catalogue": "the list of videos: a table, a folder, or a database",
+    "plan": "which video is in which shard, decided once and kept in the output below _plan/",
+    "shard": "a list of videos that one worker takes as one task; it becomes one tar and is committed as a whole",
+    "partition": "the videos that one of several independent drivers takes, by a hash of their ids",
+    "attempt": "one try of a worker at a shard; of several, one becomes the shard",
+    "commit": "the small file in _commits/ that makes an attempt the shard, with the sizes and sha256 of its objects",
+    "dead_letter": "a video that failed for good: left out, kept in videos_*.parquet with its reason, tried by retry",
+    "manifest": "NVIDIA NeMo's list of a tar's samples, with their texts and durations",
+    "ledger": "the database of a run's progress, for people to look at; what is done is decided by commits alone",
+    "driver": "the process that hands the shards of a run to workers: the command, or the notebook's kernel",
+    "generation": "a part of the plan that was added later, by audiopipe extend or retry",
+}
+
+
 @dataclass(frozen=True)
 class Meaning:
     """A word, what kind of word it is, what it means, and what to do about it if anything."""
@@ -33,7 +50,12 @@ class Meaning:
 
 def meanings() -> list[Meaning]:
     """All words that `audiopipe explain` knows. A word can be there twice, as a metric and as a parameter."""
-    return [*_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_parameters()]
+    return [*_terms(), *_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_parameters()]
+
+
+def _terms() -> Iterator[Meaning]:
+    for word, text in TERMS.items():
+        yield Meaning(word, "term", text)
 
 
 def _exit_codes() -> Iterator[Meaning]:

@@ -41,7 +41,7 @@ main.add_command(progress, "monitor")
 @main.command()
 @click.argument("word", required=False)
 def explain(word: str | None) -> None:
-    """What a word means that a run or a report says: an error, a drop reason, an exit code, a metric, a parameter.
+    """What a word means that a run or a report says: a term, an error, a reason, an exit code, a metric, a parameter.
 
     Without a word, all words there are.
     """
@@ -52,6 +52,7 @@ def explain(word: str | None) -> None:
         for meaning in known:
             click.echo(f"{meaning.word:24}{meaning.text.partition(chr(10))[0]}")
         return
+    word = word.replace(" ", "_").replace("-", "_")  # as reports write it
     found = [meaning for meaning in known if meaning.word == word]
     if not found:
         near = difflib.get_close_matches(word, {meaning.word for meaning in known}, n=3, cutoff=0.5)
@@ -76,13 +77,16 @@ def sync(output: str) -> None:
 
 @main.command()
 @click.argument("notebook", type=click.Path(path_type=Path, exists=True))
-@click.argument("html", type=click.Path(path_type=Path))
+@click.argument("html")
 @click.option("--print", "cell", help="also print the text output of the cell with this tag")
 @click.option(
     "--exit-code", "pass_on", is_flag=True, help="end with the exit code of the run that the notebook records"
 )
-def export(notebook: Path, html: Path, cell: str | None, pass_on: bool) -> None:
-    """Turn a notebook that papermill saved into one HTML file that needs no network."""
+def export(notebook: Path, html: str, cell: str | None, pass_on: bool) -> None:
+    """Turn a notebook that papermill saved into one HTML file that needs no network.
+
+    HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all.
+    """
     from audiopipe import report
 
     report.export(notebook, html)

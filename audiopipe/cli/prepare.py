@@ -11,6 +11,8 @@ from rich.console import Console
 
 from audiopipe.cli.group import CONSOLE, main
 
+WIDTH = 132  # characters of the table of machines
+
 
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
@@ -54,6 +56,7 @@ def plan(
     as_json: bool,
 ) -> None:
     """Nodes, hours, bottleneck and cost of a run on the machines of the price table."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from audiopipe import planner
@@ -67,9 +70,10 @@ def plan(
         body = [asdict(one) | more for one, more in zip(found, extra, strict=True)]
         click.echo(json.dumps({"rates": asdict(rates), "choices": body}, default=str))
         return
-    table = Table(*present.HEAD)
+    table = Table(*present.HEAD, box=SIMPLE_HEAD)
     for row in present.rows(found):
         table.add_row(*row)
-    Console().print(table)
+    # On a narrow terminal, or in a pipe, lines that the terminal breaks are better than numbers cut short.
+    Console(width=max(WIDTH, Console().width)).print(table)
     for sentence in present.caveats(work, rates, found):
         click.echo(sentence)

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -16,6 +15,7 @@ import click
 from audiopipe.cli.group import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
+from audiopipe.stop import Stop
 
 if TYPE_CHECKING:
     from audiopipe.ledger import Ledger
@@ -40,9 +40,8 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     from audiopipe.report import summary_lines
 
     _tell()
-    stop = Stop()
     try:
-        with _live(quiet or not sys.stderr.isatty()) as show:
+        with Stop(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
 
             def on_tick(ledger: Ledger, run_id: str) -> None:
                 stop.check()
@@ -58,28 +57,6 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     else:
         click.echo("\n".join(summary_lines(summary)))
     sys.exit(summary.exit_code)
-
-
-class Stop:
-    """A polite kill ends like Ctrl-C: what is under way is given up, what is committed stays.
-
-    The interrupt is raised where the signal finds the program; Python drops it if that is a finaliser or a callback
-    from C. So the request is kept too, for the driver to ask at each tick.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises: KeyboardInterrupt, if a stop was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
 
 
 def _tell() -> None:
@@ -116,6 +93,7 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
 @main.command(epilog=EXIT_CODES)
 @output_options
 @click.option("--catalog", help="where to look for new videos; default: the run's own catalogue")
+@click.option("--language", help="whose videos: 'all', or a list, also of new languages; default: those of the run")
 def extend(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Add the videos that came to the catalogue since an output was planned, as new shards."""
     from audiopipe.run import extend as extend_output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,9 +20,11 @@ from audiopipe.plan import Plan
 from audiopipe.planner import load_rates
 from audiopipe.report import live, page
 from audiopipe.report.page import Html, esc
+from audiopipe.report.settings import settings
 from audiopipe.report.summary import summary_lines, unfinished
 from audiopipe.report.text import span
 from audiopipe.run import RunSummary, run
+from audiopipe.stop import Stop
 from audiopipe.store import Store
 
 if TYPE_CHECKING:
@@ -33,21 +36,18 @@ REDRAW_S = 1.0
 THREADS_PER_CORE = 2  # a core's second thread brings nothing, as the planner's rates have it
 
 
-class _Plainly(BaseException):
-    """Shown in a notebook as its message alone: the traceback would lead into code that did nothing wrong."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
-
-
-class RunIncomplete(_Plainly, AudiopipeError):
+class RunIncomplete(AudiopipeError):
     """Shards are missing; the notebook fails, so that a scheduler sees it."""
 
     exit_code = 4
+    remedy = "execute the notebook again: it goes on with what is missing"
 
 
-class Stopped(_Plainly, KeyboardInterrupt):
+class Stopped(KeyboardInterrupt):
     """The kernel was interrupted; nothing is lost but the shards under way."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Preview:
 
     def _repr_html_(self) -> str:
         table = live.plan_table(self.plan, self.config, self.committed)
-        return page.styled(page.join(table, self._estimate()))._repr_html_()
+        parameters = settings(self.config.output_fields(), self.config.digest)
+        return page.styled(page.join(table, self._estimate(), parameters))._repr_html_()
 
     def _estimate(self) -> Html:
         """How long what is left will take on this machine, by the rates that were measured or else assumed."""
@@ -157,8 +158,15 @@ def work(ahead: Preview, client: Client | None) -> RunSummary:
         Stopped: the kernel was interrupted.
         ConfigError: the output was made with other parameters.
     """
+    shown = _Live()
     try:
-        return run(ahead.config, client, on_tick=_Live())
+        with Stop(signal.SIGINT) as stop:
+
+            def on_tick(ledger: Ledger, run_id: str) -> None:
+                stop.check()
+                shown(ledger, run_id)
+
+            return run(ahead.config, client, on_tick=on_tick)
     except KeyboardInterrupt:
         raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None
 

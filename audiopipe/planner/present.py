@@ -53,7 +53,8 @@ def caveats(work: Workload, rates: Rates, found: Sequence[Estimate]) -> list[str
         for name, row in providers().items()
     )
     scaled = sorted({one.instance.gpu for one in found if one.instance.gpu} - {rates.gpu})
-    measured = f"{rates.describe()}."
+    said = rates.describe()
+    measured = f"{said[0].upper()}{said[1:]}."
     extrapolated = (
         "Extrapolated: a core is two vCPUs and its second thread brings nothing; "
         f"GPU {', '.join(scaled) or 'none'} by memory bandwidth; {work.network_gbps:g} Gbit/s and "
@@ -75,22 +76,41 @@ def caveats(work: Workload, rates: Rates, found: Sequence[Estimate]) -> list[str
 
 
 def play(one: Estimate, work: Workload, weather: Weather, games: int = 10) -> dict[int, list[Outcome]]:
-    """Simulated runs of 1 to 64 nodes of a choice's machine."""
+    """Simulated runs of 1 to 64 nodes of a choice's machine, and of its own number of nodes."""
     shard_h = one.hours * one.nodes / work.shards
     return {
-        nodes: [simulate(work.shards, shard_h, nodes, weather, seed=seed) for seed in range(games)] for nodes in NODES
+        nodes: [simulate(work.shards, shard_h, nodes, weather, seed=seed) for seed in range(games)]
+        for nodes in sorted({*NODES, one.nodes})
     }
+
+
+def chance(played: Mapping[int, Sequence[Outcome]], deadline_h: float, planned: int) -> str:
+    """How many games of the planned number of nodes were done in time, and how many nodes were late in none."""
+
+    def in_time(nodes: int) -> int:
+        return sum(outcome.hours <= deadline_h for outcome in played[nodes])
+
+    games = len(played[planned])
+    safe = next((nodes for nodes in sorted(played) if in_time(nodes) == games), None)
+    said = f"The planned {planned} nodes met the deadline in {in_time(planned)} of {games}"
+    if safe is None or in_time(planned) == games:
+        return f"{said}."
+    return f"{said}; {safe} met it in all."
 
 
 def picture(played: Mapping[int, Sequence[Outcome]], deadline_h: float) -> str:
     """Completion times over nodes, as SVG: the median, and all that lies between the best and the worst game."""
 
     def plot(axes: Axes) -> None:
-        nodes = list(played)
+        nodes = sorted(played)
         hours = [sorted(outcome.hours for outcome in played[count]) for count in nodes]
         axes.fill_between(nodes, [h[0] for h in hours], [h[-1] for h in hours], color=figure.KEPT, alpha=0.3)
         axes.plot(nodes, [statistics.median(h) for h in hours], color=figure.KEPT, marker="o", markersize=3)
         axes.axhline(deadline_h, color=figure.LIMIT, linewidth=1)
+        axes.text(
+            nodes[-1], deadline_h * 1.05, f"deadline {deadline_h:g} h", ha="right", fontsize=8, color=figure.LIMIT
+        )
+        axes.margins(y=0.12)  # the uppermost percentage is within the frame
         axes.set(xscale="log", yscale="log", xlabel="nodes", ylabel="hours", xticks=nodes, xticklabels=map(str, nodes))
         axes.minorticks_off()
         low, high = axes.get_ylim()
@@ -107,12 +127,14 @@ def show(work: Workload, rates: Rates, profile: str = "auto", nodes: int | None 
     """The notebook's page: choices, what they rest on, and the simulation of the cheapest."""
     found = choices(work, rates, PROVIDER_OF.get(profile), nodes)
     best, weather = found[0], Weather()
+    played = play(best, work, weather, games)
     about = (
-        f"{games} games of '{best.instance.name}' for each number of nodes; the line is the deadline, the percentages "
-        f"are efficiency. Assumed, not measured: {weather.slow_nodes:.0%} of nodes {weather.slowness:g} times slower, "
+        f"{games} simulated runs of '{best.instance.name}' for each number of nodes: their median, and from the best "
+        f"to the worst; in percent, how much of the nodes' time is work. {chance(played, work.deadline_h, best.nodes)} "
+        f"Assumed, not measured: {weather.slow_nodes:.0%} of nodes {weather.slowness:g} times slower, "
         f"{weather.lost_per_node_hour:g} losses per node and hour, back after {weather.replaced_h * 60:.0f} min."
     )
-    drawn = picture(play(best, work, weather, games), work.deadline_h)
+    drawn = picture(played, work.deadline_h)
     pieces: list[Any] = [
         page.table(HEAD, rows(found), "ll"),
         *[page.note(page.esc(sentence)) for sentence in caveats(work, rates, found)],

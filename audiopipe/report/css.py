@@ -65,6 +65,12 @@ PIECES = """
 .ap .steps .good { border-color: #1b9e77 } .ap .steps .bad { border-color: #d73a3a; border-width: 2px }
 .ap h4 { margin: 16px 0 4px; font-size: 1.02em; font-weight: 650 }
 .ap code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
+@media (max-width: 600px) { .ap .stack, .ap .stack tbody, .ap .stack tr, .ap .stack td.w, .ap .stack td:first-child {
+  display: block; min-width: 0; max-width: none } .ap .stack thead { display: none }
+  .ap .stack tr { border-bottom: 1px solid #8883; padding: 6px 0 }
+  .ap .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; white-space: normal; text-align: left }
+  .ap .stack td:first-child { font-weight: 650 }
+  .ap .stack td[data-name]:not(:first-child, .w)::before { content: attr(data-name) " "; opacity: .72 } }
 @media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio { display: none !important }
   .ap .wide { overflow: visible } .ap table { font-size: .82em; max-width: 100% } .ap .w { min-width: 14ch }
   .ap th, .ap td { white-space: normal; padding-right: 7px; overflow-wrap: break-word } .ap .bar { width: 56px } }
@@ -83,15 +89,26 @@ h1 { font-size: 1.7em; line-height: 1.2; margin: .3em 0 .3em } h2 { font-size: 1
 main > .markdown p, main > .markdown ul { max-width: 100ch; margin: .35em 0 .6em }
 code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
 a { color: var(--link) }
-pre { overflow-x: auto; font-size: .86em; background: #8881; padding: 8px 12px; border-radius: 6px; line-height: 1.35 }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .86em; background: #8881; padding: 8px 12px;
+  border-radius: 6px; line-height: 1.35 }
 summary { cursor: pointer; opacity: .8 }
+nav { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: .2em 0 1em; font-size: .92em }
+th.sorts { cursor: pointer } th.sorts:hover { text-decoration: underline }
+th[aria-sort]::after { content: " ▲"; font-size: .7em } th[aria-sort=descending]::after { content: " ▼" }
+input.filter { font: inherit; color: inherit; background: #8881; border: 1px solid #8886; border-radius: 4px;
+  padding: 2px 8px; margin: 4px 0; width: 16em; max-width: 100% }
+/* A shadow where a table goes on beyond the edge. */
+.ap .wide { background: linear-gradient(to left, var(--paper) 40%, #0000) right / 40px 100% no-repeat local,
+  linear-gradient(to left, #8888, #0000) right / 14px 100% no-repeat scroll }
 footer { margin-top: 40px; opacity: .65; font-size: .84em; border-top: 1px solid #8883; padding-top: 8px }
-@media (max-width: 600px) { main { padding: 10px 14px 40px } body { font-size: 14.5px }
+@media (max-width: 600px) { nav { flex-wrap: nowrap; overflow-x: auto; white-space: nowrap }
+  main { padding: 10px 14px 40px } body { font-size: 14.5px }
   .ap .cards { grid-template-columns: repeat(2, 1fr) } .ap .card b { font-size: 1.25em }
   .ap .explorer .rules .row { grid-template-columns: 1fr 1fr }
   .ap .explorer .rules .row > :nth-child(-n+2) { grid-column: 1 / 3 }
   .ap .explorer .langs .row { grid-template-columns: 40px 1fr 145px } .ap .explorer .langs { font-size: .9em } }
 @page { margin: 14mm }
 @media print { :root { --paper: #ffffff; --ink: #000000 } main { max-width: none; padding: 0 } h2, h3, h4, figcaption {
-  break-after: avoid } figure, .sample, .card, .cards, .verdict, tr { break-inside: avoid } body { font-size: 12.5px } }
+  break-after: avoid } figure, .sample, .card, .cards, .verdict, tr { break-inside: avoid } body { font-size: 12.5px }
+  nav, input.filter { display: none } }
 """

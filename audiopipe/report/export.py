@@ -1,4 +1,7 @@
-"""A saved notebook as one HTML file that needs nothing else: no network, no fonts, no scripts from outside."""
+"""A saved notebook as one HTML file that needs nothing else: no network, no fonts, no scripts from outside.
+
+It goes to a folder or to an object store; what is around a report's pieces is of `frame`.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,22 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from html import unescape
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import nbformat
 from nbconvert.filters import ansi2html, markdown2html
 
-from audiopipe.report import index, page
-from audiopipe.report.css import PAGE, PIECES
+from audiopipe import errors
+from audiopipe.report import frame, index, page
 from audiopipe.report.page import esc
+from audiopipe.report.quality import remedy
+from audiopipe.store import Store
 
 __all__ = ["export", "text_of"]
 
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,">
-{meta}
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body>
-<main>
-"""
-FOOT = "\n<footer>audiopipe · {name}</footer>\n</main>\n</body>\n</html>\n"
+Place = TypeVar("Place", str, Path)
+
 STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)  # the page has it once, in its head
 FACTS = re.compile(r'<template class="facts">(.*?)</template>', re.DOTALL)
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
@@ -40,29 +33,39 @@ ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 HIDDEN = {"lab-only", "papermill-error-cell-tag"}
 
 
-def export(notebook: Path, html: Path) -> Path:
-    """Write a notebook's text and pictures, without its code, to `html`; returns that path.
+def export(notebook: Path, html: Place) -> Place:
+    """Write a notebook's text and pictures, without its code, to `html`, a path or a URL; returns that.
 
     In a folder named `reports`, as an output has one, the index page beside it is made anew.
 
     The page is written here and not by a template of nbconvert's: those load scripts, and bring half a megabyte of
     styles. What nbconvert does well, Markdown and terminal colours, is taken from it.
+
+    Raises:
+        StoreRefused, StoreError: the object store does not take it.
     """
     content = nbformat.read(notebook, as_version=4)
     body = "\n".join(_body(content.cells))
-    html.parent.mkdir(parents=True, exist_ok=True)
+    folder, _, name = str(html).rpartition("/")
+    store = Store(folder or ".")
     title = _title(content, notebook)
-    html.write_text(_page(title, body, notebook.stem, index.meta(title, _facts(body))), encoding="utf-8")
-    if html.parent.name == index.FOLDER:
-        shown = index.content(html.parent).markup
-        listed = f'<h1>Reports</h1><div class="ap">{shown}</div>'
-        (html.parent / index.NAME).write_text(_page("Reports", listed, "index"), encoding="utf-8")
+    made = frame.made_by(notebook.name, content.metadata.get("papermill", {}))
+    _put(store, name, frame.framed(title, body, made, index.meta(title, _facts(body))))
+    if store.root.rpartition("/")[2] == index.FOLDER:
+        listed = f'<h1>Reports</h1><div class="ap">{index.content(store).markup}</div>'
+        _put(store, index.NAME, frame.framed("Reports", listed, frame.made_by()))
     return html
 
 
-def _page(title: str, body: str, name: str, meta: str = "") -> str:
-    head = HEAD.format(title=esc(f"{title} · audiopipe"), css=PAGE + PIECES, meta=meta)
-    return head + body + FOOT.format(name=esc(name))
+def _put(store: Store, name: str, page: str) -> None:
+    if store.local is not None:
+        store.local.mkdir(parents=True, exist_ok=True)
+        (store.local / name).write_text(page, encoding="utf-8")
+        return
+    with TemporaryDirectory() as folder:
+        # As a file, whose name tells the store that it is HTML: a browser shows it then instead of saving it.
+        (Path(folder) / name).write_text(page, encoding="utf-8")
+        store.upload(Path(folder) / name, name)
 
 
 def _facts(body: str) -> dict[str, Any]:
@@ -109,12 +112,19 @@ def _output(output: Mapping[str, Any]) -> Iterator[str]:
     if output["output_type"] == "stream":
         yield f"<pre>{ansi2html(output['text'])}</pre>"
     elif output["output_type"] == "error":
-        trace = "\n".join(output["traceback"])
-        told = page.verdict("bad", [esc(output["ename"]), esc(output["evalue"])])
-        yield f'<div class="ap">{told.markup}</div>'
-        yield f"<details><summary>Where</summary><pre>{ansi2html(trace)}</pre></details>"
+        yield from _error(output)
     else:
         yield from _data(output.get("data", {}))
+
+
+def _error(output: Mapping[str, Any]) -> Iterator[str]:
+    """One of ours with what to do about it; of any other, where it was raised."""
+    kind, ours = output["ename"], output["ename"] in errors.__all__
+    told = [esc(kind), esc(output["evalue"]), *([f"What to do: {page.prose(remedy(kind)).markup}."] if ours else [])]
+    yield f'<div class="ap">{page.verdict("bad", told).markup}</div>'
+    if not ours:
+        trace = ansi2html("\n".join(output["traceback"]))
+        yield f"<details><summary>Where</summary><pre>{trace}</pre></details>"
 
 
 def _data(data: Mapping[str, str]) -> Iterator[str]:

@@ -18,9 +18,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "colours", "draw"]
 
-# Told apart with any kind of colour vision, and seen on white and on black (after Okabe and Ito, and Tol).
+# Told apart with any kind of colour vision, and seen on white and on black (after Okabe and Ito, and Tol). The last
+# four are for many languages, where hue alone does not do: they differ in lightness too.
 KEPT, DROPPED, LIMIT, BAD, NEUTRAL = "#3b8bc4", "#e08214", "#d0457b", "#d73a3a", "#8a8f98"
-SERIES = ("#3b8bc4", "#e08214", "#1b9e77", "#b46fc9", "#c9a400", "#d0457b", "#56b4e9", "#8c6d46")
+SERIES = (
+    *("#3b8bc4", "#e08214", "#1b9e77", "#b46fc9", "#c9a400", "#d0457b", "#56b4e9", "#8c6d46"),
+    *("#f2a0a8", "#7d8794", "#8fc97c", "#6f63c9"),
+)
 
 INK = "#010203"
 LOOKS: Any = {

@@ -21,6 +21,7 @@ from audiopipe.report.timeline import scaled
 __all__ = ["forecasts"]
 
 LOOKS_BACK = 40
+MOST = 4  # times the median forecast: what is above that is not shown
 
 
 def forecasts(seen: Seen) -> Html:
@@ -38,14 +39,18 @@ def forecasts(seen: Seen) -> Html:
     unit, scale = scaled(max(row[2] for row in rows))
     at, low, expected, high = (np.array(column) / scale for column in zip(*rows, strict=True))
     actual = (seen.end - began).total_seconds() / scale if seen.run.completed_at else None
+    # The first forecasts, of a few shards, can be off by so much that nothing else would be seen beside them.
+    top = 1.1 * max(actual or 0.0, min(float(high.max()), MOST * float(np.median(expected))))
 
     def onto(axes: Axes) -> None:
         axes.fill_between(at, low, high, color=KEPT, alpha=0.22, linewidth=0)
         axes.plot(at, expected, color=KEPT, linewidth=1.6)
         if actual is not None:
             axes.axhline(actual, color=DROPPED, linewidth=1.4, linestyle="--")
-            axes.annotate("the end as it came", (at[0], actual), (2, 3), textcoords="offset points", color=DROPPED)
-        axes.set(xlabel=f"time into the session ({unit})", ylabel=f"forecast length ({unit})", ylim=(0, None))
+            axes.annotate(
+                "the end as it came", (at[-1], actual), (0, 3), textcoords="offset points", ha="right", color=DROPPED
+            )
+        axes.set(xlabel=f"time into the session ({unit})", ylabel=f"forecast length ({unit})", ylim=(0, top))
         axes.grid(axis="y")
 
     about = (

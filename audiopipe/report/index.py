@@ -10,13 +10,14 @@ import html
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import number, percent
+from audiopipe.report.text import number, percent, plural
+from audiopipe.store import Store
+from audiopipe.store_errors import asked
 
 __all__ = ["FOLDER", "NAME", "content", "meta"]
 
@@ -41,9 +42,10 @@ def meta(title: str, facts: dict[str, Any]) -> str:
     return f'<meta name="audiopipe-report" content="{html.escape(told)}">'
 
 
-def content(folder: Path) -> Html:
+def content(folder: Store) -> Html:
     """What the index of a folder shows: runs, the newest first, then reports of no run."""
-    reports = [found for path in sorted(folder.glob("*.html")) if (found := _read(path))]
+    names = [name for name in folder.list() if name.endswith(".html") and "/" not in name and name != NAME]
+    reports = [found for name in names if (found := _read(folder, name))]
     runs: dict[str, list[Report]] = {}
     for report in reports:
         runs.setdefault(str(report.facts.get("run_id") or ""), []).append(report)
@@ -60,23 +62,23 @@ def content(folder: Path) -> Html:
         "hours kept",
         "reports",
     ]
-    pieces = [page.cards([(f"{len(runs)}", "runs"), (f"{len(reports)}", "reports")])]
-    pieces.append(page.table(head, rows, "llll    w") if rows else page.note("No report of a run is here yet."))
+    pieces = [page.note(f"{plural(len(reports), 'report')} of {plural(len(runs), 'run')}, the newest first.")]
+    if rows:
+        pieces.append(page.table(head, rows, "llll    w"))
     if others:
         pieces += [Html("<h2>Of no run</h2>"), Html(f"<p>{_links(others)}</p>")]
     return page.join(*pieces)
 
 
-def _read(path: Path) -> Report | None:
-    """A page that `export` wrote; None for any other."""
-    if path.name == NAME:
-        return None
-    with path.open(encoding="utf-8", errors="replace") as file:
-        found = META.search(file.read(HEAD_BYTES))
+def _read(folder: Store, name: str) -> Report | None:
+    """A page that `export` wrote; None for any other. Of a large page no more than its head is fetched."""
+    path = folder.path(name)
+    head = asked(f"reading {folder.url}/{name}", lambda: folder.fs.cat_file(path, start=0, end=HEAD_BYTES))
+    found = META.search(bytes(head).decode("utf-8", errors="replace"))
     if found is None:
         return None
     facts = json.loads(html.unescape(found[1]))
-    return Report(path.name, str(facts.pop("title", path.stem)), facts)
+    return Report(name, str(facts.pop("title", name)), facts)
 
 
 def _run(run_id: str, reports: list[Report]) -> list[str | Html]:

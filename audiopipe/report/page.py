@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ __all__ = [
     "join",
     "legend",
     "note",
+    "prose",
     "styled",
     "table",
     "verdict",
@@ -68,6 +70,11 @@ def note(markup: str) -> Html:
     return Html(f'<p class="dim">{markup}</p>')
 
 
+def prose(text: str) -> Html:
+    """Text in which `what is typed` stands between backticks."""
+    return Html(re.sub(r"`([^`]+)`", r"<code>\1</code>", esc(text)))
+
+
 def cards(items: Iterable[tuple[str, str]]) -> Html:
     """Headline numbers with what they are."""
     body = "".join(f'<div class="card"><b>{esc(value)}</b><span>{esc(what)}</span></div>' for value, what in items)
@@ -84,7 +91,7 @@ def verdict(level: Level, sentences: Sequence[str]) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[Any]], looks: str = "", total: Sequence[Any] | None = None
 ) -> Html:
-    """A table that scrolls sideways where it has to.
+    """A table that scrolls sideways where it has to; one with wrapped cells is stacked on a phone.
 
     Args:
         looks: a letter a column, right-aligned by default: `l` left, `w` left and wrapped.
@@ -92,14 +99,22 @@ def table(
     """
     classes = [f' class="{look}"' if look in ("l", "w") else "" for look in looks.ljust(len(head))]
     top = "".join(f"<th{look}>{esc(name)}</th>" for name, look in zip(head, classes, strict=True))
-    body = "".join(f"<tr>{_cells(row, classes)}</tr>" for row in rows)
-    last = "" if total is None else f'<tr class="sum">{_cells(total, classes)}</tr>'
-    return Html(f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}{last}</tbody></table></div>')
+    stacked = "w" in looks
+    # A stacked cell has no heading above it, so it brings its own.
+    named = [
+        f'{look} data-name="{esc(name)}"' if stacked and name else look
+        for name, look in zip(head, classes, strict=True)
+    ]
+    body = "".join(f"<tr>{_cells(row, named)}</tr>" for row in rows)
+    last = "" if total is None else f'<tr class="sum">{_cells(total, named)}</tr>'
+    kind = ' class="stack"' if stacked else ""
+    inner = f"<thead><tr>{top}</tr></thead><tbody>{body}{last}</tbody>"
+    return Html(f'<div class="wide"><table{kind}>{inner}</table></div>')
 
 
-def _cells(row: Sequence[Any], classes: Sequence[str]) -> str:
+def _cells(row: Sequence[Any], attributes: Sequence[str]) -> str:
     values = (cell.markup if isinstance(cell, Html) else esc(cell) for cell in row)
-    return "".join(f"<td{look}>{value}</td>" for value, look in zip(values, classes, strict=True))
+    return "".join(f"<td{some}>{value}</td>" for value, some in zip(values, attributes, strict=True))
 
 
 def bar(parts: Iterable[tuple[float, str]]) -> Html:

@@ -113,7 +113,7 @@ def headline(seen: Seen) -> Html:
         (f"of {totals['total_videos']:,} videos done", f"{totals['processed']:,}"),
         ("videos failed for good", f"{totals['failed']:,}"),
         (f"kept of {totals['segments']:,} segments", percent(totals["kept"], totals["segments"])),
-        (f"real time, {number(totals['audio_s'] / 3600, 2)} h of audio", _times(totals["audio_s"], done_s)),
+        (f"real time, {_hours(totals['audio_s'])} of audio", _times(totals["audio_s"], done_s)),
         ("work took" if seen.run.completed_at else "work so far", span(done_s)),
         *_left(seen),
         (f"written, {size(totals['bytes_in'])} read", size(totals["bytes_out"])),
@@ -137,6 +137,10 @@ def _times(audio_s: float, wall_s: float) -> str:
     return f"{number(audio_s / wall_s)} x" if wall_s else "–"
 
 
+def _hours(seconds: float) -> str:
+    return f"{number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
+
+
 def _left(seen: Seen) -> list[tuple[str, str]]:
     if seen.run.completed_at:
         return []
@@ -145,9 +149,13 @@ def _left(seen: Seen) -> list[tuple[str, str]]:
 
 
 def _when(seen: Seen) -> Html:
-    ended = f"ended {clock(seen.end)}" if seen.run.completed_at else "has not ended"
+    took = span((seen.end - seen.start).total_seconds())
+    ended = f"ended {clock(seen.end)} after {took}" if seen.run.completed_at else "has not ended"
     told = f"Started {clock(seen.start)}, {ended}, looked at {clock(seen.at)}."
-    return page.note(f"{told} Output: <code>{esc(seen.run.output or '–')}</code>.")
+    told += f" Output <code>{esc(seen.run.output or '–')}</code>, run <code>{esc(seen.run.run_id)}</code>"
+    made = [f"audiopipe {esc(seen.run.version)}"] if seen.run.version else []
+    made += [f"parameters <code>{esc(seen.run.config_digest)}</code>"] if seen.run.config_digest else []
+    return page.note(", ".join([told, *made]) + ".")
 
 
 def _judged(seen: Seen) -> Html:

@@ -13,6 +13,7 @@ from audiopipe.report import page
 from audiopipe.report.dataset import PARAMETERS, Dataset, Rule, read
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
+from audiopipe.report.settings import settings
 from audiopipe.report.text import named, number, percent, plural, size, span
 from audiopipe.totals import Totals
 
@@ -89,12 +90,14 @@ def _judged(data: Dataset) -> Html:
 def _source(data: Dataset) -> Html:
     told = f"Output <code>{esc(data.store.url)}</code>, run <code>{esc(data.about['run_id'])}</code>"
     told += f", {plural(len(data.commits), 'shard')}. Sums are of all shards."
+    versions = data.about["versions"]
+    told += f" Made by audiopipe {esc(versions['audiopipe'])} with torch {esc(versions['torch'])}."
     if data.sampled:
         told += (
             f" <b>Distributions, medians and examples are of a sample of {len(data.segments):,} "
             f"of {data.total.segments:,} segments</b>, in whole shards drawn at random (<code>max_segments</code>)."
         )
-    return page.note(told)
+    return page.join(page.note(told), settings(data.about["config"], data.about["config_digest"]))
 
 
 def languages(data: Dataset) -> Html:
@@ -196,7 +199,7 @@ def failures(data: Dataset) -> Html:
         some = [letter for letter in letters if letter.error_type == kind]
         where = ", ".join(f"{n} {name}" for name, n in Counter(letter.language for letter in some).most_common())
         told = "<br>".join(f"<code>{esc(one.video_id)}</code> {esc(one.message[:240])}" for one in some[:EXAMPLES])
-        told += f"<br><small>What to do: {esc(remedy(kind))}.</small>"
+        told += f"<br><small>What to do: {page.prose(remedy(kind)).markup}.</small>"
         bar = page.bar([(count / max(counts.values()), BAD)])
         rows.append([kind, bar, f"{count:,}", some[0].stage, where, Html(told)])
     return page.table(["reason", "", "videos", "stage", "languages", "examples"], rows, "ll llw")

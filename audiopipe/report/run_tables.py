@@ -90,7 +90,7 @@ def _kinds(errors: Sequence[ErrorRow], named: str) -> Html:
         some = [error for error in errors if error.error_type == kind]
         where = ", ".join(sorted({error.stage or "driver" for error in some}))
         examples = "<br>".join(_example(error, named) for error in some[:EXAMPLES])
-        examples += f"<br><small>What to do: {esc(remedy(str(kind)))}.</small>"
+        examples += f"<br><small>What to do: {page.prose(remedy(str(kind))).markup}.</small>"
         rows.append([kind, f"{count:,}", where, Html(examples)])
     return page.table(["kind", "count", "stage", "examples"], rows, "l lw")
 

@@ -8,6 +8,8 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
 from audiopipe.ledger import ShardRow
 from audiopipe.ledger.record import parse_utc
@@ -21,7 +23,9 @@ from audiopipe.report.text import number, percent, span
 __all__ = ["NOTHING", "lanes", "scaled", "stages", "throughput"]
 
 BINS = 60
-MOST_BARS = 3_000
+MOST_BARS = 20_000
+MOST_HEIGHT = 1_240  # of the lanes, so that they fit on a printed page
+LABEL = 13  # pixels that a worker's name needs
 NOTHING = "Nothing to draw yet: no shard is committed."
 Series = npt.NDArray[np.float64]
 
@@ -66,26 +70,30 @@ def lanes(seen: Seen) -> Html:
         return page.note(NOTHING)
     shown = shards[-MOST_BARS:]
     rows, heights = _lanes(shown, seen.start)
-    first = min(start for start, *_ in rows)
-    unit, scale = scaled(max(end for _, end, *_ in rows) - first)
+    first = min(_span(shard, seen.start)[0] for shard in shards)
+    left, right = min(start for start, *_ in rows) - first, max(end for _, end, *_ in rows) - first
+    unit, scale = scaled(right)
     palette = colours({shard.language for shard in shown})
     names = list(heights)
     tops = dict(zip(names, np.cumsum([0, *heights.values()]), strict=False))
 
     def onto(axes: Axes) -> None:
         for language, colour in palette.items():
-            bars = [row for row in rows if row[4].language == language]
-            where = [tops[worker] + lane for _, _, worker, lane, _ in bars]
-            lefts, widths = [(row[0] - first) / scale for row in bars], [(row[1] - row[0]) / scale for row in bars]
-            axes.barh(where, widths, left=lefts, height=0.82, color=colour, linewidth=0)
+            bars = [
+                ((start - first) / scale, (end - first) / scale, tops[worker] + lane)
+                for start, end, worker, lane, shard in rows
+                if shard.language == language
+            ]
+            axes.add_patch(PathPatch(_boxes(bars), color=colour, linewidth=0))
         centres = [tops[name] + (heights[name] - 1) / 2 for name in names]
-        axes.set_yticks(centres, [name.rsplit("/", 1)[-1] if len(names) > 1 else name for name in names])
+        every = -(-len(names) * LABEL // height)
+        axes.set_yticks(centres[::every], _short(names)[::every])
         for name in names[1:]:
             axes.axhline(tops[name] - 0.5, color=NEUTRAL, linewidth=0.5, alpha=0.6)
-        axes.set(xlabel=f"time since the first shard began ({unit})", ylim=(sum(heights.values()) - 0.4, -0.6))
-        axes.set_ylabel("worker")
+        axes.set(xlabel=f"time since the first shard began ({unit})", xlim=(left / scale, right / scale))
+        axes.set(ylabel="worker", ylim=(sum(heights.values()) - 0.4, -0.6))
 
-    height = 60 + min(1400, 22 * sum(heights.values()))
+    height = 60 + min(MOST_HEIGHT, 22 * sum(heights.values()))
     left_out = len(shards) - len(shown)
     about = "one bar a shard, coloured by language; a gap is a worker that waits"
     more = (
@@ -94,6 +102,23 @@ def lanes(seen: Seen) -> Html:
         else Html("")
     )
     return page.join(page.legend(palette), page.figure(draw(onto, 1000, height), "Workers", about), more)
+
+
+def _boxes(bars: Sequence[tuple[float, float, float]]) -> Path:
+    """Boxes from the left to the right of each bar around its row, as one path: thousands of them stay small."""
+    left, right, row = np.array(bars).T
+    low, high = row - 0.41, row + 0.41
+    corners = [left, low, right, low, right, high, left, high, left, low]
+    return Path.make_compound_path_from_polys(np.stack(corners, axis=-1).reshape(len(bars), 5, 2))
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names of workers by their last part, with their host's where that does not tell them apart."""
+    parts = [name.split("/") for name in names]
+    for short in ([part[-1] for part in parts], [f"{part[0]}/{part[-1]}" for part in parts]):
+        if len(set(short)) == len(names):
+            return short
+    return list(names)
 
 
 def _lanes(
@@ -119,16 +144,16 @@ def stages(seen: Seen) -> Html:
         return page.note(NOTHING)
     total, wall = sum(seconds.values()), sum(shard.wall_s for shard in seen.done)
     names = list(seconds)
+    unit, scale = scaled(max(seconds.values()))
 
     def onto(axes: Axes) -> None:
-        values = [seconds[name] for name in names]
+        values = [seconds[name] / scale for name in names]
         axes.barh(names, values, color=[DROPPED if name == most else KEPT for name in names], height=0.7)
         for row, value in enumerate(values):
-            axes.annotate(
-                f"{span(value)}  {percent(value, total)}", (value, row), (4, 0), textcoords="offset points", va="center"
-            )
+            told = f"{span(value * scale)} · {percent(value * scale, total)}"
+            axes.annotate(told, (value, row), (4, 0), textcoords="offset points", va="center")
         axes.invert_yaxis()
-        axes.set(xlabel="seconds of work, added up over all threads and shards", xlim=(0, 1.22 * max(values)))
+        axes.set(xlabel=f"work, added up over all threads and shards ({unit})", xlim=(0, 1.22 * max(values)))
 
     stage = STAGES.get(most)
     sentence = f"<b>{esc(most)}</b> is the bottleneck: {percent(seconds[most], total)} of the work's seconds"

@@ -109,10 +109,17 @@ def retry(url: str, client: Client | None = None, on_tick: OnTick | None = None,
 def extend(url: str, client: Client | None = None, on_tick: OnTick | None = None, **parameters: Any) -> RunSummary:
     """Add the videos that came to the catalogue since, as shards of a new generation of the plan.
 
+    Args:
+        parameters: as of `resume`, `catalog`, and `language`: whose videos; by default those of the run, which are
+            'all' if it asked for that, and otherwise its list and what was added to it since.
+
     Raises: as `resume`, and `CatalogError` if the catalogue cannot be read.
     """
     store = Store(url)
-    config, run_id, _ = _of_output(store, parameters)
+    config, run_id, plan = _of_output(store, parameters)
+    if "language" not in parameters and config.listed_languages is not None:
+        known = dict.fromkeys([*config.listed_languages, *plan.languages()])
+        config = output.config_of(store, **parameters, language=",".join(known))
     return _work(config, store, run_id, plan_extension(config, store), None, client, on_tick)
 
 

@@ -18,7 +18,7 @@ from distributed import Client, Future, KilledWorker, get_worker
 from distributed.comm.core import CommClosedError
 from distributed.metrics import context_meter
 
-from audiopipe import cluster
+from audiopipe import __version__, cluster
 from audiopipe.commit import Commit
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, StoreRefused
@@ -107,6 +107,7 @@ class Session:
             sum(language.total_videos for language in languages),
             output=self.config.output,
             config_digest=self.config.digest,
+            version=__version__,
             heartbeat_s=self.config.heartbeat_s,
         )
         self.ledger.start_run(run, languages)
@@ -161,7 +162,7 @@ class Session:
         ended = WorkerStatus.FAILED
         try:
             LOG.info("Dask dashboard: %s", mine.dashboard_link)
-            self.watch = Watch(self.config.heartbeat_s)
+            self.watch = Watch()
             while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
                 if self.watch.reached(mine):
                     self._submit(mine)

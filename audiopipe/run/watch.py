@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client
@@ -14,33 +14,42 @@ __all__ = ["CLUSTER_LOST", "Watch"]
 # What Dask's client raises when the scheduler is gone.
 CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
 
-# A scheduler that was restarted is found again within seconds; one that is gone would be looked for all the while
-# that Dask's client was given to connect. Workers are waited for longer: spot machines come back.
-SCHEDULER_AWAY_S = 30.0
+# A scheduler that was restarted is found again within seconds, and one on a busy host answers within as many; one that
+# is gone would be looked for all the while that Dask's client was given to connect. Workers are waited for longer: spot
+# machines come back.
+SCHEDULER_AWAY_S = 60.0
 WORKERS_AWAY_S = 900.0
 ANSWER_S = 10.0
 
 
 @dataclass
 class Watch:
-    """When the scheduler, and a worker, were last seen. `heartbeat_s` is how often the scheduler is asked."""
+    """Since when the scheduler has not answered, or had no worker to name; None while it does and has.
 
-    heartbeat_s: float = 0.0
-    scheduler_seen: float = field(default_factory=time.monotonic)
-    workers_seen: float = field(default_factory=time.monotonic)
+    Counted from a question: a driver that was suspended itself, or waited long for its disk, has asked nobody.
+    """
+
+    scheduler_away: float | None = None
+    workers_away: float | None = None
 
     def workers(self, client: Client) -> dict[str, Any]:
         """The cluster's workers by address, and what they say of themselves; none if the scheduler does not answer."""
+        asked = time.monotonic()
+        known = self._ask(client)
+        self.scheduler_away = None if known is not None else self.scheduler_away or asked
+        self.workers_away = None if known else self.workers_away or asked
+        return known or {}
+
+    @staticmethod
+    def _ask(client: Client) -> dict[str, Any] | None:
+        """None without an answer."""
         if client.status != "running":
-            return {}
+            return None
         try:
             identity = client.scheduler.identity  # type: ignore[union-attr] # only a closed client has none
             known = client.sync(identity, n_workers=-1, callback_timeout=ANSWER_S)
         except CLUSTER_LOST:
-            return {}
-        self.scheduler_seen = time.monotonic()
-        if known["workers"]:
-            self.workers_seen = self.scheduler_seen
+            return None
         return dict(known["workers"])
 
     def reached(self, client: Client) -> bool:
@@ -50,8 +59,14 @@ class Watch:
             CommClosedError: it, or every worker, has been away for too long.
         """
         now = time.monotonic()
-        if client.status == "closed" or now - self.scheduler_seen > SCHEDULER_AWAY_S + self.heartbeat_s:
-            raise CommClosedError(f"its scheduler has not answered for {now - self.scheduler_seen:.0f} s")
-        if now - self.workers_seen > WORKERS_AWAY_S:
+        if client.status != "running":
+            self.scheduler_away = self.scheduler_away or now
+        if client.status == "closed" or _since(self.scheduler_away, now) > SCHEDULER_AWAY_S:
+            raise CommClosedError(f"its scheduler has not answered for {_since(self.scheduler_away, now):.0f} s")
+        if _since(self.workers_away, now) > WORKERS_AWAY_S:
             raise CommClosedError(f"it has had no worker for {WORKERS_AWAY_S:.0f} s")
         return bool(client.status == "running")
+
+
+def _since(moment: float | None, now: float) -> float:
+    return 0.0 if moment is None else now - moment

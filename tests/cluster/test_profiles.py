@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dask.utils import parse_timedelta
 from dask_cuda import CUDAWorker
 from distributed import Nanny, Scheduler, Worker
 from distributed.deploy.spec import SpecCluster
@@ -81,11 +82,14 @@ def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> 
     assert set(chosen["scheduler_options"]) <= accepted(Scheduler)
 
 
-@pytest.mark.parametrize("profile", ["ec2", "gcp"])
-def test_machines_whose_driver_was_killed_end_by_themselves(profile: str) -> None:
+@pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
+def test_what_runs_for_a_driver_that_was_killed_ends_by_itself(profile: str) -> None:
     chosen = cluster.arguments(profile, **GIVEN[profile])
-    assert chosen["scheduler_options"]["idle_timeout"] == chosen["worker_options"]["death_timeout"] == "30min"
-    assert cli_keywords(chosen["scheduler_options"], cls=Scheduler)[-2:] == ["--idle-timeout", "30min"]
+    assert chosen["scheduler_options"]["idle_timeout"] == chosen["worker_options"]["death_timeout"] == "30m"
+    assert cli_keywords(chosen["scheduler_options"], cls=Scheduler)[-2:] == ["--idle-timeout", "30m"]
+    assert parse_timedelta(chosen["scheduler_options"]["idle_timeout"]) == 30 * 60
+    if profile == "ssh":
+        return  # machines that are there already stay
     assert chosen["auto_shutdown"] is True
     labels = chosen.get("instance_labels") or chosen["instance_tags"]
     assert labels == {"audiopipe-run": "audiopipe"}, "by which teardown.sh finds them"
@@ -214,3 +218,20 @@ def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
 def test_auto_waits_for_a_worker_on_each_gpu() -> None:
     assert cluster.arguments("local-cuda", gpus=4)["wait_workers"] == 4
     assert cluster.arguments("local-cuda", gpus=4, n_workers=2)["wait_workers"] == 2
+
+
+@pytest.mark.parametrize("profile", sorted(GIVEN))
+def test_what_runs_elsewhere_keeps_a_log_whatever_this_terminal_is_spared(profile: str) -> None:
+    """SSHCluster even reads its scheduler's address in there, and would wait for ever."""
+    settings = cluster._settings(cluster.arguments(profile, **GIVEN[profile], tls=False))
+    assert settings.get("logging") == (None if profile.startswith("local-") else {"distributed": "info"})
+
+
+def test_ssh_gives_up_a_silent_host_after_a_minute_unless_told_otherwise() -> None:
+    options = cluster.arguments("ssh", **GIVEN["ssh"], connect_options={"username": "speech", "connect_timeout": 5})
+    assert options["connect_options"] == {
+        "username": "speech",
+        "connect_timeout": 5,
+        "keepalive_interval": 15,
+        "keepalive_count_max": 3,
+    }

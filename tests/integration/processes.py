@@ -17,9 +17,9 @@ from s3_server import S3Server, free_port
 from audiopipe.media import ffmpeg
 
 BIN = Path(sys.executable).parent
-# Slow enough to be caught at work.
+# Slow enough to be caught at work: before it says what is in a file, and by then the decoder proper is near.
 SLOW_DECODER = """#!/bin/sh
-sleep 0.15
+sleep 0.3
 exec {ffmpeg} "$@"
 """
 
@@ -111,8 +111,8 @@ class Processes:
             return [self.server.process.pid] if self.server and self.server.process else []
         if victim in self.running:
             return [self.running[victim].pid] if self._alive(victim) else []
-        mark = {"worker": "spawn_main", "decoder": "ffmpeg"}[victim]
-        return [process.pid for process in self._below("nanny") if mark in _command(process)]
+        marks = {"worker": ("spawn_main",), "decoder": ("ffmpeg", "decoder.py")}[victim]
+        return [process.pid for process in self._below("nanny") if any(mark in _command(process) for mark in marks)]
 
     def _below(self, name: str) -> list[psutil.Process]:
         try:

@@ -1,44 +1,88 @@
-"""Three real hosts (network namespaces, an sshd each), the `ssh` profile with TLS, one cable pulled in the middle."""
+"""Three real hosts (network namespaces, an sshd each), the `ssh` profile with TLS, real speech in an S3 server on one.
+
+Cables are pulled in the middle of a run: for good, for a moment, and until the host has been given up.
+"""
 
 import json
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from hosts import Hosts
-from outputs import config, content, corpus, make_output
+from outputs import RUN_ID, config, content, make_output
+from s3_server import BUCKET, S3Server
+from s3fs import S3FileSystem
+
+from audiopipe import cluster
+from audiopipe.errors import ClusterError
+from audiopipe.ledger import open_ledger
+from audiopipe.store import Store
+from audiopipe.verify import verify
 
 REPOSITORY = Path(__file__).parents[2]
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
-# A host that is gone is noticed after as long as TCP and heartbeats are given; minutes by default, half a one here.
+# A host that is gone is noticed after as long as TCP and heartbeats are given; minutes by default, half a one here:
+# less, and a busy machine whose workers import torch for seconds would look like one that is gone.
 IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
-SHARDS = 30
+FIXED = "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+WITH_DEAD_LETTERS = 3  # the exit code of a run of the demo corpus, some of whose videos are spoilt on purpose
+# Read by every Python on the hosts when it starts: a decoder waits while the file `hold` is there, so that what is cut
+# off is cut off in the middle of a shard.
+HELD_DECODER = """
+import pathlib, sys, time
 
-pytestmark = [pytest.mark.privileged, pytest.mark.timeout(480)]
+if any(argument.endswith("/decoder.py") for argument in sys.orig_argv):
+    while pathlib.Path({hold!r}).exists():
+        time.sleep(0.2)
+"""
+
+pytestmark = [pytest.mark.privileged, pytest.mark.timeout(900)]
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    (tmp_path / "hosts").mkdir()
-    network = Hosts(tmp_path / "hosts", count=4)
+@pytest.fixture(scope="module")
+def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoders wait while it exists; beside it is what makes them."""
+    folder = tmp_path_factory.mktemp("decoder")
+    (folder / "sitecustomize.py").write_text(HELD_DECODER.format(hold=str(folder / "hold")))
+    return folder / "hold"
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, hold: Path) -> Iterator[Hosts]:
+    """0 is the driver's; 1 to 3 are workers', and 1 has the S3 server too. A host's keys are its own settings."""
+    folder = tmp_path_factory.mktemp("hosts")
+    network = Hosts(folder, count=4)
+    server = S3Server(folder, network.address(1), ("ip", "netns", "exec", network.space(1)))
+    network.environment = {**server.environment(), "PYTHONPATH": str(hold.parent)}
     try:
         network.start()
-        yield network
+        server.start()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in server.environment().items():
+                patch.setenv(name, value)
+            S3FileSystem.clear_instance_cache()
+            yield network
     finally:
+        S3FileSystem.clear_instance_cache()
+        if server.process is not None:
+            server.kill()
         network.stop()
 
 
-@pytest.fixture
-def profiles(hosts: Hosts, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def profiles(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The profile `ssh` as somebody would fill it in; it encrypts, as it does by default."""
-    subprocess.run([str(REPOSITORY / "cluster/make_tls.sh"), str(tmp_path / "tls")], check=True, capture_output=True)
+    folder = tmp_path_factory.mktemp("profiles")
+    subprocess.run([str(REPOSITORY / "cluster/make_tls.sh"), str(folder / "tls")], check=True, capture_output=True)
     own = {
         "hosts": [hosts.address(number) for number in (1, 2, 3)],
-        "tls": str(tmp_path / "tls"),
+        "tls": str(folder / "tls"),
         "interface": "eth0",
         "worker_class": "distributed.Nanny",
         "remote_python": sys.executable,
@@ -47,57 +91,152 @@ def profiles(hosts: Hosts, tmp_path: Path) -> str:
             "known_hosts": str(hosts.folder / "known_hosts"),
             "client_keys": [str(hosts.folder / "client_key")],
         },
-        "worker_options": {"local_directory": str(tmp_path)},
+        "worker_options": {"local_directory": str(folder)},
     }
-    (tmp_path / "profiles.yaml").write_text(yaml.safe_dump({"ssh": own}))
-    return str(tmp_path / "profiles.yaml")
+    (folder / "profiles.yaml").write_text(yaml.safe_dump({"ssh": own}))
+    return str(folder / "profiles.yaml")
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return corpus(tmp_path_factory.mktemp("corpus"), videos=2 * SHARDS, missing=False, seconds=20.0)
-
-
-def command(catalog: Path, output: Path) -> list[str]:
-    """As `outputs.config` has it."""
-    fixed = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
-    return [AUDIOPIPE, "run", "--catalog", str(catalog), "--output", str(output), *fixed.split()]
+def catalog(hosts: Hosts, tiny_corpus: Path) -> str:
+    """The demo corpus in the bucket, as the videos of a run are."""
+    bucket = Store(f"s3://{BUCKET}/corpus")
+    for path in tiny_corpus.rglob("*"):
+        if path.is_file():
+            bucket.upload(path, str(path.relative_to(tiny_corpus)))
+    return f"{bucket.url}/catalog.parquet"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    output = tmp_path_factory.mktemp("undisturbed") / "out"
-    make_output(config(catalog, output))
-    return content(output)
+def undisturbed(catalog: str) -> dict[str, bytes]:
+    return content(make_output(config(catalog, f"s3://{BUCKET}/undisturbed", shard_videos=1)).url)
 
 
-def start(hosts: Hosts, profiles: str, catalog: Path, output: Path, log: Path) -> "subprocess.Popen[bytes]":
-    work = [*command(catalog, output), "--cluster", "ssh", "--quiet"]
-    return hosts.popen(0, *work, log=log, AUDIOPIPE_PROFILES=profiles, **IMPATIENT)
+@dataclass
+class Drive:
+    """A run on the three hosts, driven from host 0."""
+
+    hosts: Hosts
+    profiles: str
+    catalog: str
+    hold: Path
+    folder: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        self.output, self.ledger = f"s3://{BUCKET}/{self.name}", str(self.folder / f"{self.name}.sqlite")
+        told = ["--catalog", self.catalog, "--output", self.output, "--ledger", self.ledger, *FIXED.split()]
+        told += ["--decode-timeout-s", "600", "--cluster", "ssh", "--quiet"]
+        settings = {**IMPATIENT, "AUDIOPIPE_PROFILES": self.profiles}
+        log = self.folder / f"{self.name}.log"
+        self.process = self.hosts.popen(0, AUDIOPIPE, "run", *told, log=log, **settings)
+
+    def log(self) -> str:
+        return (self.folder / f"{self.name}.log").read_text()
+
+    def hosts_of_commits(self) -> list[str]:
+        """The address of the host of each commit that is there."""
+        store = Store(self.output)
+        commits = [json.loads(store.read(name)) for name in store.list() if name.startswith("_commits/")]
+        return [re.findall(r"tls://([0-9.]+):", commit["result"]["worker"])[0] for commit in commits]
+
+    def wait_until(self, happens: Callable[[], object], what: str, within_s: float = 240.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not happens():
+            assert self.process.poll() is None, self.log()[-3000:]
+            assert time.monotonic() < deadline, f"{what}: {self.log()[-3000:]}"
+            time.sleep(0.2)
+
+    def decoding(self, number: int) -> set[int]:
+        """The decoders that wait on a host."""
+        return {pid for pid, command in self.hosts.commands(number).items() if "/decoder.py " in command}
+
+    def hold_in_the_middle(self) -> None:
+        """Let some shards be done, and then be none any more, with one at least under way on every host."""
+        self.wait_until(lambda: len(self.hosts_of_commits()) >= 2, "the first shards")
+        self.hold.touch()
+        self.wait_until(lambda: all(self.decoding(number) for number in (1, 2, 3)), "all hosts decode")
+
+    def ends_as(self, undisturbed: dict[str, bytes]) -> None:
+        """Complete, with the same bytes, and nothing done twice."""
+        assert self.process.wait(timeout=240) == WITH_DEAD_LETTERS, self.log()[-3000:]
+        made = content(self.output)
+        assert made.keys() == undisturbed.keys()
+        assert [name for name in made if made[name] != undisturbed[name]] == []
+        assert verify(self.output).findings == ()
+        with open_ledger(self.ledger) as ledger:
+            shards = ledger.shards(RUN_ID)
+        assert {shard.status for shard in shards} == {"done"}
+        commits = Store(self.output).list()
+        assert sorted(f"_commits/{shard.shard}.json" for shard in shards) == sorted(
+            name for name in commits if name.startswith("_commits/")
+        )
 
 
-def workers_of(output: Path) -> set[str]:
-    commits = [json.loads(path.read_text()) for path in (output / "_commits").glob("*.json")]
-    return {commit["result"]["worker"] for commit in commits}
+@pytest.fixture
+def start(hosts: Hosts, profiles: str, catalog: str, hold: Path, tmp_path: Path) -> Iterator[Callable[[str], Drive]]:
+    yield lambda name: Drive(hosts, profiles, catalog, hold, tmp_path, name)
+    hold.unlink(missing_ok=True)
+    for number in (1, 2, 3):
+        hosts.plug_cable(number)
 
 
-def test_three_hosts_make_what_one_makes_also_when_one_is_cut_off_and_it_can_come_back(
-    hosts: Hosts, profiles: str, catalog: Path, undisturbed: dict[str, bytes], tmp_path: Path
+def test_when_a_host_is_cut_off_for_good_the_others_finish_what_three_began(
+    hosts: Hosts, start: Callable[[str], Drive], hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
-    output, log = tmp_path / "cut", tmp_path / "cut.log"
-    driver = start(hosts, profiles, catalog, output, log)
-    deadline = time.monotonic() + 90
-    while len(list((output / "_commits").glob("*.json"))) < 4:
-        assert driver.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.05)
+    drive = start("cut")
+    drive.hold_in_the_middle()
     hosts.pull_cable(3)
-    assert len(list((output / "_commits").glob("*.json"))) < SHARDS, "the cable was pulled too late"
-    assert driver.wait(timeout=150) == 0, log.read_text()[-3000:]
-    assert content(output) == undisturbed
+    hold.unlink()
+    drive.ends_as(undisturbed)
 
+
+def test_a_host_that_comes_back_works_again_in_the_same_run_and_a_short_break_is_none(
+    hosts: Hosts, start: Callable[[str], Drive], hold: Path, undisturbed: dict[str, bytes]
+) -> None:
+    drive = start("back")
+    drive.hold_in_the_middle()
+    hosts.pull_cable(2)
+    time.sleep(4)  # less than TCP is given: what was sent meanwhile is sent again
+    hosts.plug_cable(2)
+    before = {pid for pid, command in hosts.commands(3).items() if "python" in command} - drive.decoding(3)
+    assert before
+    hosts.pull_cable(3)
+    away = f"the worker on {hosts.address(3)} is away"
+    drive.wait_until(lambda: away in drive.log() and not before & hosts.commands(3).keys(), "the lost worker ended")
+    orphans = drive.decoding(3)  # of the lost worker: they wait as well
     hosts.plug_cable(3)
-    whole, log = tmp_path / "whole", tmp_path / "whole.log"
-    assert start(hosts, profiles, catalog, whole, log).wait(timeout=150) == 0, log.read_text()[-3000:]
-    assert len(workers_of(whole)) == 3, "the host that was cut off works again"
-    assert content(whole) == undisturbed
+    back = f"the worker on {hosts.address(3)} is back"
+    drive.wait_until(lambda: back in drive.log(), "the host came back")
+    drive.wait_until(lambda: drive.decoding(3) - orphans, "a shard on the host that came back")
+    done = drive.hosts_of_commits().count(hosts.address(3))
+    hold.unlink()
+    drive.ends_as(undisturbed)
+    assert f"the worker on {hosts.address(2)} is away" not in drive.log()
+    assert drive.hosts_of_commits().count(hosts.address(3)) > done
+
+
+def test_what_a_host_says_is_read_and_never_stops_it(
+    hosts: Hosts, profiles: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSH takes two megabytes that nobody reads, and then the process that writes more stands still."""
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", profiles)
+
+    def talk() -> int:
+        return sum(sys.stderr.write(f"{number:99d}\n") for number in range(50_000))
+
+    client = cluster.connect("ssh", hosts=[hosts.address(1)])
+    try:
+        assert set(client.run(talk).values()) == {5_000_000}
+    finally:
+        cluster.close(client)
+
+
+def test_a_host_that_cannot_be_reached_is_an_error_that_says_so(
+    hosts: Hosts, profiles: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", profiles)
+    with pytest.raises(ClusterError, match=rf"not all hosts .* could be started: .*{hosts.address(0)}"):
+        cluster.connect("ssh", hosts=[hosts.address(1), hosts.address(0)])
+    with pytest.raises(ClusterError, match=r"could be started: .*, and said: .*/nowhere/python"):
+        cluster.connect("ssh", hosts=[hosts.address(1)], remote_python="/nowhere/python")

@@ -1,9 +1,12 @@
 """A saved notebook as one page that needs no network."""
 
+from html import escape as html_of
+
 import nbformat
 import pytest
 from nbformat import v4
 
+from audiopipe.errors import LedgerError
 from audiopipe.report import export, page, text_of
 
 
@@ -60,7 +63,15 @@ def test_a_page_ends_with_the_error_in_words(saved):
     html = exported(saved(error))
     assert "LedgerError" in html
     assert "no &lt;run&gt;" in html
+    assert f"What to do: {html_of(LedgerError.remedy)}" in html
+    assert "Trace" not in html, "it says all by itself"
     assert "After" not in html
+
+
+def test_an_error_that_nobody_foresaw_shows_where_it_was_raised(saved):
+    html = exported(saved(v4.new_output("error", ename="KeyError", evalue="x", traceback=["\x1b[31mTrace\x1b[0m"])))
+    assert "KeyError" in html
+    assert "Trace" in html
 
 
 def test_the_text_of_a_tagged_cell_is_what_it_printed(saved):

@@ -32,7 +32,7 @@ def test_reports_of_a_run_share_its_row_with_what_was_known_last(reports):
     reports("progress.html", "Progress report", run_id="r1", state="running", started="2026-01-02T03:04:05", at="2")
     reports("run.html", "Run", run_id="r1", state="done", ended="2026-01-02T05:00:00", at="3", videos=1200, failed=7)
     html = reports("quality.html", "Quality report", run_id="r1", segments=200, kept=150, hours_kept=1.5, at="1")
-    assert "1 runs 3 reports" in words(html)
+    assert "3 reports of 1 run" in words(html)
     row = "r1 ✓ done 2026-01-02 03:04 2026-01-02 05:00 1,200 7 150 / 200 (75 %) 1.50"
     assert f"{row} Progress report · Quality report · Run" in words(html)
 
@@ -58,7 +58,7 @@ def test_pages_of_others_are_left_out_and_the_index_is_not_in_itself(reports, tm
     html = reports("run.html", "Run", run_id="r")
     assert reports("run.html", "Run", run_id="r") == html
     assert "other.html" not in html
-    assert "1 runs 1 reports" in words(html)
+    assert "1 report of 1 run" in words(html)
 
 
 def test_a_page_elsewhere_makes_no_index(tmp_path):

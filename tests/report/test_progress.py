@@ -54,6 +54,25 @@ def test_pictures_are_drawn(seen):
         assert "<svg" in made.markup
 
 
+def test_thousands_of_shards_of_many_workers_are_all_drawn_and_told_apart(seen):
+    start = datetime.now(UTC) - timedelta(hours=12)
+    shards = [
+        replace(
+            seen.done[0],
+            shard=f"en-{n:06d}",
+            worker_id=f"node{n % 64 // 8}/p{n % 64 // 8}/gpu-{n % 8}",
+            started_at=utc(start + timedelta(seconds=400 * (n // 64))),
+            finished_at=utc(start + timedelta(seconds=400 * (n // 64) + 390)),
+        )
+        for n in range(5_000)
+    ]
+    made = timeline.lanes(replace(seen, shards=shards)).markup
+    assert made.count("z ") >= 5_000
+    assert len(made) < 1_000_000
+    assert set(re.findall(r">(node\d/gpu-\d)<", made)) == {f"node{n}/gpu-{m}" for n in range(8) for m in range(8)}
+    assert "earlier ones are not" not in made
+
+
 def test_a_forecast_is_drawn_for_a_session_with_enough_shards(seen):
     start = datetime.now(UTC) - timedelta(minutes=10)
     shards = [

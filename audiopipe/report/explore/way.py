@@ -50,7 +50,7 @@ def _judged(seen: Trace, kept: int) -> Html:
     failure, rows = seen.failure, seen.segments
     if failure is not None:
         told = [f"Stopped at <b>{esc(failure.stage)}</b>: {esc(failure.error_type)}.", esc(failure.message)]
-        return page.verdict("bad", [*told, f"What to do: {esc(remedy(failure.error_type))}."])
+        return page.verdict("bad", [*told, f"What to do: {page.prose(remedy(failure.error_type)).markup}."])
     if not kept:
         reasons = ", ".join(f"{count} {named(str(name))}" for name, count in rows["drop_reason"].value_counts().items())
         return page.verdict("warn", ["It came through, and no segment of it was kept.", esc(reasons) or "It has none."])

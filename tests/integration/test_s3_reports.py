@@ -1,0 +1,84 @@
+"""Reports of an output in a bucket, on a real S3 server: read from it, written to it, listed in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import nbformat
+import pytest
+from nbformat import v4
+from outputs import config, corpus, make_output
+from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
+
+from audiopipe.report import export, page, quality
+from audiopipe.store import Store
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.fixture
+def output(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:  # noqa: F811
+    """A whole output in a bucket; the environment has its keys."""
+    from s3fs import S3FileSystem
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    yield make_output(config(corpus(tmp_path / "c", videos=4), f"s3://{BUCKET}/{uuid.uuid4().hex}"))
+    S3FileSystem.clear_instance_cache()
+
+
+def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
+    shown = [v4.new_output("display_data", {"text/html": piece._repr_html_()}) for piece in pieces]
+    cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=shown)]
+    nbformat.write(v4.new_notebook(cells=cells), folder / "saved.ipynb")
+    return folder / "saved.ipynb"
+
+
+def test_an_index_in_the_bucket_leads_to_its_reports_by_relative_links(output: Store, tmp_path: Path) -> None:
+    seen = quality.read(output=output.url)
+    export(saved(tmp_path, "Quality report", quality.headline(seen)), f"{output.url}/reports/quality.html")
+    ended = page.facts({"run_id": "tests", "state": "done"})
+    export(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")
+    assert set(output.list("reports")) == {f"reports/{name}.html" for name in ("index", "quality", "run")}
+    index = output.read("reports/index.html").decode()
+    assert "2 reports of 1 run" in index
+    assert f"{seen.total.segments_kept} / {seen.total.segments}" in index
+    links = re.findall(r'<a href="([^"]+)"', index)
+    pages = [urljoin("https://host/any/reports/index.html", link).removeprefix("https://host/any/") for link in links]
+    assert pages == ["reports/quality.html", "reports/run.html"]
+    assert "Quality report" in output.read(pages[0]).decode()
+    # By its type a browser knows to show it.
+    assert output.fs.info(output.path("reports/index.html"))["ContentType"] == "text/html"
+
+
+@pytest.mark.slow
+def test_a_bucket_that_may_not_be_listed_is_told_in_a_sentence(
+    s3_server: S3Server,  # noqa: F811
+    output: Store,
+    tmp_path: Path,
+) -> None:
+    with faulty_proxy(s3_server, 0.0, forbidden=b"list-type=2") as (endpoint, _):
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(NOTEBOOKS / "quality.ipynb")]
+        subprocess.run(
+            [*command, str(tmp_path / "out.ipynb"), "-p", "output", output.url],
+            env={**os.environ, **s3_server.environment(endpoint)},
+            capture_output=True,
+            check=False,
+            timeout=200,
+        )
+    html = export(tmp_path / "out.ipynb", tmp_path / "out.html").read_text(encoding="utf-8")
+    told = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    assert f"StoreRefused listing {output.url}/" in told
+    assert "not permitted (AccessDenied)" in told
+    assert "What to do: " in told
+    assert "Traceback" not in told
