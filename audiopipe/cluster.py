@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -237,10 +238,15 @@ def _address(address: str | None, tls: str | bool) -> tuple[str, str | bool]:
 
 
 def _existing(address: str, wait_s: float, security: Security | None) -> Client:
-    try:
-        return Client(address, timeout=wait_s, security=security)
-    except (OSError, TimeoutError) as error:
-        raise ClusterError(f"no scheduler answers at {address}: {error}") from None
+    """Dask asks again where nobody listens yet; a scheduler that ends while it is greeted is waited for here."""
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return Client(address, timeout=max(1.0, until - time.monotonic()), security=security)
+        except (OSError, TimeoutError) as error:
+            if time.monotonic() > until:
+                raise ClusterError(f"no scheduler answers at {address}: {error}") from None
+        time.sleep(0.5)
 
 
 def _loopback(address: str) -> bool:

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+import av
 import imageio_ffmpeg
 import numpy as np
 
@@ -49,7 +50,6 @@ F_SETPIPE_SZ = 1031
 FORMAT = re.compile(r"^Input #0, (\S+), from ", re.MULTILINE)
 DURATION = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
 STREAM = re.compile(r"^  Stream #0:\d+\S*: Audio: (\w+).*?, (\d+) Hz, ([^,\n]+), (\w+)", re.MULTILINE)
-LAYOUT = re.compile(r"^(\S+)\s+([A-Z0-9]+(?:\+[A-Z0-9]+)*)$", re.MULTILINE)
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
 
 
@@ -97,21 +97,12 @@ def probe(source: Source, config: RunConfig) -> Media:
     return media
 
 
-@cache
-def _layouts() -> dict[str, int]:
-    """The number of channels of every layout that has a name."""
-    said = subprocess.run([ffmpeg(), "-hide_banner", "-layouts"], check=True, capture_output=True, text=True).stdout
-    return {name: speakers.count("+") + 1 for name, speakers in LAYOUT.findall(said)}
-
-
 def _channels(layout: str) -> int:
-    """`5.1(side)` is a layout's name, `3 channels (FL+FR+FC)` has none, `ambisonic 1` is an order."""
-    layout = layout.strip()
-    if count := re.match(r"(\d+) channels", layout):
-        return int(count[1])
-    if order := re.match(r"ambisonic (\d+)", layout):
-        return (int(order[1]) + 1) ** 2
-    return _layouts().get(layout) or _layouts()[layout.split()[0].split("(")[0]]
+    """Of a layout as ffmpeg writes it: `5.1(side)`, `3 channels (FL+FR+FC)`, `ambisonic 1`, `stereo (downmix)`."""
+    try:
+        return int(av.AudioLayout(layout.strip()).nb_channels)
+    except ValueError:
+        return int(av.AudioLayout(layout.split(maxsplit=1)[0]).nb_channels)
 
 
 def _declared(said: str, source: Source) -> float | None:

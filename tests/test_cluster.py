@@ -100,6 +100,7 @@ def test_workers_that_come_later_have_none_of_the_drivers_keys_either(monkeypatc
         for process, keys in found.values():
             assert keys == ["", "", ""]
             assert "a-secret" not in Path(f"/proc/{process}/environ").read_text()
+        client.sync(client.cluster._correct_state)  # while it starts workers the driver is without
         assert os.environ["SUPABASE_KEY"] == "a-secret", "the driver has it still"
         cluster.close(client)
 
