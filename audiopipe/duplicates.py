@@ -25,6 +25,7 @@ from audiopipe.errors import VerifyError
 from audiopipe.fingerprint import Alike
 from audiopipe.shard import sample_key
 from audiopipe.store import Store
+from audiopipe.tables import read_table
 
 __all__ = ["SCHEMA", "TABLE", "counted", "is_manifest", "problems", "read", "settle", "unique_name"]
 
@@ -105,7 +106,7 @@ def found(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.
 def read(store: Store) -> pa.Table:
     """The table of an output; `VerifyError` if there is none or it is damaged."""
     try:
-        table = pq.read_table(pa.BufferReader(store.read(TABLE)))
+        table = read_table(store.read(TABLE))
     except (FileNotFoundError, pa.ArrowException, OSError) as error:
         kind = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
         raise VerifyError(f"{TABLE} {kind}; `audiopipe resume {store.url}` makes it again") from error
@@ -157,7 +158,7 @@ def _tables(store: Store, names: list[str]) -> Iterator[pa.Table]:
     """The videos of many shards that have a fingerprint, a few shards at a time."""
     for start in range(0, len(names), TABLES_AT_ONCE):
         bodies = store.read_all(names[start : start + TABLES_AT_ONCE])
-        tables = [pq.read_table(pa.BufferReader(body), columns=COLUMNS) for body in bodies.values()]
+        tables = [read_table(body, COLUMNS) for body in bodies.values()]
         rows = pa.concat_tables(tables)
         yield rows.filter(rows["fingerprint"].is_valid())
 

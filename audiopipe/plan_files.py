@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from audiopipe import catalog
 from audiopipe.errors import PlanError
+from audiopipe.tables import read_table
 
 __all__ = ["FOLDER", "SCHEMA", "Objects", "PlanFile", "frozen", "plan_path", "stored"]
 
@@ -41,7 +42,7 @@ class PlanFile:
     def of(cls, path: str, data: bytes) -> Self:
         """Read a file's bytes; raises `PlanError` if they are no plan, or one of another version."""
         try:
-            table = pq.read_table(pa.BufferReader(data))
+            table = read_table(data)
             facts = json.loads((table.schema.metadata or {})[b"audiopipe"])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise PlanError(f"{path} is no plan ({error}); `audiopipe verify OUTPUT` says what mends it") from error

@@ -8,12 +8,12 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow.parquet as pq
 import soundfile as sf
 
 from audiopipe.commit import Commit
 from audiopipe.encode import SUFFIXES
 from audiopipe.shard import object_names
+from audiopipe.tables import read_table
 from audiopipe.types import Shard
 
 __all__ = ["problems"]
@@ -35,8 +35,8 @@ def problems(shard: Shard, commit: Commit, bodies: Mapping[str, bytes], audio_fo
     if len(files) < len(bodies) or not {"videos", "segments"} <= files.keys():
         yield "its commit does not name the objects of a shard"
         return
-    videos = pq.read_table(io.BytesIO(files["videos"])).to_pylist()
-    segments = pq.read_table(io.BytesIO(files["segments"])).to_pylist()
+    videos = read_table(files["videos"]).to_pylist()
+    segments = read_table(files["segments"]).to_pylist()
     kept = [row for row in segments if row["kept"]]
     suffix = SUFFIXES[audio_format]
     yield from _tables(shard, commit, videos, segments)

@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = (
                 "supabase_client",
                 "times",
                 "allocator",
+                "tables",
                 "decoder",
                 "budget",
                 "device",

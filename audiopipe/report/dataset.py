@@ -7,7 +7,6 @@ language in proportion.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from audiopipe.commit import Commit
 from audiopipe.errors import ConfigError
@@ -24,6 +22,7 @@ from audiopipe.output import read_commits, read_run, settled
 from audiopipe.plan import load
 from audiopipe.score import RULES
 from audiopipe.store import Store
+from audiopipe.tables import read_table
 from audiopipe.totals import Totals
 from audiopipe.types import DeadLetter, ShardResult
 
@@ -179,7 +178,7 @@ def _sample(commits: list[Commit], most: int, seed: int) -> list[Commit]:
 
 def _segments(store: Store, commits: Iterable[Commit]) -> pd.DataFrame:
     names = [item.name for commit in commits for item in commit.objects if "/segments_" in item.name]
-    frames = [pq.read_table(io.BytesIO(store.read(name)), columns=list(COLUMNS)).to_pandas() for name in sorted(names)]
+    frames = [read_table(store.read(name), COLUMNS).to_pandas() for name in sorted(names)]
     filled = [frame for frame in frames if len(frame)]
     joined: pd.DataFrame = pd.concat(filled or frames[:1], ignore_index=True)
     return joined

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 import pandas as pd
-import pyarrow.parquet as pq
 
 from audiopipe.report import page
 from audiopipe.report.dataset import Dataset
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, plural
+from audiopipe.tables import read_table
 
 __all__ = ["duplicates"]
 
@@ -24,7 +22,7 @@ def duplicates(data: Dataset) -> Html:
     """The largest groups, with the first of each and how similar the others are to it."""
     if FILE not in data.store.list(FILE):
         return Html("")
-    rows = pq.read_table(io.BytesIO(data.store.read(FILE))).to_pandas()
+    rows = read_table(data.store.read(FILE)).to_pandas()
     rows = rows[rows["language"].isin(data.by_language)]
     head = "<h2>Duplicates</h2><p>Videos that sound the same, whatever their names and codecs."
     if not len(rows):

@@ -304,11 +304,11 @@ def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
 def test_workers_that_retire_in_turn_are_replaced_and_what_they_had_is_done_elsewhere(
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Four shards a worker: whatever the machine, they take longer than it lives, and one of them less.
-    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=2.0)
+    # Four shards a worker: whatever the machine, they take longer than it lives; one of them, and to begin with, less.
+    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=5.0)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fleet.folder / "slower-ffmpeg"))
     seen: set[str] = set()
-    lifetime = {"duration": "11 seconds", "stagger": "1 second"}
+    lifetime = {"duration": "20 seconds", "stagger": "2 seconds"}
     client = cluster.connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)
     try:
         summary = run.run(

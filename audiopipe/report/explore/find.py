@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from audiopipe import catalog as catalogues
 from audiopipe.commit import Commit, read_commit
@@ -16,6 +14,7 @@ from audiopipe.errors import ConfigError
 from audiopipe.output import config_of, read_commits, read_run
 from audiopipe.plan import Plan, load
 from audiopipe.store import Store
+from audiopipe.tables import read_table
 from audiopipe.types import Shard, Video
 
 __all__ = ["PARAMETERS", "Found", "find"]
@@ -87,7 +86,7 @@ def _of_output(store: Store, youtube_id: str) -> Found:
 def _interesting(store: Store, commit: Commit) -> tuple[str, str]:
     name = next(item.name for item in commit.objects if "/segments_" in item.name)
     columns = ["video_id", "kept", "drop_reason"]
-    rows = pq.read_table(io.BytesIO(store.read(name)), columns=columns).to_pandas()
+    rows = read_table(store.read(name), columns).to_pandas()
     if not len(rows):
         letters = commit.result.dead_letters
         return letters[0].video_id, "a video that failed, since none of its shard has a segment"

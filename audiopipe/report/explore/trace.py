@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow.parquet as pq
 
 from audiopipe import media
 from audiopipe.encode import SUFFIXES
@@ -31,6 +30,7 @@ from audiopipe.segment import cut
 from audiopipe.shard import object_names
 from audiopipe.source import Source, fetch
 from audiopipe.store import Store
+from audiopipe.tables import read_table
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Span
 
 __all__ = ["Outline", "Trace", "Written", "read"]
@@ -152,14 +152,14 @@ def _process(seen: Trace, folder: Path, wanted: int | None) -> None:
     segments = _table(store, names["segments"]).set_index("segment", drop=False)
     if wanted is not None and len(segments) and wanted not in segments.index:
         raise ConfigError(f"parameter 'segment' {wanted}: the video has segments 0 to {len(segments) - 1}")
-    seen.written = Written(segments, pq.read_table(io.BytesIO(store.read(names["videos"]))).to_pylist()[0])
+    seen.written = Written(segments, read_table(store.read(names["videos"])).to_pylist()[0])
     seen.number = _choice(segments, wanted)
     if seen.chosen is not None and seen.chosen["kept"]:
         seen.written = _member(store, names, str(seen.chosen["key"]), seen.written, config.audio_format)
 
 
 def _table(store: Store, name: str) -> pd.DataFrame:
-    frame: pd.DataFrame = pq.read_table(io.BytesIO(store.read(name))).to_pandas()
+    frame: pd.DataFrame = read_table(store.read(name)).to_pandas()
     return frame
 
 

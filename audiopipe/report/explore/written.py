@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import soundfile as sf
 
 from audiopipe.encode import encode
@@ -19,6 +18,7 @@ from audiopipe.report.excerpts import Excerpt, player
 from audiopipe.report.explore.trace import Trace
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, percent, plural, size
+from audiopipe.tables import read_table
 
 __all__ = ["compared", "encoded", "records"]
 
@@ -77,7 +77,7 @@ def compared(seen: Trace) -> Html:
     if found.commit is None:
         return page.note(f"Shard {esc(found.shard.name)} is not committed yet: there is nothing to compare with.")
     names = {item.name.rsplit("/", 1)[-1].split("_")[0]: item.name for item in found.commit.objects}
-    theirs = _rows(pq.read_table(io.BytesIO(found.store.read(names["segments"]))).to_pandas(), found.video.video_id)
+    theirs = _rows(read_table(found.store.read(names["segments"])).to_pandas(), found.video.video_id)
     letters = {letter.video_id: letter.error_type for letter in found.commit.result.dead_letters}
     then, now = letters.get(found.video.video_id), seen.failure.error_type if seen.failure else None
     if then or now:
