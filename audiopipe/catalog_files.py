@@ -189,7 +189,8 @@ def _tongue(name: PurePosixPath, base: str) -> str:
 
 def _parquet(file: Any) -> pa.Table:
     stored = pq.ParquetFile(file)
-    return stored.read([name for name in COLUMNS if name in stored.schema_arrow.names])
+    # By this thread alone: see `audiopipe.tables`.
+    return stored.read([name for name in COLUMNS if name in stored.schema_arrow.names], use_threads=False)
 
 
 def _csv(file: Any, delimiter: str) -> pa.Table:
