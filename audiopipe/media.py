@@ -33,7 +33,7 @@ from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, Unde
 from audiopipe.source import Source
 from audiopipe.types import Media, Pcm
 
-__all__ = ["decode", "probe", "refuse_truncated"]
+__all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
 
 DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
 PROTOCOLS = "subfile,file"
@@ -121,24 +121,29 @@ def _first_words(said: str) -> str:
     return telling[0][:200] if telling else "the decoder found nothing that it knows"
 
 
+def decoded_channels(media: Media, config: RunConfig) -> int:
+    """Of the blocks of `decode`: 1, the mean, or with `measure_channels: source` all, if there are weights for them."""
+    as_it_is = config.measure_channels == "source" and media.channels in WEIGHTED_CHANNELS
+    return media.channels if as_it_is else 1
+
+
 def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
     """Decode to blocks of about a second: [C, T], int16 where that is exact, else float32 (16 bits would clip what a
     lossy decoder puts above full scale).
 
-    C is 1, the mean of the channels, or with `measure_channels: source` all of them, if there are weights for them.
+    C is `decoded_channels`.
 
     Raises:
-        UndecodableMedia: the decoder crashed, or took more than `decode_timeout_s` for a second of audio.
+        UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a second of audio.
         DecoderDied: somebody killed the decoder.
         TooLong: there is more than `max_video_s`.
     """
-    as_it_is = config.measure_channels == "source" and media.channels in WEIGHTED_CHANNELS
-    channels = media.channels if as_it_is else 1
+    channels = decoded_channels(media, config)
     exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
     form, dtype = ("s16", np.dtype("<i2")) if exact else ("flt", np.dtype("<f4"))
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            _command(source, media, channels, form), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
+            _command(source, media.sample_rate_hz, channels, form), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
         )
         try:
             assert process.stdout is not None
@@ -153,15 +158,18 @@ def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
             process.stdout.close()  # type: ignore[union-attr]
         if code < 0:
             _blame(source, code)
+        if code > 0:
+            complaints.seek(0)
+            why = _last_words(complaints.read().decode(errors="replace"))
+            raise UndecodableMedia(f"{source.video.uri}: the decoder gave up: {why}")
 
 
-def _command(source: Source, media: Media, channels: int, form: str) -> list[str]:
+def _command(source: Source, sample_rate_hz: int, channels: int, form: str) -> list[str]:
     asked = {
         "url": source.url,
         "options": {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS},
-        "sample_rate_hz": media.sample_rate_hz,
+        "sample_rate_hz": sample_rate_hz,
         "channels": channels,
-        "mix": channels < media.channels,
         "form": form,
     }
     return [*DECODER, json.dumps(asked)]
@@ -198,6 +206,11 @@ def _fill(pipe: IO[bytes], view: memoryview, source: Source, timeout_s: float) -
             break
         filled += count
     return filled
+
+
+def _last_words(said: str) -> str:
+    """Python's last line is the error itself; above it are lines of code."""
+    return said.strip().rpartition("\n")[2][:200] or "it did not say why"
 
 
 def _blame(source: Source, code: int) -> None:

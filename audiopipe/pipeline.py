@@ -227,7 +227,10 @@ def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: Stag
     """The decoded blocks of a video that turns out to be whole."""
     assert record.media is not None
     blocks = _counted(record, stages.each("decode", media.decode(source, record.media, config)))
-    yield from blocks if config.duplicate_similarity is None else _recognised(record, blocks, stages)
+    if config.duplicate_similarity is not None:
+        channels = media.decoded_channels(record.media, config)
+        blocks = _recognised(record, blocks, Fingerprint(record.media.sample_rate_hz, channels), stages)
+    yield from blocks
     media.refuse_truncated(source, record.media, record.decoded_s, config)
 
 
@@ -240,17 +243,13 @@ def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
         yield block
 
 
-def _recognised(record: VideoRecord, blocks: Iterator[Pcm], stages: Stages) -> Iterator[Pcm]:
-    assert record.media is not None
-    fingerprint = None
+def _recognised(record: VideoRecord, blocks: Iterator[Pcm], fingerprint: Fingerprint, stages: Stages) -> Iterator[Pcm]:
     for block in blocks:
         with stages.timed("fingerprint"):
-            fingerprint = fingerprint or Fingerprint(record.media.sample_rate_hz, len(block))
             fingerprint.add(torch.from_numpy(block))
         yield block
-    if fingerprint:
-        with stages.timed("fingerprint"):
-            record.fingerprint = packed(fingerprint.finish())
+    with stages.timed("fingerprint"):
+        record.fingerprint = packed(fingerprint.finish())
 
 
 def _dead_letter(video: Video, error: VideoError) -> DeadLetter:

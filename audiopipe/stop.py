@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 __all__ = ["Stop"]
+
+P = ParamSpec("P")
 
 
 class Stop:
@@ -18,24 +21,29 @@ class Stop:
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self.numbers = numbers
-        self.before: dict[signal.Signals, Any] = {}
+        self.handlers: dict[signal.Signals, Any] = {}
         self.asked = False
 
     def __enter__(self) -> Self:
-        self.before = {number: signal.signal(number, self._ask) for number in self.numbers}
+        self.handlers = {number: signal.signal(number, self._ask) for number in self.numbers}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         raise KeyboardInterrupt
 
-    def check(self) -> None:
-        """Raises: KeyboardInterrupt, if a stop was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
+    def before(self, work: Callable[P, None]) -> Callable[P, None]:
+        """The same work, but for a KeyboardInterrupt if a stop was asked for."""
+
+        def checked(*arguments: P.args, **named: P.kwargs) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            work(*arguments, **named)
+
+        return checked

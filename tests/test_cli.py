@@ -113,11 +113,14 @@ def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
 
     before = signal.getsignal(signal.SIGTERM)
     with Stop(signal.SIGTERM) as stop:
-        stop.check()
+        done: list[int] = []
+        work = stop.before(done.append)
+        work(1)
         unused = Finalised()
         del unused
         with pytest.raises(KeyboardInterrupt):
-            stop.check()
+            work(2)
+    assert done == [1]
     assert signal.getsignal(signal.SIGTERM) is before
 
 

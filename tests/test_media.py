@@ -2,6 +2,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,31 @@ def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
     with pytest.raises(UndecodableMedia, match="hung"):
         list(media.decode(source, said, asked))
     assert time.monotonic() - started < 5
+
+
+def test_a_decoder_that_gives_up_says_why(tmp_path, monkeypatch):
+    source = source_of(long_file(tmp_path))
+    said = media.probe(source, config())
+    monkeypatch.setattr(
+        media, "DECODER", (sys.executable, "-c", "import sys; print('half', end=''); sys.exit('no room')")
+    )
+    with pytest.raises(UndecodableMedia, match=r"the decoder gave up: no room$"):
+        list(media.decode(source, said, config()))
+
+
+@pytest.mark.parametrize("kinds", [[(44_100, 2), (22_050, 1)], [(22_050, 1), (44_100, 2)]])
+@pytest.mark.parametrize("measured", ["mean", "source"])
+def test_a_stream_that_changes_in_the_middle_keeps_the_rate_and_channels_it_began_with(tmp_path, kinds, measured):
+    parts = [media_file(tmp_path / f"{c}.aac", tones(2.0, rate, c), rate, *AAC) for rate, c in kinds]
+    path = tmp_path / "both.aac"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    said, pcm = decoded(path, measure_channels=measured)
+    rate, channels = kinds[0]
+    assert (said.sample_rate_hz, said.channels) == (rate, channels)
+    assert pcm.shape[0] == (channels if measured == "source" else 1)
+    assert pcm.shape[1] == pytest.approx(4 * rate, rel=0.06)
+    truth, middle = tones(2.0, *kinds[1]).mean(0), pcm.mean(0)[int(2.5 * rate) : int(3.5 * rate)]
+    assert middle.std() == pytest.approx(truth.std(), rel=0.1)
 
 
 def test_stopping_midway_leaves_no_decoder(tmp_path):

@@ -1,18 +1,15 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
-from distributed.comm.core import CommClosedError
 from making import wav_video
 from outputs import RUN_ID, config, content, corpus, make_output
 
@@ -20,7 +17,7 @@ from audiopipe import run
 from audiopipe.errors import ConfigError, PlanError, StoreError, StoreRefused
 from audiopipe.ledger import open_ledger
 from audiopipe.output import read_commits
-from audiopipe.run import session, watch
+from audiopipe.run import session
 from audiopipe.store import Store
 from audiopipe.verify import verify
 
@@ -339,16 +336,3 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
         mine = content(tmp_path / "out")
         assert all(mine[name] == theirs[name] for name in theirs if name.startswith(f"{language}/"))
     assert verify(str(tmp_path / "out")).findings == ()
-
-
-def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = watch.Watch()
-    assert seen.workers(client)
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
-    assert seen.reached(client)
-    assert seen.workers(client)
-    seen.scheduler_away = time.monotonic()
-    with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
-        seen.reached(client)

@@ -153,18 +153,12 @@ def _markdown(table: Table) -> str:
     return "\n".join([header, "|" + " --- |" * len(columns), *body])
 
 
-def _slug(facts: dict[str, str]) -> str:
-    device = facts["gpu"] if facts["gpu"] != "none" else facts["cpu"]
-    words = "".join(c if c.isalnum() else " " for c in device.lower()).split()
-    return "-".join(["kernels", *words, f"{facts['cores']}-cores"])
-
-
 def save_results(
     folder: Path, facts: dict[str, str], rows: list[Row], gpu: list[dict[str, str]], tables: list[Table]
 ) -> Path:
     """One markdown and one JSON file in `folder`, named after the machine's models. Returns the markdown's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_slug(facts)}.md"
+    path = folder / f"kernels-{machine.kind(facts)}.md"
     head = ", ".join(f"{name}: {value}" for name, value in facts.items())
     note = "Made by `audiopipe bench kernels --save`. Contenders of a case take turns; each counts with its best round."
     path.write_text("\n\n".join(["# Kernels", head, note, *map(_markdown, tables)]) + "\n")

@@ -19,6 +19,13 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def kind(described: dict[str, str]) -> str:
+    """The GPU's model, or the CPU's, and the number of cores, as part of a file's name."""
+    device = described["gpu"] if described["gpu"] != "none" else described["cpu"]
+    words = "".join(c if c.isalnum() else " " for c in device.lower()).split()
+    return "-".join([*words, f"{described['cores']}-cores"])
+
+
 def describe() -> dict[str, str]:
     """CPU, cores, GPU, load and torch: no host name, no path."""
     load = f"{os.getloadavg()[0]:.1f}"  # before the benchmark: by other work, which blurs even ratios

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from audiopipe.bench.machine import describe
+from audiopipe.bench.machine import describe, kind
 from audiopipe.bench.material import SEGMENT_S, VIDEO_SEGMENTS
 from audiopipe.planner.rates import GPU_GB_S
 
@@ -139,9 +139,9 @@ def rates(readings: Sequence[Reading], machine: str, gpu: str) -> dict[str, Any]
 def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
     """Write `pipeline-*.md` and `.json`, and `rates-*.json` for the planner, named after the kind of machine."""
     described = describe()
-    kind = "cpu" if described["gpu"] == "none" else described["gpu"].lower().replace(" ", "-")
+    name = kind(described)
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, data = (folder / f"pipeline-{kind}{suffix}" for suffix in (".md", ".json"))
+    markdown, data = (folder / f"pipeline-{name}{suffix}" for suffix in (".md", ".json"))
     lines = [
         "# The whole pipeline beside other ways",
         "",
@@ -164,7 +164,7 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
     markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
     body = {"machine": described, "readings": [asdict(r) for r in readings]}
     data.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    measured = folder / f"rates-{kind}.json"
+    measured = folder / f"rates-{name}.json"
     machine = described["cpu"] if described["gpu"] == "none" else f"{described['cpu']}, {described['gpu']}"
     measured.write_text(json.dumps(rates(readings, machine, described["gpu"]), indent=1) + "\n", encoding="utf-8")
     return [markdown, data, measured]

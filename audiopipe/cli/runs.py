@@ -18,7 +18,6 @@ from audiopipe.config import RunConfig
 from audiopipe.stop import Stop
 
 if TYPE_CHECKING:
-    from audiopipe.ledger import Ledger
     from audiopipe.run import RunSummary
     from audiopipe.run.session import OnTick
 
@@ -42,12 +41,7 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     _tell()
     try:
         with Stop(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
-
-            def on_tick(ledger: Ledger, run_id: str) -> None:
-                stop.check()
-                show(ledger, run_id)
-
-            summary = work(on_tick)
+            summary = work(stop.before(show))
     except KeyboardInterrupt:
         CONSOLE.print("stopped; what is committed stays: run the same command again to go on")
         sys.exit(4)

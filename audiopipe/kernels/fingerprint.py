@@ -58,9 +58,8 @@ class _Plan(NamedTuple):
 def _plan(sample_rate: int, channels: int) -> _Plan:
     step = sample_rate // 8000
     rate = sample_rate / step
-    hop = 8 * round(
-        HOP_S * rate / 8
-    )  # whole eights: a transform of a length with a large prime factor takes six times as long
+    # Whole eights: a transform of a length with a large prime factor takes six times as long.
+    hop = 8 * round(HOP_S * rate / 8)
     # A triangle over two steps: deep notches around all that would fold onto the bands.
     ramp = ((torch.arange(step, dtype=torch.float32) + 0.5) / step**2 / channels).repeat_interleave(channels)
     bins = torch.arange(hop + 1, dtype=torch.float64) * rate / (2 * hop)

@@ -20,7 +20,7 @@ from audiopipe.kernels.precision import full_float32
 ROLLOFF = 0.85  # librosa's defaults
 FLATNESS_FLOOR = 1e-10
 _GROUP = 32
-_CACHED_SAMPLES = {"cpu": 1 << 18}
+_CACHED_SAMPLES = {"cpu": 1 << 18}  # in frames that are transformed at once; elsewhere all of a tile
 
 
 @dataclass(frozen=True)

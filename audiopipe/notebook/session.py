@@ -158,15 +158,9 @@ def work(ahead: Preview, client: Client | None) -> RunSummary:
         Stopped: the kernel was interrupted.
         ConfigError: the output was made with other parameters.
     """
-    shown = _Live()
     try:
         with Stop(signal.SIGINT) as stop:
-
-            def on_tick(ledger: Ledger, run_id: str) -> None:
-                stop.check()
-                shown(ledger, run_id)
-
-            return run(ahead.config, client, on_tick=on_tick)
+            return run(ahead.config, client, on_tick=stop.before(_Live()))
     except KeyboardInterrupt:
         raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None
 

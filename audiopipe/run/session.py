@@ -206,7 +206,11 @@ class Session:
             return
         shard = self.running.pop(future)
         if future.status == "finished":
-            result: ShardResult = future.result()
+            try:
+                result: ShardResult = future.result()
+            except CLUSTER_LOST:  # its commit is there; whether the scheduler comes back is for the watch to say
+                self.later.append((time.monotonic() + BACKOFF_S, shard))
+                return
             self.new.append(result)
             self.refusals = 0
             self.ledger.record_shard(result)
