@@ -16,11 +16,12 @@ help:
 	@echo "make bench     kernels beside other libraries, on this machine"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
 
+# Compiled once, and not by each of the many processes that import torch: some systems let none of them keep it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "audiopipe needs Python 3.11.5 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # A notebook's kernel warns at each start that it talks without encryption. It talks on this machine alone, and to those

@@ -20,7 +20,7 @@ from audiopipe.errors import ConfigError
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raised whenever the same input and parameters would give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 2
+OUTPUT_VERSION = 3
 
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is a folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")

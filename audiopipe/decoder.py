@@ -3,7 +3,9 @@
     python -P decoder.py '{"url": ..., "options": {}, "sample_rate_hz": 48000, "channels": 1, "form": "flt"}'
 
 FFmpeg's libraries in one thread. The `ffmpeg` program has a thread each for reading, decoding, filtering and writing,
-which hand each other frames of 20 ms; that costs AAC as much time again as decoding does, and Opus half as much.
+which hand each other frames of 20 ms; and in Python each packet costs as much time again as to decode it. So the file
+is read, decoded and mixed within a filter graph (`amovie`), which comes up with two thirds of a second at a time. It
+knows streams of one kind: one that changes its sample rate or layout in the middle is decoded packet by packet instead.
 
 What cannot be decoded is left out, and the rest goes on, as players do. Whoever reads the output counts its samples.
 Where there is nothing to go on with, the program says why and ends with 1.
@@ -24,60 +26,67 @@ import av.filter
 # Frames of 20 ms are gathered to two thirds of a second before anything is done with them.
 GATHERED = 32768
 
-Key = tuple[str, str, int]
+Asked = dict[str, Any]
+Frames = Iterator[av.AudioFrame]
 
 
-class Graph:
-    """The filters for frames of one kind: gathers, mixes, converts.
+def linked(graph: av.filter.Graph, source: Any, count: int, layout: str, asked: Asked) -> av.filter.Graph:
+    """From a source of `count` channels: gathers, mixes, converts.
 
     Where there are more or fewer channels than asked for, each that comes out is their mean: where one is asked for,
     and where a stream changes in its middle to another layout than the one it began with.
     """
-
-    def __init__(self, frame: av.AudioFrame, layout: str, asked: dict[str, Any]) -> None:
-        self._graph = av.filter.Graph()
-        self._pushed = 0
-        source = self._graph.add_abuffer(
-            sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
-        )
-        steps = [source, self._graph.add("asetnsamples", f"n={GATHERED}:p=0")]
-        count, channels, form = frame.layout.nb_channels, asked["channels"], asked["form"]
-        if count != channels:
-            mean = "+".join(f"{1 / count:.9f}*c{index}" for index in range(count))
-            each = "|".join(f"c{index}={mean}" for index in range(channels))
-            steps += [self._graph.add("aformat", "sample_fmts=fltp"), self._graph.add("pan", f"{layout}|{each}")]
-        if channels == 1:
-            form = {"flt": "fltp"}.get(form, form)  # of one channel planes and interleaved samples are the same
-        kind = f"sample_fmts={form}:sample_rates={asked['sample_rate_hz']}:channel_layouts={layout}"
-        steps.append(self._graph.add("aformat", kind))
-        steps.append(self._graph.add("abuffersink"))
-        for one, following in pairwise(steps):
-            one.link_to(following)
-        self._graph.configure()
-
-    def push(self, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
-        self._graph.push(frame)
-        self._pushed += frame.samples
-        if self._pushed >= GATHERED:
-            self._pushed = 0
-            yield from self._ready()
-
-    def finish(self) -> Iterator[av.AudioFrame]:
-        self._graph.push(None)
-        yield from self._ready()
-
-    def _ready(self) -> Iterator[av.AudioFrame]:
-        while True:
-            try:
-                frame = self._graph.pull()
-            except (av.BlockingIOError, av.EOFError):
-                return
-            assert isinstance(frame, av.AudioFrame)
-            yield frame
+    steps = [source, graph.add("asetnsamples", f"n={GATHERED}:p=0")]
+    channels, form = asked["channels"], asked["form"]
+    if count != channels:
+        mean = "+".join(f"{1 / count:.9f}*c{index}" for index in range(count))
+        each = "|".join(f"c{index}={mean}" for index in range(channels))
+        steps += [graph.add("aformat", "sample_fmts=fltp"), graph.add("pan", f"{layout}|{each}")]
+    if channels == 1:
+        form = {"flt": "fltp"}.get(form, form)  # of one channel planes and interleaved samples are the same
+    kind = f"sample_fmts={form}:sample_rates={asked['sample_rate_hz']}:channel_layouts={layout}"
+    steps += [graph.add("aformat", kind), graph.add("abuffersink")]
+    for one, following in pairwise(steps):
+        one.link_to(following)
+    graph.configure()
+    return graph
 
 
-def decoded(container: Any) -> Iterator[av.AudioFrame]:
-    """The frames of the first audio stream that can be had."""
+def new_graph() -> av.filter.Graph:
+    graph = av.filter.Graph()
+    graph.threads = 1
+    return graph
+
+
+def layout_of(found: av.AudioLayout, channels: int) -> str:
+    return str(found.name) if found.nb_channels == channels else f"{channels}c"
+
+
+def at_once(kind: av.AudioLayout, asked: Asked) -> Frames:
+    """The stream by a graph that reads the file itself.
+
+    Raises:
+        av.PatchWelcomeError: what comes now is of another kind than what came before.
+    """
+    graph = new_graph()
+    options = ":".join(f"{name}={value}" for name, value in asked["options"].items())
+    source = graph.add("amovie", filename=asked["url"], format_opts=options, streams="a:0", dec_threads="1")
+    linked(graph, source, kind.nb_channels, layout_of(kind, asked["channels"]), asked)
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        except av.PatchWelcomeError:
+            raise
+        except av.FFmpegError:  # a packet that could not be decoded; it is done with
+            continue
+        assert isinstance(frame, av.AudioFrame)
+        yield frame
+
+
+def decoded(container: Any) -> Frames:
+    """The frames of the first audio stream that can be had, packet by packet."""
     stream = container.streams.audio[0]
     stream.codec_context.thread_count = 1
     packets = container.demux(stream)
@@ -94,31 +103,59 @@ def decoded(container: Any) -> Iterator[av.AudioFrame]:
             continue
 
 
-def filtered(frames: Iterator[av.AudioFrame], asked: dict[str, Any]) -> Iterator[av.AudioFrame]:
-    """Frames of the one kind that was asked for. A stream may change its kind in the middle."""
+def by_packets(container: Any, asked: Asked) -> Frames:
+    """Frames of the one kind that was asked for, from a stream that may change its kind in the middle."""
     graph, kind, layout = None, None, ""
-    for frame in frames:
-        layout = layout or _layout(frame, asked["channels"])
-        found: Key = (frame.format.name, frame.layout.name, frame.sample_rate)
+    for frame in decoded(container):
+        layout = layout or layout_of(frame.layout, asked["channels"])
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if graph is None or found != kind:
             if graph is not None:
-                yield from graph.finish()
-            graph, kind = Graph(frame, layout, asked), found
-        yield from graph.push(frame)
+                graph.push(None)
+                yield from ready(graph)
+            graph, kind, pushed = graph_of(frame, layout, asked), found, 0
+        graph.push(frame)
+        pushed += frame.samples
+        if pushed >= GATHERED:
+            pushed = 0
+            yield from ready(graph)
     if graph is not None:
-        yield from graph.finish()
+        graph.push(None)
+        yield from ready(graph)
 
 
-def _layout(first: av.AudioFrame, channels: int) -> str:
-    return str(first.layout.name) if first.layout.nb_channels == channels else f"{channels}c"
+def graph_of(frame: av.AudioFrame, layout: str, asked: Asked) -> av.filter.Graph:
+    """Filters for frames of this one's kind, which are pushed into it."""
+    graph = new_graph()
+    source = graph.add_abuffer(
+        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
+    )
+    return linked(graph, source, frame.layout.nb_channels, layout, asked)
 
 
-def main(asked: dict[str, Any], out: IO[bytes]) -> None:
+def ready(graph: av.filter.Graph) -> Frames:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.BlockingIOError, av.EOFError):
+            return
+        assert isinstance(frame, av.AudioFrame)
+        yield frame
+
+
+def main(asked: Asked, out: IO[bytes]) -> None:
     """Write interleaved samples of `form` (s16 or flt) until the file ends."""
     width = asked["channels"] * (2 if asked["form"] == "s16" else 4)
+    written = passed = 0
     with av.open(asked["url"], options=asked["options"]) as container:
-        for frame in filtered(decoded(container), asked):
-            out.write(memoryview(frame.planes[0])[: frame.samples * width])
+        try:
+            for frame in at_once(container.streams.audio[0].codec_context.layout, asked):
+                written += out.write(memoryview(frame.planes[0])[: frame.samples * width])
+        except av.PatchWelcomeError:
+            for frame in by_packets(container, asked):
+                size = frame.samples * width
+                out.write(memoryview(frame.planes[0])[min(size, max(0, written - passed)) : size])
+                passed += size
 
 
 if __name__ == "__main__":

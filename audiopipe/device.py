@@ -28,26 +28,37 @@ __all__ = ["Fed", "Passes", "feed", "passes"]
 
 @dataclass(frozen=True)
 class Fed:
-    """A batch's samples [B, C, T] and lengths [B], on the device or, where that has no room, on the host."""
+    """A batch for the device: samples [B, C, T] and lengths [B] on it or, where it has no room, on the host.
+
+    For a CPU the samples are those of the clips, [C, T] each: its kernels put them side by side a few at a time, so
+    that nothing as large as a batch is ever written.
+    """
 
     clips: tuple[Clip, ...]
-    samples: torch.Tensor = field(repr=False)
-    lengths: torch.Tensor = field(repr=False)
+    samples: torch.Tensor | list[torch.Tensor] = field(repr=False)
+    lengths: torch.Tensor | None = field(default=None, repr=False)
     arrived: torch.cuda.Event | None = field(default=None, repr=False)
 
-    def wait(self) -> None:
+    def on(self, device: torch.device, items: slice) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor | None]:
+        """Samples and lengths of some items, for kernels."""
+        self._wait()
+        if isinstance(self.samples, list) or self.lengths is None:
+            return self.samples[items], None
+        return self.samples[items].to(device, non_blocking=True), self.lengths[items]
+
+    def _wait(self) -> None:
         """Let what is asked of the device from now on by this thread begin when the samples are there."""
-        if self.arrived is not None:
+        if self.arrived is not None and isinstance(self.samples, torch.Tensor):
             stream = torch.cuda.current_stream(self.samples.device)
             stream.wait_event(self.arrived)
             self.samples.record_stream(stream)
 
 
 def feed(batch: Batch, device: torch.device) -> Fed:
-    """Gather a batch and start it on its way to the device."""
-    samples, lengths = batch.collate()
+    """Start a batch on its way to the device."""
     if device.type == "cpu":
-        return Fed(batch.clips, torch.from_numpy(samples), torch.from_numpy(lengths))
+        return Fed(batch.clips, [torch.from_numpy(clip.pcm) for clip in batch.clips])
+    samples, lengths = batch.collate()
     return _copied(batch.clips, samples, torch.from_numpy(lengths), device)
 
 

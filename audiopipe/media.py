@@ -44,6 +44,7 @@ SIXTEEN_BITS = frozenset({"u8", "s16", "s16p"})
 MEMORY_BYTES = 4 << 30
 PROBE_TIMEOUT_S = 60.0
 PIPE_BYTES = 1 << 20
+BLOCK_S = 3  # what is handed on at once: each block wakes several threads
 F_SETPIPE_SZ = 1031
 
 # ffmpeg's own summary of a file; metadata lines are indented further, so a title cannot pass for one of these.
@@ -128,13 +129,13 @@ def decoded_channels(media: Media, config: RunConfig) -> int:
 
 
 def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
-    """Decode to blocks of about a second: [C, T], int16 where that is exact, else float32 (16 bits would clip what a
+    """Decode to blocks of three seconds: [C, T], int16 where that is exact, else float32 (16 bits would clip what a
     lossy decoder puts above full scale).
 
     C is `decoded_channels`.
 
     Raises:
-        UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a second of audio.
+        UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a block.
         DecoderDied: somebody killed the decoder.
         TooLong: there is more than `max_video_s`.
     """
@@ -182,7 +183,7 @@ def _blocks(
     frame = channels * dtype.itemsize
     frames = 0
     while True:
-        buffer = bytearray(media.sample_rate_hz * frame)
+        buffer = bytearray(BLOCK_S * media.sample_rate_hz * frame)
         filled = _fill(pipe, memoryview(buffer), source, config.decode_timeout_s)
         block = np.frombuffer(buffer, dtype, count=filled // frame * channels).reshape(-1, channels).T
         frames += block.shape[1]

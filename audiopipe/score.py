@@ -101,13 +101,14 @@ def _score_in_tiles(fed: Fed, config: RunConfig, device: torch.device) -> list[S
 
 
 def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
-    fed.wait()
-    clips, n = fed.clips[tile], fed.lengths[tile]
-    x = fed.samples[tile].to(device, non_blocking=True)
+    clips = fed.clips[tile]
+    x, lengths = fed.on(device, tile)
     rate = clips[0].sample_rate_hz
-    metrics = kernels.measure(x, rate, n).stack().cpu().numpy()
+    metrics = kernels.measure(x, rate, lengths).stack().cpu().numpy()
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
-    emitted = _emit(x, n, rate, config)
+    y = kernels.resample(_mono(x), rate, config.sample_rate, lengths)
+    ends = torch.tensor([kernels.resampled_length(clip.frames, rate, config.sample_rate) for clip in clips])
+    emitted = _emit(y, ends, config)
     return [
         ScoredClip(
             clip.video_id, clip.index, clip.span, clip.frames / rate, row, reason, *((None,) if reason else sound)
@@ -116,21 +117,28 @@ def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> li
     ]
 
 
-def _emit(
-    x: torch.Tensor, lengths: torch.Tensor, from_rate: int, config: RunConfig
-) -> list[tuple[npt.NDArray[np.int16], Decibels]]:
-    """Of each clip of [B, C, T] the mono signal [T'] at the output's rate, on the host, and the gain it was given."""
-    rate = config.sample_rate
-    if x.shape[1] > 1:
-        x = (x / INT16_SCALE if x.dtype == torch.int16 else x).mean(1, keepdim=True)
-    y = torch.nan_to_num(kernels.resample(x, from_rate, rate, lengths))
-    ends = torch.as_tensor(kernels.resampled_length(lengths, from_rate, rate)).cpu()
+def _mono(x: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+    """The mean of the channels, which come before time in each of [B, C, T] or [C, T]."""
+    if isinstance(x, list):
+        return [_mean(clip) for clip in x]
+    return _mean(x)
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    if x.shape[-2] == 1:
+        return x
+    return (x / INT16_SCALE if x.dtype == torch.int16 else x).mean(-2, keepdim=True)
+
+
+def _emit(y: torch.Tensor, ends: torch.Tensor, config: RunConfig) -> list[tuple[npt.NDArray[np.int16], Decibels]]:
+    """Of each clip of [B, 1, T'] the samples up to its end, on the host, and the gain they were given. Spends y."""
+    y.nan_to_num_()
     gains_db = torch.zeros(len(y), device=y.device)
     if config.normalize_lufs is not None:
         gains_db = _gains_db(y, ends, config, config.normalize_lufs)
-        y = y * 10 ** (gains_db / 20)[:, None, None]
-    y = (y.squeeze(1) * INT16_SCALE).round_().clamp_(-INT16_SCALE, INT16_SCALE - 1)
-    signals = y.to(torch.int16).cpu().numpy()
+        y *= 10 ** (gains_db / 20)[:, None, None]
+    y.mul_(INT16_SCALE).round_().clamp_(-INT16_SCALE, INT16_SCALE - 1)
+    signals = y[:, 0].to(torch.int16).cpu().numpy()
     return [(signal[:end], gain) for signal, end, gain in zip(signals, ends.tolist(), gains_db.tolist(), strict=True)]
 
 

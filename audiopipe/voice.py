@@ -1,6 +1,6 @@
 """Voice activity as a stage: decoded blocks of several videos in, clips of speech out.
 
-The videos that take turns in the pipeline are heard together: a round is up to `ROUND_BLOCKS` seconds of each, and one
+The videos that take turns in the pipeline are heard together: a round is up to `ROUND_BLOCKS` blocks of each, and one
 pass of the network over all of them. Which blocks make a round depends on the order of the events alone, so the
 probabilities, and with them the times, are the same in every run on the same kind of device.
 """
@@ -30,7 +30,7 @@ __all__ = ["Heard", "Over", "clips", "listen"]
 Other = TypeVar("Other")
 Timed = Callable[[], AbstractContextManager[None]]
 
-ROUND_BLOCKS = 16  # the decoder's, of a second each
+ROUND_BLOCKS = 16  # the decoder's, of three seconds each
 ROUND_BYTES = 64 << 20  # of all videos of a round, at most: with many channels and high rates it is shorter
 MARGIN_S = 0.02  # more than the resampler's filter reaches, at any rate
 INT16_SCALE = 32768.0

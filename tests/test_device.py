@@ -99,7 +99,7 @@ def test_who_wants_to_be_alone_waits_for_the_others_and_they_for_it():
 def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
     batch = batch_of(dtype=dtype)
     fed = feed(batch, CPU)
-    assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
+    assert {clip.dtype for clip in fed.samples} == {{np.int16: torch.int16, np.float32: torch.float32}[dtype]}
     same_bits(score(fed, config(**NO_RULES), CPU), score(batch, config(**NO_RULES), CPU))
 
 
@@ -110,8 +110,8 @@ def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
     fed = feed(batch_of(dtype=dtype), device)
     assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)
     assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
-    fed.wait()
-    np.testing.assert_array_equal(fed.samples.cpu().numpy(), batch_of(dtype=dtype).collate()[0])
+    samples, _ = fed.on(device, slice(None))
+    np.testing.assert_array_equal(samples.cpu().numpy(), batch_of(dtype=dtype).collate()[0])
 
 
 @needs_cuda

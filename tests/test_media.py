@@ -261,10 +261,10 @@ def test_too_many_channels_and_odd_rates_are_refused_by_name(tmp_path):
         media.probe(source_of(slow), config())
 
 
-def test_blocks_are_about_a_second_and_lose_nothing(tmp_path):
-    source = source_of(media_file(tmp_path / "a.wav", tones(2.5, 16_000, 1), 16_000))
+def test_blocks_are_three_seconds_and_lose_nothing(tmp_path):
+    source = source_of(media_file(tmp_path / "a.wav", tones(7.5, 16_000, 1), 16_000))
     blocks = [b.shape for b in media.decode(source, media.probe(source, config()), config())]
-    assert blocks == [(1, 16_000), (1, 16_000), (1, 8_000)]
+    assert blocks == [(1, 48_000), (1, 48_000), (1, 24_000)]
 
 
 def test_a_byte_range_of_a_tar_decodes_in_place(tmp_path):

@@ -276,8 +276,8 @@ def test_stages_are_timed_and_counted(tmp_path):
     assert result.stage_items["score"] == result.segments - sum(result.drops.get(r, 0) for r in BEFORE_SCORING)
     assert result.stage_items["encode"] == result.segments_kept
     assert result.stage_items["upload"] == 1
-    # Blocks of a second: those of videos without times are decoded twice where there is no voice.
-    assert 65 <= result.stage_items["decode"] <= 2 * 65
+    # Blocks of three seconds: those of videos without times are decoded twice where there is no voice.
+    assert 23 <= result.stage_items["decode"] <= 2 * 23
     assert 0 < result.stage_cpu_s["score"] <= result.stage_s["score"] + 0.1
     assert result.bytes_in > 1_000_000
     assert result.bytes_out == sum(map(len, objects(tmp_path).values()))

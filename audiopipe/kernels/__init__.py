@@ -1,7 +1,8 @@
 """Audio metrics and resampling, batched, exact and fast: plain torch functions, the same code on CPU and GPU.
 
 Audio is [batch, channels, samples] in int16, float32 or float64; `lengths` [batch] says how many samples of each item
-are valid. What is beyond them never changes a result.
+are valid. What is beyond them never changes a result. `measure` and `resample` also take a list of items
+[channels, samples], each of its own length.
 """
 
 from audiopipe.kernels.levels import Levels, levels

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 INT16_FULL_SCALE = 32768.0
-# Samples that one pass works on. On a CPU two megabytes of float32 stay in the caches between the steps of a kernel; on
-# a GPU launches must be long. The number depends on the kind of device alone, so a result never depends on free memory.
-TILE_SAMPLES = {"cpu": 1 << 19, "cuda": 1 << 26}
-# Zeros on both sides of a tile, so that frames and filters that reach over its ends read it without another copy.
-MARGIN = 4096
+# Samples that one pass works on. On a CPU four megabytes of float32 stay in the caches between the steps of a kernel,
+# and launches weigh little; on a GPU they must be long. The number depends on the kind of device alone, so a result never
+# depends on free memory.
+TILE_SAMPLES = {"cpu": 1 << 20, "cuda": 1 << 26}
+# Zeros on both sides of a tile, so that frames and filters that reach over its ends read it without another copy; and
+# whole groups of so many samples, so that its rows end to end are one row of them.
+MARGIN, GROUP_SAMPLES = 4096, 256
 
 
 def check_rate(rate_hz: int, name: str = "sample_rate") -> int:
@@ -30,6 +33,13 @@ def check_samples(x: Tensor) -> Tensor:
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"x must be a tensor of int16, float32 or float64, not {found}")
     return x
+
+
+def check_channels(count: int, known: tuple[int, ...]) -> None:
+    """ValueError if there are no channels, or not one of the `known` numbers of them."""
+    if count < 1 or (known and count not in known):
+        allowed = ", ".join(map(str, known)) or "at least 1"
+        raise ValueError(f"x must have one of these numbers of channels: {allowed}; not {count}")
 
 
 def check_lengths(lengths: Tensor | None, batch: int, samples: int) -> Tensor:
@@ -59,8 +69,55 @@ def silence_beyond(x: Tensor, lengths: Tensor) -> None:
         x[..., first:].masked_fill_(index >= lengths.to(x.device)[:, None, None], 0.0)
 
 
+class Items(ABC):
+    """Audio of a batch, of whatever form, as kernels take it: in tiles."""
+
+    lengths: Tensor
+
+    @property
+    @abstractmethod
+    def channels(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """What is computed in and returned: float64 for float64 input, else float32."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def tiles(self) -> Iterator[tuple[slice, Audio]]:
+        """Groups of items, each small enough for one pass where an item is; cut to the longest item.
+
+        An empty batch is one tile of one empty item, for `joined` to cut off again: so no kernel meets zero rows.
+        """
+
+    @property
+    def tile_samples(self) -> int:
+        return TILE_SAMPLES.get(self.device.type, TILE_SAMPLES["cuda"])
+
+    def groups(self, item_samples: int) -> Iterator[slice]:
+        """As many items of such a size as are one tile, in order."""
+        size = max(self.tile_samples // max(item_samples, 1), 1)
+        for start in range(0, len(self.lengths), size):
+            yield slice(start, min(start + size, len(self.lengths)))
+
+    def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
+        """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
+        width = max(p.shape[-1] for p in parts)
+        if parts[0].ndim > 1:
+            parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=fill) for p in parts]
+        return torch.cat(parts)[: len(self.lengths)]
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 @dataclass(frozen=True)
-class Audio:
+class Audio(Items):
     """Audio of a batch. `samples` is [B, C, T] as it came; `read` is how a kernel gets at it.
 
     Padding is masked, not multiplied, for it may hold anything, NaN included. `padded` are the same samples in float,
@@ -76,37 +133,26 @@ class Audio:
         """Raises ValueError, naming the argument, for anything but [B, C, T] audio with fitting lengths."""
         if check_samples(x).ndim != 3:
             raise ValueError(f"x must have three dimensions, [batch, channels, samples], not {list(x.shape)}")
-        if x.shape[1] < 1 or (channels and x.shape[1] not in channels):
-            allowed = ", ".join(map(str, channels)) or "at least 1"
-            raise ValueError(f"x must have one of these numbers of channels: {allowed}; not {x.shape[1]}")
+        check_channels(x.shape[1], channels)
         return cls(x.detach(), check_lengths(lengths, x.shape[0], x.shape[2]))
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return computed_in(self.samples)
 
     @property
     def device(self) -> torch.device:
         return self.samples.device
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What is computed in and returned: float64 for float64 input, else float32."""
-        return torch.float64 if self.samples.dtype == torch.float64 else torch.float32
-
-    @property
-    def tile_samples(self) -> int:
-        return TILE_SAMPLES.get(self.device.type, TILE_SAMPLES["cuda"])
-
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
-        """Groups of items, each small enough for one pass where an item is; cut to the longest item.
-
-        An empty batch is one tile of one empty item, for `joined` to cut off again: so no kernel meets zero rows.
-        """
         batch, channels, samples = self.samples.shape
         if batch == 0:
             yield slice(0, 0), Audio(self.samples.new_zeros(1, channels, 0), torch.zeros(1, dtype=torch.int64))
-            return
-        per_item = max(channels * samples, 1)
-        size = max(self.tile_samples // per_item, 1)
-        for start in range(0, batch, size):
-            items = slice(start, min(start + size, batch))
+        for items in self.groups(channels * samples):
             lengths = self.lengths[items]
             yield items, Audio(self.samples[items, :, : int(lengths.max())], lengths)
 
@@ -114,7 +160,7 @@ class Audio:
         """The same with `padded`, for several kernels to read; itself if it is too long to be copied."""
         if self.samples.numel() > self.tile_samples:
             return self
-        padded = self.samples.new_empty(*self.samples.shape[:2], self.n_samples + 2 * MARGIN, dtype=self.dtype)
+        padded = new_padded(self.samples, *self.samples.shape)
         padded[..., :MARGIN] = 0
         padded[..., MARGIN + self.n_samples :] = 0
         inner = padded[..., MARGIN : MARGIN + self.n_samples].copy_(self.samples)
@@ -123,16 +169,9 @@ class Audio:
         silence_beyond(inner, self.lengths)
         return Audio(inner, self.lengths, padded)
 
-    def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
-        """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
-        width = max(p.shape[-1] for p in parts)
-        if parts[0].ndim > 1:
-            parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=fill) for p in parts]
-        return torch.cat(parts)[: self.samples.shape[0]]
-
     def spans(self, step: int) -> Iterator[tuple[int, int]]:
         """Stretches of time of one tile each, whose starts are multiples of `step`."""
-        rows = max(self.samples.shape[0] * self.samples.shape[1], 1)
+        rows = max(len(self.lengths) * self.channels, 1)
         size = max(self.tile_samples // (rows * step), 1) * step
         for start in range(0, self.n_samples, size):
             yield start, min(start + size, self.n_samples)
@@ -152,3 +191,71 @@ class Audio:
             silence_beyond(x, self.lengths - low)
         before, after = low - start, stop - max(high, low)
         return torch.nn.functional.pad(x, (before, after)) if before > 0 or after > 0 else x
+
+
+def new_padded(like: Tensor, batch: int, channels: int, samples: int) -> Tensor:
+    """Room for samples between margins: [B, C, MARGIN + T + at least MARGIN]"""
+    width = -(-(samples + 2 * MARGIN) // GROUP_SAMPLES) * GROUP_SAMPLES
+    return like.new_empty(batch, channels, width, dtype=computed_in(like))
+
+
+@dataclass(frozen=True)
+class Clips(Items):
+    """Audio of items of their own lengths, [C, T] each: put side by side a tile at a time."""
+
+    clips: Sequence[Tensor]
+    lengths: Tensor
+
+    @classmethod
+    def checked(cls, clips: Sequence[Tensor], channels: tuple[int, ...] = ()) -> Clips:
+        """Raises ValueError for anything but [C, T] tensors of one type, number of channels and device."""
+        if not clips:
+            raise ValueError("x must be a tensor or hold at least one item: of none nobody knows the device")
+        for clip in clips:
+            if check_samples(clip).ndim != 2:
+                raise ValueError(f"items of x must have two dimensions, [channels, samples], not {list(clip.shape)}")
+        kinds = {(clip.shape[0], clip.dtype, clip.device) for clip in clips}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"items of x must have one number of channels, type and device, not {sorted(map(str, kinds))}"
+            )
+        check_channels(clips[0].shape[0], channels)
+        return cls(clips, torch.tensor([clip.shape[1] for clip in clips]))
+
+    @property
+    def channels(self) -> int:
+        return self.clips[0].shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return computed_in(self.clips[0])
+
+    @property
+    def device(self) -> torch.device:
+        return self.clips[0].device
+
+    def tiles(self) -> Iterator[tuple[slice, Audio]]:
+        for items in self.groups(self.channels * int(self.lengths.max())):
+            clips, lengths = self.clips[items], self.lengths[items]
+            alone = Audio(clips[0].detach()[None], lengths)
+            yield items, alone.between_margins() if len(clips) == 1 else self._side_by_side(clips, lengths)
+
+    def _side_by_side(self, clips: Sequence[Tensor], lengths: Tensor) -> Audio:
+        longest = int(lengths.max())
+        padded = new_padded(clips[0], len(clips), self.channels, longest)
+        padded[..., :MARGIN] = 0
+        for row, clip in zip(padded, clips, strict=True):
+            row[:, MARGIN : MARGIN + clip.shape[1]] = clip.detach()
+            row[:, MARGIN + clip.shape[1] :] = 0
+        if clips[0].dtype == torch.int16:
+            padded.mul_(1 / INT16_FULL_SCALE)
+        return Audio(padded[..., MARGIN : MARGIN + longest], lengths, padded)
+
+
+def checked_items(x: Tensor | Sequence[Tensor], lengths: Tensor | None, channels: tuple[int, ...] = ()) -> Items:
+    """A batch in either form, or ValueError, naming the argument and what is allowed."""
+    if isinstance(x, Tensor):
+        return Audio.checked(x, lengths, channels)
+    if lengths is not None:
+        raise ValueError("lengths belong to a padded batch; items of a list have their own")
+    return Clips.checked(x, channels)

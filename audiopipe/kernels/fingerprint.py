@@ -37,17 +37,22 @@ LEAST_MARGIN = 0.02
 # Mean power of a bin, full scale 32768, at about -85 dBFS: below it there is nothing to be recognised.
 NOTHING = 100.0
 # Fixed, so that the size of the blocks that come in never changes a bit of what comes out.
-CHUNK_FRAMES, WINDOW_FRAMES = 128, 1024
+CHUNK_FRAMES, WINDOW_FRAMES = 512, 1024
+EIGHT = 8  # values thinned out at once: hops are whole eights of them
 # Of the 24 signs around a moment that may differ in a copy; the 8 of the moment itself may not.
 TOLERATED_BITS = 4
 
 
 class _Plan(NamedTuple):
-    """How samples become band powers: every `step`-th of a low-passed signal, then frames of 2 * `hop`."""
+    """How samples become band powers: every `step`-th of a low-passed signal, then frames of 2 * `hop`.
+
+    `thinned` [8 step C, 8] takes samples to eight values of that signal, but for what the next `step` samples add to
+    the last of them, which is `falling` [step C].
+    """
 
     step: int
     hop: int
-    rising: Tensor
+    thinned: Tensor
     falling: Tensor
     window: Tensor
     first_bin: int
@@ -62,6 +67,9 @@ def _plan(sample_rate: int, channels: int) -> _Plan:
     hop = 8 * round(HOP_S * rate / 8)
     # A triangle over two steps: deep notches around all that would fold onto the bands.
     ramp = ((torch.arange(step, dtype=torch.float32) + 0.5) / step**2 / channels).repeat_interleave(channels)
+    rising, falling = ramp, ramp.flip(0)
+    thinned = torch.block_diag(*[rising[:, None]] * EIGHT)
+    thinned[len(ramp) :, :-1] += torch.block_diag(*[falling[:, None]] * (EIGHT - 1))
     bins = torch.arange(hop + 1, dtype=torch.float64) * rate / (2 * hop)
     width = rate / (2 * hop)
     edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (torch.arange(BANDS + 1, dtype=torch.float64) / BANDS)
@@ -71,14 +79,15 @@ def _plan(sample_rate: int, channels: int) -> _Plan:
     first, last = int(used[0]), int(used[-1]) + 1
     # Squares of this window add up to one at half its length: the powers do not depend on where frames begin.
     window = torch.hann_window(2 * hop, dtype=torch.float64).sqrt().to(torch.float32)
-    return _Plan(step, hop, ramp, ramp.flip(0), window, first, weights[first:last].contiguous())
+    return _Plan(step, hop, thinned, falling, window, first, weights[first:last].contiguous())
 
 
 def _band_powers(x: Tensor, plan: _Plan) -> Tensor:
     """Mean power of a bin in each band, of the mean of the channels: x [T, C] to [frames, BANDS]."""
-    steps = x.view(-1, plan.step * x.shape[1])
-    low = torch.mv(steps[:-1], plan.rising) + torch.mv(steps[1:], plan.falling)
-    spectrum = torch.fft.rfft(low.unfold(0, 2 * plan.hop, plan.hop) * plan.window)
+    samples, width = x.flatten(), len(plan.thinned)
+    low = torch.mm(samples[: -len(plan.falling)].view(-1, width), plan.thinned)
+    low[:, -1] += torch.mv(samples[width:].unfold(0, len(plan.falling), width), plan.falling)
+    spectrum = torch.fft.rfft(low.view(-1).unfold(0, 2 * plan.hop, plan.hop) * plan.window)
     used = spectrum[:, plan.first_bin : plan.first_bin + len(plan.weights)]
     return torch.mm(used.real.square() + used.imag.square(), plan.weights)
 
@@ -134,13 +143,13 @@ class Fingerprint:
         channels = self._samples.shape[1]
         if check_samples(x).ndim != 2 or x.shape[0] != channels:
             raise ValueError(f"x must have two dimensions, [{channels} channels, samples], not {list(x.shape)}")
-        scale = 1.0 if x.dtype == torch.int16 else INT16_FULL_SCALE
         # Not x.T of a single channel: its stride is none of memory, and torch copies such one by one.
         for part in self._parts(x.T if channels > 1 else x.reshape(-1, 1)):
             target = self._samples[self._held : self._held + len(part)]
-            target.copy_(part)
-            if scale != 1.0:
-                target.mul_(scale)
+            if x.dtype == torch.int16:
+                target.copy_(part)
+            else:
+                torch.mul(part, INT16_FULL_SCALE, out=target)
             self._held += len(part)
             if self._held == len(self._samples):
                 self._measure()

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.statespace import CHUNK, GROUP, k_weighted
+from audiopipe.kernels.audio import GROUP_SAMPLES, MARGIN, Audio
+from audiopipe.kernels.statespace import k_weighted
 
 # L R C Ls Rs and L R C LFE Ls Rs: the surrounds weigh 1.41, the LFE is left out (BS.1770-5, table 3).
 CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 1.0), 5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
@@ -55,15 +55,23 @@ class Grid:
         return near - 1 * (self.edge(near) > samples)
 
 
-def _sum_hops(power: Tensor, grid: Grid, first: int, last: int) -> Tensor:
-    """Sums over hops `first` to `last` of `power` [R, T], whose first sample is the first hop's."""
+def _hop_norms(y: Tensor, grid: Grid, first: int, last: int) -> Tensor:
+    """Root of the energy of hops `first` to `last` of `y` [R, T], whose first sample is the first hop's."""
     if grid.even:
-        return power[:, : (last - first) * grid.longest].view(-1, last - first, grid.longest).sum(-1)
+        hops = y[:, : (last - first) * grid.longest].unflatten(-1, (last - first, grid.longest))
+    else:
+        hops = _gathered(y, grid, first, last)
+    norms: Tensor = torch.linalg.vector_norm(hops, dim=-1)
+    return norms
+
+
+def _gathered(y: Tensor, grid: Grid, first: int, last: int) -> Tensor:
+    """Hops of different lengths side by side, with zeros after the shorter ones: [R, last - first, longest]"""
     edges = grid.edge(torch.arange(first, last + 1)) - grid.edge(first)
     index = edges[:-1, None] + torch.arange(grid.longest)
-    inside = (index < edges[1:, None]).to(power.device)
-    gathered = power.index_select(-1, index.clamp(max=power.shape[-1] - 1).flatten().to(power.device))
-    return gathered.view(-1, *index.shape).where(inside, 0.0).sum(-1)
+    inside = (index < edges[1:, None]).to(y.device)
+    gathered = y.index_select(-1, index.clamp(max=y.shape[-1] - 1).flatten().to(y.device))
+    return gathered.view(-1, *index.shape).where(inside, 0.0)
 
 
 @lru_cache(maxsize=32)
@@ -71,24 +79,36 @@ def _weights(channels: int, device: torch.device) -> Tensor:
     return torch.tensor(CHANNEL_WEIGHTS[channels], dtype=torch.float64, device=device)[:, None]
 
 
-def hop_energies(audio: Audio, sample_rate: int, grid: Grid) -> Tensor:
+def hop_energies(audio: Audio, grid: Grid) -> Tensor:
     """Energy of the K-weighted signal in each complete hop, summed over channels by weight: [B, H] float64.
 
-    Long audio goes in spans; each filters the 0.2 s before it too, then its states are what they would be anyway.
+    Long audio goes in spans.
     """
     batch, channels, samples = audio.samples.shape
     hops = grid.count(samples)
     weights = _weights(channels, audio.device)
     energies = torch.empty(batch, hops, dtype=torch.float64, device=audio.device)
-    unit = CHUNK * GROUP
-    warm_up = int(_WARM_UP_S * sample_rate)
-    span = max(audio.tile_samples // (batch * channels * grid.longest), 4 * warm_up // grid.longest, 1)
+    span = max(audio.tile_samples // (batch * channels * grid.longest), 4 * _warm_up(grid) // grid.longest, 1)
     for first in range(0, hops, span):
         last = min(first + span, hops)
-        begin, end = grid.edge(first), grid.edge(last)
-        start = max(begin - warm_up, 0)
-        x = audio.read(start, start + -(-(end - start) // unit) * unit).reshape(batch * channels, -1)
-        y = k_weighted(x, sample_rate)[:, begin - start :]
-        by_channel = _sum_hops(y.square_(), grid, first, last).view(batch, channels, last - first)
-        energies[:, first:last] = (by_channel.double() * weights).sum(1)
+        y = _weighted(audio, grid, grid.edge(first), grid.edge(last))
+        by_channel = _hop_norms(y, grid, first, last).view(batch, channels, last - first)
+        energies[:, first:last] = (by_channel.double().square_() * weights).sum(1)
     return energies
+
+
+def _warm_up(grid: Grid) -> int:
+    return int(_WARM_UP_S * grid.sample_rate)
+
+
+def _weighted(audio: Audio, grid: Grid, begin: int, end: int) -> Tensor:
+    """The K-weighted signal from sample `begin` to at least `end`, a row for each channel of each item.
+
+    What is padded is filtered as it is, margins and all. Of other audio the 0.2 s before are filtered too, after which
+    the states are what they would be anyway.
+    """
+    if audio.padded is not None:
+        return k_weighted(audio.padded.flatten(0, 1), grid.sample_rate)[:, MARGIN + begin :]
+    start = max(begin - _warm_up(grid), 0)
+    x = audio.read(start, start + -(-(end - start) // GROUP_SAMPLES) * GROUP_SAMPLES).flatten(0, 1)
+    return k_weighted(x, grid.sample_rate)[:, begin - start :]

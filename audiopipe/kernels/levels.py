@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.stretches import BLOCK, MARGIN, Stretch, stretches
+from audiopipe.kernels.stretches import BLOCK, PIECE, Stretch, stretches
 
 CLIPPED_FROM = 32767 / 32768  # the highest value of 16-bit audio; its lowest, -1, counts as well
 SILENT_BELOW = 1e-3  # -60 dBFS
-_PIECE = 1024
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,16 @@ class Levels:
     zero_crossing_rate: Tensor
 
 
-def _pieces(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[b, C, T] as pieces [b, C, n, 1024] and what is left: so short that float32 adds whole numbers up exactly."""
-    whole = x.shape[-1] // _PIECE * _PIECE
-    pieces: Tensor = x[..., :whole].unflatten(-1, (-1, _PIECE))
-    return pieces, x[..., whole:]
-
-
 def _sum(x: Tensor) -> Tensor:
-    """Sum of all but the first dimension in float64: [b, C, T] -> [b]"""
-    pieces, rest = _pieces(x)
-    return pieces.sum(-1).sum((1, 2), dtype=torch.float64) + rest.sum((1, 2), dtype=torch.float64)
+    """Sum of all but the first dimension in float64: [b, C, T] -> [b], T whole pieces"""
+    total: Tensor = x.unflatten(-1, (-1, PIECE)).sum(-1).sum((1, 2), dtype=torch.float64)
+    return total
 
 
 def _energy(x: Tensor) -> Tensor:
-    """Sum of the squares of all but the first dimension in float64: [b, C, T] -> [b]"""
-    pieces, rest = (torch.linalg.vector_norm(part, dim=-1).double().square_() for part in _pieces(x))
-    energy: Tensor = pieces.sum((1, 2)) + rest.sum(1)
+    """Sum of the squares of all but the first dimension in float64: [b, C, T] -> [b], T whole pieces"""
+    norms: Tensor = torch.linalg.vector_norm(x.unflatten(-1, (-1, PIECE)), dim=-1)
+    energy: Tensor = norms.double().square_().sum((1, 2))
     return energy
 
 
@@ -65,14 +57,16 @@ def _silent(stretch: Stretch, lengths: Tensor) -> Tensor:
 
 def _crossings(stretch: Stretch, lengths: Tensor) -> Tensor:
     """How many samples differ in sign from the one before them: [b]"""
-    x = stretch.around[..., MARGIN - (stretch.start > 0) : -MARGIN]  # nothing is before the first of all
+    x = stretch.around[..., stretch.before - 1 : stretch.before + stretch.stop - stretch.start]
     negative = torch.lt(x, 0, out=torch.empty_like(x, memory_format=torch.contiguous_format))
+    if stretch.start == 0:
+        negative[..., 0] = negative[..., 1]  # nothing is before the first of all
     crossings = _sum((negative[..., 1:] - negative[..., :-1]).abs_())
     # A negative last sample differs from the zero after it, which is none of the item's.
     ends = (lengths > 0) & (lengths >= stretch.start) & (lengths < stretch.stop)
     if not bool(ends.any()):
         return crossings
-    index = (lengths - stretch.start + MARGIN - 1).clamp_(0, stretch.around.shape[-1] - 1).to(x.device)
+    index = (lengths - stretch.start + stretch.before - 1).clamp_(0, stretch.around.shape[-1] - 1).to(x.device)
     last = stretch.around.gather(-1, index[:, None, None].expand(-1, x.shape[1], 1))
     return crossings - ((last < 0) & ends.to(x.device)[:, None, None]).sum((1, 2))
 

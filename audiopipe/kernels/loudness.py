@@ -94,7 +94,7 @@ def integrated_loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = No
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
-        energies = [hop_energies(tile, sample_rate, grid) for _, tile in audio.tiles()]
+        energies = [hop_energies(tile, grid) for _, tile in audio.tiles()]
     powers = Powers.joined(audio, energies, grid)
     lufs = gating.integrated_lufs(powers.momentary().every(grid.per_step))
     return torch.where(powers.finite(), lufs, torch.nan).to(audio.dtype)
@@ -138,7 +138,7 @@ short_term_max_lufs=[2], range_lu=[2], true_peak_dbtp=[2], sample_peak_dbfs=[2],
     grid = Grid.of(sample_rate)
     with full_float32():
         tiles = (tile.between_margins() for _, tile in audio.tiles())
-        parts = [(hop_energies(tile, sample_rate, grid), true_and_sample_peak(tile)) for tile in tiles]
+        parts = [(hop_energies(tile, grid), true_and_sample_peak(tile)) for tile in tiles]
     powers = Powers.joined(audio, [energies for energies, _ in parts], grid)
     peaks = audio.joined([peaks for _, peaks in parts])
     values = r128(powers)

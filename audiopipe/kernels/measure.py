@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.audio import Audio, check_rate, checked_items
 from audiopipe.kernels.hops import CHANNEL_WEIGHTS, Grid, hop_energies
 from audiopipe.kernels.levels import levels_of, tally
 from audiopipe.kernels.loudness import Powers, decibels, r128
@@ -107,23 +108,22 @@ def _waveform(tile: Audio) -> tuple[Tensor, Tensor]:
 
 def _reduce(tile: Audio, sample_rate: int, grid: Grid) -> _Parts:
     n_fft = default_n_fft(sample_rate)
-    tile = tile.between_margins()
+    tile = tile if tile.padded is not None else tile.between_margins()
     summary = Summary.of(tile, sample_rate, n_fft, n_fft // 2)
-    return _Parts(
-        hop_energies(tile, sample_rate, grid), *_waveform(tile), summary.features, summary.spectrum, summary.bands
-    )
+    return _Parts(hop_energies(tile, grid), *_waveform(tile), summary.features, summary.spectrum, summary.bands)
 
 
 @torch.no_grad()
-def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metrics:
+def measure(x: Tensor | Sequence[Tensor], sample_rate: int, lengths: Tensor | None = None) -> Metrics:
     """Every metric of each item in one pass.
 
     Args:
-        x (Tensor): audio in float32 or float64 with full scale 1.0, or int16.
+        x (Tensor, or a list of Tensors): audio in float32 or float64 with full scale 1.0, or int16. A list of items of
+            their own lengths is as good as a padded batch, and on a CPU faster than making one.
         sample_rate (int): from 8 to 192 kHz.
         lengths (Tensor, optional): valid samples of each item; what lies beyond is ignored. Best kept on the CPU.
     Shape:
-        - x: [B, C, T] with C of 1 (mono), 2 (L R), 5 (L R C Ls Rs) or 6 (L R C LFE Ls Rs)
+        - x: [B, C, T] with C of 1 (mono), 2 (L R), 5 (L R C Ls Rs) or 6 (L R C LFE Ls Rs); or B times [C, T]
         - lengths: [B]
         - output: [B] each, float32, or float64 for float64 input
     Returns:
@@ -136,7 +136,7 @@ def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metri
     Metrics(batch=2, dtype=torch.float32)
     """
     sample_rate = check_rate(sample_rate)
-    audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
+    audio = checked_items(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
         tiles = [_reduce(tile, sample_rate, grid) for _, tile in audio.tiles()]
@@ -150,7 +150,7 @@ def measure(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Metri
         "short_term_max_lufs": r128_values["short_term_max_lufs"],
         "loudness_range_lu": r128_values["range_lu"],
         "true_peak_dbtp": decibels(parts.peaks[:, 0]),
-        **vars(levels_of(parts.peaks[:, 1], parts.counts, audio.lengths, audio.samples.shape[1])),
+        **vars(levels_of(parts.peaks[:, 1], parts.counts, audio.lengths, audio.channels)),
         **vars(spectral_of(summary, audio.lengths, sample_rate, default_n_fft(sample_rate) // 2)),
     }
     table = torch.stack([values[name] for name in METRICS], 1)

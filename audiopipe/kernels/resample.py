@@ -8,18 +8,27 @@ the other. Blocks overlap by the reach of the low-pass on both sides, where the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio, check_lengths, check_rate, check_samples, silence_beyond
+from audiopipe.kernels.audio import (
+    Audio,
+    Items,
+    check_lengths,
+    check_rate,
+    check_samples,
+    checked_items,
+    silence_beyond,
+)
 
 # As soxr's HQ: flat to 0.913 of the lower Nyquist frequency, and nothing above it.
 PASS_BAND, STOP_BAND = 0.913, 1.0
 STOP_DB = 100.0
-_REACHES = 12  # a block is at least so many times as long as the low-pass reaches
+_REACHES = 24  # a block is at least so many times as long as the low-pass reaches
 
 
 class _Plan(NamedTuple):
@@ -85,18 +94,19 @@ def _convert(audio: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
 
 
 @torch.no_grad()
-def resample(x: Tensor, from_rate: int, to_rate: int, lengths: Tensor | None = None) -> Tensor:
+def resample(x: Tensor | Sequence[Tensor], from_rate: int, to_rate: int, lengths: Tensor | None = None) -> Tensor:
     """Convert the sample rate.
 
     Linear phase and no delay: output q is the signal at q * from_rate / to_rate, silence being assumed around it. Flat
     within 0.01 dB to 0.91 of the lower Nyquist frequency; what would alias is 100 dB down.
 
     Args:
-        x (Tensor): audio in float32 or float64, or int16, which becomes float32 with full scale 1.0.
+        x (Tensor, or a list of Tensors): audio in float32 or float64, or int16, which becomes float32 with full scale
+            1.0; a batch may be a list of items of their own lengths.
         from_rate (int), to_rate (int): from 8 to 192 kHz.
         lengths (Tensor, optional): valid samples of each item (the first dimension of x); what lies beyond is ignored.
     Shape:
-        - x: [*, T]
+        - x: [*, T]; or B times [C, T], which is as good as [B, C, T]
         - lengths: [B], B the first dimension of x
         - output: [*, ceil(T * to_rate / from_rate)], zero beyond each item's `resampled_length`
     Errors:
@@ -106,20 +116,33 @@ def resample(x: Tensor, from_rate: int, to_rate: int, lengths: Tensor | None = N
     torch.Size([1, 1, 16000])
     """
     from_rate, to_rate = check_rate(from_rate, "from_rate"), check_rate(to_rate, "to_rate")
-    if check_samples(x).ndim < 1:
-        raise ValueError("x must have at least one dimension, its last being time")
-    samples = x.shape[-1]
-    batch, channels = (x.shape[0], math.prod(x.shape[1:-1])) if x.ndim > 1 else (1, 1)
-    audio = Audio(x.detach().reshape(batch, channels, samples), check_lengths(lengths, batch, samples))
-    y = x.new_empty(batch, channels, resampled_length(samples, from_rate, to_rate), dtype=audio.dtype)
+    audio, longest, shape = _items(x, lengths)
+    y = torch.empty(
+        *(len(audio.lengths), audio.channels, resampled_length(longest, from_rate, to_rate)),
+        dtype=audio.dtype,
+        device=audio.device,
+    )
     for items, tile in audio.tiles():
         ends = resampled_length(tile.lengths, from_rate, to_rate)
-        longest = int(ends.max())
-        target = y[items, :, :longest]
-        y[items, :, longest:] = 0
+        last = int(ends.max())
+        target = y[items, :, :last]
+        y[items, :, last:] = 0
         if from_rate == to_rate:
             target.copy_(tile.read(0, tile.n_samples))
         else:
             _convert(tile, from_rate, to_rate, target)
             silence_beyond(target, ends)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return y.view(*shape, y.shape[-1])
+
+
+def _items(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Items, int, tuple[int, ...]]:
+    """The batch, its longest item, and what comes before time in the shape of what it becomes."""
+    if not isinstance(x, Tensor):
+        clips = checked_items(x, lengths)
+        return clips, int(clips.lengths.max()), (len(x), clips.channels)
+    if check_samples(x).ndim < 1:
+        raise ValueError("x must have at least one dimension, its last being time")
+    batch, channels = (x.shape[0], math.prod(x.shape[1:-1])) if x.ndim > 1 else (1, 1)
+    samples = x.shape[-1]
+    audio = Audio(x.detach().reshape(batch, channels, samples), check_lengths(lengths, batch, samples))
+    return audio, samples, x.shape[:-1]

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiopipe.kernels.audio import GROUP_SAMPLES
 from audiopipe.kernels.kweighting import Array, Section, sections
 
 CHUNK = 32
 N_STATES = 4
 # So many chunks have their states carried by one product, then so many of those, and so on.
-GROUP, _BLOCK = 8, 32
+GROUP, _BLOCK = GROUP_SAMPLES // CHUNK, 32
 
 
 class StateSpace(NamedTuple):
@@ -97,20 +98,38 @@ def matrices(sample_rate: int, chunk: int, dtype: torch.dtype, device: torch.dev
     return Matrices(tensor(response), tensor(seen), tensor(push), powers[chunk].T)
 
 
-@lru_cache(maxsize=64)
-def _carriers(sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Matrices that carry states over `n` intervals of `stride` chunks, to each interval's start and past the last.
+def _powers(sample_rate: int, stride: int, n: int) -> tuple[Array, Array]:
+    """What carries states over `n` intervals of `stride` chunks, to each interval's start and past the last.
 
     The first, [4, 4 (n + 1)], takes the state before the intervals there; the second, [4 n, 4 (n + 1)], their pushes.
     """
-    carry = np.linalg.matrix_power(matrices(sample_rate, CHUNK, dtype, device).carry, stride)
+    carry = np.linalg.matrix_power(_exact(sample_rate).carry, stride)
     powers = [np.eye(N_STATES)]
     for _ in range(n):
         powers.append(powers[-1] @ carry)
     zero = np.zeros((N_STATES, N_STATES))
     pushed = np.block([[powers[j - i - 1] if j > i else zero for j in range(n + 1)] for i in range(n)])
-    entered = torch.as_tensor(np.hstack(powers), dtype=dtype, device=device)
-    return entered, torch.as_tensor(pushed, dtype=dtype, device=device)
+    return np.hstack(powers), pushed
+
+
+def _exact(sample_rate: int) -> Matrices:
+    return matrices(sample_rate, CHUNK, torch.float64, torch.device("cpu"))
+
+
+@lru_cache(maxsize=64)
+def _carriers(sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`_powers` as tensors."""
+    entered, pushed = _powers(sample_rate, stride, n)
+    return torch.as_tensor(entered, dtype=dtype, device=device), torch.as_tensor(pushed, dtype=dtype, device=device)
+
+
+@lru_cache(maxsize=32)
+def _sample_carriers(sample_rate: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """As `_carriers` of one group of chunks, but from its samples instead of its pushes: [4, 36], [256, 36]."""
+    entered, pushed = _powers(sample_rate, 1, GROUP)
+    push = _exact(sample_rate).push.numpy()
+    sampled = (push @ pushed.reshape(GROUP, N_STATES, -1)).reshape(GROUP_SAMPLES, -1)
+    return torch.as_tensor(entered, dtype=dtype, device=device), torch.as_tensor(sampled, dtype=dtype, device=device)
 
 
 def _states(pushes: Tensor, sample_rate: int, stride: int) -> Tensor:
@@ -132,29 +151,21 @@ def _states(pushes: Tensor, sample_rate: int, stride: int) -> Tensor:
 
 
 def _chunk_states(x: Tensor, sample_rate: int) -> Tensor:
-    """The state at the start of every chunk: chunks [R, K, 32] -> [R, K, 4], K a multiple of 8.
+    """The state at the start of every chunk: [R, T] -> [T / 32 of all rows, 4], T a multiple of 256.
 
-    As `_states`, with the first level laid out for speed: there are many pushes, of four numbers each. They come
-    as [4, chunks], since libraries are four times slower with a tall matrix of four columns, and stay in that order.
+    As `_states`, but its first level begins with samples: libraries are many times slower with the four columns of a
+    chunk's push than with the 36 of a group.
     """
-    rows, chunks, _ = x.shape
-    push = matrices(sample_rate, CHUNK, x.dtype, x.device).push
-    entered, pushed = _carriers(sample_rate, 1, GROUP, x.dtype, x.device)
-    pushes = (push.t() @ x.flatten(0, 1).t()).view(N_STATES, -1, GROUP)
-    by_state = pushed.view(GROUP, N_STATES, -1)
-    states = pushes[0] @ by_state[:, 0]
-    for i in range(1, N_STATES):
-        states.addmm_(pushes[i], by_state[:, i])
-    past = states[:, -N_STATES:].view(rows, -1, N_STATES)
-    starts = states[:, :-N_STATES]
+    entered, sampled = _sample_carriers(sample_rate, x.dtype, x.device)
+    states = x.reshape(-1, GROUP_SAMPLES) @ sampled
+    starts, past = states[:, :-N_STATES], states[:, -N_STATES:].view(x.shape[0], -1, N_STATES)
     starts.addmm_(_states(past, sample_rate, GROUP).flatten(0, 1), entered[:, :-N_STATES])
-    return starts.reshape(rows, chunks, N_STATES)
+    return starts.reshape(-1, N_STATES)
 
 
 def k_weighted(x: Tensor, sample_rate: int) -> Tensor:
     """`x` through the K-weighting filter, from rest: [R, T] -> [R, T], T a multiple of 256."""
     filters = matrices(sample_rate, CHUNK, x.dtype, x.device)
-    chunks = x.reshape(x.shape[0], -1, CHUNK)
-    y = chunks.flatten(0, 1) @ filters.response
-    y.addmm_(_chunk_states(chunks, sample_rate).flatten(0, 1), filters.seen)
+    y = x.reshape(-1, CHUNK) @ filters.response
+    y.addmm_(_chunk_states(x, sample_rate), filters.seen)
     return y.view(x.shape)

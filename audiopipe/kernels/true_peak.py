@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.stretches import BLOCK, MARGIN, Stretch, stretches
+from audiopipe.kernels.stretches import BLOCK, REACH, Stretch, stretches
 
 _COARSE_HALF, _COARSE_BETA = 12, 5.0
-_FINE_HALF, _FINE_BETA = MARGIN, 3.0
+_FINE_HALF, _FINE_BETA = REACH, 3.0
 _FINE_PHASES = tuple(p / 16 for p in range(1, 16))
 _FINE_BLOCKS = 12
 # Values half a sample apart miss a peak by at most 1 / cos(pi / 4), which a tone at half the sample rate reaches.
@@ -48,33 +48,33 @@ def _coarse_gain() -> float:
     return float(taps.abs().sum(0).max())
 
 
-def _around(x: Tensor, row: Tensor, block: Tensor, half: int) -> Tensor:
-    """Some blocks with `half` samples on both sides: [R, 256 + K * 32 + 256], [n], [n] -> [n, 32 + 2 half]."""
+def _around(stretch: Stretch, row: Tensor, block: Tensor, half: int) -> Tensor:
+    """Some blocks with `half` samples on both sides: [n], [n] -> [n, 32 + 2 half], a row being a channel of an item."""
     # Rows are whole numbers of blocks long, so over all rows end to end the blocks still are 32 apart.
-    windows = x.view(-1)[MARGIN - half :].unfold(0, BLOCK + 2 * half, BLOCK)
-    return windows.index_select(0, row * (x.shape[1] // BLOCK) + block)
+    windows = stretch.around.view(-1)[stretch.before - half :].unfold(0, BLOCK + 2 * half, BLOCK)
+    return windows.index_select(0, row * (stretch.around.shape[-1] // BLOCK) + block)
 
 
-def _sieve(x: Tensor, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]) -> Tensor:
+def _sieve(stretch: Stretch, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]) -> Tensor:
     """`peaks` raised to what is found at the phases, in the blocks whose `possible` peak exceeds the row's highest."""
     row, block = torch.nonzero(possible > peaks.amax(-1, keepdim=True), as_tuple=True)
-    taps = _interpolator(phases, _COARSE_HALF, _COARSE_BETA, x.dtype, x.device)
-    found = (_around(x, row, block, _COARSE_HALF) @ taps).abs_().amax(-1)
+    taps = _interpolator(phases, _COARSE_HALF, _COARSE_BETA, peaks.dtype, peaks.device)
+    found = (_around(stretch, row, block, _COARSE_HALF) @ taps).abs_().amax(-1)
     return peaks.index_put((row, block), torch.maximum(found, peaks[row, block]))
 
 
 def true_peak(stretch: Stretch) -> Tensor:
     """Highest magnitude in a stretch of the signal behind the samples, over all channels: [b]"""
-    x, peaks = stretch.around.flatten(0, 1), stretch.peaks.flatten(0, 1)
+    peaks = stretch.peaks.flatten(0, 1)
     # A block sees 12 samples of its neighbours, so the highest of the three bounds what is between its samples.
     nearby = torch.nn.functional.max_pool1d(peaks[:, None], 3, stride=1, padding=1)[:, 0]
-    halves = _sieve(x, peaks, nearby * _coarse_gain(), (0.5,))
-    quarters = _sieve(x, halves, halves * _HALVES_MISS, (0.25, 0.75))
+    halves = _sieve(stretch, peaks, nearby * _coarse_gain(), (0.5,))
+    quarters = _sieve(stretch, halves, halves * _HALVES_MISS, (0.25, 0.75))
     block = quarters.topk(min(_FINE_BLOCKS, peaks.shape[1]), dim=-1).indices
-    row = torch.arange(x.shape[0], device=x.device).repeat_interleave(block.shape[1])
-    taps = _interpolator(_FINE_PHASES, _FINE_HALF, _FINE_BETA, x.dtype, x.device)
-    between = (_around(x, row, block.flatten(), _FINE_HALF) @ taps).abs_().view(*stretch.peaks.shape[:2], -1).amax(-1)
-    return torch.maximum(between, stretch.peaks.amax(-1)).amax(-1)
+    row = torch.arange(len(peaks), device=peaks.device).repeat_interleave(block.shape[1])
+    taps = _interpolator(_FINE_PHASES, _FINE_HALF, _FINE_BETA, peaks.dtype, peaks.device)
+    between = (_around(stretch, row, block.flatten(), _FINE_HALF) @ taps).abs_()
+    return torch.maximum(between.view(*stretch.peaks.shape[:2], -1).amax(-1), stretch.peaks.amax(-1)).amax(-1)
 
 
 def peaks_of(stretch: Stretch) -> Tensor:

@@ -92,6 +92,34 @@ def test_batched_equals_one_by_one(sizes: list[int], rate: int) -> None:
     assert_same(together, kernels.Metrics(*torch.cat(alone).unbind(1)))
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.float64])
+def test_a_list_of_items_is_as_good_as_a_padded_batch(dtype: torch.dtype, channels: int) -> None:
+    lengths = torch.tensor([1 << 21, 24_000, 1, 20_011, 0])  # the first is longer than a tile
+    x = scenes(5, 1 << 21, channels).double()
+    x = (x * 32767).round().to(torch.int16) if dtype == torch.int16 else x.to(dtype)
+    items = [item[:, :n] for item, n in zip(x, lengths, strict=True)]
+    assert_same(kernels.measure(items, 16_000), kernels.measure(x, 16_000, lengths))
+    few = kernels.measure(items[1:], 16_000)
+    assert few.loudness_lufs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_same(few, kernels.measure(x[1:, :, :30_000], 16_000, lengths[1:]))
+
+
+def test_items_that_do_not_fit_together_are_refused() -> None:
+    mono, stereo = torch.zeros(1, 100), torch.zeros(2, 100)
+    for items, words in [
+        ([], "x must be a tensor or hold at least one item"),
+        ([mono, stereo], "items of x must have one number of channels, type and device"),
+        ([mono, mono.double()], "items of x must have one number of channels, type and device"),
+        ([mono[0]], "items of x must have two dimensions"),
+        ([torch.zeros(3, 100)], "x must have one of these numbers of channels"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            kernels.measure(items, 16_000)
+    with pytest.raises(ValueError, match="lengths belong to a padded batch"):
+        kernels.measure([mono], 16_000, torch.tensor([100]))
+
+
 def test_padding_does_not_change_a_result_whatever_it_holds() -> None:
     x, lengths = scenes(3, 24_000), torch.tensor([24_000, 20_011, 3])
     wanted = kernels.measure(x, 16_000, lengths)

@@ -98,6 +98,14 @@ def test_lengths_as_a_tensor_are_those_of_ints() -> None:
     assert lengths.tolist() == [int(np.ceil(i * 160 / 441)) for i in n.tolist()]
 
 
+@pytest.mark.parametrize("to_rate", [16_000, 44_100])
+def test_a_list_of_items_is_as_good_as_a_padded_batch(to_rate: int) -> None:
+    x, lengths = torch.randn(4, 2, 1_100_000), torch.tensor([1_100_000, 5_000, 0, 44_100])
+    items = [item[:, :n] for item, n in zip(x, lengths, strict=True)]
+    wanted = kernels.resample(x, 44_100, to_rate, lengths)
+    torch.testing.assert_close(kernels.resample(items, 44_100, to_rate), wanted, atol=2e-6, rtol=0)
+
+
 def test_the_same_rate_changes_nothing_and_gives_a_copy() -> None:
     x = torch.randn(2, 1, 100)
     y = kernels.resample(x, 16_000, 16_000, torch.tensor([100, 50]))
