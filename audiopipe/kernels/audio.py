@@ -12,8 +12,8 @@ from torch import Tensor
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 INT16_FULL_SCALE = 32768.0
 # Samples that one pass works on. On a CPU four megabytes of float32 stay in the caches between the steps of a kernel,
-# and launches weigh little; on a GPU they must be long. The number depends on the kind of device alone, so a result never
-# depends on free memory.
+# and launches weigh little; on a GPU they must be long. The number depends on the kind of device alone, so a result
+# never depends on free memory.
 TILE_SAMPLES = {"cpu": 1 << 20, "cuda": 1 << 26}
 # Zeros on both sides of a tile, so that frames and filters that reach over its ends read it without another copy; and
 # whole groups of so many samples, so that its rows end to end are one row of them.
@@ -245,7 +245,10 @@ class Clips(Items):
         padded = new_padded(clips[0], len(clips), self.channels, longest)
         padded[..., :MARGIN] = 0
         for row, clip in zip(padded, clips, strict=True):
-            row[:, MARGIN : MARGIN + clip.shape[1]] = clip.detach()
+            # One channel after the other: a single one that comes from interleaved samples has a stride that is none of
+            # memory, and torch copies such one by one.
+            for target, source in zip(row, clip, strict=True):
+                target[MARGIN : MARGIN + len(source)] = source.detach()
             row[:, MARGIN + clip.shape[1] :] = 0
         if clips[0].dtype == torch.int16:
             padded.mul_(1 / INT16_FULL_SCALE)

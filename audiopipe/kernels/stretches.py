@@ -18,8 +18,8 @@ REACH = 256  # samples of what is around a stretch: what the finest interpolatio
 class Stretch:
     """Samples `start` to `start + 32 K` of all items, zero where an item has ended; K is a multiple of 32.
 
-    `around` [b, C, W] holds what lies on both sides too: `before` samples, and at least 256 after it; W is a multiple of
-    32. `peaks` [b, C, K] is each block's highest value.
+    `around` [b, C, W] holds what lies on both sides too: `before` samples, and at least 256 after it; W is a multiple
+    of 32. `peaks` [b, C, K] is each block's highest value.
     """
 
     start: int
