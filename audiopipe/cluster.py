@@ -23,8 +23,9 @@ import pynvml
 import yaml
 from distributed import Client, Security, SpecCluster, Worker, WorkerPlugin
 
-from audiopipe.engines import LOCAL, OURS, engine_arguments
+from audiopipe.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
+from audiopipe.kubernetes_tls import encrypted
 from audiopipe.ssh_hosts import kept
 from audiopipe.worker_names import with_names
 
@@ -211,6 +212,8 @@ def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
     if ours["engine"] == "dask.distributed.SSHCluster":
         return kept(start)
+    if ours["engine"] == KUBERNETES:
+        return encrypted(start)
     return _keyless(with_names(ours["engine"], start))
 
 

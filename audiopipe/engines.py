@@ -23,6 +23,7 @@ OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
 WORKER_DASHBOARD = "127.0.0.1:0"
 # A host that says nothing for a minute is out of reach, and one that is tried again must answer soon.
 SSH_PATIENCE = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_count_max": 3}
+KUBERNETES = "dask_kubernetes.operator.KubeCluster"
 CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
 
 Arguments = dict[str, Any]
@@ -42,6 +43,8 @@ def engine_arguments(profile: str, chosen: Mapping[str, Any]) -> Arguments:
         )
     own = {name: value for name, value in chosen.items() if name not in OURS}
     ours = {name: chosen.get(name) for name in OURS}
+    if chosen["engine"] == KUBERNETES:
+        own["encrypted"] = bool(chosen["tls"])
     translated = ENGINES.get(chosen["engine"], _as_given)(own)
     ours["wait_workers"] = translated.pop("wait_workers", None) or translated.get("n_workers") or 1
     return ours | translated
@@ -145,12 +148,33 @@ def _kubernetes(own: Arguments) -> Arguments:
     except OSError as error:
         raise ConfigError(f"cluster profile 'kubernetes' needs its manifest: {error}") from None
     spec["spec"]["worker"]["replicas"] = own["n_workers"]
-    worker = spec["spec"]["worker"]["spec"]["containers"][0]
+    scheduler, worker = (spec["spec"][role]["spec"]["containers"][0] for role in ("scheduler", "worker"))
     worker["args"] = [*worker["args"], "--nthreads", str(own["threads_per_worker"])]
     if image := own.get("image"):
-        scheduler = spec["spec"]["scheduler"]["spec"]["containers"][0]
         worker["image"] = scheduler["image"] = image
-    return {"custom_cluster_spec": spec, "namespace": own["namespace"], "wait_workers": own["n_workers"]}
+    if not own["encrypted"]:
+        for role in ("scheduler", "worker"):
+            _without_encryption(spec["spec"][role]["spec"])
+    elif not any(variable.get("value", "").startswith("tls://") for variable in worker.get("env", [])):
+        raise ConfigError(
+            f"cluster profile 'kubernetes' encrypts, and the workers of {own['manifest']} do not: do as "
+            "cluster/kubernetes/dask-cluster.yaml does, or set tls: false on a network that is yours alone"
+        )
+    return {
+        "custom_cluster_spec": spec,
+        "namespace": own["namespace"],
+        "quiet": True,  # it draws its progress where a command's own output goes
+        "wait_workers": own["n_workers"],
+    }
+
+
+def _without_encryption(pod: Arguments) -> None:
+    """Take out of a pod what the manifest says of TLS."""
+    said = ("DASK_DISTRIBUTED__COMM__", "DASK_SCHEDULER_ADDRESS")
+    container = pod["containers"][0]
+    container["env"] = [one for one in container.get("env", []) if not one["name"].startswith(said)]
+    for place, kind in ((pod, "volumes"), (container, "volumeMounts")):
+        place[kind] = [one for one in place.get(kind, []) if one["name"] != "tls"]
 
 
 def _slurm(own: Arguments) -> Arguments:
@@ -174,6 +198,6 @@ ENGINES: dict[str, Callable[[Arguments], Arguments]] = {
     "dask.distributed.SSHCluster": _ssh,
     "dask_cloudprovider.aws.EC2Cluster": _ec2,
     "dask_cloudprovider.gcp.GCPCluster": _gcp,
-    "dask_kubernetes.operator.KubeCluster": _kubernetes,
+    KUBERNETES: _kubernetes,
     "dask_jobqueue.SLURMCluster": _slurm,
 }

@@ -41,7 +41,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "kubernetes": {"manifest": MANIFEST},
     "slurm": {},
 }
-BEYOND_THIS_MACHINE = ["ssh", "ec2", "gcp", "slurm", "existing"]
+BEYOND_THIS_MACHINE = ["ssh", "ec2", "gcp", "kubernetes", "slurm", "existing"]
 
 
 def engine_of(profile: str) -> Any:
