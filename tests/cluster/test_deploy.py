@@ -112,6 +112,19 @@ def test_a_worker_node_runs_a_worker_a_gpu_or_else_one_a_core(tmp_path: Path, gp
     assert address in str(given)
 
 
+def test_a_scheduler_encrypts_and_shows_its_dashboard_to_nobody_else(tmp_path: Path) -> None:
+    from distributed.cli.dask_scheduler import main as scheduler
+
+    stub(tmp_path / "dask", 'echo "$@"')
+    environment = {"PATH": "/usr/bin:/bin", "DASK_COMMAND": str(tmp_path / "dask"), "AUDIOPIPE_TLS": "/t"}
+    told = subprocess.run([CLUSTER / "run_scheduler.sh"], env=environment, capture_output=True, text=True, check=True)
+    first, *said = told.stdout.split()
+    given = scheduler.make_context("scheduler", [*said], resilient_parsing=True).params
+    assert (first, given["host"], given["port"]) == ("scheduler", "tls://", "8786")
+    assert given["dashboard_address"] == "127.0.0.1:8787"
+    assert {word for word in said if word.startswith("/t/")} == {"/t/ca.pem", "/t/node.pem", "/t/node.key"}
+
+
 @pytest.mark.parametrize("name", ["worker", "partition"])
 def test_keys_come_to_units_by_a_file_and_not_by_their_command_line(name: str) -> None:
     service = unit(CLUSTER / f"systemd/audiopipe-{name}.service")["Service"]
