@@ -171,7 +171,7 @@ def _reach(profile: str, ours: Mapping[str, Any], chosen: dict[str, Any]) -> Cli
     with _withheld(), warnings.catch_warnings():
         # Of several clusters on a machine all but one have their dashboard elsewhere; its link is told in any case.
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
-        cluster = start(**chosen, security=security) if security else start(**chosen)
+        cluster = start(**chosen | ({"security": security} if security else {}))
     if ours["adapt"]:
         cluster.adapt(**ours["adapt"])
     return Client(cluster)

@@ -122,6 +122,7 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
         "worker_options": worker,
         "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
         "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
+        "security": False,  # unless `connect` has some: the library would make keys and put them into user data
         "extra_bootstrap": [
             "install -d -m 0700 /etc/audiopipe",
             f"{fetch} {secrets}/ /etc/audiopipe/",
@@ -133,7 +134,7 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
 
 def _ec2(own: Arguments) -> Arguments:
     chosen = _cloud(own, "aws s3 cp --recursive --only-show-errors")
-    chosen["extra_bootstrap"].insert(0, "snap install aws-cli --classic")
+    chosen["extra_bootstrap"].insert(0, "command -v aws || snap install aws-cli --classic")
     return chosen
 
 
