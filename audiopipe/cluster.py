@@ -27,6 +27,7 @@ from audiopipe.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
 from audiopipe.kubernetes_tls import encrypted
 from audiopipe.ssh_hosts import kept
+from audiopipe.start_limit import in_time
 from audiopipe.worker_names import with_names
 
 __all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
@@ -212,6 +213,8 @@ def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
     if ours["engine"] == "dask.distributed.SSHCluster":
         return kept(start)
+    if ours["engine"] not in LOCAL:
+        start = in_time(start, profile, float(ours["wait_s"]))
     if ours["engine"] == KUBERNETES:
         return encrypted(start)
     return _keyless(with_names(ours["engine"], start))

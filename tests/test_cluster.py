@@ -64,6 +64,40 @@ def test_a_scheduler_that_does_not_answer_is_named() -> None:
         cluster.connect("existing", address="tcp://127.0.0.1:9", wait_s=1)
 
 
+# A machine that is rented and whose scheduler never comes: its container ends at once, or a firewall is in between.
+RENTED = """
+import asyncio, pathlib
+from distributed.deploy.spec import ProcessInterface, SpecCluster
+
+class Machine(ProcessInterface):
+    def note(self, word):
+        with pathlib.Path({folder!r}, "notes").open("a") as notes:
+            notes.write(word)
+
+    async def start(self):
+        self.note("rented, ")
+        await asyncio.Event().wait()
+
+    async def close(self):
+        self.note("given back")
+        await super().close()
+
+class RentedCluster(SpecCluster):
+    def __init__(self, threads_per_worker, dashboard_address):
+        super().__init__(scheduler={{"cls": Machine}})
+"""
+
+
+def test_machines_whose_scheduler_does_not_come_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rented_machines.py").write_text(RENTED.format(folder=str(tmp_path)))
+    (tmp_path / "own.yaml").write_text("mine: {engine: rented_machines.RentedCluster, wait_s: 1}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "own.yaml"))
+    with pytest.raises(ClusterError, match="'mine': its scheduler did not come within 1 s and is taken down again"):
+        cluster.connect("mine")
+    assert (tmp_path / "notes").read_text() == "rented, given back"
+
+
 def test_connect_starts_workers_and_an_existing_cluster_can_be_joined_and_left() -> None:
     lifetime = {"duration": "1 hour", "stagger": "5 minutes"}
     with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", lifetime=lifetime) as client:
@@ -117,7 +151,7 @@ def test_a_job_that_is_queued_later_has_none_of_the_drivers_keys(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SUPABASE_SERVICE_KEY", "a-secret")
     monkeypatch.setenv("AWS_REGION", "kept")
-    start = cluster._engine("slurm", {"engine": "dask_jobqueue.SLURMCluster", "extra": "slurm"})
+    start = cluster._engine("slurm", {"engine": "dask_jobqueue.SLURMCluster", "extra": "slurm", "wait_s": 60})
     with start(cores=1, memory="1GB", interface="lo", scheduler_options={"dashboard_address": ":0"}) as queue:
         queue.scale(1)
         deadline = time.monotonic() + 30

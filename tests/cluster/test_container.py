@@ -1,4 +1,4 @@
-"""The container file, built for real over a bare Debian in the place of its base, and a run in what comes out.
+"""The container file, built for real over a bare Debian in the place of its base, and what Kubernetes runs in it.
 
 Needs root, Debian's `buildah`, `crun` and `debootstrap`, the package mirrors, and 7 GB of disk for a while.
 """
@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from debian import bare_debian, put_checkout
 from outputs import config, content, corpus, make_output
 
 from audiopipe.engines import CONTAINER_UID
 
 MISSING = [tool for tool in ("buildah", "debootstrap") if not shutil.which(tool, path="/usr/sbin:/usr/bin")]
-FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --workers 1 --quiet"
+FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --workers 1"
+PARTITION = Path(__file__).parents[2] / "cluster/kubernetes/partitions.yaml"
 
 pytestmark = [
     pytest.mark.slow,
@@ -97,15 +99,19 @@ def test_an_image_is_built_runs_as_its_own_user_and_new_code_does_not_fetch_giga
     images.build(context)
 
     made = images.do("from", "--pull-never", "made")
-    inside = ("run", "--isolation", "chroot", "--volume", f"{data}:{data}", made, "--")
+    catalog = corpus(data / "corpus", videos=4, missing=False)
+    told = {"PARTITION_INDEX": "0", "PARTITION_COUNT": "1", "AUDIOPIPE_CATALOG": catalog}
+    told |= {"AUDIOPIPE_OUTPUT": data / "out", "AUDIOPIPE_OPTIONS": FIXED}
+    environment = [word for name, value in told.items() for word in ("--env", f"{name}={value}")]
+    inside = ("run", "--isolation", "chroot", "--volume", f"{data}:{data}", *environment, made, "--")
     assert images.do(*inside, "id", "-u") == str(CONTAINER_UID)
     assert images.do(*inside, "audiopipe", "explain", "snr_db").startswith("snr_db: metric")
-    catalog = corpus(data / "corpus", videos=4, missing=False)
-    images.do(*inside, "audiopipe", "run", "--catalog", str(catalog), "--output", str(data / "out"), *FIXED.split())
+    (job,) = yaml.safe_load_all(PARTITION.read_text())
+    images.do(*inside, *job["spec"]["template"]["spec"]["containers"][0]["command"])
     assert (data / "out/dataset.json").stat().st_uid == CONTAINER_UID
     in_container = content(data / "out")
     shutil.rmtree(data / "out")
-    make_output(config(catalog, data / "out"))
+    make_output(config(catalog, data / "out", partition_count=1))
     assert in_container == content(data / "out"), "the bytes that this machine makes, with its other Python"
 
     with (context / "audiopipe/__init__.py").open("a") as code:

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes_stand_in import Kubernetes
 from outputs import config, content, corpus, make_output
+
+from audiopipe import cluster
+from audiopipe.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
 ADDRESS = "10.66.0.1"
@@ -144,3 +148,25 @@ def test_a_run_on_kubernetes_is_encrypted_and_the_operator_can_still_scale_and_e
     assert (said["wanted"], len(said["retired"])) == (0, 1)
     assert set(said["retired"]) < set(said["workers"]), "deployments of these names are deleted"
     assert said["left"] == []
+
+
+class WithoutNodes(Kubernetes):
+    """It takes the cluster on, and has no machine for it."""
+
+    def operate(self, cluster: dict[str, Any]) -> None:
+        cluster["status"] = {"phase": "Running"}
+
+
+def test_a_cluster_for_which_kubernetes_has_no_machine_is_deleted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run([REPOSITORY / "cluster/make_tls.sh", tmp_path / "tls"], check=True, capture_output=True)
+    kubernetes = WithoutNodes(tmp_path, {})
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    manifest = str(REPOSITORY / "cluster/kubernetes/dask-cluster.yaml")
+    try:
+        with pytest.raises(ClusterError, match="'kubernetes': its scheduler did not come within 3 s"):
+            cluster.connect("kubernetes", manifest=manifest, tls=str(tmp_path / "tls"), wait_s=3)
+        assert not kubernetes.objects
+    finally:
+        kubernetes.close()
