@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,27 @@ def test_a_cloud_s_cluster_without_encryption_makes_no_keys_that_it_would_send_b
     assert cluster.arguments(profile, **GIVEN[profile], tls=False)["security"] is False
 
 
+LIFETIME = {"duration": "23 hours", "stagger": "30 minutes"}
+
+
 def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
-    settings = cluster._settings(cluster.arguments("slurm"))
+    settings = cluster._settings(cluster.arguments("ssh", **GIVEN["ssh"], lifetime=LIFETIME))
     assert settings["distributed.worker.lifetime.stagger"] == "30 minutes"
     assert settings["distributed.worker.lifetime.restart"] is True
+
+
+def test_jobs_and_pods_which_do_not_get_the_driver_s_settings_are_told_theirs(tmp_path: Path) -> None:
+    prologue = cluster.arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
+    assert prologue[0] == "module load cuda"
+    told = subprocess.run(
+        ["bash", "-c", "\n".join([*prologue[1:], "env -0"])], capture_output=True, text=True, check=True
+    )
+    job = dict(line.split("=", 1) for line in told.stdout.split("\0") if "=" in line)
+    manifest = cluster.arguments("kubernetes", manifest=MANIFEST, lifetime=LIFETIME)["custom_cluster_spec"]
+    pod = {one["name"]: one["value"] for one in manifest["spec"]["worker"]["spec"]["containers"][0]["env"]}
+    for variables in (job, pod):
+        collected = dask.config.collect_env(variables)["distributed"]["worker"]
+        assert collected == {"profile": {"enabled": False}, "lifetime": LIFETIME}
 
 
 def test_auto_waits_for_a_worker_on_each_gpu() -> None:
