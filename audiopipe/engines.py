@@ -194,11 +194,10 @@ def _slurm(own: Arguments) -> Arguments:
     own = {name: value for name, value in own.items() if value is not None}
     own.pop("lifetime", None)
     threads, dashboard = own.pop("threads_per_worker"), own.pop("dashboard_address")
-    cores, before = own.pop("cores"), own.pop("job_script_prologue", [])
+    before = own.pop("job_script_prologue", [])
     return {
         **own,
         "cores": threads,
-        "job_cpu": cores,
         "processes": 1,
         "scheduler_options": {"dashboard_address": dashboard},
         "worker_extra_args": ["--dashboard-address", WORKER_DASHBOARD],

@@ -179,12 +179,12 @@ def test_kubernetes_gets_the_manifest_with_workers_threads_and_image_filled_in()
 def test_a_slurm_job_asks_for_one_gpu_its_cores_and_takes_its_certificates_by_path() -> None:
     from dask_jobqueue.slurm import SLURMJob
 
-    chosen = own(cluster.arguments("slurm", threads_per_worker=3))
+    chosen = own(cluster.arguments("slurm", threads_per_worker=3, job_cpu=12))
     job_arguments = {name: value for name, value in chosen.items() if name in accepted(SLURMJob)}
     tls = Security(tls_ca_file="/t/ca.pem", tls_worker_cert="/t/node.pem", tls_worker_key="/t/node.key")
     script = SLURMJob("tls://10.0.0.1:8786", name="w", security=tls, protocol="tls://", **job_arguments).job_script()
     assert "#SBATCH --gres=gpu:1" in script
-    assert "#SBATCH --cpus-per-task=16" in script
+    assert "#SBATCH --cpus-per-task=12" in script
     assert "--nthreads 3" in script
     assert "--tls-key /t/node.key" in script
 
