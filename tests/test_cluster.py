@@ -24,6 +24,15 @@ def test_auto_is_one_worker_a_gpu_where_there_are_some() -> None:
     assert "n_workers" not in chosen  # LocalCUDACluster's own default is one a device
 
 
+def test_a_gpu_s_limits_are_by_config() -> None:
+    chosen = cluster.arguments(
+        "local-cuda", gpus=2, rmm_pool_size="8 GB", device_memory_limit="20 GB", memory_limit="9 GB"
+    )
+    given = {name: chosen[name] for name in ("rmm_pool_size", "device_memory_limit", "memory_limit")}
+    assert given == {"rmm_pool_size": "8 GB", "device_memory_limit": "20 GB", "memory_limit": "9 GB"}
+    assert "rmm_pool_size" not in cluster.arguments("local-cuda", gpus=2)
+
+
 def test_what_the_caller_gives_counts_more_than_the_profile_and_none_is_not_given() -> None:
     chosen = cluster.arguments("local-cpu", n_workers=3, threads_per_worker=None)
     assert chosen["n_workers"] == 3
