@@ -23,9 +23,11 @@ import pynvml
 import yaml
 from distributed import Client, Security, SpecCluster, Worker, WorkerPlugin
 
-from audiopipe.engines import LOCAL, OURS, engine_arguments
+from audiopipe.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
+from audiopipe.kubernetes_tls import encrypted
 from audiopipe.ssh_hosts import kept
+from audiopipe.start_limit import in_time
 from audiopipe.worker_names import with_names
 
 __all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
@@ -170,7 +172,7 @@ def _reach(profile: str, ours: Mapping[str, Any], chosen: dict[str, Any]) -> Cli
     with _withheld(), warnings.catch_warnings():
         # Of several clusters on a machine all but one have their dashboard elsewhere; its link is told in any case.
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
-        cluster = start(**chosen, security=security) if security else start(**chosen)
+        cluster = start(**chosen | ({"security": security} if security else {}))
     if ours["adapt"]:
         cluster.adapt(**ours["adapt"])
     return Client(cluster)
@@ -211,6 +213,10 @@ def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
     if ours["engine"] == "dask.distributed.SSHCluster":
         return kept(start)
+    if ours["engine"] not in LOCAL:
+        start = in_time(start, profile, float(ours["wait_s"]))
+    if ours["engine"] == KUBERNETES:
+        return encrypted(start)
     return _keyless(with_names(ours["engine"], start))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -23,6 +24,9 @@ OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
 WORKER_DASHBOARD = "127.0.0.1:0"
 # A host that says nothing for a minute is out of reach, and one that is tried again must answer soon.
 SSH_PATIENCE = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_count_max": 3}
+KUBERNETES, SLURM = "dask_kubernetes.operator.KubeCluster", "dask_jobqueue.SLURMCluster"
+# Of these, what goes into a pod or a job, which do not get the driver's settings of Dask.
+ALSO = {KUBERNETES: ("tls", "lifetime"), SLURM: ("lifetime",)}
 CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
 
 Arguments = dict[str, Any]
@@ -42,6 +46,7 @@ def engine_arguments(profile: str, chosen: Mapping[str, Any]) -> Arguments:
         )
     own = {name: value for name, value in chosen.items() if name not in OURS}
     ours = {name: chosen.get(name) for name in OURS}
+    own |= {name: chosen.get(name) for name in ALSO.get(chosen["engine"], ())}
     translated = ENGINES.get(chosen["engine"], _as_given)(own)
     ours["wait_workers"] = translated.pop("wait_workers", None) or translated.get("n_workers") or 1
     return ours | translated
@@ -119,6 +124,7 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
         "worker_options": worker,
         "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
         "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
+        "security": False,  # unless `connect` has some: the library would make keys and put them into user data
         "extra_bootstrap": [
             "install -d -m 0700 /etc/audiopipe",
             f"{fetch} {secrets}/ /etc/audiopipe/",
@@ -130,7 +136,7 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
 
 def _ec2(own: Arguments) -> Arguments:
     chosen = _cloud(own, "aws s3 cp --recursive --only-show-errors")
-    chosen["extra_bootstrap"].insert(0, "snap install aws-cli --classic")
+    chosen["extra_bootstrap"].insert(0, "command -v aws || snap install aws-cli --classic")
     return chosen
 
 
@@ -145,26 +151,57 @@ def _kubernetes(own: Arguments) -> Arguments:
     except OSError as error:
         raise ConfigError(f"cluster profile 'kubernetes' needs its manifest: {error}") from None
     spec["spec"]["worker"]["replicas"] = own["n_workers"]
-    worker = spec["spec"]["worker"]["spec"]["containers"][0]
+    scheduler, worker = (spec["spec"][role]["spec"]["containers"][0] for role in ("scheduler", "worker"))
     worker["args"] = [*worker["args"], "--nthreads", str(own["threads_per_worker"])]
     if image := own.get("image"):
-        scheduler = spec["spec"]["scheduler"]["spec"]["containers"][0]
         worker["image"] = scheduler["image"] = image
-    return {"custom_cluster_spec": spec, "namespace": own["namespace"], "wait_workers": own["n_workers"]}
+    worker["env"] = [*worker.get("env", []), *({"name": one, "value": value} for one, value in _lifetime(own).items())]
+    if not own["tls"]:
+        for role in ("scheduler", "worker"):
+            _without_encryption(spec["spec"][role]["spec"])
+    elif not any(variable.get("value", "").startswith("tls://") for variable in worker["env"]):
+        raise ConfigError(
+            f"cluster profile 'kubernetes' encrypts, and the workers of {own['manifest']} do not: do as "
+            "cluster/kubernetes/dask-cluster.yaml does, or set tls: false on a network that is yours alone"
+        )
+    return {
+        "custom_cluster_spec": spec,
+        "namespace": own["namespace"],
+        "quiet": True,  # it draws its progress where a command's own output goes
+        "wait_workers": own["n_workers"],
+    }
+
+
+def _without_encryption(pod: Arguments) -> None:
+    """Take out of a pod what the manifest says of TLS."""
+    said = ("DASK_DISTRIBUTED__COMM__", "DASK_SCHEDULER_ADDRESS")
+    container = pod["containers"][0]
+    container["env"] = [one for one in container.get("env", []) if not one["name"].startswith(said)]
+    for place, kind in ((pod, "volumes"), (container, "volumeMounts")):
+        place[kind] = [one for one in place.get(kind, []) if one["name"] != "tls"]
+
+
+def _lifetime(own: Arguments) -> dict[str, str]:
+    """As environment variables. A pod that has ended is started again; for a job another is queued, with `adapt`."""
+    return {
+        f"DASK_DISTRIBUTED__WORKER__LIFETIME__{name.upper()}": value for name, value in (own["lifetime"] or {}).items()
+    }
 
 
 def _slurm(own: Arguments) -> Arguments:
     """One worker a job; its shards in flight are the worker's threads, its cores are for decoders and encoders."""
+    variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime(own)  # why: cluster.py
     own = {name: value for name, value in own.items() if value is not None}
+    own.pop("lifetime", None)
     threads, dashboard = own.pop("threads_per_worker"), own.pop("dashboard_address")
-    cores = own.pop("cores")
+    before = own.pop("job_script_prologue", [])
     return {
         **own,
         "cores": threads,
-        "job_cpu": cores,
         "processes": 1,
         "scheduler_options": {"dashboard_address": dashboard},
         "worker_extra_args": ["--dashboard-address", WORKER_DASHBOARD],
+        "job_script_prologue": [*before, *(f"export {name}={quote(value)}" for name, value in variables.items())],
     }
 
 
@@ -174,6 +211,6 @@ ENGINES: dict[str, Callable[[Arguments], Arguments]] = {
     "dask.distributed.SSHCluster": _ssh,
     "dask_cloudprovider.aws.EC2Cluster": _ec2,
     "dask_cloudprovider.gcp.GCPCluster": _gcp,
-    "dask_kubernetes.operator.KubeCluster": _kubernetes,
-    "dask_jobqueue.SLURMCluster": _slurm,
+    KUBERNETES: _kubernetes,
+    SLURM: _slurm,
 }

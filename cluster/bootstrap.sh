@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Makes a bare Debian or Ubuntu machine a node: checks the driver, makes the environment, installs the systemd units.
 # Run as root, from a checkout or with SOURCE naming one. Running it again changes nothing that is right already.
-#   SOURCE=/path/or/git-url bootstrap.sh worker|partition|none
-# `worker` needs DASK_SCHEDULER_ADDRESS, `partition` what run_partition.sh names, both in /etc/audiopipe/environment.
+#   SOURCE=/path/or/git-url bootstrap.sh worker|scheduler|partition|none
+# `worker` needs DASK_SCHEDULER_ADDRESS, `partition` what run_partition.sh names, both in /etc/audiopipe/environment;
+# `worker` and `scheduler` need the files of make_tls.sh in /etc/audiopipe/tls, and `scheduler` no GPU.
 # Where the distribution's Python is too old (Debian 12, Ubuntu 22.04), uv downloads one.
 set -euo pipefail
 umask 022
-role=${1:?usage: bootstrap.sh worker|partition|none}
+role=${1:?usage: bootstrap.sh worker|scheduler|partition|none}
 home=/opt/audiopipe
 secrets=/etc/audiopipe
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -24,12 +25,13 @@ check_system() {
     *) fail "made for Debian and Ubuntu, and this is ${PRETTY_NAME:-unknown}" ;;
   esac
   case "$role" in
-    worker | partition | none) ;;
-    *) fail "unknown role '$role': worker, partition or none" ;;
+    worker | scheduler | partition | none) ;;
+    *) fail "unknown role '$role': worker, scheduler, partition or none" ;;
   esac
 }
 
 check_driver() {
+  [ "$role" = scheduler ] && return
   if ! command -v nvidia-smi >/dev/null; then
     [ "${ALLOW_CPU:-}" = 1 ] || fail "no NVIDIA driver: take an image that has one, or ALLOW_CPU=1 for a node without a GPU"
     return

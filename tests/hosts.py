@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -81,6 +82,12 @@ class Hosts:
                 found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         return found
 
+    def end(self, number: int, words: str) -> None:
+        """Kill what on a host has these words in its command line."""
+        for pid in [pid for pid, command in self.commands(number).items() if words in command]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def pull_cable(self, number: int) -> None:
         ip("-n", f"{self.name}-switch", "link", "set", f"port{number}", "down")
 
@@ -98,6 +105,11 @@ class Hosts:
             )
         self.started.append(process)
         return process
+
+    def keep(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """A process that is started again whenever it has ended, as systemd does for a unit with Restart=always."""
+        again = 'until false; do "$@"; echo "it has ended: once more"; sleep 1; done'
+        return self.popen(number, "bash", "-c", again, "keep", *command, log=log, **environment)
 
     def _keys(self) -> None:
         for key in ("host_key", "client_key"):

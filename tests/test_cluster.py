@@ -24,6 +24,15 @@ def test_auto_is_one_worker_a_gpu_where_there_are_some() -> None:
     assert "n_workers" not in chosen  # LocalCUDACluster's own default is one a device
 
 
+def test_a_gpu_s_limits_are_by_config() -> None:
+    chosen = cluster.arguments(
+        "local-cuda", gpus=2, rmm_pool_size="8 GB", device_memory_limit="20 GB", memory_limit="9 GB"
+    )
+    given = {name: chosen[name] for name in ("rmm_pool_size", "device_memory_limit", "memory_limit")}
+    assert given == {"rmm_pool_size": "8 GB", "device_memory_limit": "20 GB", "memory_limit": "9 GB"}
+    assert "rmm_pool_size" not in cluster.arguments("local-cuda", gpus=2)
+
+
 def test_what_the_caller_gives_counts_more_than_the_profile_and_none_is_not_given() -> None:
     chosen = cluster.arguments("local-cpu", n_workers=3, threads_per_worker=None)
     assert chosen["n_workers"] == 3
@@ -62,6 +71,40 @@ def test_existing_without_an_address_says_where_to_set_it(monkeypatch: pytest.Mo
 def test_a_scheduler_that_does_not_answer_is_named() -> None:
     with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9"):
         cluster.connect("existing", address="tcp://127.0.0.1:9", wait_s=1)
+
+
+# A machine that is rented and whose scheduler never comes: its container ends at once, or a firewall is in between.
+RENTED = """
+import asyncio, pathlib
+from distributed.deploy.spec import ProcessInterface, SpecCluster
+
+class Machine(ProcessInterface):
+    def note(self, word):
+        with pathlib.Path({folder!r}, "notes").open("a") as notes:
+            notes.write(word)
+
+    async def start(self):
+        self.note("rented, ")
+        await asyncio.Event().wait()
+
+    async def close(self):
+        self.note("given back")
+        await super().close()
+
+class RentedCluster(SpecCluster):
+    def __init__(self, threads_per_worker, dashboard_address):
+        super().__init__(scheduler={{"cls": Machine}})
+"""
+
+
+def test_machines_whose_scheduler_does_not_come_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rented_machines.py").write_text(RENTED.format(folder=str(tmp_path)))
+    (tmp_path / "own.yaml").write_text("mine: {engine: rented_machines.RentedCluster, wait_s: 1}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "own.yaml"))
+    with pytest.raises(ClusterError, match="'mine': its scheduler did not come within 1 s and is taken down again"):
+        cluster.connect("mine")
+    assert (tmp_path / "notes").read_text() == "rented, given back"
 
 
 def test_connect_starts_workers_and_an_existing_cluster_can_be_joined_and_left() -> None:
@@ -117,7 +160,7 @@ def test_a_job_that_is_queued_later_has_none_of_the_drivers_keys(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SUPABASE_SERVICE_KEY", "a-secret")
     monkeypatch.setenv("AWS_REGION", "kept")
-    start = cluster._engine("slurm", {"engine": "dask_jobqueue.SLURMCluster", "extra": "slurm"})
+    start = cluster._engine("slurm", {"engine": "dask_jobqueue.SLURMCluster", "extra": "slurm", "wait_s": 60})
     with start(cores=1, memory="1GB", interface="lo", scheduler_options={"dashboard_address": ":0"}) as queue:
         queue.scale(1)
         deadline = time.monotonic() + 30

@@ -50,13 +50,23 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("cluster", "engines", "gc", "heartbeat", "isolate", "notebook", "planner", "report", "retry"),
-            *("monitor", "monitor_picture", "run", "ssh_hosts", "stop", "verify", "worker_names"),
+            *(
+                "monitor",
+                "kubernetes_tls",
+                "monitor_picture",
+                "run",
+                "ssh_hosts",
+                "start_limit",
+                "stop",
+                "verify",
+                "worker_names",
+            ),
         }
     ),
     frozenset({"bench"}),
     frozenset({"cli"}),
 )
-DASK_ROOMS = {"cluster", "run", "ssh_hosts"}
+DASK_ROOMS = {"cluster", "kubernetes_tls", "run", "ssh_hosts", "start_limit"}
 
 
 def room_of(module: str) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from debian import REPOSITORY, bare_debian, put_checkout
 from outputs import config, content, corpus, make_output
 
-REPOSITORY = Path(__file__).parents[2]
 TOOLS = ("debootstrap", "systemd-nspawn", "unshare")
 MISSING = [tool for tool in TOOLS if not shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin")]
 
@@ -85,24 +85,11 @@ def journal(root: Path, unit: str) -> str:
     return subprocess.run(told, capture_output=True, text=True, check=False).stdout
 
 
-def put_checkout(into: Path) -> None:
-    """This working tree as a checkout, in the place of a clone of it."""
-    told = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.run(told, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if name and (REPOSITORY / name).exists():
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, into / name, follow_symlinks=False)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bare Debian 13, as a cloud's image has it: systemd, and none of our packages."""
     folder = tmp_path_factory.mktemp("node") / "root"
-    told = ["debootstrap", "--variant=minbase", "--include=ca-certificates,systemd-sysv,dbus", "trixie", str(folder)]
-    done = subprocess.run(told, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    # The certificates by which this machine reaches the package mirrors.
-    shutil.copy("/etc/ssl/certs/ca-certificates.crt", folder / "etc/ssl/certs/ca-certificates.crt")
+    bare_debian(folder, "systemd-sysv,dbus")
     for name in ("resolv.conf", "hosts"):
         shutil.copy(f"/etc/{name}", folder / "etc" / name)
     (folder / "var/log/journal").mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,19 @@
 import asyncio
 import importlib
 import inspect
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import pytest
 import yaml
+from dask.config import deserialize
 from dask.utils import parse_timedelta
+from dask_cloudprovider.generic.vmcluster import VMCluster
+from dask_cloudprovider.utils.config_helper import serialize_custom_config
 from dask_cuda import CUDAWorker
-from distributed import Nanny, Scheduler, Worker
+from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 from distributed.utils import cli_keywords
 
@@ -25,6 +30,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "ssh": {"hosts": ["alpha", "beta"]},
     "ec2": {
         "region": "us-east-1",
+        "ami": "ami-1",
         "docker_image": "registry.example/audiopipe:1",
         "iam_instance_profile": {"Name": "audiopipe"},
         "secrets": "s3://private/audiopipe/",
@@ -34,6 +40,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "projectid": "speech",
         "zone": "us-central1-a",
         "network": "audiopipe",
+        "source_image": "projects/speech/global/images/gpu",
         "docker_image": "registry.example/audiopipe:1",
         "service_account": "audiopipe@speech",
         "secrets": "gs://private/audiopipe",
@@ -41,7 +48,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "kubernetes": {"manifest": MANIFEST},
     "slurm": {},
 }
-BEYOND_THIS_MACHINE = ["ssh", "ec2", "gcp", "slurm", "existing"]
+BEYOND_THIS_MACHINE = ["ssh", "ec2", "gcp", "kubernetes", "slurm", "existing"]
 
 
 def engine_of(profile: str) -> Any:
@@ -131,7 +138,7 @@ def test_an_unencrypted_scheduler_elsewhere_is_refused() -> None:
 
 
 def test_a_profile_that_needs_more_names_all_of_it() -> None:
-    with pytest.raises(ConfigError, match="needs docker_image, iam_instance_profile, region, secrets, security_groups"):
+    with pytest.raises(ConfigError, match="needs ami, docker_image, iam_instance_profile, region, secrets, security_g"):
         cluster.arguments("ec2")
 
 
@@ -171,48 +178,84 @@ def test_kubernetes_gets_the_manifest_with_workers_threads_and_image_filled_in()
 
 def test_a_slurm_job_asks_for_one_gpu_its_cores_and_takes_its_certificates_by_path() -> None:
     from dask_jobqueue.slurm import SLURMJob
-    from distributed import Security
 
-    chosen = own(cluster.arguments("slurm", threads_per_worker=3))
+    chosen = own(cluster.arguments("slurm", threads_per_worker=3, job_cpu=12))
     job_arguments = {name: value for name, value in chosen.items() if name in accepted(SLURMJob)}
     tls = Security(tls_ca_file="/t/ca.pem", tls_worker_cert="/t/node.pem", tls_worker_key="/t/node.key")
     script = SLURMJob("tls://10.0.0.1:8786", name="w", security=tls, protocol="tls://", **job_arguments).job_script()
     assert "#SBATCH --gres=gpu:1" in script
-    assert "#SBATCH --cpus-per-task=16" in script
+    assert "#SBATCH --cpus-per-task=12" in script
     assert "--nthreads 3" in script
     assert "--tls-key /t/node.key" in script
 
 
-def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dask.config
+def unstarted(chosen: dict[str, Any]) -> Any:
+    """An EC2Cluster that has started nothing, so that there is nothing to close."""
     from dask_cloudprovider.aws import EC2Cluster
-    from distributed import Security
 
+    class Unstarted(EC2Cluster):  # type: ignore[misc]
+        def __del__(self) -> None:
+            """It would close."""
+
+    async def make() -> Any:
+        return Unstarted(**own(chosen), asynchronous=True)
+
+    return asyncio.run(make())
+
+
+def user_data(ec2: Any) -> str:
+    """What it gives its nodes."""
+    own = {name: ec2.options[name] for name in ("docker_args", "extra_bootstrap", "gpu_instance", "bootstrap")}
+    told = {"command": "dask", "env_vars": {}, "auto_shutdown": ec2.auto_shutdown, "image": "i", **own}
+    return str(ec2.render_cloud_init(**told))
+
+
+def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ca.pem", "node.pem", "node.key"):
         (tmp_path / name).write_text("PRIVATE KEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-send")
     chosen = cluster.arguments("ec2", **GIVEN["ec2"], tls=str(tmp_path))
-
-    class Unstarted(EC2Cluster):  # type: ignore[misc]
-        def __del__(self) -> None:
-            """Nothing was started, so nothing is to be closed."""
-
-    async def render() -> str:
-        return str(Unstarted.get_cloud_init(**own(chosen), security=Security(require_encryption=True)))
-
     with dask.config.set(cluster._settings(chosen)):
-        user_data = asyncio.run(render())
-    commands = yaml.safe_load(user_data)["runcmd"]
+        sent = user_data(unstarted(chosen | {"security": Security(require_encryption=True)}))
+        sent += str(deserialize(serialize_custom_config()))
+    commands = yaml.safe_load(sent.partition("{")[0])["runcmd"]
     assert "aws s3 cp --recursive --only-show-errors s3://private/audiopipe/ /etc/audiopipe/" in commands
     assert any("--gpus=all" in line and "--env-file /etc/audiopipe/environment" in line for line in commands)
-    assert "PRIVATE" not in user_data
-    assert "do-not-send" not in user_data
+    assert not any("driver" in line for line in commands), "the image has it: what the library installs is too old"
+    assert commands[-1] == "shutdown -h now", "when its container has ended"
+    assert str(tmp_path / "node.key") in sent, "the path; the file comes from `secrets`"
+    assert "PRIVATE" not in sent
+    assert "do-not-send" not in sent
+
+
+@pytest.mark.parametrize("profile", ["ec2", "gcp"])
+def test_a_cloud_s_cluster_without_encryption_makes_no_keys_that_it_would_send_by_user_data(profile: str) -> None:
+    """The library's default is `security=True`: certificates of its own, sent to nodes with Dask's configuration."""
+    assert inspect.signature(VMCluster.__init__).parameters["security"].default is True
+    assert cluster.arguments(profile, **GIVEN[profile], tls=False)["security"] is False
+
+
+LIFETIME = {"duration": "23 hours", "stagger": "30 minutes"}
 
 
 def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
-    settings = cluster._settings(cluster.arguments("slurm"))
+    settings = cluster._settings(cluster.arguments("ssh", **GIVEN["ssh"], lifetime=LIFETIME))
     assert settings["distributed.worker.lifetime.stagger"] == "30 minutes"
     assert settings["distributed.worker.lifetime.restart"] is True
+
+
+def test_jobs_and_pods_which_do_not_get_the_driver_s_settings_are_told_theirs(tmp_path: Path) -> None:
+    prologue = cluster.arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
+    assert prologue[0] == "module load cuda"
+    told = subprocess.run(
+        ["bash", "-c", "\n".join([*prologue[1:], "env -0"])], capture_output=True, text=True, check=True
+    )
+    job = dict(line.split("=", 1) for line in told.stdout.split("\0") if "=" in line)
+    manifest = cluster.arguments("kubernetes", manifest=MANIFEST, lifetime=LIFETIME)["custom_cluster_spec"]
+    pod = {one["name"]: one["value"] for one in manifest["spec"]["worker"]["spec"]["containers"][0]["env"]}
+    for variables in (job, pod):
+        collected = dask.config.collect_env(variables)["distributed"]["worker"]
+        assert collected == {"profile": {"enabled": False}, "lifetime": LIFETIME}
 
 
 def test_auto_waits_for_a_worker_on_each_gpu() -> None:

@@ -1,6 +1,7 @@
-"""Three real hosts (network namespaces, an sshd each), the `ssh` profile with TLS, real speech in an S3 server on one.
+"""Three real hosts (network namespaces, an sshd each), encrypted, with real speech in an S3 server on one of them.
 
-Cables are pulled in the middle of a run: for good, for a moment, and until the host has been given up.
+Cables are pulled in the middle of a run: for good, for a moment, and until the host has been given up. Workers come by
+the profile `ssh`, or they are there already, as a service manager keeps them, and the profile is `existing`.
 """
 
 import json
@@ -31,6 +32,7 @@ AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
 # less, and a busy machine whose workers import torch for seconds would look like one that is gone.
 IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
 FIXED = "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+RUN_AGAIN = 4
 WITH_DEAD_LETTERS = 3  # the exit code of a run of the demo corpus, some of whose videos are spoilt on purpose
 # Read by every Python on the hosts when it starts: a decoder waits while the file `hold` is there, so that what is cut
 # off is cut off in the middle of a shard.
@@ -76,13 +78,19 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, hold: Path) -> Iterator[Host
 
 
 @pytest.fixture(scope="module")
-def profiles(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The profile `ssh` as somebody would fill it in; it encrypts, as it does by default."""
+def tls(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("certificates") / "tls"
+    subprocess.run([str(REPOSITORY / "cluster/make_tls.sh"), str(folder)], check=True, capture_output=True)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def profiles(hosts: Hosts, tls: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The profiles `ssh` and `existing` as somebody would fill them in; they encrypt, as they do by default."""
     folder = tmp_path_factory.mktemp("profiles")
-    subprocess.run([str(REPOSITORY / "cluster/make_tls.sh"), str(folder / "tls")], check=True, capture_output=True)
     own = {
         "hosts": [hosts.address(number) for number in (1, 2, 3)],
-        "tls": str(folder / "tls"),
+        "tls": tls,
         "interface": "eth0",
         "worker_class": "distributed.Nanny",
         "remote_python": sys.executable,
@@ -93,7 +101,7 @@ def profiles(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> str:
         },
         "worker_options": {"local_directory": str(folder)},
     }
-    (folder / "profiles.yaml").write_text(yaml.safe_dump({"ssh": own}))
+    (folder / "profiles.yaml").write_text(yaml.safe_dump({"ssh": own, "existing": {"tls": tls}}))
     return str(folder / "profiles.yaml")
 
 
@@ -122,22 +130,27 @@ class Drive:
     hold: Path
     folder: Path
     name: str
+    cluster: str = "ssh"
+    address: str = ""  # of the scheduler, if it is there already
 
     def __post_init__(self) -> None:
         self.output, self.ledger = f"s3://{BUCKET}/{self.name}", str(self.folder / f"{self.name}.sqlite")
         told = ["--catalog", self.catalog, "--output", self.output, "--ledger", self.ledger, *FIXED.split()]
-        told += ["--decode-timeout-s", "600", "--cluster", "ssh", "--quiet"]
-        settings = {**IMPATIENT, "AUDIOPIPE_PROFILES": self.profiles}
+        told += ["--decode-timeout-s", "600", "--cluster", self.cluster, "--quiet"]
+        settings = {**IMPATIENT, "AUDIOPIPE_PROFILES": self.profiles, "DASK_SCHEDULER_ADDRESS": self.address}
         log = self.folder / f"{self.name}.log"
         self.process = self.hosts.popen(0, AUDIOPIPE, "run", *told, log=log, **settings)
 
     def log(self) -> str:
         return (self.folder / f"{self.name}.log").read_text()
 
+    def commits(self) -> dict[str, bytes]:
+        store = Store(self.output)
+        return {name: store.read(name) for name in store.list() if name.startswith("_commits/")}
+
     def hosts_of_commits(self) -> list[str]:
         """The address of the host of each commit that is there."""
-        store = Store(self.output)
-        commits = [json.loads(store.read(name)) for name in store.list() if name.startswith("_commits/")]
+        commits = map(json.loads, self.commits().values())
         return [re.findall(r"tls://([0-9.]+):", commit["result"]["worker"])[0] for commit in commits]
 
     def wait_until(self, happens: Callable[[], object], what: str, within_s: float = 240.0) -> None:
@@ -151,11 +164,11 @@ class Drive:
         """The decoders that wait on a host."""
         return {pid for pid, command in self.hosts.commands(number).items() if "/decoder.py " in command}
 
-    def hold_in_the_middle(self) -> None:
-        """Let some shards be done, and then be none any more, with one at least under way on every host."""
+    def hold_in_the_middle(self, *numbers: int) -> None:
+        """Let some shards be done, and then be none any more, with one at least under way on each of these hosts."""
         self.wait_until(lambda: len(self.hosts_of_commits()) >= 2, "the first shards")
         self.hold.touch()
-        self.wait_until(lambda: all(self.decoding(number) for number in (1, 2, 3)), "all hosts decode")
+        self.wait_until(lambda: all(self.decoding(number) for number in numbers), "all hosts decode")
 
     def ends_as(self, undisturbed: dict[str, bytes]) -> None:
         """Complete, with the same bytes, and nothing done twice."""
@@ -174,28 +187,28 @@ class Drive:
 
 
 @pytest.fixture
-def start(hosts: Hosts, profiles: str, catalog: str, hold: Path, tmp_path: Path) -> Iterator[Callable[[str], Drive]]:
-    yield lambda name: Drive(hosts, profiles, catalog, hold, tmp_path, name)
+def start(hosts: Hosts, profiles: str, catalog: str, hold: Path, tmp_path: Path) -> Iterator[Callable[..., Drive]]:
+    yield lambda name, **settings: Drive(hosts, profiles, catalog, hold, tmp_path, name, **settings)
     hold.unlink(missing_ok=True)
     for number in (1, 2, 3):
         hosts.plug_cable(number)
 
 
 def test_when_a_host_is_cut_off_for_good_the_others_finish_what_three_began(
-    hosts: Hosts, start: Callable[[str], Drive], hold: Path, undisturbed: dict[str, bytes]
+    hosts: Hosts, start: Callable[..., Drive], hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("cut")
-    drive.hold_in_the_middle()
+    drive.hold_in_the_middle(1, 2, 3)
     hosts.pull_cable(3)
     hold.unlink()
     drive.ends_as(undisturbed)
 
 
 def test_a_host_that_comes_back_works_again_in_the_same_run_and_a_short_break_is_none(
-    hosts: Hosts, start: Callable[[str], Drive], hold: Path, undisturbed: dict[str, bytes]
+    hosts: Hosts, start: Callable[..., Drive], hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("back")
-    drive.hold_in_the_middle()
+    drive.hold_in_the_middle(1, 2, 3)
     hosts.pull_cable(2)
     time.sleep(4)  # less than TCP is given: what was sent meanwhile is sent again
     hosts.plug_cable(2)
@@ -214,6 +227,76 @@ def test_a_host_that_comes_back_works_again_in_the_same_run_and_a_short_break_is
     drive.ends_as(undisturbed)
     assert f"the worker on {hosts.address(2)} is away" not in drive.log()
     assert drive.hosts_of_commits().count(hosts.address(3)) > done
+
+
+@dataclass
+class Kept:
+    """A scheduler on host 1 and workers on 2 and 3, by the scripts of their units, which are kept running."""
+
+    hosts: Hosts
+    tls: str
+    folder: Path
+    hold: Path
+
+    def __post_init__(self) -> None:
+        self.address = f"tls://{self.hosts.address(1)}:8786"
+        self.processes = {1: self.keep(1, "run_scheduler.sh")} | {
+            number: self.keep(number, "run_worker.sh") for number in (2, 3)
+        }
+
+    def keep(self, number: int, script: str) -> subprocess.Popen[bytes]:
+        own = {"AUDIOPIPE_TLS": self.tls, "DASK_COMMAND": str(Path(sys.executable).with_name("dask")), **IMPATIENT}
+        own |= {"DASK_SCHEDULER_ADDRESS": self.address, "STATE_DIRECTORY": str(self.folder), "DEATH_TIMEOUT": "20"}
+        own |= {"PYTHONPATH": str(self.hold.parent)}
+        log = self.folder / f"{number}.log"
+        return self.hosts.keep(number, str(REPOSITORY / "cluster" / script), log=log, **own)
+
+    def log(self, number: int) -> str:
+        return (self.folder / f"{number}.log").read_text()
+
+    def close(self) -> None:
+        for number, process in self.processes.items():
+            process.kill()
+            self.hosts.end(number, "python")
+
+
+@pytest.fixture
+def kept(hosts: Hosts, tls: str, hold: Path, tmp_path: Path) -> Iterator[Kept]:
+    mine = Kept(hosts, tls, tmp_path, hold)
+    yield mine
+    mine.close()
+
+
+def test_a_worker_that_is_kept_running_joins_again_when_its_host_is_back(
+    hosts: Hosts, start: Callable[..., Drive], kept: Kept, hold: Path, undisturbed: dict[str, bytes]
+) -> None:
+    drive = start("joined", cluster="existing", address=kept.address)
+    drive.hold_in_the_middle(2, 3)
+    orphans = drive.decoding(3)
+    hosts.pull_cable(3)
+    drive.wait_until(lambda: "it has ended" in kept.log(3), "the workers that were cut off ended")
+    hosts.plug_cable(3)
+    drive.wait_until(lambda: drive.decoding(3) - orphans, "a shard on the host that came back")
+    done = drive.hosts_of_commits().count(hosts.address(3))
+    hold.unlink()
+    drive.ends_as(undisturbed)
+    assert drive.hosts_of_commits().count(hosts.address(3)) > done
+    assert "it has ended" not in kept.log(1) + kept.log(2)
+
+
+def test_a_new_scheduler_at_the_address_of_a_lost_one_gets_its_workers_and_the_run_is_finished(
+    hosts: Hosts, start: Callable[..., Drive], kept: Kept, hold: Path, undisturbed: dict[str, bytes]
+) -> None:
+    drive = start("anew", cluster="existing", address=kept.address)
+    drive.hold_in_the_middle(2, 3)
+    before = drive.commits()
+    hosts.end(1, "bin/dask")
+    hold.unlink()
+    if drive.process.wait(timeout=240) == RUN_AGAIN:
+        drive = start("anew", cluster="existing", address=kept.address)
+    drive.ends_as(undisturbed)
+    assert "it has ended" in kept.log(1)
+    assert before.items() <= drive.commits().items(), "what was committed is not made again"
 
 
 def test_what_a_host_says_is_read_and_never_stops_it(

@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import yaml
-from distributed import Client
+from distributed import Client, Future
 from outputs import config, content, corpus, make_output
 from s3_server import free_port
 
@@ -262,6 +263,41 @@ def test_a_worker_short_of_memory_pauses_or_is_restarted_and_no_shard_is_lost(
     fleet.driver()
     fleet.ends(DONE, within_s=240)
     assert said in (fleet.folder / "greedy.log").read_text()
+    assert content(fleet.output) == undisturbed
+
+
+PIECE, PIECES = 3_000_000, 80  # numbers of eight bytes: 1.9 GB in all, of 3 GB that the worker may have with torch
+
+
+def test_a_worker_that_holds_more_than_it_may_spills_to_disk_and_the_run_goes_on(
+    fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
+    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=3.0)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fleet.folder / "slower-ffmpeg"))
+    client = cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
+    (worker,) = client.scheduler_info(n_workers=-1)["workers"]
+    held: list[Future] = []
+    done_when_spilled: list[int] = []
+
+    def hold_and_look(*_: object) -> None:
+        if not held and fleet.commits():
+            held.extend(client.scatter([np.full(PIECE, value) for value in range(PIECES)], direct=True))
+        spilled = client.scheduler_info(n_workers=-1)["workers"][worker]["metrics"]["spilled_bytes"]["disk"]
+        if spilled > 8 * PIECE:
+            done_when_spilled.append(len(fleet.commits()))
+
+    try:
+        summary = run.run(config(fleet.catalog, fleet.output), client, on_tick=hold_and_look)
+        sums = client.gather(client.map(lambda array: float(array.sum()), held))
+        same = list(client.scheduler_info(n_workers=-1)["workers"])
+    finally:
+        cluster.close(client)
+    assert summary.exit_code == DONE
+    assert done_when_spilled, "nothing was spilled"
+    assert done_when_spilled[0] < SHARDS, "only when the run was over"
+    assert sums == [float(PIECE * value) for value in range(PIECES)], "what was spilled is read again"
+    assert same == [worker], "it was not restarted"
     assert content(fleet.output) == undisturbed
 
 
