@@ -36,7 +36,8 @@ def test_every_way_is_measured_and_the_report_says_what_holds_ours_back(tmp_path
         text = path.read_text()
         assert str(tmp_path) not in text
         assert os.uname().nodename not in text
-    body = json.loads((tmp_path / "reports/pipeline-cpu.json").read_text())
+    (saved,) = (tmp_path / "reports").glob("pipeline-*.json")
+    body = json.loads(saved.read_text())
     assert {r["name"] for r in body["readings"]} == set(RIVALS)
     rates = load_rates(tmp_path / "reports")
     ours = next(r for r in found if r.name == readings.OURS)
@@ -55,15 +56,17 @@ def test_a_gpu_s_rates_are_the_planners_and_two_cores_are_told_beside_one():
     ours = {"stage_s": {"score": 2.0}, "stage_cpu_s": {"score": 1.0}, "queue_depths": {"decoded": 0.2, "scored": 3.0}}
     ways = [(readings.OURS, 1, 500.0), (readings.OURS, 2, 970.0), (readings.SLOW, 1, 100.0)]
     ways += [(readings.FLOOR, 1, 510.0), (readings.FLOOR, 2, 1000.0), (readings.CS_OWN, 1, 300.0)]
-    found = [readings.Reading("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours) for name, n, x in ways]
+    found = [
+        readings.Reading("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours, (x, x / 2)) for name, n, x in ways
+    ]
     rates = readings.rates(found, "some CPU, NVIDIA H200", "NVIDIA H200")
     assert (rates["core_x_with_gpu"], rates["core_x_without_gpu"]) == (500.0, None)
     assert (rates["gpu"], rates["gpu_x"]) == ("H200", 2425.0)
     one, two = readings.bottleneck(found)
-    assert "1.67 of ffmpeg's C pipeline" in one
+    assert "1.67 (1.67 to 1.67 by rounds) of ffmpeg's C pipeline" in one
     assert "0.2 decoded on average, so that what comes before is the slower" in one
-    assert "1.94 times one core of its own" in two
-    assert "9.7 times one core of today's way" in two
+    assert "1.94 (1.94 to 1.94 by rounds) times one core of its own" in two
+    assert "9.70 (9.70 to 9.70 by rounds) times one core of today's way" in two
 
 
 def test_material_is_long_real_speech_made_once(tmp_path):

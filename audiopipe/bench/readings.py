@@ -33,6 +33,7 @@ class Reading:
     peak_mb: float
     beside_mb: float
     details: dict[str, Any] = field(default_factory=dict)
+    rounds_x: tuple[float, ...] = ()  # times real time, in every round
 
     @property
     def times_real_time(self) -> float:
@@ -54,25 +55,32 @@ class Reading:
 
 def bottleneck(readings: Sequence[Reading]) -> list[str]:
     """What holds ours back, in words, from the seconds of work on one core."""
-    found = {(r.material, r.name, r.cores): r.times_real_time for r in readings}
+    found = {(r.material, r.name, r.cores): r for r in readings}
     lines = []
     for r in (r for r in readings if r.name == OURS):
         own = dict(r.details["stage_cpu_s"])
         own["decode (the decoders)"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
         stage = max(own, key=lambda name: own[name])
         ratios = [
-            f"{r.times_real_time / found[r.material, FLOOR, r.cores]:.2f} of the codec floor",
-            f"{r.times_real_time / found[r.material, SLOW, 1]:.1f} times one core of today's way",
+            f"{_over(r, found[r.material, FLOOR, r.cores])} of the codec floor",
+            f"{_over(r, found[r.material, SLOW, 1])} times one core of today's way",
         ]
         if r.cores > 1:
-            ratios.append(f"{r.times_real_time / found[r.material, OURS, 1]:.2f} times one core of its own")
+            ratios.append(f"{_over(r, found[r.material, OURS, 1])} times one core of its own")
         else:
-            ratios.append(f"{r.times_real_time / found[r.material, CS_OWN, 1]:.2f} of ffmpeg's C pipeline")
+            ratios.append(f"{_over(r, found[r.material, CS_OWN, 1])} of ffmpeg's C pipeline")
         lines.append(
             f"{r.material}, {r.cores} core{'s' * (r.cores > 1)}: {', '.join(ratios)}. The bottleneck is {stage}: "
             f"{own[stage] / max(sum(own.values()), 1e-9):.0%} of the work; {_queues(r.details['queue_depths'])}."
         )
     return lines
+
+
+def _over(one: Reading, other: Reading) -> str:
+    """How many times as fast, best against best; and round against round, which shows how calm the machine is."""
+    each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
+    spread = f" ({min(each):.2f} to {max(each):.2f} by rounds)" if len(each) > 1 else ""
+    return f"{one.times_real_time / other.times_real_time:.2f}{spread}"
 
 
 def _queues(depths: dict[str, float]) -> str:
@@ -147,8 +155,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
         "",
         (
             "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
-            "named, all are measured in turn, and the best round of each counts. Memory is the process's own, without "
-            "its decoders."
+            "named, all are measured in turn, and the best round of each counts; beside a ratio are the lowest and the "
+            "highest of those within one round. Memory is the process's own, without its decoders."
         ),
         "",
         ", ".join(f"{key}: {value}" for key, value in described.items()),
