@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 import resource
 import select
@@ -149,8 +148,6 @@ def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
         try:
             assert process.stdout is not None
             resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-            # Not to preempt us each time that a block is ready: it fills the pipe first.
-            os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
             yield from _blocks(process.stdout, source, media, channels, dtype, config)
             code = process.wait(config.decode_timeout_s)
         finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +68,6 @@ def images(tmp_path: Path) -> Iterator[Images]:
         pytest.skip(f"no images here: {can.stderr.strip()}")
     yield mine
     mine.close()
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A folder of one name here and in the container, as provenance has it."""
-    folder = Path(tempfile.mkdtemp(prefix="audiopipe-", dir="/srv"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def make_base(images: Images, context: Path, folder: Path) -> None:

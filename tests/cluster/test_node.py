@@ -7,7 +7,6 @@ is not real: a command in the place of `aws` copies the secrets, and one in the 
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,15 +104,6 @@ def spare_the_download(root: Path) -> None:
     if here.exists() and here.stat().st_dev == root.stat().st_dev:
         (root / "root/.cache").mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-al", str(here), str(root / "root/.cache/uv")], check=True)
-
-
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A folder of one name here and in the machine, as provenance has it; not in /tmp, of which each has its own."""
-    folder = Path(tempfile.mkdtemp(prefix="audiopipe-", dir="/srv"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def has_driver(root: Path, version: str) -> None:

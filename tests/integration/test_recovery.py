@@ -327,6 +327,9 @@ def test_a_spot_notice_ends_a_node_s_driver_in_time_and_its_partition_goes_on_el
 def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
     fleet: Fleet, undisturbed: dict[str, bytes]
 ) -> None:
+    # Dask has one worker come for every five seconds of work.
+    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=3.0)
+    fleet.settings["IMAGEIO_FFMPEG_EXE"] = str(fleet.folder / "slower-ffmpeg")
     adaptive = {"engine": "dask.distributed.LocalCluster", "host": "127.0.0.1", "n_workers": 0, "threads_per_worker": 1}
     adaptive |= {"dashboard_address": ":0", "adapt": {"minimum": 1, "maximum": 2, "interval": "200ms"}}
     (fleet.folder / "profiles.yaml").write_text(yaml.safe_dump({"elastic": adaptive}))
