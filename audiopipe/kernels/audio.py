@@ -157,8 +157,8 @@ class Audio(Items):
             yield items, Audio(self.samples[items, :, : int(lengths.max())], lengths)
 
     def between_margins(self) -> Audio:
-        """The same with `padded`, for several kernels to read; itself if it is too long to be copied."""
-        if self.samples.numel() > self.tile_samples:
+        """The same with `padded`, for several kernels to read; itself if it has that, or is too long to be copied."""
+        if self.padded is not None or self.samples.numel() > self.tile_samples:
             return self
         padded = new_padded(self.samples, *self.samples.shape)
         padded[..., :MARGIN] = 0

@@ -108,7 +108,7 @@ def _waveform(tile: Audio) -> tuple[Tensor, Tensor]:
 
 def _reduce(tile: Audio, sample_rate: int, grid: Grid) -> _Parts:
     n_fft = default_n_fft(sample_rate)
-    tile = tile if tile.padded is not None else tile.between_margins()
+    tile = tile.between_margins()
     summary = Summary.of(tile, sample_rate, n_fft, n_fft // 2)
     return _Parts(hop_energies(tile, grid), *_waveform(tile), summary.features, summary.spectrum, summary.bands)
 
