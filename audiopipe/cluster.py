@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import dask.config
 import pynvml
 import yaml
-from distributed import Client, Security, SpecCluster, Worker, WorkerPlugin
+from distributed import Client, LocalCluster, Security, SpecCluster, Worker, WorkerPlugin
 
 from audiopipe.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
@@ -37,6 +37,7 @@ IMPORTED_LATE = {"dask.distributed.SSHCluster": "asyncssh"}
 TLS_FILES = ("ca.pem", "node.pem", "node.key")
 # The driver alone talks to Supabase: workers, which read strangers' files, are started without its keys.
 DRIVERS_OWN = ("SUPABASE_SERVICE_KEY", "SUPABASE_KEY", "SUPABASE_ACCESS_TOKEN")
+CLOSED_WITHIN_S = 60.0
 # What `connect` set in Dask's configuration for each client, until `close`.
 _SETTINGS: dict[str, dask.config.set] = {}
 
@@ -130,9 +131,11 @@ def close(client: Client) -> None:
     cluster = client.cluster
     client.close()
     if cluster is not None:
-        # Processes that are slow to end; their nannies kill them at this one's end. What was done is done.
+        # What is slow to end on this machine is killed at this process's end: what was done is done. And a cluster that
+        # adapts may be starting a worker just now, for which Dask would wait. A cloud's machines take their time.
+        limit = {"timeout": CLOSED_WITHIN_S} if isinstance(cluster, LocalCluster) else {}
         with suppress(TimeoutError):
-            cluster.close()
+            cluster.close(**limit)
     if settings := _SETTINGS.pop(client.id, None):
         settings.__exit__(None, None, None)
 

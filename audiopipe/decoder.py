@@ -1,6 +1,4 @@
-"""The decoder, a program of its own: one file's first audio stream to PCM on the standard output.
-
-    python -P decoder.py '{"url": ..., "options": {}, "sample_rate_hz": 48000, "channels": 1, "form": "flt"}'
+"""One file's first audio stream to PCM: what a decoder's process does (`decoder_forks.py`).
 
 FFmpeg's libraries in one thread. The `ffmpeg` program has a thread each for reading, decoding, filtering and writing,
 which hand each other frames of 20 ms; and to go from packet to packet in Python costs AAC three quarters of what its
@@ -9,17 +7,13 @@ comes up with two thirds of a second at a time. It knows streams of one kind: on
 in the middle is decoded packet by packet instead.
 
 What cannot be decoded is left out, and the rest goes on, as players do. Whoever reads the output counts its samples.
-Where there is nothing to go on with, the program says why and ends with 1.
 """
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import av
 import av.filter
@@ -27,8 +21,17 @@ import av.filter
 # Frames of 20 ms are gathered to two thirds of a second before anything is done with them.
 GATHERED = 32768
 
-Asked = dict[str, Any]
 Frames = Iterator[av.AudioFrame]
+
+
+class Asked(TypedDict):
+    """What is to be decoded, with FFmpeg's options for opening it; and to what: `form` is s16 or flt."""
+
+    url: str
+    options: dict[str, str]
+    sample_rate_hz: int
+    channels: int
+    form: str
 
 
 def linked(graph: av.filter.Graph, source: Any, count: int, layout: str, asked: Asked) -> av.filter.Graph:
@@ -144,8 +147,12 @@ def ready(graph: av.filter.Graph) -> Frames:
         yield frame
 
 
-def main(asked: Asked, out: IO[bytes]) -> None:
-    """Write interleaved samples of `form` (s16 or flt) until the file ends."""
+def decode(asked: Asked, out: IO[bytes]) -> None:
+    """Write interleaved samples until the file ends.
+
+    Raises:
+        av.FFmpegError: there is nothing to go on with.
+    """
     width = asked["channels"] * (2 if asked["form"] == "s16" else 4)
     written = passed = 0
     with av.open(asked["url"], options=asked["options"]) as container:
@@ -157,13 +164,3 @@ def main(asked: Asked, out: IO[bytes]) -> None:
                 size = frame.samples * width
                 out.write(memoryview(frame.planes[0])[min(size, max(0, written - passed)) : size])
                 passed += size
-
-
-if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGPIPE):  # a program of few words
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        with open(1, "wb", closefd=False) as out:
-            main(json.loads(sys.argv[1]), out)
-    except av.FFmpegError as error:
-        sys.exit(error.strerror)

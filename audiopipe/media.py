@@ -1,4 +1,4 @@
-"""Decode a video's audio with a process of its own (`decoder.py`), PCM over a pipe.
+"""Decode a video's audio with a process of its own (`decoder_forks.py`), PCM over a pipe.
 
 Why a process: several of them use several cores, it can be limited and killed, and a crash costs one video. In threads
 of ours FFmpeg's libraries need the interpreter once for every 20 ms of audio, and two threads are slower than one.
@@ -10,37 +10,31 @@ demuxers and no protocol but the one that reads our own byte range.
 from __future__ import annotations
 
 import fcntl
-import json
 import re
-import resource
 import select
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import av
 import imageio_ffmpeg
 import numpy as np
 
+from audiopipe import decoder_forks
 from audiopipe.config import RunConfig
+from audiopipe.decoder import Asked
 from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.source import Source
-from audiopipe.types import Media, Pcm
+from audiopipe.types import Media, Pcm, Seconds
 
 __all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
 
 DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
 PROTOCOLS = "subfile,file"
 GUARDED = ["-nostdin", "-protocol_whitelist", PROTOCOLS, "-format_whitelist", DEMUXERS]
-# Not `-m`: nothing of this package is needed there. `-P`, or its `types.py` would stand in for Python's.
-DECODER = (sys.executable, "-P", str(Path(__file__).with_name("decoder.py")))
 SIXTEEN_BITS = frozenset({"u8", "s16", "s16p"})
-MEMORY_BYTES = 4 << 30
 PROBE_TIMEOUT_S = 60.0
 PIPE_BYTES = 1 << 20
 BLOCK_S = 3  # what is handed on at once: each block wakes several threads
@@ -127,11 +121,21 @@ def decoded_channels(media: Media, config: RunConfig) -> int:
     return media.channels if as_it_is else 1
 
 
-def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
-    """Decode to blocks of three seconds: [C, T], int16 where that is exact, else float32 (16 bits would clip what a
-    lossy decoder puts above full scale).
+def decode(
+    source: Source,
+    media: Media,
+    config: RunConfig,
+    block_s: Seconds = BLOCK_S,
+    used: Callable[[Seconds], None] | None = None,
+) -> Iterator[Pcm]:
+    """Decode to blocks [C, T], int16 where that is exact, else float32 (16 bits would clip what a lossy decoder puts
+    above full scale).
 
     C is `decoded_channels`.
+
+    Args:
+        block_s: how long a block is, but for the last.
+        used: told at the end what the decoder took of a CPU.
 
     Raises:
         UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a block.
@@ -141,74 +145,67 @@ def decode(source: Source, media: Media, config: RunConfig) -> Iterator[Pcm]:
     channels = decoded_channels(media, config)
     exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
     form, dtype = ("s16", np.dtype("<i2")) if exact else ("flt", np.dtype("<f4"))
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            _command(source, media.sample_rate_hz, channels, form), stdout=subprocess.PIPE, stderr=complaints, bufsize=0
-        )
+    guarded = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
+    asked = Asked(url=source.url, options=guarded, sample_rate_hz=media.sample_rate_hz, channels=channels, form=form)
+    with decoder_forks.started(asked) as decoder:
         try:
-            assert process.stdout is not None
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-            yield from _blocks(process.stdout, source, media, channels, dtype, config)
-            code = process.wait(config.decode_timeout_s)
+            yield from _blocks(
+                decoder.samples, source, media, round(block_s * media.sample_rate_hz), channels, dtype, config
+            )
+            _judge(source, decoder.end(config.decode_timeout_s))
+        except TimeoutError:
+            limit = f"{config.decode_timeout_s:.0f} s"
+            raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {limit} and was stopped") from None
         finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()  # type: ignore[union-attr]
-        if code < 0:
-            _blame(source, code)
-        if code > 0:
-            complaints.seek(0)
-            why = _last_words(complaints.read().decode(errors="replace"))
-            raise UndecodableMedia(f"{source.video.uri}: the decoder gave up: {why}")
+            how = decoder.kill()
+            if used:
+                used(how.cpu_s)
 
 
-def _command(source: Source, sample_rate_hz: int, channels: int, form: str) -> list[str]:
-    asked = {
-        "url": source.url,
-        "options": {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS},
-        "sample_rate_hz": sample_rate_hz,
-        "channels": channels,
-        "form": form,
-    }
-    return [*DECODER, json.dumps(asked)]
+def _judge(source: Source, how: decoder_forks.Ended) -> None:
+    """Raise unless the decoder ended well."""
+    if how.code is None:
+        raise DecoderDied(f"the decoder of {source.video.uri} was killed together with the process that forks them")
+    if how.code < 0:
+        _blame(source, how.code)
+    if how.code > 0:
+        why = how.words[:200] or "it did not say why"
+        raise UndecodableMedia(f"{source.video.uri}: the decoder gave up: {why}")
 
 
 def _blocks(
-    pipe: IO[bytes], source: Source, media: Media, channels: int, dtype: np.dtype[np.generic], config: RunConfig
+    pipe: IO[bytes],
+    source: Source,
+    media: Media,
+    size: int,
+    channels: int,
+    dtype: np.dtype[Any],
+    config: RunConfig,
 ) -> Iterator[Pcm]:
     fcntl.fcntl(pipe, F_SETPIPE_SZ, PIPE_BYTES)
-    frame = channels * dtype.itemsize
-    frames = 0
-    while True:
-        buffer = bytearray(BLOCK_S * media.sample_rate_hz * frame)
-        filled = _fill(pipe, memoryview(buffer), source, config.decode_timeout_s)
-        block = np.frombuffer(buffer, dtype, count=filled // frame * channels).reshape(-1, channels).T
-        frames += block.shape[1]
+    frames, filled = 0, size
+    while filled == size:
+        block = np.empty((size, channels), dtype)
+        filled = _fill(pipe, block.data.cast("B"), config.decode_timeout_s) // block[0].nbytes
+        frames += filled
         if frames > config.max_video_s * media.sample_rate_hz:
             raise TooLong(f"{source.video.uri} is longer than max_video_s ({config.max_video_s:.0f})")
-        if block.shape[1]:
-            yield block
-        if filled < len(buffer):
-            return
+        if filled:
+            yield block[:filled].T
 
 
-def _fill(pipe: IO[bytes], view: memoryview, source: Source, timeout_s: float) -> int:
+def _fill(pipe: IO[bytes], view: memoryview, timeout_s: Seconds) -> int:
     """Read until the buffer is full or the decoder is done; the number of bytes read."""
     filled = 0
     deadline = time.monotonic() + timeout_s
     while filled < len(view):
         if not select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {timeout_s:.0f} s and was stopped")
+            raise TimeoutError
         count = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
         if not count:
             break
         filled += count
     return filled
-
-
-def _last_words(said: str) -> str:
-    """Python's last line is the error itself; above it are lines of code."""
-    return said.strip().rpartition("\n")[2][:200] or "it did not say why"
 
 
 def _blame(source: Source, code: int) -> None:

@@ -43,7 +43,7 @@ from audiopipe.shard import SegmentRecord, ShardFiles, VideoRecord, object_names
 from audiopipe.source import Source, fetch
 from audiopipe.stages import Stages
 from audiopipe.store import Store
-from audiopipe.types import Clip, DeadLetter, Pcm, SegmentTimes, Shard, ShardResult, Span, Video
+from audiopipe.types import Clip, DeadLetter, Pcm, Seconds, SegmentTimes, Shard, ShardResult, Span, Video
 
 __all__ = ["process_shard"]
 
@@ -51,6 +51,7 @@ __all__ = ["process_shard"]
 # after the other a long one would leave all decoders but its own without work.
 LANES, TURN_CLIPS = 4, 16
 DECODED_AHEAD_BYTES = 24 << 20  # for each lane: a turn and a half of 5 s at 48 kHz
+LONGEST_BLOCK_S = 10.0
 BATCHES_AHEAD = 2
 BATCHES_HELD = 2  # the clips of one and, side by side, what the device is given
 PEAK = METRIC_NAMES.index("sample_peak_dbfs")
@@ -235,12 +236,20 @@ def _heard(
 def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: Stages) -> Iterator[Pcm]:
     """The decoded blocks of a video that turns out to be whole."""
     assert record.media is not None
-    blocks = _counted(record, stages.each("decode", media.decode(source, record.media, config)))
+    decoded = media.decode(source, record.media, config, _block_s(record, config), partial(stages.computed, "decode"))
+    blocks = _counted(record, stages.each("decode", decoded))
     if config.duplicate_similarity is not None:
         channels = media.decoded_channels(record.media, config)
         blocks = _recognised(record, blocks, Fingerprint(record.media.sample_rate_hz, channels), stages)
     yield from blocks
     media.refuse_truncated(source, record.media, record.decoded_s, config)
+
+
+def _block_s(record: VideoRecord, config: RunConfig) -> Seconds:
+    """Whole windows, where those are cut out: a clip that is a block is not copied."""
+    if record.times != SegmentTimes.FIXED or config.window_s > LONGEST_BLOCK_S:
+        return media.BLOCK_S
+    return config.window_s * max(1, media.BLOCK_S // config.window_s)
 
 
 def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:

@@ -104,9 +104,9 @@ def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> li
     clips = fed.clips[tile]
     x, lengths = fed.on(device, tile)
     rate = clips[0].sample_rate_hz
-    metrics = kernels.measure(x, rate, lengths).stack().cpu().numpy()
+    found, y = kernels.measure_and_resample(x, rate, config.sample_rate, lengths)
+    metrics = found.to_numpy()
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
-    y = kernels.resample(_mono(x), rate, config.sample_rate, lengths)
     ends = torch.tensor([kernels.resampled_length(clip.frames, rate, config.sample_rate) for clip in clips])
     emitted = _emit(y, ends, config)
     return [
@@ -115,19 +115,6 @@ def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> li
         )
         for clip, row, reason, sound in zip(clips, metrics, reasons, emitted, strict=True)
     ]
-
-
-def _mono(x: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-    """The mean of the channels, which come before time in each of [B, C, T] or [C, T]."""
-    if isinstance(x, list):
-        return [_mean(clip) for clip in x]
-    return _mean(x)
-
-
-def _mean(x: torch.Tensor) -> torch.Tensor:
-    if x.shape[-2] == 1:
-        return x
-    return (x / INT16_SCALE if x.dtype == torch.int16 else x).mean(-2, keepdim=True)
 
 
 def _emit(y: torch.Tensor, ends: torch.Tensor, config: RunConfig) -> list[tuple[npt.NDArray[np.int16], Decibels]]:

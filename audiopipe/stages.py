@@ -54,6 +54,11 @@ class Stages:
                 return
             yield item  # type: ignore[misc]
 
+    def computed(self, stage: str, cpu_s: float) -> None:
+        """Note what a process of its own took of a core."""
+        with self._lock:
+            self._cpu_s[stage] += cpu_s
+
     def taken(self, queue: str, depth: int) -> None:
         """Note that something was taken from a queue of `depth` items."""
         with self._lock:
@@ -70,7 +75,7 @@ class Stages:
         return self._rounded(self._seconds)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """What this process itself computed: a decoder's own work is not in it."""
+        """What was computed, in this process or a decoder's."""
         return self._rounded(self._cpu_s)
 
     def items(self) -> dict[str, int]:

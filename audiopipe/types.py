@@ -126,7 +126,7 @@ class ShardResult:
     """What a finished shard says of itself: a few hundred bytes, and the body of its commit.
 
     `stage_s` are seconds of work summed over a stage's threads, so they may add up to more than `wall_s`;
-    `stage_cpu_s` are those that this process computed; `stage_items` are videos fetched and written, blocks of a second
+    `stage_cpu_s` are those of a core, a decoder's too; `stage_items` are videos fetched and written, blocks of a second
     decoded, rounds listened to, segments scored and encoded, uploads; `queue_depths` are means at the times of taking.
     """
 

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from audiopipe.config import RunConfig
 from audiopipe.media import ffmpeg
@@ -19,6 +20,22 @@ BITEXACT = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact"
 
 def config(**parameters):
     return RunConfig.of(**{"catalog": "c", "output": "o", "decode_timeout_s": 20.0} | parameters)
+
+
+def is_decoder(pid: int) -> bool:
+    """A process that decodes a file: a fork of the one that forks them; or one that reads a file's header."""
+    try:
+        process = psutil.Process(pid)
+        parent, command = process.parent(), process.cmdline()
+        forked = "audiopipe.decoder_forks" in command and parent is not None and parent.cmdline() == command
+        return forked or "ffmpeg" in "".join(command[:1])
+    except psutil.NoSuchProcess:
+        return False
+
+
+def decoders() -> list[psutil.Process]:
+    """Those at work for this process."""
+    return [process for process in psutil.Process().children(recursive=True) if is_decoder(process.pid)]
 
 
 def tones(seconds, rate, channels, seed=0):

@@ -1,8 +1,11 @@
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import dask.config
+import psutil
 import pytest
 from distributed import LocalCluster
 
@@ -200,3 +203,32 @@ def test_adaptive_workers_come_for_work_and_go_and_no_task_is_lost() -> None:
         assert time.monotonic() < deadline, "the second worker stays without work"
         time.sleep(0.2)
     cluster.close(client)
+
+
+NEVER_CLOSES = """
+import asyncio, os
+from audiopipe import cluster
+
+async def never():
+    await asyncio.sleep(3600)
+
+if __name__ == "__main__":
+    cluster.CLOSED_WITHIN_S = 0.5
+    client = cluster.connect("local-cpu", n_workers=1, threads_per_worker=1, dashboard_address=":0")
+    print(client.submit(os.getpid).result(), flush=True)
+    client.cluster._correct_state_internal = never
+    cluster.close(client)
+    print("closed", flush=True)
+"""
+
+
+def test_a_local_cluster_that_does_not_close_ends_with_its_process(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(NEVER_CLOSES)
+    done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    worker, said = done.stdout.split()
+    assert said == "closed"
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(int(worker)) and psutil.Process(int(worker)).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

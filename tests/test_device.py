@@ -29,9 +29,9 @@ def same_bits(found, expected):
 def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkeypatch):
     batches = [batch_of(seed=10 * i) for i in range(4)]
     expected = [score(batch, config(**NO_RULES), CPU) for batch in batches]
-    real, lock, state, shapes = kernels.measure, threading.Lock(), {"inside": 0, "failed": 0}, []
+    real, lock, state, shapes = kernels.measure_and_resample, threading.Lock(), {"inside": 0, "failed": 0}, []
 
-    def crowded(x, rate, lengths):
+    def crowded(x, *arguments):
         with lock:
             state["inside"] += 1
             shapes.append(len(x))
@@ -41,12 +41,12 @@ def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkey
             time.sleep(0.05)
             if full:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(x, rate, lengths)
+            return real(x, *arguments)
         finally:
             with lock:
                 state["inside"] -= 1
 
-    monkeypatch.setattr(kernels, "measure", crowded)
+    monkeypatch.setattr(kernels, "measure_and_resample", crowded)
     found = [None] * 4
 
     def one(number):

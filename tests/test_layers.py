@@ -30,6 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = (
                 "allocator",
                 "tables",
                 "decoder",
+                "decoder_forks",
                 "budget",
                 "device",
                 "voice",

@@ -1,18 +1,14 @@
-import contextlib
 import json
 import math
-import os
-import signal
 import tarfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from making import config, media_file, shard_of, tar_file, tones, wav_video
+from making import config, decoders, media_file, shard_of, tar_file, tones, wav_video
 
 from audiopipe import catalog, pipeline, segment
 from audiopipe.errors import DecoderDied, StoreError, TransientError
@@ -21,17 +17,6 @@ from audiopipe.types import Video
 
 BEFORE_SCORING = (segment.BAD_TIMES, segment.PAST_END, segment.TOO_SHORT, segment.TOO_LONG)
 NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
-
-
-def decoders():
-    """Processes under this one that read a file's header or decode it."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread or a process that ended while we looked
-            for pid in (task / "children").read_text().split():
-                command = Path(f"/proc/{pid}/cmdline").read_text()
-                found += [pid] if "ffmpeg" in command or "decoder.py" in command else []
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -228,13 +213,13 @@ def test_a_decoder_killed_from_outside_leaves_nothing_and_the_next_attempt_succe
     died = threading.Event()
     decode = pipeline.media.decode
 
-    def decode_and_kill(source, said, asked):
-        blocks = decode(source, said, asked)
+    def decode_and_kill(source, *arguments):
+        blocks = decode(source, *arguments)
         if source.video.video_id == "x" and not died.is_set():
             yield next(blocks)
             died.set()
-            children = [p for p in decoders() if str(source.path) in Path(f"/proc/{p}/cmdline").read_text()]
-            os.kill(int(children[0]), signal.SIGKILL)
+            (its_own,) = (d for d in decoders() if str(source.path) in [file.path for file in d.open_files()])
+            its_own.kill()
         yield from blocks
 
     monkeypatch.setattr(pipeline.media, "decode", decode_and_kill)

@@ -125,15 +125,15 @@ def test_samples_above_full_scale_are_limited_only_on_the_way_out():
 def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, room):
     batch = Batch(tuple(clip(16_000 + 100 * i, index=i, seed=i) for i in range(5)))
     expected = score(batch, keep_all(), CPU)
-    real, tried = kernels.measure, []
+    real, tried = kernels.measure_and_resample, []
 
-    def small(x, rate, lengths):
+    def small(x, *arguments):
         tried.append(len(x))
         if len(x) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(x, rate, lengths)
+        return real(x, *arguments)
 
-    monkeypatch.setattr(kernels, "measure", small)
+    monkeypatch.setattr(kernels, "measure_and_resample", small)
     found = score(batch, keep_all(), CPU)
     assert max(tried) == 5 > room
     assert [f.index for f in found] == [0, 1, 2, 3, 4]
@@ -143,10 +143,10 @@ def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, room):
 
 
 def test_no_memory_for_one_clip_is_a_matter_of_the_machine_and_not_of_the_video(monkeypatch):
-    def never(x, rate, lengths):
+    def never(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(kernels, "measure", never)
+    monkeypatch.setattr(kernels, "measure_and_resample", never)
     with pytest.raises(TransientError, match="no memory for one clip"):
         score(Batch((clip(16_000), clip(16_000))), keep_all(), CPU)
 

@@ -59,7 +59,7 @@ def bottleneck(readings: Sequence[Reading]) -> list[str]:
     lines = []
     for r in (r for r in readings if r.name == OURS):
         own = dict(r.details["stage_cpu_s"])
-        own["decode (the decoders)"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
+        own["what is in none of the stages"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
         stage = max(own, key=lambda name: own[name])
         ratios = [
             f"{_over(r, found[r.material, FLOOR, r.cores])} of the codec floor",
@@ -179,8 +179,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
 
 
 def _stages(readings: Sequence[Reading]) -> list[str]:
-    """Seconds of each stage of ours: by the clock, and what the process itself computed."""
-    lines = ["| material | cores | stage | seconds | of them computed here |", "| --- | --- | --- | --- | --- |"]
+    """Seconds of each stage of ours: by the clock, and of a core."""
+    lines = ["| material | cores | stage | seconds | CPU seconds |", "| --- | --- | --- | --- | --- |"]
     for r in (r for r in readings if r.name == OURS):
         for stage, seconds in r.details["stage_s"].items():
             lines.append(

@@ -87,6 +87,11 @@ class Items(ABC):
     @abstractmethod
     def device(self) -> torch.device: ...
 
+    @property
+    @abstractmethod
+    def n_samples(self) -> int:
+        """Of the longest item, or of a padded batch."""
+
     @abstractmethod
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
         """Groups of items, each small enough for one pass where an item is; cut to the longest item.
@@ -107,7 +112,7 @@ class Items(ABC):
     def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
         """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
         width = max(p.shape[-1] for p in parts)
-        if parts[0].ndim > 1:
+        if parts[0].ndim > 1 and any(p.shape[-1] < width for p in parts):
             parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=fill) for p in parts]
         return torch.cat(parts)[: len(self.lengths)]
 
@@ -168,6 +173,15 @@ class Audio(Items):
             inner.mul_(1 / INT16_FULL_SCALE)
         silence_beyond(inner, self.lengths)
         return Audio(inner, self.lengths, padded)
+
+    def mono(self) -> Audio:
+        """The mean of the channels; itself if there is one."""
+        if self.channels == 1:
+            return self
+        if self.padded is None:
+            return Audio(to_float(self.samples).mean(1, keepdim=True), self.lengths)
+        padded = self.padded.mean(1, keepdim=True)
+        return Audio(padded[..., MARGIN : MARGIN + self.n_samples], self.lengths, padded)
 
     def spans(self, step: int) -> Iterator[tuple[int, int]]:
         """Stretches of time of one tile each, whose starts are multiples of `step`."""
@@ -234,8 +248,12 @@ class Clips(Items):
     def device(self) -> torch.device:
         return self.clips[0].device
 
+    @property
+    def n_samples(self) -> int:
+        return int(self.lengths.max())
+
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
-        for items in self.groups(self.channels * int(self.lengths.max())):
+        for items in self.groups(self.channels * self.n_samples):
             clips, lengths = self.clips[items], self.lengths[items]
             alone = Audio(clips[0].detach()[None], lengths)
             yield items, alone.between_margins() if len(clips) == 1 else self._side_by_side(clips, lengths)

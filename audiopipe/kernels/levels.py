@@ -33,11 +33,10 @@ def _sum(x: Tensor) -> Tensor:
     return total
 
 
-def _energy(x: Tensor) -> Tensor:
-    """Sum of the squares of all but the first dimension in float64: [b, C, T] -> [b], T whole pieces"""
+def _squares(x: Tensor) -> Tensor:
+    """Sums of the squares of pieces in float64: [b, C, T] -> [b, C, K], T whole pieces"""
     norms: Tensor = torch.linalg.vector_norm(x.unflatten(-1, (-1, PIECE)), dim=-1)
-    energy: Tensor = norms.double().square_().sum((1, 2))
-    return energy
+    return norms.double().square_()
 
 
 def _clipped(stretch: Stretch) -> Tensor:
@@ -61,7 +60,8 @@ def _crossings(stretch: Stretch, lengths: Tensor) -> Tensor:
     negative = torch.lt(x, 0, out=torch.empty_like(x, memory_format=torch.contiguous_format))
     if stretch.start == 0:
         negative[..., 0] = negative[..., 1]  # nothing is before the first of all
-    crossings = _sum((negative[..., 1:] - negative[..., :-1]).abs_())
+    # A change is 1 or -1, and the squares of a piece add up to a whole number.
+    crossings = _squares(negative[..., 1:] - negative[..., :-1]).round_().sum((1, 2))
     # A negative last sample differs from the zero after it, which is none of the item's.
     ends = (lengths > 0) & (lengths >= stretch.start) & (lengths < stretch.stop)
     if not bool(ends.any()):
@@ -81,7 +81,13 @@ def tally(stretch: Stretch, lengths: Tensor) -> Tensor:
         [b] -> [b, 5] float64, to be added up over stretches
     """
     x = stretch.samples
-    counts = [_energy(x), _sum(x), _clipped(stretch), _silent(stretch, lengths), _crossings(stretch, lengths)]
+    counts = [
+        _squares(x).sum((1, 2)),
+        _sum(x),
+        _clipped(stretch),
+        _silent(stretch, lengths),
+        _crossings(stretch, lengths),
+    ]
     return torch.stack(counts, 1)
 
 

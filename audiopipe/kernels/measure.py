@@ -1,4 +1,4 @@
-"""All metrics of a segment at once: see `measure`."""
+"""All metrics of a segment at once, and the segment at another rate: see `measure` and `measure_and_resample`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio, check_rate, checked_items
+from audiopipe.kernels.audio import Audio, Items, check_rate, checked_items
 from audiopipe.kernels.hops import CHANNEL_WEIGHTS, Grid, hop_energies
 from audiopipe.kernels.levels import levels_of, tally
 from audiopipe.kernels.loudness import Powers, decibels, r128
 from audiopipe.kernels.precision import full_float32
+from audiopipe.kernels.resample import convert, room
 from audiopipe.kernels.spectral import Summary, default_n_fft, spectral_of
 from audiopipe.kernels.stretches import stretches
 from audiopipe.kernels.true_peak import peaks_of
@@ -108,7 +109,6 @@ def _waveform(tile: Audio) -> tuple[Tensor, Tensor]:
 
 def _reduce(tile: Audio, sample_rate: int, grid: Grid) -> _Parts:
     n_fft = default_n_fft(sample_rate)
-    tile = tile.between_margins()
     summary = Summary.of(tile, sample_rate, n_fft, n_fft // 2)
     return _Parts(hop_energies(tile, grid), *_waveform(tile), summary.features, summary.spectrum, summary.bands)
 
@@ -139,7 +139,44 @@ def measure(x: Tensor | Sequence[Tensor], sample_rate: int, lengths: Tensor | No
     audio = checked_items(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
-        tiles = [_reduce(tile, sample_rate, grid) for _, tile in audio.tiles()]
+        tiles = [_reduce(tile.between_margins(), sample_rate, grid) for _, tile in audio.tiles()]
+    return _metrics(audio, tiles, grid)
+
+
+@torch.no_grad()
+def measure_and_resample(
+    x: Tensor | Sequence[Tensor], sample_rate: int, to_rate: int, lengths: Tensor | None = None
+) -> tuple[Metrics, Tensor]:
+    """`measure`, and `resample` of the mean of the channels, with each sample brought to the caches once for both.
+
+    Args:
+        x (Tensor, or a list of Tensors), lengths (Tensor, optional): as for `measure`.
+        sample_rate (int), to_rate (int): from 8 to 192 kHz.
+    Shape:
+        - x: [B, C, T], or B times [C, T]
+        - output: [B] each, and [B, 1, ceil(T * to_rate / sample_rate)], zero beyond each item's `resampled_length`
+    Errors:
+        ValueError, naming the argument and what is allowed.
+
+    >>> measure_and_resample(torch.zeros(2, 2, 48000), 48000, 16000)[1].shape
+    torch.Size([2, 1, 16000])
+    """
+    sample_rate, to_rate = check_rate(sample_rate), check_rate(to_rate, "to_rate")
+    audio = checked_items(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = Grid.of(sample_rate)
+    y = room(audio, 1, sample_rate, to_rate)
+    tiles = []
+    for items, each in audio.tiles():
+        tile = each.between_margins()
+        with full_float32():
+            tiles.append(_reduce(tile, sample_rate, grid))
+        convert(tile.mono(), sample_rate, to_rate, y[items])
+    return _metrics(audio, tiles, grid), y
+
+
+def _metrics(audio: Items, tiles: list[_Parts], grid: Grid) -> Metrics:
+    """Of a batch, from what its tiles came down to."""
+    sample_rate = grid.sample_rate
     parts = _Parts(*(audio.joined(list(column), fill=0.0) for column in zip(*tiles, strict=True)))
     powers = Powers(parts.energies, grid.count(audio.lengths), grid)
     summary = Summary(parts.features, parts.spectrum, parts.bands)

@@ -116,33 +116,40 @@ def resample(x: Tensor | Sequence[Tensor], from_rate: int, to_rate: int, lengths
     torch.Size([1, 1, 16000])
     """
     from_rate, to_rate = check_rate(from_rate, "from_rate"), check_rate(to_rate, "to_rate")
-    audio, longest, shape = _items(x, lengths)
-    y = torch.empty(
-        *(len(audio.lengths), audio.channels, resampled_length(longest, from_rate, to_rate)),
-        dtype=audio.dtype,
-        device=audio.device,
-    )
+    audio, shape = _items(x, lengths)
+    y = room(audio, audio.channels, from_rate, to_rate)
     for items, tile in audio.tiles():
-        ends = resampled_length(tile.lengths, from_rate, to_rate)
-        last = int(ends.max())
-        target = y[items, :, :last]
-        y[items, :, last:] = 0
-        if from_rate == to_rate:
-            target.copy_(tile.read(0, tile.n_samples))
-        else:
-            _convert(tile, from_rate, to_rate, target)
-            silence_beyond(target, ends)
+        convert(tile, from_rate, to_rate, y[items])
     return y.view(*shape, y.shape[-1])
 
 
-def _items(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Items, int, tuple[int, ...]]:
-    """The batch, its longest item, and what comes before time in the shape of what it becomes."""
+def room(audio: Items, channels: int, from_rate: int, to_rate: int) -> Tensor:
+    """Where `convert` writes: [B, C, T']"""
+    after = resampled_length(audio.n_samples, from_rate, to_rate)
+    return torch.empty(len(audio.lengths), channels, after, dtype=audio.dtype, device=audio.device)
+
+
+def convert(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
+    """Write a tile at the new rate into y [b, C, T'], and zeros after the end of each item."""
+    ends = resampled_length(tile.lengths, from_rate, to_rate)
+    last = int(ends.max())
+    target = y[..., :last]
+    y[..., last:] = 0
+    if from_rate == to_rate:
+        target.copy_(tile.read(0, tile.n_samples))
+    else:
+        _convert(tile, from_rate, to_rate, target)
+        silence_beyond(target, ends)
+
+
+def _items(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Items, tuple[int, ...]]:
+    """The batch, and what comes before time in the shape of what it becomes."""
     if not isinstance(x, Tensor):
         clips = checked_items(x, lengths)
-        return clips, int(clips.lengths.max()), (len(x), clips.channels)
+        return clips, (len(x), clips.channels)
     if check_samples(x).ndim < 1:
         raise ValueError("x must have at least one dimension, its last being time")
     batch, channels = (x.shape[0], math.prod(x.shape[1:-1])) if x.ndim > 1 else (1, 1)
     samples = x.shape[-1]
     audio = Audio(x.detach().reshape(batch, channels, samples), check_lengths(lengths, batch, samples))
-    return audio, samples, x.shape[:-1]
+    return audio, x.shape[:-1]

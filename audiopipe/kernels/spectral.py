@@ -5,6 +5,7 @@ All come from one STFT of the mean of the channels: Hann window, frames centred 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +38,7 @@ class Spectral:
 
 def default_n_fft(sample_rate: int) -> int:
     """The power of two next to 43 ms: 2048 at 44.1 and 48 kHz, 512 at 16 kHz."""
-    return int(2 ** round(torch.log2(torch.tensor(sample_rate * 2048 / 48_000)).item()))
+    return int(2 ** round(math.log2(sample_rate * 2048 / 48_000)))
 
 
 @lru_cache(maxsize=32)

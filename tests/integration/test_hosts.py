@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hosts import Hosts
+from making import is_decoder
 from outputs import RUN_ID, config, content, make_output
 from s3_server import BUCKET, S3Server
 from s3fs import S3FileSystem
@@ -37,11 +38,14 @@ WITH_DEAD_LETTERS = 3  # the exit code of a run of the demo corpus, some of whos
 # Read by every Python on the hosts when it starts: a decoder waits while the file `hold` is there, so that what is cut
 # off is cut off in the middle of a shard.
 HELD_DECODER = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 
-if any(argument.endswith("/decoder.py") for argument in sys.orig_argv):
+def wait():
     while pathlib.Path({hold!r}).exists():
         time.sleep(0.2)
+
+if "audiopipe.decoder_forks" in sys.orig_argv:
+    os.register_at_fork(after_in_child=wait)
 """
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(900)]
@@ -162,7 +166,7 @@ class Drive:
 
     def decoding(self, number: int) -> set[int]:
         """The decoders that wait on a host."""
-        return {pid for pid, command in self.hosts.commands(number).items() if "/decoder.py " in command}
+        return {pid for pid in self.hosts.commands(number) if is_decoder(pid)}
 
     def hold_in_the_middle(self, *numbers: int) -> None:
         """Let some shards be done, and then be none any more, with one at least under way on each of these hosts."""

@@ -105,6 +105,23 @@ def test_a_list_of_items_is_as_good_as_a_padded_batch(dtype: torch.dtype, channe
     assert_same(few, kernels.measure(x[1:, :, :30_000], 16_000, lengths[1:]))
 
 
+@pytest.mark.parametrize("sizes", [[50_000, 20_001, 0, 300], [1_200_000, 40], []])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
+@pytest.mark.parametrize("to_rate", [16_000, 44_100])
+def test_both_at_once_are_both_alone(sizes: list[int], channels: int, dtype: torch.dtype, to_rate: int) -> None:
+    x = scenes(max(len(sizes), 1), max(sizes, default=100), channels)[: len(sizes)]
+    x = x if dtype.is_floating_point else (x * 32_767).round().to(torch.int16)
+    mono = (x if dtype.is_floating_point else x / 32_768).mean(1, keepdim=True)
+    lengths = torch.tensor(sizes, dtype=torch.int64)
+    items = [one[:, :size] for one, size in zip(x, sizes, strict=True)]
+    wanted, signal = kernels.measure(x, 44_100, lengths), kernels.resample(mono, 44_100, to_rate, lengths)
+    for audio, valid in [(x, lengths), (items, None)] if sizes else [(x, lengths)]:
+        found, y = kernels.measure_and_resample(audio, 44_100, to_rate, valid)
+        assert_same(found, wanted)
+        torch.testing.assert_close(y, signal, atol=1e-6, rtol=0)
+
+
 def test_items_that_do_not_fit_together_are_refused() -> None:
     mono, stereo = torch.zeros(1, 100), torch.zeros(2, 100)
     for items, words in [
@@ -246,6 +263,7 @@ def test_reduced_precision_is_off_inside_and_restored_after() -> None:
         (lambda x: kernels.levels(x, torch.tensor([1.0, 1.0])), "lengths"),
         (lambda x: kernels.spectral(x, 16_000, n_fft=33), "n_fft"),
         (lambda x: kernels.spectral(x, 16_000, n_fft=512, hop_length=513), "hop_length"),
+        (lambda x: kernels.measure_and_resample(x, 16_000, 200_000), "to_rate"),
         (lambda x: kernels.resample(x, 0, 16_000), "from_rate"),
         (lambda x: kernels.resample(x, 16_000, 200_000), "to_rate"),
     ],
@@ -277,5 +295,8 @@ def test_cuda_equals_the_cpu() -> None:
         lengths = torch.tensor([96_000, 60_001, 5_000, 0])
         found, wanted = kernels.measure(x.cuda(), 48_000, lengths), kernels.measure(x, 48_000, lengths)
         torch.testing.assert_close(found.stack().cpu(), wanted.stack(), atol=1e-3, rtol=1e-3, equal_nan=True)
+        both, y = kernels.measure_and_resample(x.cuda(), 48_000, 16_000, lengths)
+        torch.testing.assert_close(both.stack(), found.stack(), atol=1e-4, rtol=1e-4, equal_nan=True)
+        torch.testing.assert_close(y.cpu(), kernels.resample(x, 48_000, 16_000, lengths), atol=1e-5, rtol=0)
         y = kernels.resample(x.cuda(), 48_000, 16_000, lengths).cpu()
         torch.testing.assert_close(y, kernels.resample(x, 48_000, 16_000, lengths), atol=1e-5, rtol=0)

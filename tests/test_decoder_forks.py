@@ -1,0 +1,147 @@
+"""Decoders are forked, live as long as they are wanted, and nobody's death costs more than what it was at."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from making import config, decoders, media_file, source_of, tones
+
+from audiopipe import decoder_forks, media
+from audiopipe.errors import DecoderDied
+
+# A worker that stops with the decoder in the middle of a file.
+WORKER = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from making import config, decoders, source_of
+from audiopipe import media
+source = source_of(Path(sys.argv[1]))
+blocks = media.decode(source, media.probe(source, config()), config())
+next(blocks)
+print(*[p for one in decoders() for p in (one.pid, one.ppid())], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def long_source(tmp_path):
+    return source_of(media_file(tmp_path / "long.wav", tones(60.0, 48_000, 1), 48_000))
+
+
+def begun(source, **parameters):
+    """Blocks of a file, the first of which has come."""
+    blocks = media.decode(source, media.probe(source, config()), config(**parameters))
+    next(blocks)
+    return blocks
+
+
+def the_forker():
+    (one,) = decoders()
+    return one.parent()
+
+
+def samples(source):
+    return sum(block.shape[-1] for block in media.decode(source, media.probe(source, config()), config()))
+
+
+def gone(process):
+    """Nobody may be there to collect an orphan that has ended."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def until(happens, within_s=10.0):
+    deadline = time.monotonic() + within_s
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_one_process_forks_the_decoders_of_all_files_and_no_descriptor_stays_open(long_source):
+    with_one = begun(long_source)
+    forker = the_forker()
+    with_one.close()
+    until(lambda: forker.children() == [])
+    held = forker.num_fds(), psutil.Process().num_fds()
+    for _ in range(10):
+        blocks = begun(long_source)
+        assert the_forker() == forker
+        blocks.close()
+    assert samples(long_source) == 60 * 48_000
+    until(lambda: (forker.num_fds(), psutil.Process().num_fds()) == held)
+    assert forker.children() == []
+
+
+def test_what_a_decoder_took_of_a_cpu_is_told_also_if_it_was_stopped(long_source):
+    told = []
+    said = media.probe(long_source, config())
+    list(media.decode(long_source, said, config(), used=told.append))
+    whole = media.decode(long_source, said, config(), used=told.append)
+    next(whole)
+    whole.close()
+    assert len(told) == 2
+    assert 0 < told[0] < 10
+    assert 0 < told[1] < 10
+
+
+def test_when_the_forker_is_killed_its_decoders_go_and_the_next_file_has_another(long_source):
+    blocks = begun(long_source)
+    forker, (decoder,) = the_forker(), decoders()
+    forker.kill()
+    with pytest.raises(DecoderDied, match="killed"):
+        list(blocks)
+    until(lambda: gone(decoder))
+    assert samples(long_source) == 60 * 48_000
+    again = begun(long_source)
+    assert the_forker() != forker
+    again.close()
+
+
+def test_a_forker_that_was_stopped_is_not_waited_for_for_ever(long_source, monkeypatch):
+    monkeypatch.setattr(decoder_forks, "KILLED_WITHIN_S", 0.5)
+    blocks = begun(long_source)
+    forker = the_forker()
+    forker.suspend()
+    try:
+        started = time.monotonic()
+        blocks.close()
+        assert time.monotonic() - started < 3
+    finally:
+        forker.resume()
+    until(lambda: decoders() == [])
+
+
+def test_the_worker_s_death_ends_forker_and_decoder(long_source):
+    command = [sys.executable, "-c", WORKER, str(long_source.path), os.path.dirname(__file__)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        both = [psutil.Process(int(pid)) for pid in worker.stdout.readline().split()]
+        assert len(both) == 2
+        worker.kill()
+    until(lambda: all(map(gone, both)))
+
+
+def test_ctrl_c_is_not_for_decoders(long_source):
+    blocks = begun(long_source)
+    forker, (decoder,) = the_forker(), decoders()
+    for process in (forker, decoder):
+        process.send_signal(signal.SIGINT)
+    assert sum(block.shape[-1] for block in blocks) == 57 * 48_000
+    assert forker.is_running()
+
+
+def test_a_decoder_s_memory_is_limited(long_source):
+    blocks = begun(long_source)
+    (decoder,) = decoders()
+    assert decoder.rlimit(psutil.RLIMIT_AS) == (4 << 30, 4 << 30)
+    blocks.close()
+
+
+def test_without_a_forker_that_can_be_started_the_error_says_so(long_source, monkeypatch):
+    decoder_forks._FORKER.close()
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(ChildProcessError, match="could not be started"):
+        samples(long_source)
