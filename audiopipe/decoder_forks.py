@@ -40,14 +40,14 @@ __all__ = ["Decoder", "Ended", "started"]
 
 MEMORY_BYTES = 4 << 30
 LONGEST_REQUEST, LONGEST_ANSWER = 1 << 16, 1 << 8
-KILLED_WITHIN_S = 10.0
+STARTED_WITHIN_S, KILLED_WITHIN_S = 60.0, 10.0
 PR_SET_PDEATHSIG = 1
 
 
 class Ended(NamedTuple):
     """How a decoder ended: its exit status, or minus the signal; the CPU it took; and its last words, if any.
 
-    The code is None where nobody knows, because the forker was killed.
+    The code is None where nobody knows, because the forker was killed or did not answer.
     """
 
     code: int | None
@@ -89,8 +89,10 @@ class Decoder:
             self.life.shutdown(socket.SHUT_WR)
         try:
             return self.end(KILLED_WITHIN_S)
-        except TimeoutError:  # a forker that somebody stopped
-            return Ended(None, 0.0, "")
+        except TimeoutError:  # it is the forker that does not answer
+            _FORKER.close()
+            self.how = Ended(None, 0.0, "")
+            return self.how
 
 
 @contextmanager
@@ -102,9 +104,10 @@ def started(asked: decoder.Asked) -> Generator[Decoder, None, None]:
     """
     samples, target = (os.fdopen(end, mode, 0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
     life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with samples, life, tempfile.TemporaryFile() as complaints:
-        with target, theirs:
-            _FORKER.ask(json.dumps(asked).encode(), [target.fileno(), complaints.fileno(), theirs.fileno()])
+    with samples, target, life, theirs, tempfile.TemporaryFile() as complaints:
+        _FORKER.ask(json.dumps(asked).encode(), [target.fileno(), complaints.fileno(), theirs.fileno()])
+        target.close()
+        theirs.close()
         one = Decoder(samples, complaints, life)
         try:
             yield one
@@ -133,7 +136,13 @@ class _Forker:
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno())]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
-        if not self._requests.recv(LONGEST_ANSWER):
+        try:
+            self._requests.settimeout(STARTED_WITHIN_S)
+            ready = self._requests.recv(LONGEST_ANSWER)
+            self._requests.settimeout(None)
+        except TimeoutError:
+            ready = b""
+        if not ready:
             self._end()
             raise ChildProcessError("the process that forks decoders could not be started: see what it said, above")
         return self._requests
@@ -141,6 +150,7 @@ class _Forker:
     def _end(self) -> None:
         if self._requests is not None and self._process is not None:
             self._requests.close()
+            self._process.kill()
             self._process.wait()
         self._requests = self._process = None
 

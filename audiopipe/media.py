@@ -154,6 +154,7 @@ def decode(
             )
             _judge(source, decoder.end(config.decode_timeout_s))
         except TimeoutError:
+            _judge(source, decoder.kill(), stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
             raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {limit} and was stopped") from None
         finally:
@@ -162,11 +163,11 @@ def decode(
                 used(how.cpu_s)
 
 
-def _judge(source: Source, how: decoder_forks.Ended) -> None:
-    """Raise unless the decoder ended well."""
+def _judge(source: Source, how: decoder_forks.Ended, stopped: bool = False) -> None:
+    """Raise unless the decoder ended well; or as we told it to, if it was `stopped`."""
     if how.code is None:
-        raise DecoderDied(f"the decoder of {source.video.uri} was killed together with the process that forks them")
-    if how.code < 0:
+        raise DecoderDied(f"the decoder of {source.video.uri} is lost with the process that forks them")
+    if how.code < 0 and not stopped:
         _blame(source, how.code)
     if how.code > 0:
         why = how.words[:200] or "it did not say why"

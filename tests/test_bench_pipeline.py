@@ -63,10 +63,11 @@ def test_a_gpu_s_rates_are_the_planners_and_two_cores_are_told_beside_one():
     assert (rates["core_x_with_gpu"], rates["core_x_without_gpu"]) == (500.0, None)
     assert (rates["gpu"], rates["gpu_x"]) == ("H200", 2425.0)
     one, two = readings.bottleneck(found)
-    assert "1.67 (1.67 to 1.67 by rounds) of ffmpeg's C pipeline" in one
+    assert "1.67 (in a round 1.67, 1.67 to 1.67) of ffmpeg's C pipeline" in one
     assert "0.2 decoded on average, so that what comes before is the slower" in one
-    assert "1.94 (1.94 to 1.94 by rounds) times one core of its own" in two
-    assert "9.70 (9.70 to 9.70 by rounds) times one core of today's way" in two
+    assert "1.94 (in a round 1.94, 1.94 to 1.94) times one core of its own" in two
+    assert "shares nothing, is 1.96 (in a round 1.96, 1.96 to 1.96) times one core" in two
+    assert "9.70 (in a round 9.70, 9.70 to 9.70) times one core of today's way" in two
 
 
 def test_material_is_long_real_speech_made_once(tmp_path):

@@ -92,7 +92,7 @@ def test_when_the_forker_is_killed_its_decoders_go_and_the_next_file_has_another
     blocks = begun(long_source)
     forker, (decoder,) = the_forker(), decoders()
     forker.kill()
-    with pytest.raises(DecoderDied, match="killed"):
+    with pytest.raises(DecoderDied, match="is lost with"):
         list(blocks)
     until(lambda: gone(decoder))
     assert samples(long_source) == 60 * 48_000
@@ -101,18 +101,24 @@ def test_when_the_forker_is_killed_its_decoders_go_and_the_next_file_has_another
     again.close()
 
 
-def test_a_forker_that_was_stopped_is_not_waited_for_for_ever(long_source, monkeypatch):
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_forker_that_does_not_answer_is_replaced_and_no_video_is_to_blame(long_source, monkeypatch, when):
     monkeypatch.setattr(decoder_forks, "KILLED_WITHIN_S", 0.5)
+    said = media.probe(long_source, config())
     blocks = begun(long_source)
     forker = the_forker()
-    forker.suspend()
-    try:
-        started = time.monotonic()
+    if when == "before":
         blocks.close()
-        assert time.monotonic() - started < 3
-    finally:
-        forker.resume()
-    until(lambda: decoders() == [])
+        blocks = media.decode(long_source, said, config(decode_timeout_s=1.0))
+    forker.suspend()
+    started = time.monotonic()
+    if when == "before":
+        with pytest.raises(DecoderDied, match="is lost with the process that forks them"):
+            next(blocks)
+    blocks.close()
+    assert time.monotonic() - started < 5
+    until(lambda: gone(forker) and decoders() == [])
+    assert samples(long_source) == 60 * 48_000
 
 
 def test_the_worker_s_death_ends_forker_and_decoder(long_source):

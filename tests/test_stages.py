@@ -22,6 +22,15 @@ def test_seconds_of_a_stage_add_up_over_threads():
     assert stages.wall_s < 0.2
 
 
+def test_what_another_process_computed_is_counted_with_its_stage():
+    stages = Stages()
+    with stages.timed("decode"):
+        time.sleep(0.02)
+    stages.computed("decode", 1.5)
+    assert stages.cpu_seconds()["decode"] == pytest.approx(1.5, abs=0.02)
+    assert stages.seconds()["decode"] < 0.5
+
+
 def test_a_stage_that_fails_is_timed_all_the_same():
     stages = Stages()
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -67,6 +68,8 @@ def bottleneck(readings: Sequence[Reading]) -> list[str]:
         ]
         if r.cores > 1:
             ratios.append(f"{_over(r, found[r.material, OURS, 1])} times one core of its own")
+            alone, together = (found[r.material, FLOOR, cores] for cores in (1, r.cores))
+            ratios.append(f"where the codec floor, which shares nothing, is {_over(together, alone)} times one core")
         else:
             ratios.append(f"{_over(r, found[r.material, CS_OWN, 1])} of ffmpeg's C pipeline")
         lines.append(
@@ -77,9 +80,10 @@ def bottleneck(readings: Sequence[Reading]) -> list[str]:
 
 
 def _over(one: Reading, other: Reading) -> str:
-    """How many times as fast, best against best; and round against round, which shows how calm the machine is."""
+    """How many times as fast, best against best; and round against round, which a machine with neighbours is judged by:
+    its speed changes from one second to the next."""
     each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
-    spread = f" ({min(each):.2f} to {max(each):.2f} by rounds)" if len(each) > 1 else ""
+    spread = f" (in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f})" if len(each) > 1 else ""
     return f"{one.times_real_time / other.times_real_time:.2f}{spread}"
 
 
@@ -155,8 +159,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
         "",
         (
             "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
-            "named, all are measured in turn, and the best round of each counts; beside a ratio are the lowest and the "
-            "highest of those within one round. Memory is the process's own, without its decoders."
+            "named, all are measured in turn, and the best round of each counts; beside a ratio are the median, the "
+            "lowest and the highest of those within one round. Memory is the process's own, without its decoders."
         ),
         "",
         ", ".join(f"{key}: {value}" for key, value in described.items()),
