@@ -32,9 +32,8 @@ from typing import IO, NamedTuple, NoReturn
 
 import av
 
-from audiopipe import (
-    decoder,
-)  # and nothing else of the package: what is loaded here every fork has, NumPy's threads too
+# And nothing else of the package: what is loaded here every fork has, the threads of numerical libraries not excepted.
+from audiopipe import decoder
 
 __all__ = ["Decoder", "Ended", "started"]
 
@@ -185,9 +184,9 @@ def _serve(requests: socket.socket) -> None:
                     request, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 3)
                     if not request:
                         return
-                    process, life = _forked(request, *descriptors)
-                    lives[process] = life
-                    ready.register(life, selectors.EVENT_READ, process)
+                    if forked := _forked(request, *descriptors):
+                        lives.update([forked])
+                        ready.register(forked[1], selectors.EVENT_READ, forked[0])
                 elif key.fileobj == woken:
                     os.read(woken, 1 << 12)
                     for process, answer in _dead(list(lives)):
@@ -212,13 +211,21 @@ def _dead(processes: list[int]) -> list[tuple[int, bytes]]:
     return ended
 
 
-def _forked(request: bytes, samples: int, complaints: int, life: int) -> tuple[int, socket.socket]:
+def _forked(request: bytes, samples: int, complaints: int, life: int) -> tuple[int, socket.socket] | None:
+    """The process and its life; None if the machine has no room for another: then the life ends at once."""
     forker = os.getpid()
-    process = os.fork()
-    if not process:
+    try:
+        process = os.fork()
+    except OSError:
+        traceback.print_exc()
+        process = -1
+    if process == 0:
         _decode(forker, json.loads(request), samples, complaints)
     os.close(samples)
     os.close(complaints)
+    if process < 0:
+        os.close(life)
+        return None
     return process, socket.socket(fileno=life)
 
 

@@ -1,7 +1,9 @@
 """Decoders are forked, live as long as they are wanted, and nobody's death costs more than what it was at."""
 
+import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -151,3 +153,17 @@ def test_without_a_forker_that_can_be_started_the_error_says_so(long_source, mon
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(ChildProcessError, match="could not be started"):
         samples(long_source)
+
+
+def test_a_machine_without_room_for_another_process_is_no_fault_of_the_video(monkeypatch, capfd):
+    def full():
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", full)
+    held = psutil.Process().num_fds()
+    life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    assert decoder_forks._forked(b"{}", os.dup(1), os.dup(1), theirs.detach()) is None
+    with life:
+        assert decoder_forks.Decoder(io.BytesIO(), io.BytesIO(), life).end(1.0).code is None
+    assert psutil.Process().num_fds() == held
+    assert "Resource temporarily unavailable" in capfd.readouterr().err
