@@ -27,6 +27,7 @@ from audiopipe.isolate import process_isolated
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, WorkerStatus
 from audiopipe.pipeline import process_shard
 from audiopipe.plan import Plan
+from audiopipe.run.straggler import Stragglers
 from audiopipe.run.watch import CLUSTER_LOST, Watch
 from audiopipe.types import Shard, ShardResult
 
@@ -63,6 +64,7 @@ class Session:
         new: results of this session.
         failed: shards that were given up, and why.
         suspects: shards that were there when workers died.
+        doubled: shards that were late and are tried by two workers.
     """
 
     config: RunConfig
@@ -83,11 +85,15 @@ class Session:
     next_beat: float = 0.0
     refusals: int = 0
     watch: Watch = field(default_factory=Watch)
+    stragglers: Stragglers = field(default_factory=Stragglers)
+    doubled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # Of this session alone: several drivers may work on one partition, and on one host.
         self.driver = f"{socket.gethostname()}/p{self.config.partition_index}/{secrets.token_hex(3)}"
         self.todo = deque(shard for shard in self.shards if shard.name not in self.commits)
+        for commit in self.commits.values():
+            self.stragglers.took(commit.result.wall_s)
 
     # -- the ledger
 
@@ -166,6 +172,7 @@ class Session:
             while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
                 if self.watch.reached(mine):
                     self._submit(mine)
+                    self._double(mine)
                     self._tick(mine)
                 self._wait()
             self._give_up(f"not gone on with after {REFUSALS} shards that were refused")
@@ -192,29 +199,55 @@ class Session:
         while self.todo and len(self.running) < self.width:
             shard = self.todo.popleft()
             self.tries[shard.name] += 1
-            suspected = shard.name in self.suspects
-            # The dashboard groups and colours tasks by the first part of their key.
-            key = (f"shard {shard.language}", shard.index, self.tries[shard.name], self.run_id)
-            future = client.submit(_task, shard, self.config, self.run_id, self.driver, suspected, key=key, pure=False)
-            self.running[future] = shard
-            future.add_done_callback(self.finished.put)
+            self._start(client, shard)
+
+    def _start(self, client: Client, shard: Shard, beside: list[str] | None = None) -> None:
+        """Submit a shard; where it is under way already, for these workers."""
+        suspected = shard.name in self.suspects
+        # The dashboard groups and colours tasks by the first part of their key.
+        key = (f"shard {shard.language}", shard.index, self.tries[shard.name], int(beside is not None), self.run_id)
+        task = (_task, shard, self.config, self.run_id, self.driver, suspected)
+        future = client.submit(*task, key=key, pure=False, workers=beside)
+        self.running[future] = shard
+        future.add_done_callback(self.finished.put)
+
+    def _double(self, client: Client) -> None:
+        """Try shards that are late on another worker as well."""
+        idle = not self.todo and not self.later and 2 * len(self.running) < self.width
+        late = set(self.stragglers.late([shard.name for shard in self.running.values()], idle)) - self.doubled
+        if not late:
+            return
+        at_work = client.processing()
+        for future, shard in list(self.running.items()):
+            elsewhere = [worker for worker, keys in at_work.items() if future.key not in keys]
+            if shard.name in late and elsewhere:
+                LOG.info("shard %s takes far longer than any other did: it is tried elsewhere as well", shard.name)
+                self.doubled.add(shard.name)
+                self._start(client, shard, beside=elsewhere)
 
     def _wait(self) -> None:
         try:
             future = self.finished.get(timeout=TICK_S)
         except queue.Empty:
             return
-        shard = self.running.pop(future)
+        shard = self.running.pop(future, None)
+        if shard is None:  # another was faster
+            return
+        others = [other for other, same in self.running.items() if same.name == shard.name]
         if future.status == "finished":
             try:
                 result: ShardResult = future.result()
             except CLUSTER_LOST:  # its commit is there; whether the scheduler comes back is for the watch to say
                 self.later.append((time.monotonic() + BACKOFF_S, shard))
                 return
+            self.stragglers.took(result.wall_s)
             self.new.append(result)
             self.refusals = 0
             self.ledger.record_shard(result)
-        else:
+            for other in others:
+                del self.running[other]
+                other.cancel()
+        elif not others:
             self._failed(shard, future)
 
     def _failed(self, shard: Shard, future: Future[ShardResult]) -> None:
@@ -224,6 +257,7 @@ class Session:
         message = str(error or f"the scheduler says {future.status}")
         stack = "".join(traceback.format_tb(future.traceback())) if error else None
         tries = self.tries[shard.name]
+        self.doubled.discard(shard.name)
         LOG.info("shard %s, try %d of %d: %s: %s", shard.name, tries, self.config.retries + 1, kind, message)
         self.ledger.record_failure(self.run_id, shard.name, tries, None, kind, message, stack)
         if self._suspect(shard, error, tries):

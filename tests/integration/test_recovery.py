@@ -221,6 +221,30 @@ def test_the_shard_of_a_frozen_machine_runs_elsewhere_and_waking_does_no_harm(
     assert verify(str(fleet.output)).findings == ()
 
 
+def test_a_shard_on_a_slow_machine_runs_elsewhere_too_and_the_first_commit_wins(
+    fleet: Fleet, undisturbed: dict[str, bytes]
+) -> None:
+    """A machine that is alive and answers, and is very slow."""
+    slow_decoder(fleet.folder / "slowest-ffmpeg", seconds=50)
+    fleet.scheduler()
+    fleet.worker("quick")
+    fleet.settings["IMAGEIO_FFMPEG_EXE"] = str(fleet.folder / "slowest-ffmpeg")
+    fleet.worker("slow")
+    fleet.together(2)
+    started = time.monotonic()
+    fleet.driver()
+    fleet.ends(DONE, within_s=180)
+    assert time.monotonic() - started < 50, "the slow one was waited for"
+    assert "it is tried elsewhere as well" in fleet.log("driver")
+    assert fleet.workers_of_commits() == {"quick"}
+    before = fleet.commits()
+    assert content(fleet.output) == undisturbed
+    time.sleep(50 - (time.monotonic() - started) + 10)  # until the slow one is done, too
+    assert fleet.commits() == before, "the first commit stays"
+    assert content(fleet.output) == undisturbed
+    assert verify(str(fleet.output)).findings == ()
+
+
 # Takes memory in a worker's process once a shard has begun, once in all, and gives it back after a while.
 GREEDY = """
 import os, pathlib, threading, time
