@@ -23,6 +23,24 @@ sleep 0.3
 exec {ffmpeg} "$@"
 """
 
+# Read by every Python that has its folder in PYTHONPATH: a decoder waits while the file `hold` is there.
+HELD_DECODER = """
+import os, pathlib, sys, time
+
+def wait():
+    while pathlib.Path({hold!r}).exists():
+        time.sleep(0.2)
+
+if "audiopipe.decoder_forks" in sys.orig_argv:
+    os.register_at_fork(after_in_child=wait)
+"""
+
+
+def hold_in(folder: Path) -> Path:
+    """The file that holds decoders while it exists, those of processes with its folder in PYTHONPATH."""
+    (folder / "sitecustomize.py").write_text(HELD_DECODER.format(hold=str(folder / "hold")))
+    return folder / "hold"
+
 
 def drive(arguments: list[str], environment: dict[str, str], log: Path) -> None:
     """The `audiopipe` command in a process of its own."""

@@ -18,6 +18,7 @@ import yaml
 from hosts import Hosts
 from making import is_decoder
 from outputs import RUN_ID, config, content, make_output
+from processes import hold_in
 from s3_server import BUCKET, S3Server
 from s3fs import S3FileSystem
 
@@ -35,28 +36,14 @@ IMPATIENT = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__
 FIXED = "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
 RUN_AGAIN = 4
 WITH_DEAD_LETTERS = 3  # the exit code of a run of the demo corpus, some of whose videos are spoilt on purpose
-# Read by every Python on the hosts when it starts: a decoder waits while the file `hold` is there, so that what is cut
-# off is cut off in the middle of a shard.
-HELD_DECODER = """
-import os, pathlib, sys, time
-
-def wait():
-    while pathlib.Path({hold!r}).exists():
-        time.sleep(0.2)
-
-if "audiopipe.decoder_forks" in sys.orig_argv:
-    os.register_at_fork(after_in_child=wait)
-"""
 
 pytestmark = [pytest.mark.privileged, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Decoders wait while it exists; beside it is what makes them."""
-    folder = tmp_path_factory.mktemp("decoder")
-    (folder / "sitecustomize.py").write_text(HELD_DECODER.format(hold=str(folder / "hold")))
-    return folder / "hold"
+    """Decoders on the hosts wait while it exists, so that what is cut off is cut off in the middle of a shard."""
+    return hold_in(tmp_path_factory.mktemp("decoder"))
 
 
 @pytest.fixture(scope="module")
