@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,16 @@ def is_decoder(pid: int) -> bool:
 def decoders() -> list[psutil.Process]:
     """Those at work for this process."""
     return [process for process in psutil.Process().children(recursive=True) if is_decoder(process.pid)]
+
+
+def decoder_of(path: Path) -> psutil.Process:
+    """The one that has this file open."""
+    found = []
+    for process in decoders():
+        with suppress(psutil.NoSuchProcess):  # another video's, which ended while we looked
+            found += [process] if str(path) in [file.path for file in process.open_files()] else []
+    (one,) = found
+    return one
 
 
 def tones(seconds, rate, channels, seed=0):

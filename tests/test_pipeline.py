@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from making import config, decoders, media_file, shard_of, tar_file, tones, wav_video
+from making import config, decoder_of, decoders, media_file, shard_of, tar_file, tones, wav_video
 
 from audiopipe import catalog, pipeline, segment
 from audiopipe.errors import DecoderDied, StoreError, TransientError
@@ -218,8 +218,7 @@ def test_a_decoder_killed_from_outside_leaves_nothing_and_the_next_attempt_succe
         if source.video.video_id == "x" and not died.is_set():
             yield next(blocks)
             died.set()
-            (its_own,) = (d for d in decoders() if str(source.path) in [file.path for file in d.open_files()])
-            its_own.kill()
+            decoder_of(source.path).kill()
         yield from blocks
 
     monkeypatch.setattr(pipeline.media, "decode", decode_and_kill)

@@ -202,12 +202,12 @@ class Session:
             self._start(client, shard)
 
     def _start(self, client: Client, shard: Shard, beside: list[str] | None = None) -> None:
-        """Submit a shard; where it is under way already, for these workers."""
-        suspected = shard.name in self.suspects
+        """Submit a shard; where it is under way already, for these workers, or any if these go away meanwhile."""
+        suspected, elsewhere = shard.name in self.suspects, beside is not None
         # The dashboard groups and colours tasks by the first part of their key.
-        key = (f"shard {shard.language}", shard.index, self.tries[shard.name], int(beside is not None), self.run_id)
+        key = (f"shard {shard.language}", shard.index, self.tries[shard.name], int(elsewhere), self.run_id)
         task = (_task, shard, self.config, self.run_id, self.driver, suspected)
-        future = client.submit(*task, key=key, pure=False, workers=beside)
+        future = client.submit(*task, key=key, pure=False, workers=beside, allow_other_workers=elsewhere)
         self.running[future] = shard
         future.add_done_callback(self.finished.put)
 
@@ -247,7 +247,9 @@ class Session:
             for other in others:
                 del self.running[other]
                 other.cancel()
-        elif not others:
+        elif others:
+            LOG.info("shard %s: one of its two tries %s; the other goes on", shard.name, future.status)
+        else:
             self._failed(shard, future)
 
     def _failed(self, shard: Shard, future: Future[ShardResult]) -> None:
