@@ -1,4 +1,5 @@
-"""One file's first audio stream to PCM: what a decoder's process does (`decoder_forks.py`).
+"""What a file says of its first audio stream, and the stream as PCM: what a decoder's process does
+(`decoder_forks.py`).
 
 FFmpeg's libraries in one thread. The `ffmpeg` program has a thread each for reading, decoding, filtering and writing,
 which hand each other frames of 20 ms; and to go from packet to packet in Python costs AAC three quarters of what its
@@ -11,24 +12,53 @@ What cannot be decoded is left out, and the rest goes on, as players do. Whoever
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
-from typing import IO, Any, TypedDict
+from typing import Any, TypedDict
 
 import av
+import av.container
 import av.filter
+import av.logging
+
+from audiopipe.ring import Writer
 
 # Frames of 20 ms are gathered to two thirds of a second before anything is done with them.
 GATHERED = 32768
+COMMON_CODECS = ("aac", "opus", "mp3float", "vorbis", "flac")
 
 Frames = Iterator[av.AudioFrame]
 
 
-class Asked(TypedDict):
-    """What is to be decoded, with FFmpeg's options for opening it; and to what: `form` is s16 or flt."""
+class File(TypedDict):
+    """What is to be read, with FFmpeg's options for opening it."""
 
     url: str
     options: dict[str, str]
+
+
+class Header(TypedDict):
+    """What a file says of itself, and of its first audio stream if there is one that can be decoded."""
+
+    container: str
+    duration_s: float | None
+    audio: Audio | None
+
+
+class Audio(TypedDict):
+    """What is known of a stream before it is decoded."""
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    sample_format: str
+
+
+class Asked(File):
+    """What is to be decoded, and to what: `form` is s16 or flt."""
+
     sample_rate_hz: int
     channels: int
     form: str
@@ -147,7 +177,49 @@ def ready(graph: av.filter.Graph) -> Frames:
         yield frame
 
 
-def decode(asked: Asked, out: IO[bytes]) -> None:
+def opened(file: File) -> av.container.InputContainer:
+    """The file; titles and names in it may be in any encoding, and are nothing to us."""
+    return av.open(file["url"], options=file["options"], metadata_errors="replace")
+
+
+def get_ready() -> None:
+    """Make the tables that codecs make for themselves when they are first opened: forks have them."""
+    for name in COMMON_CODECS:
+        with suppress(av.FFmpegError):  # some are content with nothing but a header
+            av.CodecContext.create(name, "r").open()
+
+
+def read_header(file: File, out: Writer) -> None:
+    """Write the file's `Header`, as JSON. FFmpeg's warnings go to where this process complains.
+
+    Raises:
+        av.FFmpegError: it is no file that could be read.
+    """
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.WARNING)
+    with opened(file) as container:
+        length = container.duration
+        header = Header(
+            container=container.format.name,
+            duration_s=None if length is None else length / av.time_base,
+            audio=_audio(container.streams.audio),
+        )
+        out.write(memoryview(json.dumps(header).encode()))
+
+
+def _audio(streams: Sequence[Any]) -> Audio | None:
+    context = streams[0].codec_context if streams else None
+    if context is None or context.format is None or not context.sample_rate or not context.layout.nb_channels:
+        return None
+    return Audio(
+        codec=context.codec.canonical_name,
+        sample_rate_hz=context.sample_rate,
+        channels=context.layout.nb_channels,
+        sample_format=context.format.name,
+    )
+
+
+def decode(asked: Asked, out: Writer) -> None:
     """Write interleaved samples until the file ends.
 
     Raises:
@@ -155,7 +227,7 @@ def decode(asked: Asked, out: IO[bytes]) -> None:
     """
     width = asked["channels"] * (2 if asked["form"] == "s16" else 4)
     written = passed = 0
-    with av.open(asked["url"], options=asked["options"]) as container:
+    with opened(asked) as container:
         try:
             for frame in at_once(container.streams.audio[0].codec_context.layout, asked):
                 written += out.write(memoryview(frame.planes[0])[: frame.samples * width])

@@ -4,9 +4,10 @@ Python and the libraries take a tenth of a second of CPU to start, as much as tw
 worker starts them once, as a process that does nothing but fork (`python -m audiopipe.decoder_forks`), and each file
 still has a process that nobody else is harmed by.
 
-Worker and forker talk over sockets that keep messages whole. A request carries three descriptors: the pipe for the
-samples, a file for what the decoder complains of, and its *life*, a socket. The forker tells of the end over the life;
-a worker that closes its side has the decoder killed. When the worker dies the forker ends, and its decoders with it.
+Worker and forker talk over sockets that keep messages whole. A request carries descriptors: the two of the ring that
+the samples come through (`ring.py`), a file for what the decoder complains of, and its *life*, a socket. The forker
+tells of the end over the life; a worker that closes its side has the decoder killed. When the worker dies the forker
+ends, and its decoders with it.
 """
 
 from __future__ import annotations
@@ -25,40 +26,43 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 import av
 
 # And nothing else of the package: what is loaded here every fork has, the threads of numerical libraries not excepted.
 from audiopipe import decoder
+from audiopipe.ring import Reader, Writer
 
 __all__ = ["Decoder", "Ended", "started"]
 
+JOBS: dict[str, Callable[[Any, Writer], None]] = {"header": decoder.read_header, "decode": decoder.decode}
 MEMORY_BYTES = 4 << 30
+COMPLAINTS_BYTES = 1 << 20  # a file may be made so that there is no end of them
 LONGEST_REQUEST, LONGEST_ANSWER = 1 << 16, 1 << 8
 STARTED_WITHIN_S, KILLED_WITHIN_S = 60.0, 10.0
 PR_SET_PDEATHSIG = 1
 
 
 class Ended(NamedTuple):
-    """How a decoder ended: its exit status, or minus the signal; the CPU it took; and its last words, if any.
+    """How a decoder ended: its exit status, or minus the signal; the CPU it took; and what it complained of, if at all.
 
     The code is None where nobody knows, because the forker was killed or did not answer.
     """
 
     code: int | None
     cpu_s: float
-    words: str
+    complaints: str
 
 
 @dataclass
 class Decoder:
     """A decoder at work."""
 
-    samples: IO[bytes]
+    samples: Reader
     complaints: IO[bytes]
     life: socket.socket
     how: Ended | None = None
@@ -77,9 +81,7 @@ class Decoder:
                 answer = b""
             code, cpu_s = json.loads(answer) if answer else (None, 0.0)
             self.complaints.seek(0)
-            # Python's last line is the error itself; above it are lines of code.
-            words = self.complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
-            self.how = Ended(code, cpu_s, words)
+            self.how = Ended(code, cpu_s, self.complaints.read().decode(errors="replace"))
         return self.how
 
     def kill(self) -> Ended:
@@ -95,17 +97,16 @@ class Decoder:
 
 
 @contextmanager
-def started(asked: decoder.Asked) -> Generator[Decoder, None, None]:
-    """A decoder of what is asked for (see `decoder.decode`), which does not outlive the context.
+def started(job: str, asked: decoder.File) -> Generator[Decoder, None, None]:
+    """A decoder at one of the `JOBS`, with what that is asked; it does not outlive the context.
 
     Raises:
         ChildProcessError: none can be had.
     """
-    samples, target = (os.fdopen(end, mode, 0) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
     life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with samples, target, life, theirs, tempfile.TemporaryFile() as complaints:
-        _FORKER.ask(json.dumps(asked).encode(), [target.fileno(), complaints.fileno(), theirs.fileno()])
-        target.close()
+    with closing(Reader()) as samples, life, theirs, tempfile.TemporaryFile() as complaints:
+        _FORKER.ask(json.dumps((job, asked)).encode(), [*samples.descriptors, complaints.fileno(), theirs.fileno()])
+        samples.handed_over()
         theirs.close()
         one = Decoder(samples, complaints, life)
         try:
@@ -172,6 +173,7 @@ def _serve(requests: socket.socket) -> None:
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    decoder.get_ready()
     gc.freeze()
     requests.send(b"ready")
     lives: dict[int, socket.socket] = {}
@@ -181,7 +183,7 @@ def _serve(requests: socket.socket) -> None:
         while True:
             for key, _ in ready.select():
                 if key.fileobj is requests:
-                    request, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 3)
+                    request, descriptors, *_ = socket.recv_fds(requests, LONGEST_REQUEST, 4)
                     if not request:
                         return
                     if forked := _forked(request, *descriptors):
@@ -211,7 +213,7 @@ def _dead(processes: list[int]) -> list[tuple[int, bytes]]:
     return ended
 
 
-def _forked(request: bytes, samples: int, complaints: int, life: int) -> tuple[int, socket.socket] | None:
+def _forked(request: bytes, memory: int, news: int, complaints: int, life: int) -> tuple[int, socket.socket] | None:
     """The process and its life; None if the machine has no room for another: then the life ends at once."""
     forker = os.getpid()
     try:
@@ -220,30 +222,33 @@ def _forked(request: bytes, samples: int, complaints: int, life: int) -> tuple[i
         traceback.print_exc()
         process = -1
     if process == 0:
-        _decode(forker, json.loads(request), samples, complaints)
-    os.close(samples)
-    os.close(complaints)
+        job, asked = json.loads(request)
+        _work(forker, job, asked, memory, news, complaints)
+    for descriptor in (memory, news, complaints):
+        os.close(descriptor)
     if process < 0:
         os.close(life)
         return None
     return process, socket.socket(fileno=life)
 
 
-def _decode(forker: int, asked: decoder.Asked, samples: int, complaints: int) -> NoReturn:
+def _work(forker: int, job: str, asked: Any, memory: int, news: int, complaints: int) -> NoReturn:
     """What becomes of a fork."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.dup2(samples, 1)
+        os.dup2(news, 0)
+        os.dup2(complaints, 1)
         os.dup2(complaints, 2)
+        samples = Writer(memory, 0)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != forker:  # it died before it was said what to do then
             os._exit(code)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        with open(1, "wb", closefd=False) as out:
-            decoder.decode(asked, out)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (COMPLAINTS_BYTES, COMPLAINTS_BYTES))
+        JOBS[job](asked, samples)
         code = 0
     except av.FFmpegError as error:
         os.write(2, str(error.strerror).encode())

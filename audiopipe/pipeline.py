@@ -3,9 +3,9 @@
     fetch -> decode -> segment, or listen and segment -> batch -> score and resample -> encode -> tar -> commit
 
 Each stage runs ahead of the next, within bounds and in order: downloads and decoders in threads of their own (the
-decoders are processes, a thread only reads their pipe), scoring in one, encoders in a pool. The task's own thread does
-nothing but hand segments over and write. Because the order is the plan's and never that of arrival, the same shard
-gives the same bytes.
+decoders are processes, a thread only takes what they write), scoring in one, encoders in a pool. The task's own thread
+does nothing but hand segments over and write. Because the order is the plan's and never that of arrival, the same
+shard gives the same bytes.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: St
             source = stack.enter_context(closing(fetched.result()))
             record.etag, record.bytes_in = source.etag, source.bytes_in
             with stages.timed("decode", items=0):
-                record.media = media.probe(source, config)
+                record.media = media.probe(source, config, partial(stages.computed, "decode"))
             times, spans = segment.spans(config.segments, source.document, source.captions, config.window_s)
             record.times = times.value
             if spans is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from audiopipe.config import RunConfig
-from audiopipe.media import ffmpeg
+from audiopipe.demo.media import ffmpeg
 from audiopipe.source import Source
 from audiopipe.types import Clip, Shard, Span, Video
 
@@ -24,12 +24,11 @@ def config(**parameters):
 
 
 def is_decoder(pid: int) -> bool:
-    """A process that decodes a file: a fork of the one that forks them; or one that reads a file's header."""
+    """A process that decodes a file, or reads its header: a fork of the one that forks them."""
     try:
         process = psutil.Process(pid)
         parent, command = process.parent(), process.cmdline()
-        forked = "audiopipe.decoder_forks" in command and parent is not None and parent.cmdline() == command
-        return forked or "ffmpeg" in "".join(command[:1])
+        return "audiopipe.decoder_forks" in command and parent is not None and parent.cmdline() == command
     except psutil.NoSuchProcess:
         return False
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ from making import config, decoders, media_file, source_of, tones
 
 from audiopipe import decoder_forks, media
 from audiopipe.errors import DecoderDied
+from audiopipe.ring import Reader
 
 # A worker that stops with the decoder in the middle of a file.
 WORKER = """
@@ -123,6 +125,24 @@ def test_a_forker_that_does_not_answer_is_replaced_and_no_video_is_to_blame(long
     assert samples(long_source) == 60 * 48_000
 
 
+def test_a_forker_that_does_not_answer_when_a_header_is_to_be_read_blames_no_video(long_source, monkeypatch):
+    monkeypatch.setattr(decoder_forks, "KILLED_WITHIN_S", 0.5)
+    monkeypatch.setattr(media, "PROBE_TIMEOUT_S", 1.0)
+    begun(long_source).close()
+    forker = decoder_forks._FORKER._process
+    os.kill(forker.pid, signal.SIGSTOP)
+    with pytest.raises(DecoderDied, match="is lost with the process that forks them"):
+        media.probe(long_source, config())
+    assert samples(long_source) == 60 * 48_000
+
+
+def test_complaints_are_limited_as_a_file_may_give_cause_for_no_end_of_them(long_source):
+    blocks = begun(long_source)
+    (decoder,) = decoders()
+    assert decoder.rlimit(psutil.RLIMIT_FSIZE) == (1 << 20, 1 << 20)
+    blocks.close()
+
+
 def test_the_worker_s_death_ends_forker_and_decoder(long_source):
     command = [sys.executable, "-c", WORKER, str(long_source.path), os.path.dirname(__file__)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
@@ -162,8 +182,8 @@ def test_a_machine_without_room_for_another_process_is_no_fault_of_the_video(mon
     monkeypatch.setattr(os, "fork", full)
     held = psutil.Process().num_fds()
     life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    assert decoder_forks._forked(b"{}", os.dup(1), os.dup(1), theirs.detach()) is None
-    with life:
-        assert decoder_forks.Decoder(io.BytesIO(), io.BytesIO(), life).end(1.0).code is None
+    assert decoder_forks._forked(b"{}", os.dup(1), os.dup(1), os.dup(1), theirs.detach()) is None
+    with life, closing(Reader()) as samples:
+        assert decoder_forks.Decoder(samples, io.BytesIO(), life).end(1.0).code is None
     assert psutil.Process().num_fds() == held
     assert "Resource temporarily unavailable" in capfd.readouterr().err

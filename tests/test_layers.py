@@ -29,6 +29,7 @@ FLOORS: tuple[frozenset[str], ...] = (
                 "times",
                 "allocator",
                 "tables",
+                "ring",
                 "decoder",
                 "decoder_forks",
                 "budget",

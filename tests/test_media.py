@@ -4,16 +4,20 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 from making import config, decoders, media_file, source_of, tones
 
 from audiopipe import decoder_forks, media
+from audiopipe.demo.media import ffmpeg
 from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.ring import Reader, Writer
 
 OPUS, AAC, MP3 = ("-c:a", "libopus", "-b:a", "96k"), ("-c:a", "aac", "-b:a", "128k"), ("-c:a", "libmp3lame")
 # container, codec's name, rate, channels, options, worst error allowed (None: exact to 16 bits)
@@ -122,9 +126,22 @@ def test_a_picture_beside_the_sound_is_passed_over(tmp_path):
 
 def test_a_container_without_sound_has_no_audio(tmp_path):
     path = tmp_path / "a.mp4"
-    command = [media.ffmpeg(), "-v", "error", "-f", "lavfi", "-t", "1", "-i", "color=s=64x36:r=5", str(path)]
+    command = [ffmpeg(), "-v", "error", "-f", "lavfi", "-t", "1", "-i", "color=s=64x36:r=5", str(path)]
     subprocess.run(command, check=True, timeout=30)
     with pytest.raises(NoAudio, match="without an audio stream"):
+        media.probe(source_of(path), config())
+
+
+def test_a_title_in_another_encoding_is_nothing_to_us(tmp_path):
+    path = media_file(tmp_path / "a.wav", tones(1.0, 16_000, 1), 16_000, "-metadata", "title=Caf@ noir")
+    path.write_bytes(path.read_bytes().replace(b"Caf@", b"Caf\xe9"))
+    assert decoded(path)[1].shape == (1, 16_000)
+
+
+def test_a_stream_whose_own_header_is_damaged_is_as_good_as_none(tmp_path):
+    path = media_file(tmp_path / "a.mkv", tones(1.0, 48_000, 2), 48_000, "-c:a", "libvorbis")
+    path.write_bytes(path.read_bytes().replace(b"\x01vorbis", b"\x02vorbis", 1))  # FFmpeg counts no channels in it
+    with pytest.raises(NoAudio, match="is matroska,webm without an audio stream"):
         media.probe(source_of(path), config())
 
 
@@ -159,19 +176,72 @@ def test_a_decoder_that_dies_or_hangs_is_told_apart(tmp_path, number, error, wor
         list(blocks)
 
 
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (signal.SIGKILL, DecoderDied, "killed by signal 9"),
+        (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
+        (None, UndecodableMedia, "its header kept the decoder busy for 2 s"),
+    ],
+)
+def test_what_reads_a_header_and_dies_or_hangs_is_told_apart(tmp_path, monkeypatch, number, error, words):
+    monkeypatch.setattr(media, "PROBE_TIMEOUT_S", 2.0)
+    nobody_writes = tmp_path / "a.wav"
+    os.mkfifo(nobody_writes)
+    source = replace(source_of(nobody_writes), size=1000)
+    with ThreadPoolExecutor(1) as thread:
+        said = thread.submit(media.probe, source, config())
+        while not decoders():
+            time.sleep(0.01)
+        if number:
+            decoders()[0].send_signal(number)
+        with pytest.raises(error, match=words):
+            said.result()
+
+
+def test_what_reading_a_header_took_is_told(tmp_path):
+    told = []
+    media.probe(source_of(long_file(tmp_path)), config(), told.append)
+    (cpu_s,) = told
+    assert 0 < cpu_s < 5
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("[mov,mp4 @ 0x55d0] moov atom not found\nInvalid data found\n", "moov atom not found"),
+        ("[in#0 @ 0x1] subfile,,start,0: Invalid data\nInvalid data found", "Invalid data found"),
+        ("", "the decoder found nothing that it knows"),
+        ('Traceback (most recent call last):\n  File "x"\nMemoryError: no room', "MemoryError: no room"),
+    ],
+)
+def test_of_many_complaints_the_telling_one_is_taken(said, words):
+    assert media._first_words(said) == words
+
+
 def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
     source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
     said = media.probe(source, asked)
 
     @contextmanager
-    def drips(_):
-        command = ["sh", "-c", "while :; do printf ab; sleep 0.2; done"]
+    def drips(*_):
         life, theirs = socket.socketpair()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as process, life, theirs:
+        with closing(Reader()) as samples, life, theirs, ThreadPoolExecutor(1) as thread:
+            memory, news = samples.descriptors
+            thread.submit(drip, Writer(memory, os.dup(news)))
+            samples.handed_over()
             theirs.send(b"[0, 0.0]")
-            yield decoder_forks.Decoder(process.stdout, io.BytesIO(), life)
-            process.kill()
+            try:
+                yield decoder_forks.Decoder(samples, io.BytesIO(), life)
+            finally:
+                over.set()
 
+    def drip(ring):
+        with closing(ring):
+            while not over.wait(0.2):
+                ring.write(memoryview(b"ab"))
+
+    over = Event()
     monkeypatch.setattr(decoder_forks, "started", drips)
     started = time.monotonic()
     with pytest.raises(UndecodableMedia, match="hung"):

@@ -11,6 +11,7 @@ import pytest
 from making import config, media_file, source_of, tones
 
 from audiopipe import media
+from audiopipe.demo.media import ffmpeg
 from audiopipe.errors import NoAudio, UndecodableMedia
 
 
@@ -91,9 +92,7 @@ def test_a_file_whose_samples_lie_in_another_file_does_not_reach_them(tmp_path):
     canary.write_bytes(mov)  # with its samples where the other file says that they are
     samples = mov.index(b"mdat") + 4
     path.write_bytes(with_reference(mov[:samples] + bytes(32_000) + mov[samples + 32_000 :], canary))
-    said = subprocess.run(
-        [media.ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30
-    )
+    said = subprocess.run([ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30)
     assert b"filename canary.raw" in said.stderr, "ffmpeg does not see the reference in the file"
     with opened(canary) as times:
         canary.read_bytes()
@@ -119,7 +118,7 @@ def test_a_script_that_the_same_program_would_follow_reaches_nothing(tmp_path, k
     canary = media_file(tmp_path / "canary.wav", CANARY, 16_000)
     path = tmp_path / "a.m4a"
     path.write_text(body.format(canary))
-    open_to_all = [media.ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
+    open_to_all = [ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
     heard = subprocess.run(open_to_all, capture_output=True, check=False, timeout=30)
     assert hears_canary(np.frombuffer(heard.stdout, "<i2")[None]), heard.stderr
     with opened(canary) as times, pytest.raises((UndecodableMedia, NoAudio)):

@@ -302,7 +302,7 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
 
     from distributed import LocalCluster
 
-    from audiopipe.media import ffmpeg
+    from audiopipe.demo.media import ffmpeg
 
     source = corpus(tmp_path / "c", videos=6, missing=False)
     make_output(config(source, tmp_path / "innocent", shard_videos=3))

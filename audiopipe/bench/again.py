@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from audiopipe.bench import kernels, pipeline, readings, scale
+from audiopipe.bench import MINUTES, kernels, pipeline, readings, scale
 from audiopipe.demo.sources import cache_folder
 from audiopipe.errors import ConfigError
 
@@ -25,7 +25,7 @@ def measure_again(what: str, folder: str, quick: bool = False) -> None:
     if what == "kernels":
         kernels.run(Path(folder), quick)
     elif what == "pipeline":
-        found = pipeline.bench(MATERIAL, cache_folder(CORPUS), 1.0 if quick else 17.25, 1 if quick else 3)
+        found = pipeline.bench(MATERIAL, cache_folder(CORPUS), 1.0 if quick else MINUTES, 1 if quick else 3)
         readings.save(found, Path(folder))
     elif what == "scale":
         scale.save(scale.bench(5_000 if quick else 500_000, 12), Path(folder))

@@ -96,6 +96,11 @@ def _queues(depths: dict[str, float]) -> str:
     return "items waiting: " + "; ".join(words)
 
 
+def _minutes(readings: Sequence[Reading]) -> str:
+    """Of audio, that each process of ours worked through."""
+    return " or ".join(sorted({f"{r.audio_s / r.cores / 60:.0f}" for r in readings if r.name == OURS}))
+
+
 def _rows(readings: Sequence[Reading]) -> list[list[str]]:
     return [
         [
@@ -160,7 +165,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
         (
             "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
             "named, all are measured in turn, and the best round of each counts; beside a ratio are the median, the "
-            "lowest and the highest of those within one round. Memory is the process's own, without its decoders."
+            "lowest and the highest of those within one round. Memory is the process's own, without its decoders. "
+            f"A process of ours works through {_minutes(readings)} minutes of audio."
         ),
         "",
         ", ".join(f"{key}: {value}" for key, value in described.items()),

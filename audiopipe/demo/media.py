@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -12,7 +13,7 @@ import numpy as np
 
 from audiopipe.demo.prompts import Samples
 
-__all__ = ["FORMATS", "REUPLOAD", "Format", "encode", "encode_picture"]
+__all__ = ["FORMATS", "REUPLOAD", "Format", "encode", "encode_picture", "ffmpeg"]
 
 BITEXACT = ("-map_metadata", "-1", "-fflags", "+bitexact", "-flags", "+bitexact", "-threads", "1")
 OPUS = ("-c:a", "libopus", "-b:a", "96k", "-compression_level", "5")
@@ -48,6 +49,12 @@ FORMATS = (
 REUPLOAD = FORMATS[5]
 
 
+@cache
+def ffmpeg() -> str:
+    """The ffmpeg program: the one that the `imageio-ffmpeg` wheel carries, or `IMAGEIO_FFMPEG_EXE`."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
 def encode(frames: Samples, form: Format) -> bytes:
     """The bytes of a file in `form`.
 
@@ -74,6 +81,6 @@ def _ffmpeg(arguments: list[str], suffix: str, data: bytes) -> bytes:
     """Through a file, since a pipe cannot be sought back in to write the duration and the index."""
     with tempfile.TemporaryDirectory(prefix="audiopipe-demo-") as folder:
         out = Path(folder) / f"out.{suffix}"
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *arguments, *BITEXACT, str(out)]
+        command = [ffmpeg(), "-v", "error", "-y", *arguments, *BITEXACT, str(out)]
         subprocess.run(command, input=data, check=True, capture_output=True, timeout=300)
         return out.read_bytes()

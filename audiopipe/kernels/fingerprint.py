@@ -47,7 +47,8 @@ class _Plan(NamedTuple):
     """How samples become band powers: every `step`-th of a low-passed signal, then frames of 2 * `hop`.
 
     `thinned` [8 step C, 8] takes samples to eight values of that signal, but for what the next `step` samples add to
-    the last of them, which is `falling` [step C].
+    the last of them, which is `falling` [step C]. `weights` [2 N, BANDS] take the squares of the real and imaginary
+    parts of N bins to the bands.
     """
 
     step: int
@@ -79,7 +80,7 @@ def _plan(sample_rate: int, channels: int) -> _Plan:
     first, last = int(used[0]), int(used[-1]) + 1
     # Squares of this window add up to one at half its length: the powers do not depend on where frames begin.
     window = torch.hann_window(2 * hop, dtype=torch.float64).sqrt().to(torch.float32)
-    return _Plan(step, hop, thinned, falling, window, first, weights[first:last].contiguous())
+    return _Plan(step, hop, thinned, falling, window, first, weights[first:last].repeat_interleave(2, 0))
 
 
 def _band_powers(x: Tensor, plan: _Plan) -> Tensor:
@@ -88,8 +89,9 @@ def _band_powers(x: Tensor, plan: _Plan) -> Tensor:
     low = torch.mm(samples[: -len(plan.falling)].view(-1, width), plan.thinned)
     low[:, -1] += torch.mv(samples[width:].unfold(0, len(plan.falling), width), plan.falling)
     spectrum = torch.fft.rfft(low.view(-1).unfold(0, 2 * plan.hop, plan.hop) * plan.window)
-    used = spectrum[:, plan.first_bin : plan.first_bin + len(plan.weights)]
-    return torch.mm(used.real.square() + used.imag.square(), plan.weights)
+    parts = torch.view_as_real(spectrum).flatten(1)  # real and imaginary, one after the other, are squared in one go
+    used = parts[:, 2 * plan.first_bin : 2 * plan.first_bin + len(plan.weights)]
+    return torch.mm(used.square(), plan.weights)
 
 
 def _around(values: Tensor, reach: int) -> Tensor:

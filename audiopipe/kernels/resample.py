@@ -88,9 +88,15 @@ def _convert(audio: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
         last = min(first + group, blocks)
         x = audio.read(first * step_before - plan.lost_before, last * step_before + plan.lost_before)
         spectrum = torch.fft.rfft(x.unfold(-1, plan.before, step_before))[..., : len(plan.low_pass)] * plan.low_pass
-        blocks_after = torch.fft.irfft(spectrum, plan.after)[..., plan.lost_after : plan.after - plan.lost_after]
-        part = y[..., first * step_after : last * step_after]
-        part.copy_(blocks_after.flatten(-2)[..., : part.shape[-1]])
+        after = torch.fft.irfft(spectrum, plan.after)[..., plan.lost_after : plan.after - plan.lost_after]
+        whole = min(
+            last, y.shape[-1] // step_after
+        )  # blocks up to here are written in one go, the rest of one after it
+        part = y[..., first * step_after : whole * step_after].unflatten(-1, (whole - first, step_after))
+        part.copy_(after[..., : whole - first, :])
+        if whole < last:
+            rest = y[..., whole * step_after :]
+            rest.copy_(after[..., -1, : rest.shape[-1]])
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ import tarfile
 from typing import Any
 
 import av
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from audiopipe import errors
 from audiopipe.demo.flaws import FLAWS
+from audiopipe.demo.media import ffmpeg
 
 from .conftest import Demo, decode
 
@@ -31,7 +31,7 @@ def declared_s(data: bytes, suffix: str, tmp_path: Any) -> float | None:
 
 
 def ffmpeg_fails(data: bytes) -> bool:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "quiet", "-i", "pipe:0", "-f", "s16le", "pipe:1"]
+    command = [ffmpeg(), "-v", "quiet", "-i", "pipe:0", "-f", "s16le", "pipe:1"]
     return not subprocess.run(command, input=data, capture_output=True, check=False).stdout
 
 

@@ -9,11 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from audiopipe.demo.media import FORMATS
+from audiopipe.demo.media import FORMATS, ffmpeg
 from audiopipe.demo.mix import Look, mix
 from audiopipe.demo.prompts import Samples
 from audiopipe.demo.script import write_scripts
@@ -204,7 +203,7 @@ def test_script_of_the_whole_corpus_is_spread_evenly(demo_cache: Path) -> None:
 def test_ffmpeg_makes_the_same_of_a_file_as_our_reader(demo: Demo, sounds: dict[str, Sound]) -> None:
     """The program that the pipeline decodes with, not only the library that these tests do."""
     truth = demo.looking("quiet")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", "pipe:0", "-f", "f32le", "pipe:1"]
+    command = [ffmpeg(), "-v", "error", "-i", "pipe:0", "-f", "f32le", "pipe:1"]
     out = subprocess.run(command, input=demo.audio(truth), capture_output=True, check=True).stdout
     samples = np.frombuffer(out, "<f4").reshape(-1, truth["channels"])
     assert len(samples) / truth["sample_rate_hz"] == pytest.approx(truth["duration_s"], abs=0.06)

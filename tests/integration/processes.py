@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from s3_server import S3Server, free_port
 
-from audiopipe.media import ffmpeg
+from audiopipe.demo.media import ffmpeg
 
 BIN = Path(sys.executable).parent
 # Slow enough to be caught at work: before it says what is in a file, and by then the decoder proper is near.

@@ -14,8 +14,8 @@ import pytest
 from making import media_file, tones
 
 from audiopipe.demo import speech
+from audiopipe.demo.media import ffmpeg
 from audiopipe.demo.mix import PLAIN, mix
-from audiopipe.media import ffmpeg
 
 pytestmark = pytest.mark.slow
 

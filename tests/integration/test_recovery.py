@@ -26,7 +26,7 @@ from processes import hold_in
 from s3_server import free_port
 
 from audiopipe import cluster, run
-from audiopipe.media import ffmpeg
+from audiopipe.demo.media import ffmpeg
 from audiopipe.run.watch import Watch
 from audiopipe.verify import verify
 

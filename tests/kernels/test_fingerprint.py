@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from audiopipe.demo.media import ffmpeg
 from audiopipe.kernels import fingerprint as kernel
 from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint, similarity
-from audiopipe.media import ffmpeg
 
 RATE = 48_000
 # Of the real pairs that were looked at while the threshold was chosen none shared more by chance, and no copy less.
