@@ -62,13 +62,13 @@ class Reader:
             self._at = (self._at + count) % len(self._view)
             self._there -= count
             self._taken += count
+            # In large pieces alone: the writer listens only when it is out of room, and a full socket would block both.
             if self._taken >= len(self._view) // 4:
                 self._give_back()
         return done
 
     def _wait(self, deadline: float) -> bool:
-        """For more bytes; False if there will be none."""
-        self._give_back()
+        """For more bytes; False if there will be none. A writer does not wait for the little not yet given back."""
         self._news.settimeout(max(deadline - time.monotonic(), 1e-3))
         told = b""
         with suppress(ConnectionError):  # what was given back is not read by one that has ended
@@ -77,10 +77,9 @@ class Reader:
         return bool(told)
 
     def _give_back(self) -> None:
-        if self._taken:
-            with suppress(ConnectionError):
-                self._news.sendall(COUNT.pack(self._taken))
-            self._taken = 0
+        with suppress(ConnectionError):
+            self._news.sendall(COUNT.pack(self._taken))
+        self._taken = 0
 
     def close(self) -> None:
         self._view.release()

@@ -61,6 +61,13 @@ def test_pieces_of_any_size_come_out_in_order_in_pieces_of_any_other(seed):
     assert b"".join(found) == b"".join(pieces)
 
 
+def test_a_great_many_small_pieces_block_nobody():
+    with ring() as (reader, writer):
+        thread = written_by_a_thread(writer, [b"ab"] * 20_000)
+        assert b"".join(read(reader, 2) for _ in range(20_000)) == b"ab" * 20_000
+        thread.join()
+
+
 @contextmanager
 def writing_process(reader, size):
     """Another process writes so many bytes, and ends."""
