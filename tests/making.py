@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +47,33 @@ def decoder_of(path: Path) -> psutil.Process:
             found += [process] if str(path) in [file.path for file in process.open_files()] else []
     (one,) = found
     return one
+
+
+# Read by every Python that has its folder in PYTHONPATH: what a fork does before it reads a header, or decodes.
+FORKS = """
+import json, os, pathlib, signal, sys, time
+
+def act(job, asked):
+{act}
+
+def forked():
+    act(*json.loads(sys._getframe(1).f_locals["request"]))
+
+if "audiopipe.decoder_forks" in sys.orig_argv:
+    os.register_at_fork(after_in_child=forked)
+"""
+
+
+def in_decoders(folder: Path, act: str) -> dict[str, str]:
+    """Settings with which decoders do this first; it may look at the `job` and what is `asked`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(FORKS.format(act=textwrap.indent(act, "    ")))
+    return {"PYTHONPATH": str(folder)}
+
+
+def slowly(folder: Path, seconds: float) -> dict[str, str]:
+    """Settings with which every file takes so much longer."""
+    return in_decoders(folder, f"if job == 'header': time.sleep({seconds})")
 
 
 def tones(seconds, rate, channels, seed=0):

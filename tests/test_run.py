@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
-from making import wav_video
+from making import in_decoders, wav_video
 from outputs import RUN_ID, config, content, corpus, make_output
 
 from audiopipe import run
@@ -285,12 +284,11 @@ def test_resume_refuses_a_shard_that_is_not_planned(whole: Path) -> None:
 
 
 # A decoder that kills whoever started it when it meets a poisoned file, as a crash in a library would.
-POISON = """#!{python}
-import os, signal, sys
-subfile = next((word for word in sys.argv if word.startswith("subfile,,")), "")
-if subfile and b"POISON" in open(subfile.split(",,:", 1)[1], "rb").read():
-    os.kill(os.getppid(), signal.SIGKILL)
-os.execv({ffmpeg!r}, [{ffmpeg!r}, *sys.argv[1:]])
+# The worker is the parent of the one that forks.
+POISON = """
+if b"POISON" in open(asked["url"].split(",,:", 1)[1], "rb").read():
+    parents = open(f"/proc/{os.getppid()}/stat").read()
+    os.kill(int(parents.rpartition(")")[2].split()[1]), signal.SIGKILL)
 """
 
 
@@ -298,21 +296,13 @@ os.execv({ffmpeg!r}, [{ffmpeg!r}, *sys.argv[1:]])
 def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     from distributed import LocalCluster
-
-    from audiopipe.demo.media import ffmpeg
 
     source = corpus(tmp_path / "c", videos=6, missing=False)
     make_output(config(source, tmp_path / "innocent", shard_videos=3))
     poison = wav_video(tmp_path / "c/videos", "video02", 2.2, json=b'{"segments": [], "POISON": 1}')
-    wrapper = tmp_path / "ffmpeg"
-    wrapper.write_text(POISON.format(python=sys.executable, ffmpeg=ffmpeg()))
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(wrapper))
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
-    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", in_decoders(tmp_path / "poison", POISON)["PYTHONPATH"])
     import dask
 
     with (

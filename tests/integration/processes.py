@@ -12,34 +12,17 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import psutil
+from making import in_decoders, slowly
 from s3_server import S3Server, free_port
 
-from audiopipe.demo.media import ffmpeg
-
 BIN = Path(sys.executable).parent
-# Slow enough to be caught at work: before it says what is in a file, and by then the decoder proper is near.
-SLOW_DECODER = """#!/bin/sh
-sleep 0.3
-exec {ffmpeg} "$@"
-"""
-
-# Read by every Python that has its folder in PYTHONPATH: a decoder waits while the file `hold` is there.
-HELD_DECODER = """
-import os, pathlib, sys, time
-
-def wait():
-    while pathlib.Path({hold!r}).exists():
-        time.sleep(0.2)
-
-if "audiopipe.decoder_forks" in sys.orig_argv:
-    os.register_at_fork(after_in_child=wait)
-"""
 
 
 def hold_in(folder: Path) -> Path:
     """The file that holds decoders while it exists, those of processes with its folder in PYTHONPATH."""
-    (folder / "sitecustomize.py").write_text(HELD_DECODER.format(hold=str(folder / "hold")))
-    return folder / "hold"
+    hold = folder / "hold"
+    in_decoders(folder, f"while job == 'decode' and pathlib.Path({str(hold)!r}).exists(): time.sleep(0.2)")
+    return hold
 
 
 def drive(arguments: list[str], environment: dict[str, str], log: Path) -> None:
@@ -60,7 +43,8 @@ class Processes:
         self.folder, self.server, self.port = folder, server, free_port()
         self.environment = os.environ | {
             "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{self.port}",
-            "IMAGEIO_FFMPEG_EXE": str(folder / "ffmpeg"),
+            # Slow enough to be caught at work: before a file says what is in it, and decoding is near by then.
+            **slowly(folder / "slowly", 0.3),
             "TMPDIR": str(folder / "scratch"),
         }
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -69,8 +53,6 @@ class Processes:
         self.forks = multiprocessing.get_context("forkserver")
         self.forks.set_forkserver_preload(["audiopipe.cli", "audiopipe.run", "s3fs"])
         (folder / "scratch").mkdir()
-        (folder / "ffmpeg").write_text(SLOW_DECODER.format(ffmpeg=ffmpeg()))
-        (folder / "ffmpeg").chmod(0o755)
 
     def ensure(self) -> None:
         """Start again whoever is dead, but for the driver."""
@@ -129,7 +111,7 @@ class Processes:
             return [self.server.process.pid] if self.server and self.server.process else []
         if victim in self.running:
             return [self.running[victim].pid] if self._alive(victim) else []
-        marks = {"worker": ("spawn_main",), "decoder": ("ffmpeg", "decoder_forks")}[victim]
+        marks = {"worker": ("spawn_main",), "decoder": ("decoder_forks",)}[victim]
         return [process.pid for process in self._below("nanny") if any(mark in _command(process) for mark in marks)]
 
     def _below(self, name: str) -> list[psutil.Process]:

@@ -21,12 +21,12 @@ import psutil
 import pytest
 import yaml
 from distributed import Client, Future
+from making import slowly
 from outputs import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
 
 from audiopipe import cluster, run
-from audiopipe.demo.media import ffmpeg
 from audiopipe.run.watch import Watch
 from audiopipe.verify import verify
 
@@ -35,11 +35,6 @@ RUN_PARTITION = Path(__file__).parents[2] / "cluster/run_partition.sh"
 VIDEOS, SHARDS = 16, 8
 FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
 DONE, RUN_AGAIN = 0, 4
-# Slow enough that something can happen to a shard while it is made.
-SLOW_DECODER = """#!/bin/sh
-sleep {seconds}
-exec {ffmpeg} "$@"
-"""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -49,11 +44,6 @@ def wait_until(happens: Callable[[], object], what: str, within_s: float = 120.0
     while not happens():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
-
-
-def slow_decoder(path: Path, seconds: float) -> None:
-    path.write_text(SLOW_DECODER.format(seconds=seconds, ffmpeg=ffmpeg()))
-    path.chmod(0o755)
 
 
 @dataclass
@@ -73,8 +63,9 @@ class Fleet:
     @property
     def environment(self) -> dict[str, str]:
         address = f"tcp://127.0.0.1:{self.port}"
-        slow = {"IMAGEIO_FFMPEG_EXE": str(self.folder.parent / "slow-ffmpeg"), "TMPDIR": str(self.folder)}
-        return {**os.environ, **slow, "DASK_SCHEDULER_ADDRESS": address, **self.settings}
+        # Slow enough that something can happen to a shard while it is made.
+        slow = slowly(self.folder.parent / "slowly", 0.7)
+        return {**os.environ, **slow, "TMPDIR": str(self.folder), "DASK_SCHEDULER_ADDRESS": address, **self.settings}
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -146,7 +137,6 @@ def undisturbed(corpus_of_tones: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
-    slow_decoder(tmp_path / "slow-ffmpeg", seconds=0.7)
     (tmp_path / "fleet").mkdir()
     fleet = Fleet(tmp_path / "fleet", corpus_of_tones)
     yield fleet
@@ -301,8 +291,7 @@ def test_a_worker_that_holds_more_than_it_may_spills_to_disk_and_the_run_goes_on
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
-    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=3.0)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fleet.folder / "slower-ffmpeg"))
+    monkeypatch.setenv("PYTHONPATH", slowly(fleet.folder / "slower", 3.0)["PYTHONPATH"])
     client = cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
     (worker,) = Watch().workers(client)
     held: list[Future] = []
@@ -356,8 +345,7 @@ def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
     fleet: Fleet, undisturbed: dict[str, bytes]
 ) -> None:
     # Dask has one worker come for every five seconds of work.
-    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=3.0)
-    fleet.settings["IMAGEIO_FFMPEG_EXE"] = str(fleet.folder / "slower-ffmpeg")
+    fleet.settings |= slowly(fleet.folder / "slower", 3.0)
     adaptive = {"engine": "dask.distributed.LocalCluster", "host": "127.0.0.1", "n_workers": 0, "threads_per_worker": 1}
     adaptive |= {"dashboard_address": ":0", "adapt": {"minimum": 1, "maximum": 2, "interval": "200ms"}}
     (fleet.folder / "profiles.yaml").write_text(yaml.safe_dump({"elastic": adaptive}))
@@ -372,8 +360,7 @@ def test_workers_that_retire_in_turn_are_replaced_and_what_they_had_is_done_else
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four shards a worker: whatever the machine, they take longer than it lives; one of them, and to begin with, less.
-    slow_decoder(fleet.folder / "slower-ffmpeg", seconds=5.0)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(fleet.folder / "slower-ffmpeg"))
+    monkeypatch.setenv("PYTHONPATH", slowly(fleet.folder / "slower", 5.0)["PYTHONPATH"])
     seen: set[str] = set()
     lifetime = {"duration": "20 seconds", "stagger": "2 seconds"}
     client = cluster.connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)
