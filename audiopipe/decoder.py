@@ -1,5 +1,4 @@
-"""What a file says of its first audio stream, and the stream as PCM: what a decoder's process does
-(`decoder_forks.py`).
+"""A file's header, and its first audio stream as PCM: what a decoder's process does (`decoder_forks.py`).
 
 FFmpeg's libraries in one thread. The `ffmpeg` program has a thread each for reading, decoding, filtering and writing,
 which hand each other frames of 20 ms; and to go from packet to packet in Python costs AAC three quarters of what its

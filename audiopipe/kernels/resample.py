@@ -89,9 +89,8 @@ def _convert(audio: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
         x = audio.read(first * step_before - plan.lost_before, last * step_before + plan.lost_before)
         spectrum = torch.fft.rfft(x.unfold(-1, plan.before, step_before))[..., : len(plan.low_pass)] * plan.low_pass
         after = torch.fft.irfft(spectrum, plan.after)[..., plan.lost_after : plan.after - plan.lost_after]
-        whole = min(
-            last, y.shape[-1] // step_after
-        )  # blocks up to here are written in one go, the rest of one after it
+        # Blocks up to `whole` are written in one go, and what is wanted of the one after it.
+        whole = min(last, y.shape[-1] // step_after)
         part = y[..., first * step_after : whole * step_after].unflatten(-1, (whole - first, step_after))
         part.copy_(after[..., : whole - first, :])
         if whole < last:

@@ -201,7 +201,7 @@ def test_script_of_the_whole_corpus_is_spread_evenly(demo_cache: Path) -> None:
 
 
 def test_ffmpeg_makes_the_same_of_a_file_as_our_reader(demo: Demo, sounds: dict[str, Sound]) -> None:
-    """The program that the pipeline decodes with, not only the library that these tests do."""
+    """A user's own ffmpeg, and not only the library that the pipeline and these tests decode with."""
     truth = demo.looking("quiet")
     command = [ffmpeg(), "-v", "error", "-i", "pipe:0", "-f", "f32le", "pipe:1"]
     out = subprocess.run(command, input=demo.audio(truth), capture_output=True, check=True).stdout

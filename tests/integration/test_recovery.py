@@ -63,9 +63,7 @@ class Fleet:
     @property
     def environment(self) -> dict[str, str]:
         address = f"tcp://127.0.0.1:{self.port}"
-        # Slow enough that something can happen to a shard while it is made.
-        slow = slowly(self.folder.parent / "slowly", 0.7)
-        return {**os.environ, **slow, "TMPDIR": str(self.folder), "DASK_SCHEDULER_ADDRESS": address, **self.settings}
+        return {**os.environ, "TMPDIR": str(self.folder), "DASK_SCHEDULER_ADDRESS": address, **self.settings}
 
     def start(self, name: str, *command: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -138,7 +136,8 @@ def undisturbed(corpus_of_tones: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
     (tmp_path / "fleet").mkdir()
-    fleet = Fleet(tmp_path / "fleet", corpus_of_tones)
+    # Slow enough that something can happen to a shard while it is made.
+    fleet = Fleet(tmp_path / "fleet", corpus_of_tones, settings=slowly(tmp_path / "slowly", 0.7))
     yield fleet
     for name in fleet.running:
         fleet.kill(name)
@@ -222,9 +221,9 @@ def test_a_shard_on_a_slow_machine_runs_elsewhere_too_and_the_first_commit_wins(
     hold.touch()
     fleet.scheduler()
     fleet.worker("quick")
-    fleet.settings["PYTHONPATH"] = str(hold.parent)
+    quick, fleet.settings["PYTHONPATH"] = fleet.settings["PYTHONPATH"], str(hold.parent)
     fleet.worker("slow")
-    del fleet.settings["PYTHONPATH"]
+    fleet.settings["PYTHONPATH"] = quick
     fleet.together(2)
     fleet.driver()
     fleet.ends(DONE, within_s=110)  # before the decoders are given up
