@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
-
 from audiopipe.config import RunConfig
 from audiopipe.types import Clip, Pcm
 
@@ -40,14 +38,17 @@ class Batch:
     def __repr__(self) -> str:
         return f"Batch({len(self.clips)} clips at {self.sample_rate_hz} Hz)"
 
-    def collate(self) -> tuple[Pcm, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-        """The samples [B, C, T], zero after each clip's end, and the lengths [B] in samples."""
-        lengths = np.array([clip.frames for clip in self.clips], dtype=np.int64)
-        first = self.clips[0].pcm
-        samples = np.zeros((len(self.clips), first.shape[0], int(lengths.max())), dtype=first.dtype)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[B, C, T] of the clips side by side, as long as the longest."""
+        return len(self.clips), self.clips[0].pcm.shape[0], max(clip.frames for clip in self.clips)
+
+    def collate(self, samples: Pcm) -> list[int]:
+        """Fill [B, C, T] with the samples, zero after each clip's end; the lengths [B] in samples."""
         for row, clip in zip(samples, self.clips, strict=True):
             row[:, : clip.frames] = clip.pcm
-        return samples, lengths
+            row[:, clip.frames :] = 0
+        return [clip.frames for clip in self.clips]
 
 
 def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from audiopipe.batch import Batch
@@ -58,19 +56,15 @@ def feed(batch: Batch, device: torch.device) -> Fed:
     """Start a batch on its way to the device."""
     if device.type == "cpu":
         return Fed(batch.clips, [torch.from_numpy(clip.pcm) for clip in batch.clips])
-    samples, lengths = batch.collate()
-    return _copied(batch.clips, samples, torch.from_numpy(lengths), device)
-
-
-def _copied(
-    clips: tuple[Clip, ...], samples: npt.NDArray[np.generic], lengths: torch.Tensor, device: torch.device
-) -> Fed:
-    host = torch.from_numpy(samples).pin_memory()
+    # Where the copy starts from, at once: a batch that was put together elsewhere would have to be copied here first.
+    host = torch.from_numpy(batch.clips[0].pcm).new_empty(batch.shape, pin_memory=True)
+    lengths = torch.tensor(batch.collate(host.numpy()))
+    stream = _copy_stream(device)
     try:
-        with torch.cuda.stream(_copy_stream(device)) as stream:
-            return Fed(clips, host.to(device, non_blocking=True), lengths, stream.record_event())
+        with torch.cuda.stream(stream):
+            return Fed(batch.clips, host.to(device, non_blocking=True), lengths, stream.record_event())
     except torch.OutOfMemoryError:
-        return Fed(clips, host, lengths)
+        return Fed(batch.clips, host, lengths)
 
 
 @cache

@@ -33,6 +33,7 @@ def worker_rows(
     rows = []
     for worker in workers.values():
         metrics, worker_id = worker.get("metrics", {}), f"{driver}/{worker['name']}"
+        gpu = metrics.get("gpu", {})  # None for what it cannot tell: a part of one, or one without memory of its own
         busy = bool(metrics.get("task_counts", {}).get("executing"))
         state = status if status is not WorkerStatus.RUNNING or busy else WorkerStatus.IDLE
         rows.append(
@@ -43,8 +44,8 @@ def worker_rows(
                 last_heartbeat=utc(datetime.fromtimestamp(worker.get("last_seen", now.timestamp()), UTC)),
                 cpu_utilization=float(metrics.get("cpu", 0.0)),
                 memory_bytes=int(metrics.get("memory", 0)),
-                gpu_utilization=float(metrics.get("gpu", {}).get("utilization", 0.0)),
-                gpu_memory_bytes=int(metrics.get("gpu", {}).get("memory-used", 0)),
+                gpu_utilization=float(gpu.get("utilization") or 0.0),
+                gpu_memory_bytes=int(gpu.get("memory-used") or 0),
                 **_sums([result for result in results if result.worker == worker_id], config, now),
             )
         )

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from absent_gpu import DEVICE, absent_gpu
 from making import clip, config
 
 from audiopipe import kernels
@@ -103,6 +104,37 @@ def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
     same_bits(score(fed, config(**NO_RULES), CPU), score(batch, config(**NO_RULES), CPU))
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("normalize_lufs", [None, -23.0])
+def test_a_batch_goes_to_a_device_over_its_stream_and_comes_back_as_from_the_cpu(monkeypatch, dtype, normalize_lufs):
+    asked = config(**NO_RULES, normalize_lufs=normalize_lufs)
+    with absent_gpu(monkeypatch) as seen:
+        fed = feed(batch_of(dtype=dtype), DEVICE)
+        assert (fed.samples.device, fed.samples.dtype) == (DEVICE, torch.from_numpy(np.empty(0, dtype)).dtype)
+        assert fed.arrived.stream is not torch.cuda.current_stream()
+        found = score(fed, asked, DEVICE)
+        assert torch.cuda.current_stream().waited_for == [fed.arrived]
+    assert seen["waits"] < 10
+    for one, expected in zip(found, score(batch_of(dtype=dtype), asked, CPU), strict=True):
+        np.testing.assert_allclose(one.metrics, expected.metrics, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(one.samples, expected.samples, atol=1)
+        assert one.gain_db == pytest.approx(expected.gain_db, abs=1e-3)
+
+
+def test_a_batch_without_room_on_the_device_stays_on_the_host_until_there_is(monkeypatch):
+    with absent_gpu(monkeypatch):
+        expected = score(batch_of(), config(**NO_RULES), DEVICE)
+        with monkeypatch.context() as full:
+            full.setattr(torch.Tensor, "to", out_of_memory)
+            fed = feed(batch_of(), DEVICE)
+        assert (fed.samples.device, fed.arrived) == (CPU, None)
+        same_bits(score(fed, config(**NO_RULES), DEVICE), expected)
+
+
+def out_of_memory(*arguments, **keywords):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 @needs_cuda
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
@@ -111,7 +143,9 @@ def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
     assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)
     assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
     samples, _ = fed.on(device, slice(None))
-    np.testing.assert_array_equal(samples.cpu().numpy(), batch_of(dtype=dtype).collate()[0])
+    expected = np.empty(batch_of().shape, dtype)
+    batch_of(dtype=dtype).collate(expected)
+    np.testing.assert_array_equal(samples.cpu().numpy(), expected)
 
 
 @needs_cuda

@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+from absent_gpu import DEVICE, absent_gpu, there
 from making import config, decoder_of, decoders, media_file, shard_of, tar_file, tones, wav_video
 
 from audiopipe import catalog, pipeline, segment
 from audiopipe.errors import DecoderDied, StoreError, TransientError
 from audiopipe.pipeline import process_shard
+from audiopipe.prefetch import Prefetch
 from audiopipe.types import Video
 
 BEFORE_SCORING = (segment.BAD_TIMES, segment.PAST_END, segment.TOO_SHORT, segment.TOO_LONG)
@@ -157,6 +159,20 @@ def test_shards_side_by_side_in_one_process_give_what_they_give_alone(tmp_path):
     for thread in threads:
         thread.join()
     assert objects(tmp_path, "both") == objects(tmp_path, "alone")
+
+
+@pytest.mark.parametrize("segments", ["auto", "voice"])
+def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
+    shard = shard_of(mixed(tmp_path))
+    expected = run(tmp_path, shard, segments=segments)
+    with absent_gpu(monkeypatch) as seen:
+        monkeypatch.setattr(pipeline, "score_device", lambda config: DEVICE)
+        monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
+        found = run(tmp_path, shard, "gpu", segments=segments)
+    assert seen["launches"] > 0
+    kept = ("segments", "segments_kept", "drops", "dead_letters", "audio_s", "kept_s")
+    assert [getattr(found, name) for name in kept] == [getattr(expected, name) for name in kept]
+    assert list(objects(tmp_path, "gpu")) == list(objects(tmp_path))
 
 
 def test_one_bad_video_never_costs_its_neighbours(tmp_path):

@@ -11,6 +11,7 @@ from torch import Tensor
 from audiopipe import kernels
 
 _SAMPLE_RATE, _TO_RATE, _SECONDS, _BATCH = 48_000, 16_000, 10, 128
+_COPIED = 1 << 30  # bytes, to know what the device's memory can do
 
 
 def _best_s(call: Callable[[], object], rounds: int) -> float:
@@ -24,17 +25,17 @@ def _best_s(call: Callable[[], object], rounds: int) -> float:
     return best
 
 
-def _copy_rate(size: int, to_device: bool, rounds: int) -> float:
+def _copy_rate(size: int, to_device: bool, rounds: int, on: torch.device) -> float:
     """Bytes per second of one pinned copy."""
     host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    device = torch.empty(size, dtype=torch.uint8, device="cuda")
+    device = torch.empty(size, dtype=torch.uint8, device=on)
     target, source = (device, host) if to_device else (host, device)
     return size / _best_s(lambda: target.copy_(source, non_blocking=True), rounds)
 
 
-def _memory_rate(size: int, rounds: int) -> float:
+def _memory_rate(size: int, rounds: int, on: torch.device) -> float:
     """Bytes per second that the device's memory reads and writes in a plain copy."""
-    source = torch.empty(size, dtype=torch.uint8, device="cuda")
+    source = torch.empty(size, dtype=torch.uint8, device=on)
     target = torch.empty_like(source)
     return 2 * size / _best_s(lambda: target.copy_(source), rounds)
 
@@ -42,16 +43,16 @@ def _memory_rate(size: int, rounds: int) -> float:
 class _Streamed:
     """Batches from pinned memory to results on the host; the next batch is on its way while one is computed."""
 
-    def __init__(self, batches: int) -> None:
+    def __init__(self, batches: int, on: torch.device) -> None:
         samples = _SAMPLE_RATE * _SECONDS
         out = kernels.resampled_length(samples, _SAMPLE_RATE, _TO_RATE)
         generator = torch.Generator().manual_seed(0)
         noise = (torch.randn(_BATCH, 1, samples, generator=generator) * 3000).to(torch.int16)
         self.source = [noise.clone().pin_memory() for _ in range(2)]
-        self.arrived = [torch.empty_like(noise, device="cuda") for _ in range(2)]
+        self.arrived = [torch.empty_like(noise, device=on) for _ in range(2)]
         self.audio = [torch.empty(_BATCH, 1, out, dtype=torch.int16, pin_memory=True) for _ in range(2)]
         self.metrics = [torch.empty(_BATCH, len(kernels.METRICS), pin_memory=True) for _ in range(2)]
-        self.copies, self.batches = torch.cuda.Stream(), batches
+        self.copies, self.batches = torch.cuda.Stream(on), batches
         self.bytes_in, self.bytes_out = noise.nbytes, self.audio[0].nbytes + self.metrics[0].nbytes
 
     def _fetch(self, slot: int, free: torch.cuda.Event | None) -> torch.cuda.Event:
@@ -79,11 +80,12 @@ class _Streamed:
         torch.cuda.synchronize()
 
 
-def gpu_rows(quick: bool = False) -> list[dict[str, str]]:
+def gpu_rows(quick: bool = False, on: torch.device | None = None) -> list[dict[str, str]]:
     """Rows of the GPU's table: 10 s at 48 kHz in int16, batch 128, `measure` and `resample` to 16 kHz."""
+    on = on or torch.device("cuda")
     rounds, batches = (3, 4) if quick else (10, 24)
-    streamed = _Streamed(batches)
-    on_device: Tensor = streamed.source[0].to("cuda")
+    streamed = _Streamed(batches, on)
+    on_device: Tensor = streamed.source[0].to(on)
 
     def resident() -> None:
         kernels.measure(on_device, _SAMPLE_RATE).stack()
@@ -95,8 +97,8 @@ def gpu_rows(quick: bool = False) -> list[dict[str, str]]:
     peak_gb = torch.cuda.max_memory_allocated() / 1e9
     streamed.run()
     b_s = _best_s(streamed.run, rounds) / (_BATCH * batches)
-    to_device, to_host = (_copy_rate(streamed.bytes_in, way, rounds) for way in (True, False))
-    memory = _memory_rate(1 << 30, rounds)
+    to_device, to_host = (_copy_rate(streamed.bytes_in, way, rounds, on) for way in (True, False))
+    memory = _memory_rate(_COPIED, rounds, on)
     # The least that the device's memory must move: the samples in, the new samples out as float32.
     least = (streamed.bytes_in + 2 * streamed.bytes_out) / _BATCH
     moved = (streamed.bytes_in + streamed.bytes_out) / _BATCH

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from absent_gpu import DEVICE, absent_gpu
 
 from audiopipe import kernels
+from audiopipe.bench import gpu, machine
 from audiopipe.bench import kernels as bench
-from audiopipe.bench import machine
 from audiopipe.bench.memory import peak_bytes
 
 
@@ -54,3 +55,14 @@ def test_memory_of_the_kernels_is_bounded_by_tiling() -> None:
     small, large = (peak_bytes(partial(kernels.measure, x, 48_000)) for x in (one, many))
     assert small < 10 * one.nbytes
     assert large < small + many.nbytes / 4
+
+
+def test_the_table_of_a_gpu_is_made_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in (("_SECONDS", 1), ("_BATCH", 3), ("_COPIED", 1 << 12)):
+        monkeypatch.setattr(gpu, name, small)
+    with absent_gpu(monkeypatch) as seen:
+        rows = {row["what"]: row["value"] for row in gpu.gpu_rows(quick=True, on=DEVICE)}
+    assert seen["launches"] > 0
+    assert float(rows["(a) from device memory, segments/s"].replace(",", "")) > 0
+    assert float(rows["(b) pinned host to results on the host, segments/s"].replace(",", "")) > 0
+    assert rows["bytes over the bus per segment"] == f"{2 * 64_000 + 4 * len(kernels.METRICS):,}"

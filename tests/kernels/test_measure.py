@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from absent_gpu import DEVICE, absent_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -300,3 +301,48 @@ def test_cuda_equals_the_cpu() -> None:
         torch.testing.assert_close(y.cpu(), kernels.resample(x, 48_000, 16_000, lengths), atol=1e-5, rtol=0)
         y = kernels.resample(x.cuda(), 48_000, 16_000, lengths).cpu()
         torch.testing.assert_close(y, kernels.resample(x, 48_000, 16_000, lengths), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (44_100, 2), (48_000, 6)])
+def test_all_kernels_stay_on_the_device_of_the_audio(
+    monkeypatch: pytest.MonkeyPatch, rate: int, channels: int, dtype: torch.dtype
+) -> None:
+    x = scenes(5, rate, channels)
+    x = x.to(dtype) if dtype.is_floating_point else (x * 32_768).to(dtype)
+    lengths = torch.tensor([rate, rate * 3 // 4, 999, 1, 0])
+    calls = {
+        "integrated_loudness": lambda x: kernels.integrated_loudness(x, rate, lengths),
+        "loudness": lambda x: kernels.loudness(x, rate, lengths),
+        "levels": lambda x: kernels.levels(x, lengths),
+        "spectral": lambda x: kernels.spectral(x, rate, lengths),
+        "measure": lambda x: kernels.measure(x, rate, lengths),
+        "resample": lambda x: kernels.resample(x, rate, 16_000, lengths),
+        "measure_and_resample": lambda x: kernels.measure_and_resample(x, rate, 16_000, lengths),
+    }
+    assert set(calls) == {name for name in kernels.__all__ if name[0].islower()} - {"resampled_length"}
+    for name, call in calls.items():
+        with absent_gpu(monkeypatch):
+            found = tensors(call(x.to(DEVICE)))
+            assert {tensor.device for tensor in found} == {DEVICE}, name
+            found = [tensor.cpu() for tensor in found]
+        torch.testing.assert_close(found, tensors(call(x)), atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+def tensors(result: Any) -> list[torch.Tensor]:
+    """Those of a kernel's result, in order."""
+    if isinstance(result, tuple):
+        return [tensor for part in result for tensor in tensors(part)]
+    parts = [result] if isinstance(result, torch.Tensor) else [getattr(result, f.name) for f in fields(result)]
+    return [part for part in parts if isinstance(part, torch.Tensor)]
+
+
+def test_what_a_device_is_asked_to_do_does_not_grow_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for count in (3, 40):
+        x = scenes(count, 48_000)
+        with absent_gpu(monkeypatch) as seen:
+            kernels.measure_and_resample(x.to(DEVICE), 48_000, 16_000)
+        asked.append(dict(seen))
+    assert asked[0]["waits"] == asked[1]["waits"] <= 5
+    assert asked[1]["launches"] <= asked[0]["launches"] < 700
