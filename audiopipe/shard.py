@@ -39,6 +39,8 @@ __all__ = [
     "sample_key",
 ]
 
+WRITE_BYTES = 1 << 18  # of a tar at once, which tarfile would write 16 KB by 16 KB
+
 SEGMENTS_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -187,12 +189,13 @@ class ShardFiles:
         self.segments = self.kept = 0
         self.audio_s = self.kept_s = 0.0
         self.dead_letters: list[DeadLetter] = []
+        self._digest = config.digest
         self._segment_rows: list[dict[str, Any]] = []
         self._metrics: list[npt.NDArray[np.float64]] = []
         self._video_rows: list[dict[str, Any]] = []
         self._manifest: list[str] = []
         self.spool = Spool(folder / "spool")
-        self._tar_file = (folder / "audio").open("wb")
+        self._tar_file = (folder / "audio").open("wb", buffering=WRITE_BYTES)
         self._tar = tarfile.open(fileobj=self._tar_file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - finish() closes it
 
     def add(self, record: VideoRecord) -> None:
@@ -206,7 +209,7 @@ class ShardFiles:
         self._video_rows.append(_video_row(record, self.shard.index))
 
     def _add_segment(self, record: VideoRecord, segment: SegmentRecord) -> None:
-        row = _segment_row(record, segment, self.shard.index, self.config.digest)
+        row = _segment_row(record, segment, self.shard.index, self._digest)
         metrics = np.full(len(METRIC_NAMES), np.nan) if segment.metrics is None else segment.metrics
         self.segments += 1
         if segment.data is None:
