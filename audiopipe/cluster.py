@@ -79,10 +79,11 @@ def arguments(profile: str, *, cores: int | None = None, gpus: int | None = None
         profile = "local-cuda" if devices else "local-cpu"
     given = {name: value for name, value in overrides.items() if value is not None}
     chosen = known["default"] | known[profile] | given
+    cores = cores or len(os.sched_getaffinity(0))
     if chosen.get("n_workers") == "cores":
-        chosen["n_workers"] = cores or len(os.sched_getaffinity(0))
+        chosen["n_workers"] = cores
     if chosen["engine"] == "dask_cuda.LocalCUDACluster":
-        chosen["gpus"] = devices
+        chosen |= {"gpus": devices, "cores": cores}
     return engine_arguments(profile, chosen)
 
 

@@ -27,6 +27,9 @@ SSH_PATIENCE = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_coun
 KUBERNETES, SLURM = "dask_kubernetes.operator.KubeCluster", "dask_jobqueue.SLURMCluster"
 # Of these, what goes into a pod or a job, which do not get the driver's settings of Dask.
 ALSO = {KUBERNETES: ("tls", "lifetime"), SLURM: ("lifetime",)}
+# A worker is one interpreter with two shards under way, and so at most eight decoders. With more cores it would become
+# what all wait for; and each further worker takes a part of the GPU's memory for itself.
+CORES_A_CUDA_WORKER = 4
 CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
 
 Arguments = dict[str, Any]
@@ -56,10 +59,21 @@ def _as_given(own: Arguments) -> Arguments:
     return {name: value for name, value in own.items() if value is not None}
 
 
+def useful_workers(cores: int, gpus: int) -> int:
+    """How many workers each GPU has use for, on a machine with so many of both.
+
+    >>> useful_workers(cores=16, gpus=1), useful_workers(cores=8, gpus=4)
+    (4, 1)
+    """
+    return max(1, cores // gpus // CORES_A_CUDA_WORKER)
+
+
 def _cuda(own: Arguments) -> Arguments:
-    """Without a number LocalCUDACluster starts one worker a GPU; we wait for as many."""
-    gpus = own.pop("gpus", None)
-    return {**_as_given(own), "wait_workers": own.get("n_workers") or gpus}
+    """Without a number, as many workers as this machine's cores have use for."""
+    own = _as_given(own)
+    gpus, cores = own.pop("gpus"), own.pop("cores")
+    each = own.pop("workers_per_gpu", None) or useful_workers(cores, max(gpus, 1))
+    return {"n_workers": gpus * each, **own}
 
 
 def _existing(own: Arguments) -> Arguments:
@@ -120,7 +134,7 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
     del own["threads_per_worker"]
     return {
         **own,
-        "worker_class": "dask_cuda.CUDAWorker",
+        "worker_class": "audiopipe.cuda_workers.CUDAWorkers",
         "worker_options": worker,
         "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
         "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
@@ -189,16 +203,17 @@ def _lifetime(own: Arguments) -> dict[str, str]:
 
 
 def _slurm(own: Arguments) -> Arguments:
-    """One worker a job; its shards in flight are the worker's threads, its cores are for decoders and encoders."""
+    """As many workers a job as its cores have use for. Shards in flight are a worker's threads."""
     variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime(own)  # why: cluster.py
     own = {name: value for name, value in own.items() if value is not None}
     own.pop("lifetime", None)
     threads, dashboard = own.pop("threads_per_worker"), own.pop("dashboard_address")
     before = own.pop("job_script_prologue", [])
+    each = useful_workers(own["job_cpu"], 1)
     return {
         **own,
-        "cores": threads,
-        "processes": 1,
+        "cores": threads * each,
+        "processes": each,
         "scheduler_options": {"dashboard_address": dashboard},
         "worker_extra_args": ["--dashboard-address", WORKER_DASHBOARD],
         "job_script_prologue": [*before, *(f"export {name}={quote(value)}" for name, value in variables.items())],

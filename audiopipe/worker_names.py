@@ -1,4 +1,6 @@
-"""Names of local workers that a person understands: `cpu-0`, `gpu-0`; on the dashboard, in the ledger and in reports.
+"""Names of local workers that a person understands, on the dashboard, in the ledger and in reports.
+
+They are `cpu-0` and so on; `gpu-0` and `gpu-0.1` share the first GPU.
 
 Dask's own are bare numbers, and a cluster finds its workers by them: so they are given where it makes them, by a class
 on top of its own. Workers that other engines start are named by those: by host, pod or job.
@@ -6,6 +8,7 @@ on top of its own. Workers that other engines start are named by those: by host,
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 __all__ = ["with_names"]
@@ -32,13 +35,21 @@ def _cpus(start: Any) -> Any:
 
 def _gpus(start: Any) -> Any:
     def spec_of(self: Any) -> dict[str, Any]:
-        """Dask-CUDA takes the first device that no worker is named after: while it looks, they are."""
-        named = self.worker_spec
-        self.worker_spec = {device: None for device in self.cuda_visible_devices if f"gpu-{device}" in named}
+        """Of one more worker, on a device that has the fewest. Dask-CUDA itself knows of one a device, and takes the
+        first that no worker is named after: while it looks, all others are."""
+        named, devices = self.worker_spec, self.cuda_visible_devices
+        free = (
+            (device, name)
+            for number in itertools.count()
+            for device in devices
+            if (name := f"gpu-{device}.{number}" if number else f"gpu-{device}") not in named
+        )
+        chosen, name = next(free)
+        self.worker_spec = {device: None for device in devices if device != chosen}
         try:
-            ((device, spec),) = start.new_worker_spec(self).items()
+            (spec,) = start.new_worker_spec(self).values()
         finally:
             self.worker_spec = named
-        return {f"gpu-{device}": spec}
+        return {name: spec}
 
     return type(start.__name__, (start,), {"new_worker_spec": spec_of})

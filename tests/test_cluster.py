@@ -21,10 +21,16 @@ def test_auto_is_cpu_workers_where_there_is_no_gpu() -> None:
     assert chosen["n_workers"] == 6
 
 
-def test_auto_is_one_worker_a_gpu_where_there_are_some() -> None:
-    chosen = cluster.arguments("auto", gpus=2)
+@pytest.mark.parametrize(("cores", "gpus", "workers"), [(16, 1, 4), (96, 8, 24), (8, 4, 4), (6, 1, 1), (2, 1, 1)])
+def test_auto_is_a_worker_for_every_four_cores_of_a_gpu_where_there_is_one(cores: int, gpus: int, workers: int) -> None:
+    chosen = cluster.arguments("auto", cores=cores, gpus=gpus)
     assert chosen["engine"] == "dask_cuda.LocalCUDACluster"
-    assert "n_workers" not in chosen  # LocalCUDACluster's own default is one a device
+    assert chosen["n_workers"] == chosen["wait_workers"] == workers
+
+
+def test_how_many_workers_share_a_gpu_can_be_said() -> None:
+    assert cluster.arguments("local-cuda", cores=16, gpus=2, workers_per_gpu=1)["n_workers"] == 2
+    assert cluster.arguments("local-cuda", cores=16, gpus=2, n_workers=3)["n_workers"] == 3
 
 
 def test_a_gpu_s_limits_are_by_config() -> None:

@@ -51,7 +51,18 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"pipeline"}),
     frozenset(
         {
-            *("cluster", "engines", "gc", "heartbeat", "isolate", "notebook", "planner", "report", "retry"),
+            *(
+                "cluster",
+                "cuda_workers",
+                "engines",
+                "gc",
+                "heartbeat",
+                "isolate",
+                "notebook",
+                "planner",
+                "report",
+                "retry",
+            ),
             *(
                 "monitor",
                 "kubernetes_tls",
@@ -68,7 +79,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bench"}),
     frozenset({"cli"}),
 )
-DASK_ROOMS = {"cluster", "kubernetes_tls", "run", "ssh_hosts", "start_limit"}
+DASK_ROOMS = {"cluster", "cuda_workers", "kubernetes_tls", "run", "ssh_hosts", "start_limit"}
 
 
 def room_of(module: str) -> str:

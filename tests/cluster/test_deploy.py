@@ -13,8 +13,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import pytest
 import yaml
+from distributed.utils import import_term
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 SCRIPTS = sorted(CLUSTER.glob("*.sh"))
@@ -89,27 +91,45 @@ def test_a_partition_that_fails_for_good_ends_its_node_s_bill() -> None:
     assert 1800 <= shortest < int(limits["StartLimitIntervalSec"])
 
 
-@pytest.mark.parametrize("gpus", [True, False])
-def test_a_worker_node_runs_a_worker_a_gpu_or_else_one_a_core(tmp_path: Path, gpus: bool) -> None:
-    from dask_cuda.cli import worker as cuda_worker
+def said_on_a_node(folder: Path, **environment: str) -> list[str]:
+    """What a worker node gives to Dask's command, and then its settings of TLS."""
+    stub(folder / "dask", 'printf "%s\\0" "$@"; env -0 | grep -z TLS__ | sort -z')
+    environment |= {"PATH": f"{folder}:/usr/bin:/bin", "DASK_SCHEDULER_ADDRESS": "tls://scheduler:8786"}
+    environment |= {"DASK_COMMAND": str(folder / "dask"), "AUDIOPIPE_TLS": "/t"}
+    told = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
+    *said, authority, certificate, key, end = told.stdout.split("\0")
+    assert end == ""
+    assert dask.config.collect_env(dict(one.split("=") for one in (authority, certificate, key)))["distributed"] == {
+        "comm": {"tls": {"ca_file": "/t/ca.pem", "worker": {"cert": "/t/node.pem", "key": "/t/node.key"}}}
+    }
+    return said
+
+
+def test_a_worker_node_without_a_gpu_runs_a_worker_a_core(tmp_path: Path) -> None:
     from distributed.cli.dask_worker import main as worker
 
-    stub(tmp_path / "dask", 'echo "$@"')
-    if gpus:
-        stub(tmp_path / "nvidia-smi", "echo 580.1")
-    address = "tls://scheduler:8786"
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "DASK_SCHEDULER_ADDRESS": address}
-    environment |= {"DASK_COMMAND": str(tmp_path / "dask"), "AUDIOPIPE_TLS": "/t"}
-    told = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
-    said = told.stdout.split()
-    command = cuda_worker if gpus else worker
-    assert said[: 2 if gpus else 1] == (["cuda", "worker"] if gpus else ["worker"])
-    known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in said if word.startswith("--")} <= known
-    given = command.make_context("worker", [*said[2 if gpus else 1 :]], resilient_parsing=True).params
-    assert given["nthreads"] == 2
-    assert given["death_timeout"]
-    assert address in str(given)
+    command, *said = said_on_a_node(tmp_path)
+    assert command == "worker"
+    assert {word for word in said if word.startswith("--")} <= {name for one in worker.params for name in one.opts}
+    given = worker.make_context("worker", said, resilient_parsing=True).params
+    assert (given["scheduler"], given["nthreads"], given["death_timeout"]) == ("tls://scheduler:8786", 2, "300")
+    assert given["n_workers"] == str(os.cpu_count())
+
+
+def test_a_worker_node_with_a_gpu_runs_all_workers_that_it_has_use_for(tmp_path: Path) -> None:
+    from audiopipe.cuda_workers import CUDAWorkers
+
+    stub(tmp_path / "nvidia-smi", "echo 580.1")
+    command, address, option, spec = said_on_a_node(tmp_path, DEATH_TIMEOUT="20", STATE_DIRECTORY="/var/lib/of mine")
+    assert (command, address, option) == ("spec", "tls://scheduler:8786", "--spec")
+    asked = json.loads(spec)
+    assert import_term(asked["cls"]) is CUDAWorkers
+    assert asked["opts"] == {
+        "nthreads": 2,
+        "death_timeout": "20",
+        "dashboard_address": "127.0.0.1:0",
+        "local_directory": "/var/lib/of mine",
+    }
 
 
 def test_a_scheduler_encrypts_and_shows_its_dashboard_to_nobody_else(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from dask.config import deserialize
 from dask.utils import parse_timedelta
 from dask_cloudprovider.generic.vmcluster import VMCluster
 from dask_cloudprovider.utils.config_helper import serialize_custom_config
-from dask_cuda import CUDAWorker
 from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 from distributed.utils import cli_keywords
 
 from audiopipe import cluster
+from audiopipe.cuda_workers import CUDAWorkers
 from audiopipe.engines import OURS
 from audiopipe.errors import ConfigError
 
@@ -84,7 +84,8 @@ def test_every_profile_is_among_those_checked() -> None:
 def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> None:
     chosen = cluster.arguments(profile, **GIVEN[profile], threads_per_worker=3)
     # A CUDAWorker hands what it does not know to its nannies, and they to their workers.
-    assert set(chosen["worker_options"]) <= accepted(CUDAWorker) | accepted(Nanny) | accepted(Worker)
+    assert chosen["worker_class"] == f"{CUDAWorkers.__module__}.{CUDAWorkers.__name__}"
+    assert set(chosen["worker_options"]) <= accepted(CUDAWorkers) | accepted(Nanny) | accepted(Worker)
     assert chosen["worker_options"]["nthreads"] == 3
     assert set(chosen["scheduler_options"]) <= accepted(Scheduler)
 
@@ -258,9 +259,11 @@ def test_jobs_and_pods_which_do_not_get_the_driver_s_settings_are_told_theirs(tm
         assert collected == {"profile": {"enabled": False}, "lifetime": LIFETIME}
 
 
-def test_auto_waits_for_a_worker_on_each_gpu() -> None:
-    assert cluster.arguments("local-cuda", gpus=4)["wait_workers"] == 4
-    assert cluster.arguments("local-cuda", gpus=4, n_workers=2)["wait_workers"] == 2
+def test_a_job_has_a_worker_for_every_four_cores_of_its_gpu() -> None:
+    chosen = cluster.arguments("slurm", threads_per_worker=3)
+    assert (chosen["processes"], chosen["cores"], chosen["job_cpu"]) == (4, 12, 16)
+    chosen = cluster.arguments("slurm", job_cpu=2)
+    assert (chosen["processes"], chosen["cores"]) == (1, 2)
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))

@@ -1,4 +1,4 @@
-"""The real LocalCUDACluster over a stub of NVML: who gets which device, threads and limits. Nothing about GPU work."""
+"""Dask-CUDA's own workers over a stub of NVML: who gets which device, threads and limits. Nothing about GPU work."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed.system import MEMORY_LIMIT
 
 # In a process of its own: the loader reads LD_LIBRARY_PATH when a process starts.
 PLACEMENT = """
@@ -41,11 +42,11 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(folder / "libnvidia-ml.so.1"), str(source)],
         check=True,
     )
-    (folder / "placement.py").write_text(PLACEMENT)
     return folder
 
 
-def place(stub: Path, gpus: int, **overrides: Any) -> dict[str, Any]:
+def place(stub: Path, gpus: int, script: str = PLACEMENT, **overrides: Any) -> dict[str, Any]:
+    (stub / "placement.py").write_text(script)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stub), "AUDIOPIPE_STUB_GPUS": str(gpus)}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
     done = subprocess.run(
@@ -63,7 +64,7 @@ def place(stub: Path, gpus: int, **overrides: Any) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_auto_starts_one_worker_a_device_each_seeing_its_own_first(stub: Path) -> None:
-    placed = place(stub, gpus=2, threads_per_worker=3)
+    placed = place(stub, gpus=2, threads_per_worker=3, workers_per_gpu=1)
     assert placed["engine"] == "LocalCUDACluster"
     assert placed["gpus"] == len(placed["devices"]) == 2
     assert sorted(visible.split(",")[0] for visible in placed["devices"].values()) == ["0", "1"]
@@ -82,3 +83,50 @@ def test_workers_keep_to_the_memory_that_they_are_given(stub: Path) -> None:
 def test_fewer_workers_than_devices_can_be_asked_for(stub: Path) -> None:
     placed = place(stub, gpus=4, n_workers=1)
     assert len(placed["devices"]) == 1
+
+
+@pytest.mark.slow
+def test_several_workers_share_a_device_and_the_memory_of_the_host(stub: Path) -> None:
+    placed = place(stub, gpus=2, workers_per_gpu=2, memory_limit="auto")
+    firsts = sorted(visible.split(",")[0] for visible in placed["devices"].values())
+    assert firsts == ["0", "0", "1", "1"]
+    assert placed["names"] == ["gpu-0", "gpu-0.1", "gpu-1", "gpu-1.1"]
+    assert sum(placed["limits"]) <= MEMORY_LIMIT
+
+
+# The class that other machines start, by the command that they start it with.
+ELSEWHERE = """
+import json, os, subprocess, sys
+from distributed import Client, LocalCluster
+
+def device():
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+if __name__ == "__main__":
+    with LocalCluster(n_workers=0, dashboard_address=":0") as here, Client(here) as client:
+        spec = {"cls": "audiopipe.cuda_workers.CUDAWorkers", "opts": json.loads(sys.argv[1])}
+        command = [sys.executable, "-m", "distributed.cli.dask_spec", here.scheduler_address]
+        workers = subprocess.Popen([*command, "--spec", json.dumps(spec)])
+        try:
+            client.wait_for_workers(4, timeout=60)
+            known = client.scheduler_info(n_workers=-1)["workers"].values()
+            print(json.dumps({
+                "devices": client.run(device),
+                "names": sorted(worker["name"] for worker in known),
+                "threads": [worker["nthreads"] for worker in known],
+                "limits": [worker["memory_limit"] for worker in known],
+            }))
+        finally:
+            workers.terminate()
+            workers.wait(30)
+"""
+
+
+@pytest.mark.slow
+def test_other_machines_workers_share_their_devices_alike(stub: Path) -> None:
+    placed = place(stub, gpus=2, script=ELSEWHERE, workers_per_gpu=2, name="node", nthreads=3)
+    firsts = sorted(visible.split(",")[0] for visible in placed["devices"].values())
+    assert firsts == ["0", "0", "1", "1"]
+    assert placed["names"] == ["node-0", "node-1", "node.1-0", "node.1-1"]
+    assert placed["threads"] == [3, 3, 3, 3]
+    assert sum(placed["limits"]) <= MEMORY_LIMIT
