@@ -10,6 +10,7 @@ tiles that it is cut into if it does not, and with them the last bits of the res
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ from audiopipe.batch import Batch
 from audiopipe.types import Clip
 
 __all__ = ["Fed", "Passes", "feed", "passes"]
+
+# Read by cuBLAS when it begins, before any batch comes. With workspaces of several sizes the sums of the recurrent cell
+# that finds voice may come out in another order (cuDNN's notes on reproducibility), and with them the output's bytes.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,22 @@ def test_every_way_is_measured_and_the_report_says_what_holds_ours_back(tmp_path
     assert rates.assumed == ("core_x_with_gpu", "gpu", "gpu_x")
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
+def test_a_process_of_several_cores_and_shards_does_the_work_of_as_many(tmp_path, two_materials, monkeypatch):
+    monkeypatch.setattr(pipeline, "_process", lambda name: (2, 2))
+    reading = pipeline._measure(two_materials[0], readings.OURS, 2)
+    assert reading.audio_s == pytest.approx(80.0, abs=0.2)
+    assert reading.details["segments"] == 16
+    assert 0 < sum(reading.details["stage_cpu_s"].values()) < reading.cpu_s / 2
+
+
+def test_a_process_has_a_core_and_ours_what_a_worker_has_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [pipeline._process(name) for name in (readings.FLOOR, readings.OURS)] == [(1, 1), (4, 2)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert pipeline._process(readings.OURS) == (1, 1)
+
+
 def test_a_reading_counts_videos_and_hours_as_the_plan_does():
     reading = readings.Reading("A", "x", 1, audio_s=207 * 5.0 * 2, wall_s=60.0, cpu_s=60.0, peak_mb=1.0, beside_mb=0.0)
     assert reading.videos_a_minute == pytest.approx(2.0)

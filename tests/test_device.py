@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -133,6 +134,10 @@ def test_a_batch_without_room_on_the_device_stays_on_the_host_until_there_is(mon
 
 def out_of_memory(*arguments, **keywords):
     raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_sums_of_a_gpu_are_asked_to_come_out_the_same():
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @needs_cuda

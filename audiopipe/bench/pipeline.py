@@ -12,10 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from audiopipe.bench.material import Material, make
 from audiopipe.bench.readings import OURS, Reading
 from audiopipe.bench.rivals import RIVALS
+from audiopipe.config import RunConfig
+from audiopipe.engines import CORES_A_CUDA_WORKER
 
 __all__ = ["bench"]
 
@@ -28,7 +33,7 @@ def bench(
     Args:
         folder: for the material, which is kept.
         cache: for the recordings that it is made of.
-        minutes: of audio that each process works through in a round.
+        minutes: of audio for each core in a round.
     """
     say("making the material")
     jobs = [(item, name, cores) for item in make(folder, cache, minutes) for name, cores in _ways()]
@@ -52,10 +57,12 @@ def _ways() -> list[tuple[str, int]]:
 
 
 def _measure(item: Material, name: str, cores: int) -> Reading:
-    """One process a core, all started at once; the slowest decides."""
+    """All processes started at once; the slowest decides."""
+    numbers = sorted(os.sched_getaffinity(0))[:cores]
+    size, shards = _process(name)
+    shares = [set(numbers[start : start + size]) for start in range(0, cores, size)]
     with tempfile.TemporaryDirectory(prefix="audiopipe-bench-") as scratch, ExitStack() as stack:
-        numbers = sorted(os.sched_getaffinity(0))[:cores]
-        workers = [stack.enter_context(_worker(item, name, core, scratch)) for core in numbers]
+        workers = [stack.enter_context(_worker(item, name, share, shards, scratch)) for share in shares]
         for worker in workers:
             _line(worker, name)
         for worker in workers:
@@ -63,7 +70,6 @@ def _measure(item: Material, name: str, cores: int) -> Reading:
             worker.stdin.write("go\n")
             worker.stdin.flush()
         done = [json.loads(_line(worker, name)) for worker in workers]
-    own = ("audio_s", "wall_s", "cpu_s", "peak_mb", "ready_mb")
     return Reading(
         item.name,
         name,
@@ -73,17 +79,35 @@ def _measure(item: Material, name: str, cores: int) -> Reading:
         cpu_s=sum(one["cpu_s"] for one in done),
         peak_mb=max(one["peak_mb"] for one in done),
         beside_mb=max(one["peak_mb"] - one["ready_mb"] for one in done),
-        details={key: value for key, value in done[0].items() if key not in own},
+        details=_details(done[0], len(shares[0])),
     )
 
 
+def _process(name: str) -> tuple[int, int]:
+    """Cores of one process, and shards that it has under way: one and one, but of ours with a GPU what a worker has."""
+    if name != OURS or not torch.cuda.is_available():
+        return 1, 1
+    return CORES_A_CUDA_WORKER, RunConfig.model_fields["shards_in_flight"].default
+
+
+def _details(done: dict[str, Any], cores: int) -> dict[str, Any]:
+    """What a process tells of its stages, in seconds for each of its cores."""
+    seconds = {
+        name: {stage: s / cores for stage, s in done[name].items()}
+        for name in ("stage_s", "stage_cpu_s")
+        if name in done
+    }
+    return seconds | {name: done[name] for name in ("segments", "queue_depths") if name in done}
+
+
 @contextmanager
-def _worker(item: Material, name: str, core: int, scratch: str) -> Iterator[subprocess.Popen[str]]:
+def _worker(item: Material, name: str, cores: set[int], shards: int, scratch: str) -> Iterator[subprocess.Popen[str]]:
     task = {
         "path": str(item.path),
         "sample_rate_hz": item.sample_rate_hz,
         "seconds": item.seconds,
-        "videos": item.videos,
+        "videos": item.videos * len(cores),
+        "shards": shards,
         "scratch": scratch,
     }
     process = subprocess.Popen(
@@ -92,7 +116,7 @@ def _worker(item: Material, name: str, core: int, scratch: str) -> Iterator[subp
         stdout=subprocess.PIPE,
         text=True,
     )
-    os.sched_setaffinity(process.pid, {core})
+    os.sched_setaffinity(process.pid, cores)
     try:
         yield process
     finally:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from audiopipe.bench.machine import describe, kind
 from audiopipe.bench.material import SEGMENT_S, VIDEO_SEGMENTS
+from audiopipe.engines import CORES_A_CUDA_WORKER
 from audiopipe.planner.rates import GPU_GB_S
 
 __all__ = ["OURS", "SLOW", "Reading", "bottleneck", "rates", "save", "table"]
@@ -97,7 +98,7 @@ def _queues(depths: dict[str, float]) -> str:
 
 
 def _minutes(readings: Sequence[Reading]) -> str:
-    """Of audio, that each process of ours worked through."""
+    """Of audio, that ours worked through for each core."""
     return " or ".join(sorted({f"{r.audio_s / r.cores / 60:.0f}" for r in readings if r.name == OURS}))
 
 
@@ -166,7 +167,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
             "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
             "named, all are measured in turn, and the best round of each counts; beside a ratio are the median, the "
             "lowest and the highest of those within one round. Memory is the process's own, without its decoders. "
-            f"A process of ours works through {_minutes(readings)} minutes of audio."
+            f"For each core ours works through {_minutes(readings)} minutes of audio"
+            + ("." if described["gpu"] == "none" else f", {CORES_A_CUDA_WORKER} of them in a process, as a worker has.")
         ),
         "",
         ", ".join(f"{key}: {value}" for key, value in described.items()),

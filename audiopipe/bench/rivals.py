@@ -1,6 +1,6 @@
 """Ways to do the work, each a function of a file: what is the least, what others do, and ours.
 
-Each runs in a process of its own, bound to one core: `python -m audiopipe.bench.rivals NAME TASK` gets ready, says so,
+Each runs in a process of its own, bound to its cores: `python -m audiopipe.bench.rivals NAME TASK` gets ready, says so,
 waits for a line, works, and prints what it took.
 """
 
@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from audiopipe.bench.material import SEGMENT_S
 from audiopipe.config import RunConfig
 from audiopipe.demo.media import ffmpeg
 from audiopipe.pipeline import process_shard
-from audiopipe.types import Shard, Video
+from audiopipe.types import Shard, ShardResult, Video
 
 __all__ = ["RIVALS"]
 
@@ -138,29 +140,37 @@ def ours(task: Task) -> Callable[[], Done]:
     """`process_shard` with every metric, on the GPU where there is one."""
     root = Path(tempfile.mkdtemp(prefix="bench-", dir=task["scratch"]))
 
-    def shard(name: str, path: str, videos: int, **parameters: Any) -> Done:
+    def shard(index: int, path: str, videos: int) -> ShardResult:
         config = RunConfig.of(
-            catalog="bench",
-            output=str(root / name),
-            segments="fixed",
-            window_s=SEGMENT_S,
-            scratch=str(root),
-            **parameters,
+            catalog="bench", output=str(root / "out"), segments="fixed", window_s=SEGMENT_S, scratch=str(root)
         )
-        listed = tuple(Video(f"v{i}", "en", path, Path(path).stat().st_size) for i in range(videos))
-        result = process_shard(Shard("en", 0, 0, listed), config, "bench")
+        listed = tuple(Video(f"v{index}_{i}", "en", path, Path(path).stat().st_size) for i in range(videos))
+        return process_shard(Shard("en", index, 0, listed), config, "bench")
+
+    def work() -> Done:
+        count = min(task["shards"], task["videos"])
+        sizes = [len(range(number, task["videos"], count)) for number in range(count)]
+        with ThreadPoolExecutor(count) as pool:
+            results = list(pool.map(lambda index, videos: shard(index, task["path"], videos), range(count), sizes))
         return {
-            "audio_s": result.audio_s,
-            "segments": result.segments,
-            "stage_s": result.stage_s,
-            "stage_cpu_s": result.stage_cpu_s,
-            "queue_depths": result.queue_depths,
+            "audio_s": math.fsum(result.audio_s for result in results),
+            "segments": sum(result.segments for result in results),
+            "stage_s": _summed(result.stage_s for result in results),
+            "stage_cpu_s": _summed(result.stage_cpu_s for result in results),
+            "queue_depths": results[0].queue_depths,
         }
 
     with tempfile.TemporaryDirectory(dir=root) as folder:
         sf.write(f"{folder}/warm.wav", _noise(12 * task["sample_rate_hz"]), task["sample_rate_hz"], subtype="FLOAT")
-        shard("warm", f"{folder}/warm.wav", 1)
-    return lambda: shard("work", task["path"], task["videos"])
+        shard(999, f"{folder}/warm.wav", 1)
+    return work
+
+
+def _summed(readings: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for reading in readings:
+        total.update(reading)
+    return dict(total)
 
 
 # In the order of measuring: what ours is measured against comes right before it: a shared machine changes its speed.
