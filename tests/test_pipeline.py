@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
+import torch
 from absent_gpu import DEVICE, absent_gpu, there
 from making import config, decoder_of, decoders, media_file, shard_of, tar_file, tones, wav_video
 
@@ -45,6 +46,11 @@ def objects(folder, name="out"):
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.relative_to(root).parts[0].startswith("_")
     }
+
+
+def tellings(result):
+    """What a shard's result says of its output."""
+    return result.segments, result.kept_s, result.audio_s, result.drops, result.dead_letters
 
 
 def videos_of(table):
@@ -170,9 +176,19 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
         monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
         found = run(tmp_path, shard, "gpu", segments=segments)
     assert seen["launches"] > 0
-    kept = ("segments", "segments_kept", "drops", "dead_letters", "audio_s", "kept_s")
-    assert [getattr(found, name) for name in kept] == [getattr(expected, name) for name in kept]
+    assert tellings(found) == tellings(expected)
     assert list(objects(tmp_path, "gpu")) == list(objects(tmp_path))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU on this machine")
+@pytest.mark.parametrize("segments", ["auto", "voice"])
+def test_on_a_gpu_the_same_comes_out_with_the_same_bytes_each_time(tmp_path, segments):
+    shard = shard_of(mixed(tmp_path))
+    expected = run(tmp_path, shard, segments=segments, device="cpu")
+    found = run(tmp_path, shard, "gpu", segments=segments, device="cuda")
+    assert tellings(found) == tellings(expected)
+    run(tmp_path, shard, "again", segments=segments, device="cuda")
+    assert objects(tmp_path, "again") == objects(tmp_path, "gpu")
 
 
 def test_one_bad_video_never_costs_its_neighbours(tmp_path):
