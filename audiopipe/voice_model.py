@@ -82,7 +82,7 @@ class VoiceModel(nn.Module):
         """
         joined = [torch.cat([state[0], wave]) for wave, state in zip(waves, states, strict=True)]
         frames = [wave.unfold(0, CONTEXT + FRAME, FRAME) for wave in joined]
-        with full_float32():
+        with full_float32(networks=True):
             tiles = torch.cat(frames).split(TILE_FRAMES.get(self.device.type, TILE_FRAMES["cuda"]))
             features = torch.cat([self._encode(tile) for tile in tiles]).split([len(part) for part in frames])
             packed = pack_sequence(list(features), enforce_sorted=False)

@@ -18,7 +18,7 @@ from audiopipe.demo import speech
 from audiopipe.demo.mix import PLAIN, mix
 from audiopipe.pipeline import process_shard
 from audiopipe.types import Clip, Video
-from audiopipe.voice_model import FRAME, RATE_HZ
+from audiopipe.voice_model import FRAME, RATE_HZ, VoiceModel, voice_model
 from audiopipe.voice_times import VoiceTimes
 
 CPU = torch.device("cpu")
@@ -52,6 +52,19 @@ def spoken(prompts, seed, rate=RATE_HZ, count=15):
 
 def in_blocks(samples, rate):
     return [samples[None, start : start + rate] for start in range(0, len(samples), rate)]
+
+
+def test_the_network_is_computed_in_full_float32_on_every_device(monkeypatch):
+    found, encode = [], VoiceModel._encode
+
+    def watched(model, frames):
+        found.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.rnn.fp32_precision))
+        return encode(model, frames)
+
+    monkeypatch.setattr(VoiceModel, "_encode", watched)
+    model = voice_model(CPU)
+    model([torch.zeros(FRAME)], [model.start()])
+    assert found == [("ieee", "ieee")]
 
 
 def together(signals, asked):
