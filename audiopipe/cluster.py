@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ import pynvml
 import yaml
 from distributed import Client, LocalCluster, Security, SpecCluster, Worker, WorkerPlugin
 
+from audiopipe.config import RunConfig
 from audiopipe.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.errors import ClusterError, ConfigError
 from audiopipe.kubernetes_tls import encrypted
@@ -30,7 +32,7 @@ from audiopipe.ssh_hosts import kept
 from audiopipe.start_limit import in_time
 from audiopipe.worker_names import with_names
 
-__all__ = ["arguments", "close", "connect", "gpu_count", "profiles"]
+__all__ = ["arguments", "close", "connect", "connect_for", "gpu_count", "profiles"]
 
 # What an engine's class imports only when it is used, so that its absence is told before anything is started.
 IMPORTED_LATE = {"dask.distributed.SSHCluster": "asyncssh"}
@@ -52,12 +54,17 @@ def profiles() -> dict[str, dict[str, Any]]:
 
 
 def gpu_count() -> int:
-    """GPUs that the NVIDIA driver knows; 0 where there is no driver."""
+    """GPUs that the NVIDIA driver knows, of those that CUDA_VISIBLE_DEVICES names if it is set; 0 without a driver."""
     try:
         pynvml.nvmlInit()
-        return int(pynvml.nvmlDeviceGetCount())
+        known = int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return known
+    named = takewhile(lambda name: name not in ("", "-1"), (name.strip() for name in visible.split(",")))
+    return min(known, len(list(named)))
 
 
 def arguments(profile: str, *, cores: int | None = None, gpus: int | None = None, **overrides: Any) -> dict[str, Any]:
@@ -87,19 +94,28 @@ def arguments(profile: str, *, cores: int | None = None, gpus: int | None = None
     return engine_arguments(profile, chosen)
 
 
+def connect_for(config: RunConfig) -> Client:
+    """A client of the workers that a run asks for; raises as `connect`."""
+    profile = "local-cpu" if (config.cluster, config.device) == ("auto", "cpu") else config.cluster
+    return connect(profile, n_workers=config.workers, threads_per_worker=config.shards_in_flight)
+
+
 def connect(profile: str = "auto", **overrides: Any) -> Client:
     """A client of the profile's cluster, whose workers have come.
 
     A cluster that was started here is closed by `close`; an existing one is left as it was.
 
     Raises:
-        ConfigError: there is no such profile, it needs what was not given, or its extra is not installed.
+        ConfigError: there is no such profile, it needs what was not given, its extra is not installed, or PyTorch cannot
+            use this machine's GPUs.
         ClusterError: it could not be reached, or its workers did not come in time.
     """
     chosen = arguments(profile, **overrides)
     ours = {name: chosen.pop(name) for name in OURS}
     if ours["engine"] == "existing":
         chosen["address"], ours["tls"] = _address(chosen["address"], ours["tls"])
+    if ours["engine"] == "dask_cuda.LocalCUDACluster":
+        _refuse_idle_gpus(profile)
     settings = dask.config.set(_settings(ours))
     try:
         client = _reach(profile, ours, chosen)
@@ -111,6 +127,21 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         client.register_plugin(_Apart())
     _wait(client, profile, ours)
     return client
+
+
+def _refuse_idle_gpus(profile: str) -> None:
+    """Without this a machine whose driver is too old would do all on its CPU, and be paid for its GPU."""
+    import torch  # noqa: PLC0415 - seconds, which those who ask for other workers do not have to wait
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return
+    reason = "; ".join(str(one.message).split("\n")[0] for one in said) or "it finds none of them"
+    raise ConfigError(
+        f"cluster profile '{profile}': the driver knows of {gpu_count()} GPUs, and PyTorch {torch.__version__} "
+        f"can use none ({reason}): install a driver of version 580 or newer, or take cluster='local-cpu' to do without"
+    )
 
 
 class _Apart(WorkerPlugin):

@@ -2,12 +2,14 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import dask.config
 import psutil
 import pytest
 from distributed import LocalCluster
+from making import config
 
 from audiopipe import cluster
 from audiopipe.errors import ClusterError, ConfigError
@@ -40,6 +42,40 @@ def test_a_gpu_s_limits_are_by_config() -> None:
     given = {name: chosen[name] for name in ("rmm_pool_size", "device_memory_limit", "memory_limit")}
     assert given == {"rmm_pool_size": "8 GB", "device_memory_limit": "20 GB", "memory_limit": "9 GB"}
     assert "rmm_pool_size" not in cluster.arguments("local-cuda", gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("visible", "count"), [(None, 4), ("0,1", 2), ("3", 1), ("", 0), ("-1", 0), ("0,-1,1", 1), ("0,1,2,3,4", 4)]
+)
+def test_gpus_that_are_hidden_do_not_count(monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int) -> None:
+    monkeypatch.setattr("pynvml.nvmlInit", lambda: None)
+    monkeypatch.setattr("pynvml.nvmlDeviceGetCount", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert cluster.gpu_count() == count
+
+
+def test_gpus_that_pytorch_cannot_use_are_told_and_not_left_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "gpu_count", lambda: 2)
+
+    def too_old() -> bool:
+        warnings.warn("driver (found version 11040)", stacklevel=1)
+        return False
+
+    monkeypatch.setattr("torch.cuda.is_available", too_old)
+    with pytest.raises(ConfigError, match=r"knows of 2 GPUs, and PyTorch .*\(found version 11040\).*local-cpu"):
+        cluster.connect("auto")
+
+
+@pytest.mark.parametrize(("device", "name"), [("auto", "auto"), ("cuda", "auto"), ("cpu", "local-cpu")])
+def test_who_wants_no_gpu_gets_workers_for_the_cores(monkeypatch: pytest.MonkeyPatch, device: str, name: str) -> None:
+    asked = []
+    monkeypatch.setattr(cluster, "connect", lambda profile, **given: asked.append((profile, given)))
+    cluster.connect_for(config(device=device, workers=3))
+    cluster.connect_for(config(device=device, cluster="slurm"))
+    given = {"n_workers": 3, "threads_per_worker": 2}
+    assert asked == [(name, given), ("slurm", given | {"n_workers": None})]
 
 
 def test_what_the_caller_gives_counts_more_than_the_profile_and_none_is_not_given() -> None:

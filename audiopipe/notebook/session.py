@@ -122,8 +122,7 @@ def connect(ahead: Preview) -> Client | None:
     if not ahead.shards_left:
         display(Html("<p>Every shard is committed already: no cluster is needed.</p>"))
         return None
-    config = ahead.config
-    client = cluster.connect(config.cluster, n_workers=config.workers, threads_per_worker=config.shards_in_flight)
+    client = cluster.connect_for(ahead.config)
     count, link = len(client.scheduler_info(n_workers=-1)["workers"]), esc(client.dashboard_link)
     threads = sum(client.nthreads().values())
     told = f"{count} workers, {threads} shards at once. Dask dashboard (while the run lasts): "

@@ -159,9 +159,7 @@ class Session:
         A cluster that goes away takes what was under way with it, and nothing else: the shards stay open.
         """
         try:
-            mine = client or cluster.connect(
-                self.config.cluster, n_workers=self.config.workers, threads_per_worker=self.config.shards_in_flight
-            )
+            mine = client or cluster.connect_for(self.config)
         except (CommClosedError, TimeoutError) as error:
             self._give_up(f"the cluster was lost: {error or type(error).__name__}")
             return

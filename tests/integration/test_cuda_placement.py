@@ -13,7 +13,10 @@ from distributed.system import MEMORY_LIMIT
 # In a process of its own: the loader reads LD_LIBRARY_PATH when a process starts.
 PLACEMENT = """
 import json, os, sys
+import torch
 from audiopipe import cluster
+
+torch.cuda.is_available = lambda: True
 
 def device():
     return os.environ["CUDA_VISIBLE_DEVICES"]
@@ -45,10 +48,11 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def place(stub: Path, gpus: int, script: str = PLACEMENT, **overrides: Any) -> dict[str, Any]:
+def place(stub: Path, gpus: int, script: str = PLACEMENT, visible: str = "", **overrides: Any) -> dict[str, Any]:
     (stub / "placement.py").write_text(script)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(stub), "AUDIOPIPE_STUB_GPUS": str(gpus)}
     environment.pop("CUDA_VISIBLE_DEVICES", None)
+    environment |= {"CUDA_VISIBLE_DEVICES": visible} if visible else {}
     done = subprocess.run(
         [sys.executable, str(stub / "placement.py"), json.dumps(overrides)],
         env=environment,
@@ -92,6 +96,14 @@ def test_several_workers_share_a_device_and_the_memory_of_the_host(stub: Path) -
     assert firsts == ["0", "0", "1", "1"]
     assert placed["names"] == ["gpu-0", "gpu-0.1", "gpu-1", "gpu-1.1"]
     assert sum(placed["limits"]) <= MEMORY_LIMIT
+
+
+@pytest.mark.slow
+def test_devices_that_are_hidden_get_no_workers(stub: Path) -> None:
+    placed = place(stub, gpus=4, visible="2,3", workers_per_gpu=1)
+    assert placed["gpus"] == 2
+    assert sorted(visible.split(",")[0] for visible in placed["devices"].values()) == ["2", "3"]
+    assert placed["names"] == ["gpu-2", "gpu-3"]
 
 
 # The class that other machines start, by the command that they start it with.
