@@ -106,8 +106,8 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
     A cluster that was started here is closed by `close`; an existing one is left as it was.
 
     Raises:
-        ConfigError: there is no such profile, it needs what was not given, its extra is not installed, or there are GPUs
-            here that PyTorch cannot use.
+        ConfigError: there is no such profile, it needs what was not given, its extra is not installed, or there are
+            GPUs that PyTorch cannot use.
         ClusterError: it could not be reached, or its workers did not come in time.
     """
     chosen = arguments(profile, **overrides)

@@ -65,14 +65,14 @@ def useful_workers(cores: int, gpus: int) -> int:
     >>> useful_workers(cores=16, gpus=1), useful_workers(cores=8, gpus=4)
     (4, 1)
     """
-    return max(1, cores // gpus // CORES_A_CUDA_WORKER)
+    return max(1, cores // max(1, gpus) // CORES_A_CUDA_WORKER)
 
 
 def _cuda(own: Arguments) -> Arguments:
     """Without a number, as many workers as this machine's cores have use for."""
     own = _as_given(own)
     gpus, cores = own.pop("gpus"), own.pop("cores")
-    each = own.pop("workers_per_gpu", None) or useful_workers(cores, max(gpus, 1))
+    each = own.pop("workers_per_gpu", None) or useful_workers(cores, gpus)
     return {"n_workers": gpus * each, **own}
 
 
