@@ -26,3 +26,38 @@ def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
     seen.scheduler_away = time.monotonic()
     with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
         seen.reached(client)
+
+
+def test_a_cluster_where_nothing_is_done_stands_still_and_one_at_work_does_not(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STILL_S", 0.05)
+    seen = watch.Watch()
+    task = client.submit(time.sleep, 0.7, pure=False)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        seen.stirs(client)
+        time.sleep(0.02)
+    task.result()
+    seen.moves()
+    time.sleep(0.06)
+    seen.stirs(client)
+    assert seen.idle_looks == 1, "one look may fall between two tasks"
+    time.sleep(0.06)
+    with pytest.raises(watch.StandsStillError, match="no worker has had a shard to work on for 0 s"):
+        seen.stirs(client)
+
+
+class Unreachable:
+    _run = None
+
+    def sync(self, *_: object, **__: object) -> None:
+        raise TimeoutError
+
+
+def test_who_cannot_be_asked_is_not_taken_for_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "STILL_S", 0.0)
+    seen = watch.Watch()
+    for unanswered in (SimpleNamespace(sync=lambda *_, **__: {}, _run=None), Unreachable()):
+        for _ in range(3):
+            seen.stirs(unanswered)  # type: ignore[arg-type]

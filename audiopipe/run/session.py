@@ -28,7 +28,7 @@ from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, WorkerSta
 from audiopipe.pipeline import process_shard
 from audiopipe.plan import Plan
 from audiopipe.run.straggler import Stragglers
-from audiopipe.run.watch import CLUSTER_LOST, Watch
+from audiopipe.run.watch import CLUSTER_LOST, StandsStillError, Watch
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["OnTick", "Session"]
@@ -40,6 +40,7 @@ MAX_BACKOFF_S = 60.0
 TICK_S = 0.5
 # Keys, permissions, a missing bucket, a full disk: after so many shards in a row the rest would fare no better.
 REFUSALS = 3
+CLUSTERS = 3  # that stand still, one after the other
 
 OnTick = Callable[[Ledger, str], None]
 
@@ -156,33 +157,55 @@ class Session:
     def work(self, client: Client | None) -> None:
         """Submit shards in the plan's order, a bounded number at a time, until each is committed or given up.
 
-        A cluster that goes away takes what was under way with it, and nothing else: the shards stay open.
+        A cluster that goes away takes what was under way with it, and nothing else: the shards stay open. One of this
+        driver's own that stands still is replaced.
         """
-        try:
-            mine = client or cluster.connect_for(self.config)
-        except (CommClosedError, TimeoutError) as error:
-            self._give_up(f"the cluster was lost: {error or type(error).__name__}")
-            return
-        ended = WorkerStatus.FAILED
-        try:
-            LOG.info("Dask dashboard: %s", mine.dashboard_link)
-            self.watch = Watch()
-            while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
-                if self.watch.reached(mine):
-                    self._submit(mine)
-                    self._double(mine)
-                    self._tick(mine)
-                self._wait()
-            self._give_up(f"not gone on with after {REFUSALS} shards that were refused")
-            ended = WorkerStatus.DONE
-        except CLUSTER_LOST as error:
-            self._give_up(f"the cluster was lost: {error or type(error).__name__}")
-        finally:
-            with suppress(*CLUSTER_LOST):
-                mine.cancel(list(self.running))
-                self._beat(mine, ended)
-            if client is None:
-                cluster.close(mine)
+        for _ in range(1 if client else CLUSTERS):
+            try:
+                mine = client or cluster.connect_for(self.config)
+            except (CommClosedError, TimeoutError) as error:
+                self._give_up(f"the cluster was lost: {error or type(error).__name__}")
+                return
+            ended = WorkerStatus.FAILED
+            try:
+                self._work_on(mine)
+                ended = WorkerStatus.DONE
+                return
+            except CLUSTER_LOST as error:
+                lost = f"the cluster was lost: {error or type(error).__name__}"
+                if client or not isinstance(error, StandsStillError):
+                    self._give_up(lost)
+                    return
+                LOG.info("%s; its shards are given to a new one", lost)
+            finally:
+                with suppress(*CLUSTER_LOST):
+                    mine.cancel(list(self.running))
+                    self._beat(mine, ended)
+                if client is None:
+                    cluster.close(mine)
+            self._take_back()
+        self._give_up(f"not gone on with after {CLUSTERS} clusters that stood still")
+
+    def _work_on(self, client: Client) -> None:
+        LOG.info("Dask dashboard: %s", client.dashboard_link)
+        self.watch = Watch()
+        while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
+            if self.watch.reached(client):
+                self._submit(client)
+                self._double(client)
+                self._tick(client)
+                if self.running:
+                    self.watch.stirs(client)
+            self._wait()
+        self._give_up(f"not gone on with after {REFUSALS} shards that were refused")
+
+    def _take_back(self) -> None:
+        """What a cluster was given and did not do is to do again, and counts for no try."""
+        under_way = {shard.name: shard for shard in self.running.values()}
+        self.tries.subtract(under_way.keys())
+        self.todo.extendleft(reversed(under_way.values()))
+        self.running.clear()
+        self.doubled.clear()
 
     def _give_up(self, reason: str) -> None:
         """Leave open what is still to do."""
@@ -207,6 +230,7 @@ class Session:
         task = (_task, shard, self.config, self.run_id, self.driver, suspected)
         future = client.submit(*task, key=key, pure=False, workers=beside, allow_other_workers=elsewhere)
         self.running[future] = shard
+        self.watch.moves()
         future.add_done_callback(self.finished.put)
 
     def _double(self, client: Client) -> None:
@@ -228,6 +252,7 @@ class Session:
             future = self.finished.get(timeout=TICK_S)
         except queue.Empty:
             return
+        self.watch.moves()
         shard = self.running.pop(future, None)
         if shard is None:  # another was faster
             return

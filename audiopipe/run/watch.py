@@ -1,15 +1,18 @@
-"""Whether a cluster is still there: its scheduler, and any worker. A driver must not wait for ever for what is gone."""
+"""Whether a cluster is still there: its scheduler, any worker, and what is said between them.
+
+A driver must not wait for ever for what is gone.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from distributed import Client
+from distributed import Client, Worker
 from distributed.comm.core import CommClosedError
 
-__all__ = ["CLUSTER_LOST", "Watch"]
+__all__ = ["CLUSTER_LOST", "StandsStillError", "Watch"]
 
 # What Dask's client raises when the scheduler is gone.
 CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
@@ -20,6 +23,17 @@ CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
 SCHEDULER_AWAY_S = 60.0
 WORKERS_AWAY_S = 900.0
 ANSWER_S = 10.0
+# Workers are asked what they are at when nothing has happened for so long, and once more as long after that.
+STILL_S = 60.0
+IDLE_LOOKS = 2
+
+
+class StandsStillError(CommClosedError):
+    """Shards are under way, and no worker knows of one: what they should be told is stuck.
+
+    Dask times its messages by the wall clock: where that is set back within milliseconds of one, the next ones wait
+    until it has caught up.
+    """
 
 
 @dataclass
@@ -31,6 +45,8 @@ class Watch:
 
     scheduler_away: float | None = None
     workers_away: float | None = None
+    moved: float = field(default_factory=time.monotonic)
+    idle_looks: int = 0
 
     def workers(self, client: Client) -> dict[str, Any]:
         """The cluster's workers by address, and what they say of themselves; none if the scheduler does not answer."""
@@ -66,6 +82,38 @@ class Watch:
         if _since(self.workers_away, now) > WORKERS_AWAY_S:
             raise CommClosedError(f"it has had no worker for {WORKERS_AWAY_S:.0f} s")
         return bool(client.status == "running")
+
+    def moves(self) -> None:
+        """Note that a shard was given to the cluster, or came back."""
+        self.moved, self.idle_looks = time.monotonic(), 0
+
+    def stirs(self, client: Client) -> None:
+        """Look whether anything is done, if shards are under way and nothing was heard of them for long.
+
+        Raises:
+            StandsStillError: nothing is.
+        """
+        if time.monotonic() - self.moved < STILL_S * (1 + self.idle_looks):
+            return
+        if self._at_work(client) != 0:
+            self.moves()
+            return
+        self.idle_looks += 1
+        if self.idle_looks == IDLE_LOOKS:
+            raise StandsStillError(f"no worker has had a shard to work on for {time.monotonic() - self.moved:.0f} s")
+
+    @staticmethod
+    def _at_work(client: Client) -> int | None:
+        """How many tasks all workers execute just now; None if it cannot be told."""
+        try:
+            counts = client.sync(client._run, _executing, on_error="ignore", callback_timeout=ANSWER_S)
+        except CLUSTER_LOST:
+            return None
+        return sum(counts.values()) if counts else None
+
+
+def _executing(dask_worker: Worker) -> int:
+    return dask_worker.state.executing_count
 
 
 def _since(moment: float | None, now: float) -> float:

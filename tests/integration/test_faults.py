@@ -13,9 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Scheduler
+from distributed.core import Status
 from outputs import RUN_ID, config, content, corpus, make_output
 from processes import Processes
 
+from audiopipe import run
 from audiopipe.scratch import PREFIX
 from audiopipe.verify import verify
 
@@ -170,6 +173,30 @@ def test_a_clock_that_jumps_back_and_forth_changes_nothing(
     again = done(job(catalog, tmp_path / "out"))
     assert again.returncode == 3
     assert "all 5 shards were committed before" in again.stdout
+
+
+@pytest.mark.parametrize("stuck", ["workers", "client"])
+def test_a_cluster_whose_messages_are_stuck_is_replaced(
+    catalog: Path, calm: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: str
+) -> None:
+    """As where a clock is set back by a day, in the milliseconds after a message."""
+    monkeypatch.setattr("audiopipe.run.watch.STILL_S", 2.0)
+    schedulers: list[Scheduler] = []
+
+    def hold_back(*_: object) -> None:
+        if schedulers or not list(tmp_path.glob("out/_commits/*.json")):
+            return
+        (scheduler,) = (one for one in Scheduler._instances if one.status is Status.running)
+        schedulers.append(scheduler)
+        streams = scheduler.stream_comms if stuck == "workers" else scheduler.client_comms
+        for stream in streams.values():
+            stream.next_deadline = time.time() + 86_400
+
+    asked = config(catalog, tmp_path / "out", shard_videos=1, workers=1, shards_in_flight=1, device="cpu")
+    summary = run.run(asked, on_tick=hold_back)
+    assert len(schedulers) == 1
+    assert (summary.exit_code, summary.shards_failed) == (3, {})
+    assert content(tmp_path / "out") == calm
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
