@@ -252,7 +252,7 @@ def take(share, limit, seconds):
     while until is None or time.monotonic() < until:
         lacks = int(share * limit) - process.memory_info().rss
         if lacks > 0:
-            taken.append(b"x" * min(lacks, 100_000_000))
+            taken.append(b"x" * min(lacks, 500_000_000))
         elif until is None:
             until = time.monotonic() + seconds
         time.sleep(0.02)
