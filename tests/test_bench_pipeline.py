@@ -73,13 +73,14 @@ def test_a_gpu_s_rates_are_the_planners_and_two_cores_are_told_beside_one():
     ways = [(readings.OURS, 1, 500.0), (readings.OURS, 2, 970.0), (readings.SLOW, 1, 100.0)]
     ways += [(readings.FLOOR, 1, 510.0), (readings.FLOOR, 2, 1000.0), (readings.CS_OWN, 1, 300.0)]
     found = [
-        readings.Reading("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours, (x, x / 2)) for name, n, x in ways
+        readings.Reading("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours, (x, x / 2), (x / n, x / n))
+        for name, n, x in ways
     ]
     rates = readings.rates(found, "some CPU, NVIDIA H200", "NVIDIA H200")
     assert (rates["core_x_with_gpu"], rates["core_x_without_gpu"]) == (500.0, None)
     assert (rates["gpu"], rates["gpu_x"]) == ("H200", 2425.0)
     one, two = readings.bottleneck(found)
-    assert "1.67 (in a round 1.67, 1.67 to 1.67) of ffmpeg's C pipeline" in one
+    assert "1.67 (in a round 1.67, 1.67 to 1.67; by CPU time 1.67) of ffmpeg's C pipeline" in one
     assert "0.2 decoded on average, so that what comes before is the slower" in one
     assert "1.94 (in a round 1.94, 1.94 to 1.94) times one core of its own" in two
     assert "shares nothing, is 1.96 (in a round 1.96, 1.96 to 1.96) times one core" in two

@@ -47,7 +47,11 @@ def bench(
 
 
 def _best(rounds: list[Reading]) -> Reading:
-    return replace(min(rounds, key=lambda r: r.wall_s), rounds_x=tuple(round(r.times_real_time, 1) for r in rounds))
+    return replace(
+        min(rounds, key=lambda r: r.wall_s),
+        rounds_x=tuple(round(r.times_real_time, 1) for r in rounds),
+        rounds_cpu_x=tuple(round(r.audio_s / r.cpu_s, 1) for r in rounds),
+    )
 
 
 def _ways() -> list[tuple[str, int]]:

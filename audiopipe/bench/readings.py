@@ -36,6 +36,7 @@ class Reading:
     beside_mb: float
     details: dict[str, Any] = field(default_factory=dict)
     rounds_x: tuple[float, ...] = ()  # times real time, in every round
+    rounds_cpu_x: tuple[float, ...] = ()  # seconds of audio for each of a core, in every round
 
     @property
     def times_real_time(self) -> float:
@@ -82,9 +83,13 @@ def bottleneck(readings: Sequence[Reading]) -> list[str]:
 
 def _over(one: Reading, other: Reading) -> str:
     """How many times as fast, best against best; and round against round, which a machine with neighbours is judged by:
-    its speed changes from one second to the next."""
+    its speed changes from one second to the next, and least so if only the time counts that a core was really given."""
     each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
-    spread = f" (in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f})" if len(each) > 1 else ""
+    spread = f"in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f}"
+    if one.cores == other.cores:
+        by_cpu = median(a / b for a, b in zip(one.rounds_cpu_x, other.rounds_cpu_x, strict=True))
+        spread += f"; by CPU time {by_cpu:.2f}"
+    spread = f" ({spread})" if len(each) > 1 else ""
     return f"{one.times_real_time / other.times_real_time:.2f}{spread}"
 
 
@@ -166,7 +171,8 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
         (
             "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
             "named, all are measured in turn, and the best round of each counts; beside a ratio are the median, the "
-            "lowest and the highest of those within one round. Memory is the process's own, without its decoders. "
+            "lowest and the highest of those within one round, and the median by CPU time, which does not count what "
+            "neighbours on the machine took. Memory is the process's own, without its decoders. "
             f"For each core ours works through {_minutes(readings)} minutes of audio"
             + ("." if described["gpu"] == "none" else f", {CORES_A_CUDA_WORKER} of them in a process, as a worker has.")
         ),

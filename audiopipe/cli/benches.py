@@ -29,7 +29,7 @@ def bench_kernels(quick: bool, save: bool) -> None:
 
 
 @bench.command("pipeline")
-@click.option("--minutes", default=MINUTES, show_default=True, help="audio a process", type=click.FloatRange(0.5))
+@click.option("--minutes", default=MINUTES, show_default=True, help="audio for each core", type=click.FloatRange(0.5))
 @click.option("--rounds", default=3, show_default=True, help="the best of so many counts", type=click.IntRange(1))
 @click.option(
     "--folder", default="demo/bench", show_default=True, help="keeps the material", type=click.Path(path_type=Path)
