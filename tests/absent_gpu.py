@@ -2,7 +2,7 @@
 
 A tensor that a kernel forgets to make on the device of its audio, or a stream that is used as it cannot be, fails on
 every machine with a GPU and on none without. Here it fails as well; so a test may run anything that a GPU would run,
-and count what it launched and how often the host waited for it. The device calls itself `meta`, as PyTorch has no
+and count what it is asked to do and how often the host waits for it. The device calls itself `meta`, as PyTorch has no
 driver to ask for that one. It shows neither speed nor what CUDA itself adds up in another order: that takes a GPU.
 """
 
@@ -70,7 +70,7 @@ class _Launches(TorchDispatchMode):
         to = kwargs.get("device")
         name = func.__name__.split(".")[0]
         if there:
-            self.seen["launches"] += 1
+            self.seen["operations"] += 1
             if any(tensor.dim() for tensor in here) and name not in PACKING | {"copy_", "index"}:
                 raise RuntimeError(f"{name}: expected all tensors to be on the same device")
             self.seen["waits"] += name in WAITS or _by_mask(name, args) or (to is not None and to != DEVICE)
@@ -125,7 +125,7 @@ class Stream:
 
 @contextmanager
 def absent_gpu(monkeypatch):
-    """In this thread there is a device; gives what was launched on it, and how often the host waited."""
+    """In this thread there is a device; gives how much was asked of it, and how often the host waited."""
     seen, current = Counter(), threading.local()
     with monkeypatch.context() as patch, _modes(seen):
         patch.setattr(torch.cuda, "Stream", Stream)

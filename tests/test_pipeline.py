@@ -175,7 +175,7 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
         monkeypatch.setattr(pipeline, "score_device", lambda config: DEVICE)
         monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
         found = run(tmp_path, shard, "gpu", segments=segments)
-    assert seen["launches"] > 0
+    assert seen["operations"] > 0
     assert tellings(found) == tellings(expected)
     assert list(objects(tmp_path, "gpu")) == list(objects(tmp_path))
 

@@ -62,7 +62,7 @@ def test_the_table_of_a_gpu_is_made_on_one(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(gpu, name, small)
     with absent_gpu(monkeypatch) as seen:
         rows = {row["what"]: row["value"] for row in gpu.gpu_rows(quick=True, on=DEVICE)}
-    assert seen["launches"] > 0
+    assert seen["operations"] > 0
     assert float(rows["(a) from device memory, segments/s"].replace(",", "")) > 0
     assert float(rows["(b) pinned host to results on the host, segments/s"].replace(",", "")) > 0
     assert rows["bytes over the bus per segment"] == f"{2 * 64_000 + 4 * len(kernels.METRICS):,}"
