@@ -85,11 +85,11 @@ def _over(one: Reading, other: Reading) -> str:
     """How many times as fast, best against best; and round against round, which a machine with neighbours is judged by:
     its speed changes from one second to the next, and least so if only the time counts that a core was really given."""
     each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
-    spread = f"in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f}"
-    if one.cores == other.cores:
+    spread = f" (in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f}" if len(each) > 1 else ""
+    if spread and one.cores == other.cores:
         by_cpu = median(a / b for a, b in zip(one.rounds_cpu_x, other.rounds_cpu_x, strict=True))
         spread += f"; by CPU time {by_cpu:.2f}"
-    spread = f" ({spread})" if len(each) > 1 else ""
+    spread += ")" if spread else ""
     return f"{one.times_real_time / other.times_real_time:.2f}{spread}"
 
 
