@@ -51,7 +51,7 @@ LANES, TURN_CLIPS = 4, 16
 DECODED_AHEAD_BYTES = 24 << 20  # for each lane: a turn and a half of 5 s at 48 kHz
 LONGEST_BLOCK_S = 10.0
 BATCHES_AHEAD = 2
-ENCODED_TOGETHER = 8  # clips: a thread that wakes up for each of them costs a tenth of their encoding
+ENCODED_TOGETHER = 8  # clips, so that no thread wakes up for each of them
 BATCHES_HELD = 2  # the clips of one and, side by side, what the device is given
 PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 
@@ -59,6 +59,7 @@ PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 # also the blocks and the end of a video whose clips are yet to be found in its audio.
 Event = Clip | VideoRecord
 Decoded = Event | voice.Heard | voice.Over[Event]
+Encoding = list[tuple[list[ScoredClip], Future[list[bytes | None]]]]
 
 
 def process_shard(
@@ -302,7 +303,7 @@ class _Desk:
         self.waiting = deque(video.video_id for video in shard.videos)
         self.settled: dict[str, list[SegmentRecord]] = {video_id: [] for video_id in self.waiting}
         self.ended: dict[str, VideoRecord] = {}
-        self.encoding: deque[list[tuple[list[ScoredClip], Future[list[bytes | None]]]]] = deque()
+        self.encoding: deque[Encoding] = deque()
         self.bytes_in = 0
 
     def take(self, event: list[ScoredClip] | Event) -> None:
@@ -334,7 +335,7 @@ class _Desk:
             rate, audio_format = self.config.sample_rate, self.config.audio_format
             return [None if samples is None else encode(samples, rate, audio_format) for samples in emitted]
 
-    def _settle(self, batch: list[tuple[list[ScoredClip], Future[list[bytes | None]]]]) -> None:
+    def _settle(self, batch: Encoding) -> None:
         for clips, encoded in batch:
             for scored, data in zip(clips, encoded.result(), strict=True):
                 record = SegmentRecord(scored.index, scored.span, scored.duration_s, scored.drop_reason, scored.metrics)

@@ -174,7 +174,11 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
             "lowest and the highest of those within one round, and the median by CPU time, which does not count what "
             "neighbours on the machine took. Memory is the process's own, without its decoders. "
             f"For each core ours works through {_minutes(readings)} minutes of audio"
-            + ("." if described["gpu"] == "none" else f", {CORES_A_CUDA_WORKER} of them in a process, as a worker has.")
+            + (
+                "."
+                if described["gpu"] == "none"
+                else f"; a process of ours has {CORES_A_CUDA_WORKER} cores, as a worker has."
+            )
         ),
         "",
         ", ".join(f"{key}: {value}" for key, value in described.items()),

@@ -106,7 +106,7 @@ class Watch:
     def _at_work(client: Client) -> int | None:
         """How many tasks all workers execute just now; None if it cannot be told."""
         try:
-            counts = client.sync(client._run, _executing, on_error="ignore", callback_timeout=ANSWER_S)
+            counts = client.sync(client._run, _executing, callback_timeout=ANSWER_S)
         except CLUSTER_LOST:
             return None
         return sum(counts.values()) if counts else None

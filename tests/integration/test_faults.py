@@ -181,20 +181,21 @@ def test_a_cluster_whose_messages_are_stuck_is_replaced(
 ) -> None:
     """As where a clock is set back by a day, in the milliseconds after a message."""
     monkeypatch.setattr("audiopipe.run.watch.STILL_S", 2.0)
-    schedulers: list[Scheduler] = []
+    schedulers: list[Scheduler] = []  # of one cluster after the other
 
     def hold_back(*_: object) -> None:
-        if schedulers or not list(tmp_path.glob("out/_commits/*.json")):
+        running = [one for one in Scheduler._instances if one.status is Status.running and one not in schedulers]
+        if not running or not list(tmp_path.glob("out/_commits/*.json")):
             return
-        (scheduler,) = (one for one in Scheduler._instances if one.status is Status.running)
-        schedulers.append(scheduler)
-        streams = scheduler.stream_comms if stuck == "workers" else scheduler.client_comms
-        for stream in streams.values():
-            stream.next_deadline = time.time() + 86_400
+        schedulers.extend(running)
+        if len(schedulers) == 1:
+            streams = running[0].stream_comms if stuck == "workers" else running[0].client_comms
+            for stream in streams.values():
+                stream.next_deadline = time.time() + 86_400
 
     asked = config(catalog, tmp_path / "out", shard_videos=1, workers=1, shards_in_flight=1, device="cpu")
     summary = run.run(asked, on_tick=hold_back)
-    assert len(schedulers) == 1
+    assert len(schedulers) == 2
     assert (summary.exit_code, summary.shards_failed) == (3, {})
     assert content(tmp_path / "out") == calm
 
