@@ -3,9 +3,7 @@ import importlib
 import inspect
 import pkgutil
 import threading
-from collections.abc import Iterator
 from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiopipe import kernels
-from audiopipe.kernels.precision import full_float32
 
 # What two ways of batching may differ by: float32 rounding in products of other shapes.
 TOLERANCE = {"loudness_lufs": 1e-4, "momentary_max_lufs": 1e-4, "short_term_max_lufs": 1e-4, "loudness_range_lu": 2e-4}
@@ -222,51 +219,6 @@ def test_the_same_batch_gives_the_same_bits_from_any_number_of_threads() -> None
         thread.join()
     assert len(found) == 6
     assert all(torch.equal(f.nan_to_num(), wanted.nan_to_num()) for f in found)
-
-
-PRODUCTS, NETWORKS = ("cuda.matmul", "mkldnn.matmul"), ("cudnn.conv", "cudnn.rnn", "mkldnn.conv", "mkldnn.rnn")
-
-
-def precisions(names: tuple[str, ...]) -> list[str]:
-    return [attrgetter(name)(torch.backends).fp32_precision for name in names]
-
-
-@pytest.fixture
-def reduced() -> Iterator[None]:
-    """All of them reduced."""
-    found = precisions(PRODUCTS + NETWORKS)
-    for name in PRODUCTS + NETWORKS:
-        attrgetter(name)(torch.backends).fp32_precision = "tf32"
-    yield
-    for name, precision in zip(PRODUCTS + NETWORKS, found, strict=True):
-        attrgetter(name)(torch.backends).fp32_precision = precision
-
-
-@pytest.mark.parametrize(("networks", "names"), [(False, PRODUCTS), (True, PRODUCTS + NETWORKS)])
-@pytest.mark.usefixtures("reduced")
-def test_reduced_precision_is_off_inside_and_restored_after(networks: bool, names: tuple[str, ...]) -> None:
-    inside, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with full_float32(networks=networks):
-            inside.set()
-            leave.wait()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    inside.wait()
-    with full_float32(networks=networks):
-        assert precisions(names) == ["ieee"] * len(names)
-    assert precisions(names) == ["ieee"] * len(names)  # the other thread is still inside
-    leave.set()
-    thread.join()
-    assert precisions(names) == ["tf32"] * len(names)
-
-
-@pytest.mark.usefixtures("reduced")
-def test_networks_keep_their_precision_while_there_are_only_products() -> None:
-    with full_float32():
-        assert precisions(NETWORKS) == ["tf32"] * len(NETWORKS)
 
 
 @pytest.mark.parametrize(
