@@ -13,7 +13,7 @@ export DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT=$tls/node.pem DASK_DISTRIBUTED_
 timeout=${DEATH_TIMEOUT:-300} folder=${STATE_DIRECTORY:-/var/lib/audiopipe}
 if command -v nvidia-smi >/dev/null; then
   exec "$dask" spec "$DASK_SCHEDULER_ADDRESS" --spec "{
-    \"cls\": \"audiopipe.cuda_workers.CUDAWorkers\",
+    \"cls\": \"audiopipe.cluster.cuda_workers.CUDAWorkers\",
     \"opts\": {
       \"nthreads\": 2, \"death_timeout\": \"$timeout\",
       \"dashboard_address\": \"127.0.0.1:0\", \"local_directory\": \"$folder\"

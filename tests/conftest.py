@@ -34,7 +34,7 @@ def postgres() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six good videos in English and every flaw there is: `catalog.parquet`, `truth.json`, `videos/`."""
-    from audiopipe.demo import make_corpus
+    from audiopipe.bench.corpus import make_corpus
 
     cache = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[1] / "demo" / "corpus" / "cache"))
     directory = tmp_path_factory.mktemp("tiny") / "corpus"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.verify import verify
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.output import read_commits
 from audiopipe.report import export, text_of
-from audiopipe.store import Store
-from audiopipe.verify import verify
+from audiopipe.store.objects import Store
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "run.ipynb"
 

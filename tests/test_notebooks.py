@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from audiopipe.config import RunConfig
+from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.totals import Totals
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.output import read_commits
 from audiopipe.report import export, text_of
 from audiopipe.report.benches import PARAMETERS as BENCH
 from audiopipe.report.dataset import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
 from audiopipe.report.progress import PARAMETERS as PROGRESS
-from audiopipe.store import Store
-from audiopipe.totals import Totals
+from audiopipe.store.objects import Store
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))

@@ -23,7 +23,7 @@ from audiopipe import kernels
 from audiopipe.bench import machine
 from audiopipe.bench.gpu import gpu_rows
 from audiopipe.bench.memory import peak_bytes
-from audiopipe.bench.peers import feature_peers, loudness_peers, resample_peers
+from audiopipe.bench.reference_libraries import feature_peers, loudness_peers, resample_peers
 
 _TO_RATE = 16_000
 _LOUDNESS, _ALL = "integrated_loudness", "measure + resample"

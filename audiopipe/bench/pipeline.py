@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from audiopipe.bench.material import Material, make
-from audiopipe.bench.readings import OURS, Reading
-from audiopipe.bench.rivals import RIVALS
+from audiopipe.bench.baselines import RIVALS
+from audiopipe.bench.inputs import Material, make
+from audiopipe.bench.results import OURS, Reading
+from audiopipe.cluster.engines import CORES_A_CUDA_WORKER
 from audiopipe.config import RunConfig
-from audiopipe.engines import CORES_A_CUDA_WORKER
 
 __all__ = ["bench"]
 
@@ -115,7 +115,7 @@ def _worker(item: Material, name: str, cores: set[int], shards: int, scratch: st
         "scratch": scratch,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "audiopipe.bench.rivals", name, json.dumps(task)],
+        [sys.executable, "-m", "audiopipe.bench.baselines", name, json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -21,15 +21,16 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiopipe import monitor
 from audiopipe.bench.machine import describe
-from audiopipe.commit import Commit, decide
 from audiopipe.config import RunConfig
+from audiopipe.dataset.commit import Commit, decide
+from audiopipe.driver import session
+from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
+from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.address import SUPABASE
-from audiopipe.run import run, session
-from audiopipe.store import Store
-from audiopipe.supabase_client import Supabase
+from audiopipe.ledger.supabase_client import Supabase
+from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, Shard, ShardResult
 
 __all__ = ["ScaleReading", "bench", "rows", "save"]

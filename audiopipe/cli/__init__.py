@@ -1,6 +1,7 @@
 """The `audiopipe` command: a thin front of the functions that notebooks call."""
 
-from audiopipe.cli import benches, outputs, prepare, runs
-from audiopipe.cli.group import main
+from audiopipe.cli import bench as benches
+from audiopipe.cli import outputs, prepare, runs
+from audiopipe.cli.main import main
 
 __all__ = ["benches", "main", "outputs", "prepare", "runs"]

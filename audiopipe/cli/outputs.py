@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from audiopipe.cli.group import main
+from audiopipe.cli.main import main
 from audiopipe.errors import ConfigError
 
 
@@ -23,16 +23,17 @@ from audiopipe.errors import ConfigError
 @click.option("--json", "as_json", is_flag=True, help="print the numbers once, as JSON")
 def progress(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
     """Show how a run goes: totals, languages, workers, the last errors."""
-    from audiopipe import monitor
     from audiopipe.ledger import open_ledger
+    from audiopipe.ledger import snapshot as monitor
+    from audiopipe.report import terminal
 
     with open_ledger(ledger, output, create=False) as source:
         if as_json:
             click.echo(json.dumps(monitor.snapshot(source, run_id)))
         elif once:
-            Console().print(monitor.render(source, run_id))
+            Console().print(terminal.render(source, run_id))
         else:
-            monitor.watch(source, run_id)
+            terminal.watch(source, run_id)
 
 
 main.add_command(progress, "monitor")
@@ -45,7 +46,7 @@ def explain(word: str | None) -> None:
 
     Without a word, all words there are.
     """
-    from audiopipe.cli.meanings import meanings
+    from audiopipe.cli.glossary import meanings
 
     known = meanings()
     if word is None:
@@ -93,7 +94,7 @@ def export(notebook: Path, html: str, cell: str | None, pass_on: bool) -> None:
     if cell:
         click.echo(report.text_of(notebook, cell))
     if pass_on:
-        from audiopipe.notebook.record import exit_code
+        from audiopipe.report.notebook.record import exit_code
 
         sys.exit(exit_code(notebook))
 
@@ -104,7 +105,7 @@ def export(notebook: Path, html: str, cell: str | None, pass_on: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
 def verify(output: str, fast: bool, as_json: bool) -> None:
     """Read all of an output again: plan, commits, objects, tars, tables and manifests must agree."""
-    from audiopipe.verify import verify as verify_output
+    from audiopipe.dataset.verify import verify as verify_output
 
     found = verify_output(output, fast)
     if as_json:
@@ -132,7 +133,7 @@ def verify(output: str, fast: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the names and sizes as JSON")
 def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
     """List, or remove, what no commit names: parts of lost attempts, and objects of shards; nothing else."""
-    from audiopipe.gc import collect
+    from audiopipe.dataset.gc import collect
 
     found = collect(output, remove, min_age_hours)
     if as_json:
@@ -150,7 +151,7 @@ def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
 @click.argument("output")
 def mend(output: str) -> None:
     """Bring back a damaged or lost _run.json or plan from the copy that the output keeps, or the copy from it."""
-    from audiopipe import copies
+    from audiopipe.dataset import backup as copies
 
     written = copies.mend(output)
     for name in written:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from audiopipe.cli.group import CONSOLE, main
+from audiopipe.cli.main import CONSOLE, main
 
 WIDTH = 132  # characters of the table of machines
 
@@ -21,7 +21,7 @@ WIDTH = 132  # characters of the table of machines
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
     """Make a corpus of real speech in five languages, as videos to try the pipeline on."""
-    from audiopipe.demo import make_corpus
+    from audiopipe.bench.corpus import make_corpus
 
     corpus = make_corpus(directory, seed=seed, videos=videos, say=CONSOLE.print)
     if as_json:
@@ -59,8 +59,8 @@ def plan(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from audiopipe import planner
-    from audiopipe.planner import present
+    from audiopipe import estimation as planner
+    from audiopipe.report import estimate as present
 
     work = planner.Workload(videos, minutes, deadline_h, audio_format)
     rates = planner.load_rates(folder)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from audiopipe.cli.group import CONSOLE, EXIT_CODES, main
+from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
-from audiopipe.stop import Stop
+from audiopipe.driver.signals import Stop
 
 if TYPE_CHECKING:
-    from audiopipe.run import RunSummary
-    from audiopipe.run.session import OnTick
+    from audiopipe.driver.run import RunSummary
+    from audiopipe.driver.session import OnTick
 
 
 @main.command(epilog=EXIT_CODES)
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def run(as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Run, or go on with, the pipeline over a catalogue."""
     config = RunConfig.of(**parameters)
-    from audiopipe.run import run as run_pipeline
+    from audiopipe.driver.run import run as run_pipeline
 
     _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
 
@@ -70,7 +70,7 @@ def _given(parameters: dict[str, Any]) -> dict[str, Any]:
 @click.option("--shard", "shards", multiple=True, help="make this shard again, from nothing; may be repeated")
 def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Finish an output from what lies in it: no catalogue, all partitions, what is missing or damaged."""
-    from audiopipe.run import resume as resume_output
+    from audiopipe.driver.run import resume as resume_output
 
     _drive(lambda tick: resume_output(output, shards, on_tick=tick, **_given(parameters)), as_json, quiet)
 
@@ -79,7 +79,7 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
 @output_options
 def retry(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Try the failed videos of an output again, and only those, as new shards."""
-    from audiopipe.run import retry as retry_output
+    from audiopipe.driver.run import retry as retry_output
 
     _drive(lambda tick: retry_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
 
@@ -90,7 +90,7 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
 @click.option("--language", help="whose videos: 'all', or a list, also of new languages; default: those of the run")
 def extend(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Add the videos that came to the catalogue since an output was planned, as new shards."""
-    from audiopipe.run import extend as extend_output
+    from audiopipe.driver.run import extend as extend_output
 
     _drive(lambda tick: extend_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
 
@@ -100,7 +100,7 @@ def _live(quiet: bool) -> Iterator[OnTick]:
     """A callback that redraws a run's progress in the terminal."""
     from rich.live import Live
 
-    from audiopipe.monitor import render
+    from audiopipe.report.terminal import render
 
     if quiet:
         yield lambda ledger, run_id: None

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import INT16_FULL_SCALE, check_rate, check_samples
-from audiopipe.kernels.precision import full_float32
+from audiopipe.kernels.float32 import full_float32
 
 MAX_EVENTS = 128
 

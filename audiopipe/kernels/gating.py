@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.hops import Grid
+from audiopipe.kernels.hop_energy import Grid
 
 OFFSET_DB = -0.691  # BS.1770-5: makes a 997 Hz tone at 0 dBFS in one channel read -3.01
 ABSOLUTE_GATE_LUFS = -70.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.stretches import BLOCK, PIECE, Stretch, stretches
+from audiopipe.kernels.chunks import BLOCK, PIECE, Stretch, stretches
 
 CLIPPED_FROM = 32767 / 32768  # the highest value of 16-bit audio; its lowest, -1, counts as well
 SILENT_BELOW = 1e-3  # -60 dBFS

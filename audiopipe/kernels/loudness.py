@@ -9,9 +9,9 @@ from torch import Tensor
 
 from audiopipe.kernels import gating
 from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.gating import Windows
-from audiopipe.kernels.hops import CHANNEL_WEIGHTS, Grid, hop_energies
-from audiopipe.kernels.precision import full_float32
+from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, Grid, hop_energies
 from audiopipe.kernels.true_peak import true_and_sample_peak
 
 _MOMENTARY_STEPS, _SHORT_TERM_STEPS = 4, 30  # of 100 ms

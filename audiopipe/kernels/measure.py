@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, Items, check_rate, checked_items
-from audiopipe.kernels.hops import CHANNEL_WEIGHTS, Grid, hop_energies
+from audiopipe.kernels.chunks import stretches
+from audiopipe.kernels.float32 import full_float32
+from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, Grid, hop_energies
 from audiopipe.kernels.levels import levels_of, tally
 from audiopipe.kernels.loudness import Powers, decibels, r128
-from audiopipe.kernels.precision import full_float32
 from audiopipe.kernels.resample import convert, room
 from audiopipe.kernels.spectral import Summary, default_n_fft, spectral_of
-from audiopipe.kernels.stretches import stretches
 from audiopipe.kernels.true_peak import peaks_of
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, check_rate
-from audiopipe.kernels.cutoff import bandwidth_hz
+from audiopipe.kernels.bandwidth import bandwidth_hz
+from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.noise import band_powers, snr_db
-from audiopipe.kernels.precision import full_float32
 
 ROLLOFF = 0.85  # librosa's defaults
 FLATNESS_FLOOR = 1e-10

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.stretches import BLOCK, REACH, Stretch, stretches
+from audiopipe.kernels.chunks import BLOCK, REACH, Stretch, stretches
 
 _COARSE_HALF, _COARSE_BETA = 12, 5.0
 _FINE_HALF, _FINE_BETA = REACH, 3.0

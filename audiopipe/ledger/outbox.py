@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from audiopipe.supabase_client import Supabase, SupabaseError, Trouble
+from audiopipe.ledger.supabase_client import Supabase, SupabaseError, Trouble
 
 __all__ = ["Outbox", "tell"]
 

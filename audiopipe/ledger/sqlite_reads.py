@@ -13,16 +13,7 @@ from typing import Any
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import rates
 from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
-from audiopipe.ledger.rows import (
-    ErrorRow,
-    LanguageProgress,
-    Look,
-    Progress,
-    RunRow,
-    ShardRow,
-    WorkerRow,
-    no_such_run,
-)
+from audiopipe.ledger.rows import ErrorRow, LanguageProgress, Look, Progress, RunRow, ShardRow, WorkerRow, no_such_run
 
 __all__ = ["SqliteReads"]
 

@@ -21,7 +21,7 @@ from audiopipe.errors import LedgerError
 from audiopipe.ledger.outbox import Outbox, tell
 from audiopipe.ledger.rows import LanguageTotal, ShardStatus
 from audiopipe.ledger.sqlite import SqliteLedger
-from audiopipe.supabase_client import Supabase, SupabaseError, Trouble
+from audiopipe.ledger.supabase_client import Supabase, SupabaseError, Trouble
 
 __all__ = ["SupabaseLedger", "sync"]
 

@@ -9,17 +9,8 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import rates
-from audiopipe.ledger.rows import (
-    ErrorRow,
-    LanguageProgress,
-    Look,
-    Progress,
-    RunRow,
-    ShardRow,
-    WorkerRow,
-    no_such_run,
-)
-from audiopipe.supabase_client import PAGE, Supabase, SupabaseError
+from audiopipe.ledger.rows import ErrorRow, LanguageProgress, Look, Progress, RunRow, ShardRow, WorkerRow, no_such_run
+from audiopipe.ledger.supabase_client import PAGE, Supabase, SupabaseError
 
 __all__ = ["SupabaseReader"]
 

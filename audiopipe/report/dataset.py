@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audiopipe.commit import Commit
+from audiopipe.dataset.commit import Commit
+from audiopipe.dataset.describe import read_commits, read_run, settled
+from audiopipe.dataset.totals import Totals
 from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
-from audiopipe.output import read_commits, read_run, settled
-from audiopipe.plan import load
-from audiopipe.score import RULES
-from audiopipe.store import Store
-from audiopipe.tables import read_table
-from audiopipe.totals import Totals
+from audiopipe.pipeline.score import RULES
+from audiopipe.plan.plan import load
+from audiopipe.store.objects import Store
+from audiopipe.store.parquet import read_table
 from audiopipe.types import DeadLetter, ShardResult
 
 __all__ = ["PARAMETERS", "Dataset", "Rule", "read"]

@@ -9,7 +9,7 @@ from audiopipe.report.dataset import Dataset
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, plural
-from audiopipe.tables import read_table
+from audiopipe.store.parquet import read_table
 
 __all__ = ["duplicates"]
 

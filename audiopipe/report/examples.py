@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audiopipe.commit import Commit
+from audiopipe.dataset.commit import Commit
 from audiopipe.errors import VerifyError
 from audiopipe.kernels import METRICS
 from audiopipe.report import page

@@ -14,10 +14,10 @@ import torch
 from matplotlib.axes import Axes
 
 from audiopipe import kernels
-from audiopipe.encode import SUFFIXES, encode
 from audiopipe.errors import VerifyError
+from audiopipe.media.encode import SUFFIXES, encode
 from audiopipe.report.figure import DROPPED, NEUTRAL, draw
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 __all__ = ["Excerpt", "find_member", "levels", "outline", "player", "spectrogram"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from audiopipe.kernels import METRICS
+from audiopipe.pipeline.score import RULES
 from audiopipe.report import page
 from audiopipe.report.dataset import Dataset
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, title
 from audiopipe.report.text import named, number
-from audiopipe.score import RULES
 
 __all__ = ["explorer"]
 

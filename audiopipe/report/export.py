@@ -20,7 +20,7 @@ from audiopipe import errors
 from audiopipe.report import frame, index, page
 from audiopipe.report.page import esc
 from audiopipe.report.quality import remedy
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 __all__ = ["export", "text_of"]
 

@@ -16,8 +16,8 @@ from urllib.parse import quote
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, percent, plural
-from audiopipe.store import Store
-from audiopipe.store_errors import asked
+from audiopipe.store.objects import Store
+from audiopipe.store.retry import asked
 
 __all__ = ["FOLDER", "NAME", "content", "meta"]
 

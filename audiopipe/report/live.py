@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from audiopipe.config import RunConfig
-from audiopipe.plan import Plan
+from audiopipe.plan.plan import Plan
 from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
@@ -15,7 +15,7 @@ from audiopipe.report.summary import unfinished
 from audiopipe.report.text import named, number, percent, plural, size, span
 
 if TYPE_CHECKING:
-    from audiopipe.run import RunSummary
+    from audiopipe.driver.run import RunSummary
 
 __all__ = ["area", "ending", "plan_table"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe import monitor
 from audiopipe.errors import ConfigError, LedgerError
 from audiopipe.ledger import ErrorRow, RunRow, RunStatus, ShardRow, ShardStatus, open_ledger
+from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from audiopipe import errors
+from audiopipe.dataset.totals import Totals
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
 from audiopipe.report.dataset import PARAMETERS, Dataset, Rule, read
@@ -15,7 +16,6 @@ from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
 from audiopipe.report.text import named, number, percent, plural, size, span
-from audiopipe.totals import Totals
 
 __all__ = [
     "PARAMETERS",

@@ -9,8 +9,8 @@ from audiopipe.report.stages import bottleneck, ordered
 from audiopipe.report.text import counted, number, percent, plural, size, span, speed
 
 if TYPE_CHECKING:
-    from audiopipe.run import RunSummary
-    from audiopipe.totals import Totals
+    from audiopipe.dataset.totals import Totals
+    from audiopipe.driver.run import RunSummary
 
 __all__ = ["summary_lines", "unfinished"]
 

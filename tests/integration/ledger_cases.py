@@ -12,16 +12,7 @@ from typing import Any
 import pytest
 from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 
-from audiopipe.ledger import (
-    LanguageTotal,
-    Ledger,
-    Role,
-    RunRow,
-    RunStatus,
-    SqliteLedger,
-    WorkerRow,
-    WorkerStatus,
-)
+from audiopipe.ledger import LanguageTotal, Ledger, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus
 from audiopipe.ledger.supabase_reader import SupabaseReader
 from audiopipe.types import DeadLetter, ShardResult
 

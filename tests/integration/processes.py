@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import psutil
-from making import in_decoders, slowly
+from factories import in_decoders, slowly
 from s3_server import S3Server, free_port
 
 BIN = Path(sys.executable).parent
@@ -51,7 +51,7 @@ class Processes:
         self.driver: ForkServerProcess | None = None
         # Drivers are forked from a process that has imported all: that is most of what a short run takes.
         self.forks = multiprocessing.get_context("forkserver")
-        self.forks.set_forkserver_preload(["audiopipe.cli", "audiopipe.run", "s3fs"])
+        self.forks.set_forkserver_preload(["audiopipe.cli", "audiopipe.driver.run", "s3fs"])
         (folder / "scratch").mkdir()
 
     def ensure(self) -> None:

@@ -116,7 +116,7 @@ def device():
 
 if __name__ == "__main__":
     with LocalCluster(n_workers=0, dashboard_address=":0") as here, Client(here) as client:
-        spec = {"cls": "audiopipe.cuda_workers.CUDAWorkers", "opts": json.loads(sys.argv[1])}
+        spec = {"cls": "audiopipe.cluster.cuda_workers.CUDAWorkers", "opts": json.loads(sys.argv[1])}
         command = [sys.executable, "-m", "distributed.cli.dask_spec", here.scheduler_address]
         workers = subprocess.Popen([*command, "--spec", json.dumps(spec)])
         try:

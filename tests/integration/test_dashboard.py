@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from outputs import config, corpus
+from output_factory import config, corpus
 
-from audiopipe import cluster
-from audiopipe.run import RunSummary, run
+from audiopipe.cluster import connect as cluster
+from audiopipe.driver.run import RunSummary, run
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from audiopipe import source, store_errors
 from audiopipe.errors import StoreError
-from audiopipe.source import fetch
+from audiopipe.media import fetch as source
+from audiopipe.media.fetch import fetch
+from audiopipe.store import retry as store_errors
 from audiopipe.types import Video
 
 RANGE = 50_000

@@ -15,12 +15,12 @@ import psutil
 import pytest
 from distributed import Scheduler
 from distributed.core import Status
-from outputs import RUN_ID, config, content, corpus, make_output
+from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
 
-from audiopipe import run
-from audiopipe.scratch import PREFIX
-from audiopipe.verify import verify
+from audiopipe.dataset.verify import verify
+from audiopipe.driver import run
+from audiopipe.pipeline.scratch import PREFIX
 
 COMMAND = str(Path(sys.executable).parent / "audiopipe")
 # The wall clock alone, as when a real one is set; libfaketime moves the absolute end of a monotonic sleep too.
@@ -180,7 +180,7 @@ def test_a_cluster_whose_messages_are_stuck_is_replaced(
     catalog: Path, calm: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: str
 ) -> None:
     """As where a clock is set back by a day, in the milliseconds after a message."""
-    monkeypatch.setattr("audiopipe.run.watch.STILL_S", 2.0)
+    monkeypatch.setattr("audiopipe.driver.cluster_health.STILL_S", 2.0)
     schedulers: list[Scheduler] = []  # of one cluster after the other
 
     def hold_back(*_: object) -> None:

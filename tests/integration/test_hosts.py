@@ -15,18 +15,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hosts import Hosts
-from making import is_decoder
-from outputs import RUN_ID, config, content, make_output
+from factories import is_decoder
+from netns import Hosts
+from output_factory import RUN_ID, config, content, make_output
 from processes import hold_in
 from s3_server import BUCKET, S3Server
 from s3fs import S3FileSystem
 
-from audiopipe import cluster
+from audiopipe.cluster import connect as cluster
+from audiopipe.dataset.verify import verify
 from audiopipe.errors import ClusterError
 from audiopipe.ledger import open_ledger
-from audiopipe.store import Store
-from audiopipe.verify import verify
+from audiopipe.store.objects import Store
 
 REPOSITORY = Path(__file__).parents[2]
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))

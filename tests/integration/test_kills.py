@@ -12,14 +12,14 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from outputs import RUN_ID, config, content, corpus, make_output
+from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
 from s3_server import BUCKET, S3Server
 
-from audiopipe.gc import collect
-from audiopipe.source_access import forget
-from audiopipe.store import Store
-from audiopipe.verify import verify
+from audiopipe.dataset.gc import collect
+from audiopipe.dataset.verify import verify
+from audiopipe.media.access import forget
+from audiopipe.store.objects import Store
 
 # The S3 server first: its seeds come first in the list, so that its start is not waited for in the middle.
 VICTIMS = ("s3", "worker", "nanny", "scheduler", "driver", "decoder")

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from kubernetes_stand_in import Kubernetes
-from outputs import config, content, corpus, make_output
+from output_factory import config, content, corpus, make_output
 
-from audiopipe import cluster
+from audiopipe.cluster import connect as cluster
 from audiopipe.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ from contextlib import suppress
 from dask_kubernetes.operator.controller import controller
 from distributed import Client
 from kubernetes_stand_in import NAMESPACE, Kubernetes
-from outputs import config
+from output_factory import config
 
 from audiopipe import cluster, run
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from audiopipe.output import read_commits
-from audiopipe.store import Store
-from audiopipe.totals import Totals
+from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.totals import Totals
+from audiopipe.store.objects import Store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FrameLocator, Page

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import soundfile as sf
 import torch
-from outputs import config, corpus, make_output
+from output_factory import config, corpus, make_output
 
 # NVIDIA NeMo's own rule for the tars of a tarred dataset, and the fields that its manifests must have.
 NEMO_TAR = re.compile(r"audio[^/]*_(\d+)[^/]*\.tar")

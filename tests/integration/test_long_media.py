@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from making import media_file, tones
+from factories import media_file, tones
 
-from audiopipe.demo import speech
-from audiopipe.demo.media import ffmpeg
-from audiopipe.demo.mix import PLAIN, mix
+from audiopipe.bench.corpus import speech
+from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus.mix import PLAIN, mix
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ CACHE = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[2] / 
 WORKER = """
 import json, sys, threading
 from audiopipe.config import RunConfig
-from audiopipe.pipeline import process_shard
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, Video
 import numpy as np, soundfile as sf
 folder, shards, segments = json.loads(sys.argv[1])

@@ -21,14 +21,15 @@ import psutil
 import pytest
 import yaml
 from distributed import Client, Future
-from making import slowly
-from outputs import config, content, corpus, make_output
+from factories import slowly
+from output_factory import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
 
-from audiopipe import cluster, run
-from audiopipe.run.watch import Watch
-from audiopipe.verify import verify
+from audiopipe.cluster import connect as cluster
+from audiopipe.dataset.verify import verify
+from audiopipe.driver import run
+from audiopipe.driver.cluster_health import Watch
 
 BIN = Path(sys.executable).parent
 RUN_PARTITION = Path(__file__).parents[2] / "cluster/run_partition.sh"

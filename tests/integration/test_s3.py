@@ -8,21 +8,24 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from outputs import config, content, corpus, make_output
+from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe import source, source_access, store, store_errors
-from audiopipe.commit import decide, read_commit
+from audiopipe.dataset.commit import decide, read_commit
+from audiopipe.dataset.describe import claim, finalise
+from audiopipe.dataset.gc import collect
+from audiopipe.dataset.verify import verify
 from audiopipe.errors import ForbiddenSource, MissingSource, StoreError, StoreRefused
-from audiopipe.gc import collect
-from audiopipe.output import claim, finalise
-from audiopipe.pipeline import process_shard
-from audiopipe.plan import freeze
-from audiopipe.source import fetch
-from audiopipe.store import Store
-from audiopipe.store_uploads import unfinished
+from audiopipe.media import access as source_access
+from audiopipe.media import fetch as source
+from audiopipe.media.fetch import fetch
+from audiopipe.pipeline.shard import process_shard
+from audiopipe.plan.plan import freeze
+from audiopipe.store import objects as store
+from audiopipe.store import retry as store_errors
+from audiopipe.store.multipart import unfinished
+from audiopipe.store.objects import Store
 from audiopipe.types import Video
-from audiopipe.verify import verify
 
 
 @pytest.fixture

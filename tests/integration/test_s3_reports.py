@@ -14,11 +14,11 @@ from urllib.parse import urljoin
 import nbformat
 import pytest
 from nbformat import v4
-from outputs import config, corpus, make_output
+from output_factory import config, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
 from audiopipe.report import export, page, quality
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from making import in_decoders
-from outputs import RUN_ID, corpus
+from factories import in_decoders
+from output_factory import RUN_ID, corpus
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe.source_access import forget
-from audiopipe.store import Store
+from audiopipe.media.access import forget
+from audiopipe.store.objects import Store
 
 BIN = Path(sys.executable).parent
 # Characters that base64 and percent-encoding change.

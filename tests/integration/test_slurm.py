@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from outputs import config, content, corpus, make_output
+from output_factory import config, content, corpus, make_output
 from slurm_queue import MISSING, slurm
 
-from audiopipe import cluster, run
+from audiopipe.cluster import connect as cluster
+from audiopipe.driver import run
 
 REPOSITORY = Path(__file__).parents[2]
 

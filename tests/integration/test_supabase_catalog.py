@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 
-from audiopipe import catalog, catalog_supabase, supabase_client
+from audiopipe.catalog import read as catalog
+from audiopipe.catalog import supabase as catalog_supabase
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
+from audiopipe.ledger import supabase_client
 
 pytestmark = pytest.mark.slow
 

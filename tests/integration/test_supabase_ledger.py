@@ -25,14 +25,8 @@ from ledger_cases import (
 from supabase import ClientOptions, create_client
 from supabase_server import Supabase
 
-from audiopipe import monitor
-from audiopipe.ledger import (
-    Role,
-    RunStatus,
-    WorkerRow,
-    WorkerStatus,
-    utc,
-)
+from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, utc
+from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
 from audiopipe.types import DeadLetter

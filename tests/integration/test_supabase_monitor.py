@@ -15,8 +15,8 @@ import pytest
 from ledger_cases import RUN, beat, environment, path, result, server, start, whole_run
 from supabase_server import Supabase, postgres_server, supabase_server
 
-from audiopipe import monitor
 from audiopipe.ledger import RunStatus, WorkerStatus
+from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
 

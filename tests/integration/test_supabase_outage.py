@@ -33,14 +33,7 @@ from ledger_cases import (
 from supabase_server import Supabase, bring_back
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import (
-    RunStatus,
-    SqliteLedger,
-    WorkerStatus,
-    default_path,
-    open_ledger,
-    sync_ledger,
-)
+from audiopipe.ledger import RunStatus, SqliteLedger, WorkerStatus, default_path, open_ledger, sync_ledger
 from audiopipe.ledger.supabase import SupabaseLedger, sync
 
 __all__ = ["environment", "path", "server"]  # fixtures

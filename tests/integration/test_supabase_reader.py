@@ -26,12 +26,9 @@ from postgrest import APIError
 from supabase import Client, ClientOptions, create_client
 from supabase_server import Supabase, postgres_server, supabase_server
 
-from audiopipe import monitor
 from audiopipe.errors import ConfigError, LedgerError
-from audiopipe.ledger import (
-    RunStatus,
-    open_ledger,
-)
+from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
 

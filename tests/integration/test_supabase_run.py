@@ -17,19 +17,18 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from outputs import content, corpus
+from output_factory import content, corpus
 from s3_server import BUCKET, S3Server, s3_server
 from supabase_server import Supabase, apply_migrations, bring_back, postgres_server, supabase_server
 
-from audiopipe import run
 from audiopipe.config import RunConfig
+from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.totals import Totals
+from audiopipe.dataset.verify import verify
+from audiopipe.driver import run, session
 from audiopipe.ledger import Ledger, Role, RunStatus, SqliteLedger, WorkerStatus, default_path, supabase
 from audiopipe.ledger.supabase_reader import SupabaseReader
-from audiopipe.output import read_commits
-from audiopipe.run import session
-from audiopipe.store import Store
-from audiopipe.totals import Totals
-from audiopipe.verify import verify
+from audiopipe.store.objects import Store
 
 __all__ = ["s3_server"]  # a fixture
 

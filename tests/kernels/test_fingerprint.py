@@ -3,12 +3,12 @@
 import subprocess
 from collections.abc import Iterator
 
-import making
+import factories
 import numpy as np
 import pytest
 import torch
 
-from audiopipe.demo.media import ffmpeg
+from audiopipe.bench.corpus.media import ffmpeg
 from audiopipe.kernels import fingerprint as kernel
 from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint, similarity
 
@@ -18,7 +18,7 @@ CHANCE, COPY = 0.05, 0.25
 
 
 def babble(seed: int, seconds: float = 40.0, rate: int = RATE) -> torch.Tensor:
-    return torch.from_numpy(making.babble(seed, seconds, rate))
+    return torch.from_numpy(factories.babble(seed, seconds, rate))
 
 
 def events(x: torch.Tensor, rate: int = RATE, block: int = 48_000) -> torch.Tensor:

@@ -181,7 +181,7 @@ def test_long_audio_goes_in_tiles_without_a_seam(monkeypatch: pytest.MonkeyPatch
 
 
 def test_libebur128_agrees_at_48_khz() -> None:
-    from audiopipe.bench.peers import ebur128_integrated_lufs, find_ebur128
+    from audiopipe.bench.reference_libraries import ebur128_integrated_lufs, find_ebur128
 
     library = find_ebur128()
     if library is None:

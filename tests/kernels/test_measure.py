@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from absent_gpu import DEVICE, absent_gpu
+from fake_gpu import DEVICE, absent_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -8,16 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe.ledger import (
-    LanguageTotal,
-    Role,
-    RunRow,
-    RunStatus,
-    SqliteLedger,
-    WorkerRow,
-    WorkerStatus,
-    utc,
-)
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, utc
 from audiopipe.types import ShardResult
 
 Make = Callable[..., ShardResult]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from outputs import config, corpus, make_output
+from output_factory import config, corpus, make_output
 
+from audiopipe.dataset.describe import read_commits
 from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
-from audiopipe.output import read_commits
-from audiopipe.plan import load
+from audiopipe.plan.plan import load
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="session")
 def ledger(dataset):
     """The ledger beside that output, with a finished run, two workers and an attempt that failed."""
-    from audiopipe.store import Store
+    from audiopipe.store.objects import Store
 
     store = Store(dataset)
     totals = load(store).totals()

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from audiopipe.bench import kernels, readings, scale
-from audiopipe.bench.again import measure_again
+from audiopipe.bench import kernels, scale
+from audiopipe.bench import results as readings
+from audiopipe.bench.rerun import measure_again
 from audiopipe.errors import ConfigError
 from audiopipe.report import benches
 

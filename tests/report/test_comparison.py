@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outputs import config, make_output
+from output_factory import config, make_output
 
 from audiopipe.report import comparison, duplicates, maps, outliers, quality
 from audiopipe.report.figure import DROPPED, KEPT
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 
 def words(piece):

@@ -5,15 +5,15 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from making import tar_file, wav_video
+from factories import tar_file, wav_video
 
-from audiopipe import output
+from audiopipe.dataset import describe as output
 from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
 from audiopipe.report import explore
 from audiopipe.report.quality import digits, title
 from audiopipe.report.text import number
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 VIEWS = ("headline", "source", "waveform", "segments", "measured", "loudness", "weighting", "spectrogram", "spectrum")
 VIEWS += ("noise", "resampled", "encoded", "records", "compared")

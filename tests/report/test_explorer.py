@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from audiopipe.pipeline.score import RULES
 from audiopipe.report import explorer, quality
-from audiopipe.score import RULES
 
 TYPES = {"seconds": "<f4", "language": "u1", "excluded": "u1", "kept": "u1"}
 

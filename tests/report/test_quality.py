@@ -14,7 +14,7 @@ import soundfile as sf
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.kernels import METRICS
 from audiopipe.report import distributions, examples, excerpts, quality
-from audiopipe.store import Store
+from audiopipe.store.objects import Store
 
 
 def words(piece):

@@ -2,10 +2,10 @@
 
 from collections import Counter
 
+from audiopipe.dataset.totals import Totals
+from audiopipe.driver.run import RunSummary
 from audiopipe.ledger import RunStatus
 from audiopipe.report import summary_lines
-from audiopipe.run import RunSummary
-from audiopipe.totals import Totals
 
 
 def totals(**changed):

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe import catalog as catalogues
-from audiopipe.commit import Commit, read_commit
+from audiopipe.catalog import read as catalogues
 from audiopipe.config import RunConfig
+from audiopipe.dataset.commit import Commit, read_commit
+from audiopipe.dataset.describe import config_of, read_commits, read_run
 from audiopipe.errors import ConfigError
-from audiopipe.output import config_of, read_commits, read_run
-from audiopipe.plan import Plan, load
-from audiopipe.store import Store
-from audiopipe.tables import read_table
+from audiopipe.plan.plan import Plan, load
+from audiopipe.store.objects import Store
+from audiopipe.store.parquet import read_table
 from audiopipe.types import Shard, Video
 
 __all__ = ["PARAMETERS", "Found", "find"]

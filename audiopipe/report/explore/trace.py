@@ -21,16 +21,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from audiopipe import media
-from audiopipe.encode import SUFFIXES
+from audiopipe.dataset.writer import object_names
 from audiopipe.errors import AudiopipeError, ConfigError
-from audiopipe.pipeline import process_shard
+from audiopipe.media import decode as media
+from audiopipe.media.encode import SUFFIXES
+from audiopipe.media.fetch import Source, fetch
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.report.explore.find import Found, find
-from audiopipe.segment import cut
-from audiopipe.shard import object_names
-from audiopipe.source import Source, fetch
-from audiopipe.store import Store
-from audiopipe.tables import read_table
+from audiopipe.segment.cut import cut
+from audiopipe.store.objects import Store
+from audiopipe.store.parquet import read_table
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Span
 
 __all__ = ["Outline", "Trace", "Written", "read"]

@@ -8,13 +8,13 @@ import pandas as pd
 
 from audiopipe.config import RunConfig
 from audiopipe.kernels import METRICS
+from audiopipe.pipeline.score import RULES
 from audiopipe.report import page
 from audiopipe.report.explore.trace import Trace
 from audiopipe.report.figure import DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, remedy, title
 from audiopipe.report.text import named, number, percent, plural, size, span
-from audiopipe.score import RULES
 from audiopipe.types import SegmentTimes
 
 __all__ = ["headline", "measured", "segments", "source"]

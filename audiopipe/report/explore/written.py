@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import soundfile as sf
 
-from audiopipe.encode import encode
 from audiopipe.kernels import METRICS
+from audiopipe.media.encode import encode
 from audiopipe.report import page
 from audiopipe.report.excerpts import Excerpt, player
 from audiopipe.report.explore.trace import Trace
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, percent, plural, size
-from audiopipe.tables import read_table
+from audiopipe.store.parquet import read_table
 
 __all__ = ["compared", "encoded", "records"]
 

@@ -1,0 +1,101 @@
+"""Prompts, pauses, noise and gain: the signal of one video and the true times of its speech."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from audiopipe.bench.corpus.prompts import Prompt, Samples
+
+__all__ = ["LOOKS", "Look", "Span", "mix", "silence"]
+
+Span = tuple[float, float, str]
+
+PAUSE_S = (0.3, 1.5)
+NOISE_LOOP = 1 << 19
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a video sounds. A range is drawn from evenly; a peak above 0 dBFS is clipped."""
+
+    name: str
+    snr_db: tuple[float, float] = (22.0, 45.0)
+    peak_dbfs: tuple[float, float] = (-9.0, -1.0)
+    lowpass_hz: float | None = None
+    dual_mono: bool = False
+
+
+PLAIN = Look("plain")
+# By a video's number; the rest are plain. The third format is stereo, as dual mono must be.
+LOOKS = {
+    1: Look("quiet", peak_dbfs=(-34.0, -30.0)),
+    2: Look("dual mono", dual_mono=True),
+    3: Look("hot", peak_dbfs=(6.0, 10.0)),
+    4: Look("noisy", snr_db=(2.0, 4.0)),
+    6: Look("low-passed", lowpass_hz=2_500.0),
+    9: Look("quiet", peak_dbfs=(-28.0, -24.0)),
+    13: Look("noisy", snr_db=(9.0, 12.0)),
+    16: Look("hot", peak_dbfs=(3.0, 5.0)),
+}
+
+
+def mix(
+    prompts: Sequence[Prompt], rate_hz: int, channels: int, look: Look, rng: np.random.Generator
+) -> tuple[Samples, list[Span]]:
+    """The prompts one after another, with pauses, in a room.
+
+    Returns:
+        The frames, `[T, channels]`, and of each prompt its start, its end and its text.
+    """
+    pauses = rng.uniform(*PAUSE_S, len(prompts) + 1).tolist()
+    speech, spans = _lay_out(prompts, pauses, rate_hz)
+    if look.lowpass_hz is not None:
+        speech = _low_pass(speech, look.lowpass_hz, rate_hz)
+    spoken_rms = np.sqrt(np.mean(speech[speech != 0] ** 2))
+    noise = spoken_rms * 10 ** (-rng.uniform(*look.snr_db) / 20)
+    gain = 10 ** (rng.uniform(*look.peak_dbfs) / 20) / np.abs(speech).max()
+    frames = np.empty((len(speech), channels), np.float32)
+    for channel, balance in enumerate((1.0, 0.8)[:channels]):
+        frames[:, channel] = speech * balance + _noise(len(speech), rng) * noise
+    frames *= gain
+    if look.dual_mono:
+        frames[:] = frames[:, :1]
+    return frames, spans
+
+
+def silence(length_s: float, rate_hz: int, channels: int) -> Samples:
+    """Digital silence, `[T, channels]`."""
+    return np.zeros((int(length_s * rate_hz), channels), np.float32)
+
+
+def _lay_out(prompts: Sequence[Prompt], pauses: Sequence[float], rate_hz: int) -> tuple[Samples, list[Span]]:
+    pieces = [np.zeros(int(pauses[0] * rate_hz), np.float32)]
+    spans: list[Span] = []
+    at = len(pieces[0])
+    for prompt, pause in zip(prompts, pauses[1:], strict=True):
+        spoken = prompt.pcm(rate_hz)
+        spans.append((round(at / rate_hz, 3), round((at + len(spoken)) / rate_hz, 3), prompt.text))
+        pieces += [spoken, np.zeros(int(pause * rate_hz), np.float32)]
+        at += len(spoken) + len(pieces[-1])
+    return np.concatenate(pieces), spans
+
+
+def _low_pass(samples: Samples, cutoff_hz: float, rate_hz: int) -> Samples:
+    """A zero-phase filter with a 200 Hz slope, by the spectrum of the whole."""
+    size = 1 << (len(samples) - 1).bit_length()
+    spectrum = np.fft.rfft(samples, size)
+    frequency = np.fft.rfftfreq(size, 1 / rate_hz)
+    spectrum *= np.clip((cutoff_hz + 200 - frequency) / 200, 0, 1)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+
+
+def _noise(length: int, rng: np.random.Generator) -> Samples:
+    """Noise with 3 dB less an octave, as rooms have it, of RMS 1: a loop of some 11 seconds, entered anywhere."""
+    spectrum = np.fft.rfft(rng.standard_normal(NOISE_LOOP, np.float32))
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
+    loop = np.fft.irfft(spectrum, NOISE_LOOP).astype(np.float32)
+    loop = np.roll(loop / loop.std(), int(rng.integers(NOISE_LOOP)))
+    return np.resize(loop, length)

@@ -1,0 +1,1 @@
+"""Read catalogs of videos from tables, folders and databases."""

@@ -1,0 +1,112 @@
+"""Where videos come from: a table at any fsspec URL, a folder or glob of tars and audio files, or a database.
+
+A backend only brings raw rows: `catalog_files`, or a `Backend` named in `BACKENDS`. What makes a row a video is decided
+in `catalog_rows`, once for all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiopipe.catalog.files import home, is_table, read_folder, read_table, sizes
+from audiopipe.catalog.validate import REQUIRED, Raw, check_ids, check_languages, completed, numbers, texts, uris
+from audiopipe.config import RunConfig
+from audiopipe.errors import CatalogError
+
+__all__ = ["SCHEMA", "Backend", "Catalog", "read"]
+
+SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("language", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("duration_s", pa.float64()),
+    ]
+)
+# Scheme of a database -> the module whose `rows` is its `Backend`; imported only when asked for.
+BACKENDS = {"supabase": "audiopipe.catalog.supabase"}
+
+
+class Backend(Protocol):
+    """What a database has to offer to be a catalogue."""
+
+    def __call__(self, table: str, language: str | None) -> Iterable[pa.Table]:
+        """Pages of a table's raw rows, of one language or of all; best with status 'COMPLETED' only.
+
+        Columns are `catalog_files.COLUMNS`, of which status, size_bytes and duration_s may be missing. Order and page
+        sizes are free. Raises `CatalogError` for what the user can mend, `TransientError` for what may pass.
+        """
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The videos of a catalogue that a run may take: columns as `SCHEMA`, checked, in the catalogue's order."""
+
+    source: str
+    columns: tuple[str, ...]
+    table: pa.Table
+
+    def languages(self) -> list[str]:
+        return sorted(pc.unique(self.table["language"]).to_pylist())
+
+    def videos(self, language: str) -> pa.Table:
+        """The videos of one language; sizes that the catalogue lacks are those of a listing (`catalog_files.sizes`)."""
+        videos = self.table.filter(pc.field("language") == language).combine_chunks()
+        column = videos["size_bytes"]
+        if not column.null_count:
+            return videos
+        missing = pc.is_null(column)
+        listed = sizes(videos["uri"].filter(missing).to_pylist())
+        filled = pc.replace_with_mask(column.combine_chunks(), missing.combine_chunks(), pa.array(listed, pa.int64()))
+        return videos.set_column(SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
+
+
+def read(config: RunConfig) -> Catalog:
+    """The videos that `config` asks for. Raises `CatalogError` naming file, column, row and what to do."""
+    raw = _raw(config.catalog, config.languages)
+    rows = completed(raw, texts(raw))
+    present = set(pc.unique(rows["language"]).to_pylist())
+    if config.languages is not None:
+        if config.languages - present and raw.home is None:  # a database gave what was asked for and no more
+            present = set(pc.unique(completed(raw, texts(_raw(config.catalog, None)))["language"]).to_pylist())
+        check_languages(raw.source, config.languages, present)
+        rows = rows.filter(pc.is_in(rows["language"], pa.array(sorted(config.languages))))
+    check_ids(raw, rows)
+    videos = {
+        "video_id": rows["youtube_id"],
+        "language": rows["language"],
+        "uri": uris(raw, rows, config.source_prefix),
+        "size_bytes": numbers(raw, rows, "size_bytes").cast(pa.int64()),
+        "duration_s": numbers(raw, rows, "duration_s"),
+    }
+    return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=SCHEMA))
+
+
+def _raw(url: str, languages: frozenset[str] | None) -> Raw:
+    scheme, found, address = url.partition("://")
+    if found and scheme in BACKENDS:
+        rows = _backend(scheme)
+        asked = [None] if languages is None else sorted(languages)
+        pages = [page for language in asked for page in rows(address, language)]
+        table = pa.concat_tables(pages, promote_options="permissive") if pages else pa.table({c: [] for c in REQUIRED})
+        return Raw(url, table, None, False)
+    if is_table(url):
+        return Raw(url, read_table(url), *home(url))
+    return Raw(url, read_folder(url), "", True)
+
+
+def _backend(scheme: str) -> Backend:
+    try:
+        return cast(Backend, importlib.import_module(BACKENDS[scheme]).rows)
+    except ModuleNotFoundError as error:
+        raise CatalogError(
+            f"{scheme}:// catalogues need {error.name}, which is not installed; install it, or export the table to "
+            "Parquet and give its address"
+        ) from error

@@ -1,0 +1,1 @@
+"""Start or reach a Dask cluster and its workers."""

@@ -1,0 +1,1 @@
+"""Write, commit, read and verify a dataset."""

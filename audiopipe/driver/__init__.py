@@ -1,0 +1,1 @@
+"""Plan a run, submit its shards, retry, record and finalize."""

@@ -1,0 +1,1 @@
+"""Fetch, open, decode and encode audio."""

@@ -1,0 +1,1 @@
+"""Neural networks as plain torch modules with their own weights."""

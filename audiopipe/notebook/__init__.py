@@ -1,8 +1,0 @@
-"""What the notebooks need of their kernel: their parameters, and where they stand.
-
-`audiopipe.notebook.session` has the steps of `run.ipynb`; it is imported apart, because it needs torch and Dask.
-"""
-
-from audiopipe.notebook.cells import parameters, prepare
-
-__all__ = ["parameters", "prepare"]

@@ -1,0 +1,1 @@
+"""Process one shard, from its sources to its commit."""

@@ -1,0 +1,1 @@
+"""Assign videos to partitions and shards."""

@@ -1,0 +1,1 @@
+"""Decide where to cut a video, and cut it."""

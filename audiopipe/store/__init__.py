@@ -1,0 +1,1 @@
+"""Read and write objects in a folder or an object store."""

@@ -1,0 +1,38 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from audiopipe.bench import scale
+from audiopipe.driver import session
+
+
+@pytest.fixture(autouse=True)
+def any_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "profiles.yaml").write_text("local-cpu: {dashboard_address: '127.0.0.1:0'}")
+    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "profiles.yaml"))
+
+
+def test_a_catalogue_is_planned_scheduled_and_recorded_and_the_table_says_how_long_it_took(tmp_path: Path) -> None:
+    real = session._task
+    found = scale.bench(2_000, 12, workers=1)
+    assert session._task is real
+    assert (found.videos, found.ledger) == (2_000, "SQLite")
+    assert found.shards == 12 * 3  # 167 videos of each language, 64 a shard
+    assert 0 < found.minutes < 2
+    assert found.driver_mb > 50
+    assert found.database_mb > 0.01
+    assert 0 < found.monitor_ms <= found.monitor_median_ms < 5_000
+    for path in scale.save(found, tmp_path):
+        text = path.read_text()
+        assert str(tmp_path) not in text
+        assert os.uname().nodename not in text
+    assert json.loads((tmp_path / "scale-sqlite.json").read_text())["shards"] == 36
+    assert "| a look of the monitor, best and median |" in (tmp_path / "scale-sqlite.md").read_text()
+
+
+def test_a_ledger_that_counts_wrongly_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale.monitor, "snapshot", lambda ledger: {"totals": {"processed": 9}})
+    with pytest.raises(RuntimeError, match="counts 9 of 10 videos"):
+        scale.bench(10, 2, workers=1)

@@ -1,0 +1,124 @@
+"""Folders and globs as catalogues, and sizes that come from a listing."""
+
+import uuid
+
+import fsspec
+import pytest
+
+from audiopipe.catalog import files as catalog_files
+from audiopipe.catalog import read as catalog
+from audiopipe.config import RunConfig
+from audiopipe.errors import CatalogError, StoreError
+
+
+def read(url, **parameters):
+    return catalog.read(RunConfig.of(catalog=str(url), output="o", **parameters))
+
+
+def rows_of(found):
+    return {v["video_id"]: v for language in found.languages() for v in found.videos(language).to_pylist()}
+
+
+def media(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * len(name))
+
+
+@pytest.fixture
+def memory():
+    """A folder on fsspec's memory file system: a remote store without a network."""
+    root = f"/{uuid.uuid4().hex}"
+    fs = fsspec.filesystem("memory")
+    yield fs, root
+    fs.rm(root, recursive=True)
+
+
+def test_sizes_come_from_one_recursive_listing_where_there_are_many_folders(memory, monkeypatch):
+    fs, root = memory
+    monkeypatch.setattr(catalog_files, "MOST_FOLDERS", 1)
+    for name in ("x/1/a.tar", "x/2/bb.tar", "y.tar"):
+        fs.pipe_file(f"{root}/{name}", name.encode())
+    uris = [f"memory:/{root}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
+    assert catalog_files.sizes(uris) == [9, 10, None]
+
+
+def test_sizes_of_local_files_are_asked_for_one_by_one(tmp_path):
+    media(tmp_path, "x/a.tar")
+    assert catalog_files.sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
+
+
+def test_a_listing_that_the_network_breaks_off_is_not_taken_for_no_sizes(memory, monkeypatch):
+    fs, root = memory
+    fs.mkdir(root)
+    monkeypatch.setattr(type(fs), "ls", lambda *_, **__: (_ for _ in ()).throw(OSError("reset by peer")))
+    with pytest.raises(StoreError, match="reset by peer"):
+        catalog_files.sizes([f"memory:/{root}/a.tar"])
+    monkeypatch.undo()
+
+
+def test_a_source_that_cannot_be_listed_leaves_sizes_unknown_and_says_so(caplog):
+    assert catalog_files.sizes(["nonsense://bucket/a.tar"]) == [None]
+    assert "sizes below nonsense://bucket/ are not known" in caplog.text
+    assert catalog_files.sizes(["https://example.invalid/a.tar"]) == [None]
+
+
+def test_a_folder_gives_its_media_with_languages_from_subfolders(tmp_path):
+    names = ["en/a.tar", "zh-Hant/b.WEBM", "batch7/c.mp3", "top.flac", "mp3/d.mp3", "en/deep/e.wav"]
+    media(tmp_path, *names, "en/notes.txt", ".hidden/x.tar", "en/.y.tar", "_SUCCESS")
+    found = read(tmp_path)
+    languages = {k: v["language"] for k, v in rows_of(found).items()}
+    assert languages == {"a": "en", "b": "zh-Hant", "c": "und", "top": "und", "d": "und", "e": "und"}
+    assert rows_of(found)["a"]["uri"] == f"{tmp_path}/en/a.tar"
+    assert rows_of(found)["a"]["size_bytes"] == len("en/a.tar")
+
+
+def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
+    media(tmp_path, "en/a.tar")
+    for name in ("loop", "again", "more"):
+        (tmp_path / "en" / name).symlink_to(tmp_path)
+    assert list(rows_of(read(tmp_path))) == ["a"]
+
+
+def test_the_folder_that_is_given_names_no_language(tmp_path):
+    media(tmp_path, "en/a.tar")
+    assert rows_of(read(tmp_path / "en"))["a"]["language"] == "und"
+    assert rows_of(read(f"{tmp_path}/en/*"))["a"]["language"] == "en"
+
+
+def test_a_glob_and_a_single_file_are_catalogues(tmp_path):
+    media(tmp_path, "en/a.tar", "de/b.tar", "de/c.txt", "de/x/d.tar")
+    assert sorted(rows_of(read(f"{tmp_path}/*/*.tar"))) == ["a", "b"]
+    assert sorted(rows_of(read(f"{tmp_path}/**/*.tar"))) == ["a", "b", "d"]
+    assert rows_of(read(f"{tmp_path}/d*/*"))["b"]["language"] == "de"
+    assert list(rows_of(read(tmp_path / "de" / "b.tar"))) == ["b"]
+
+
+def test_a_remote_folder_and_glob_are_catalogues(memory):
+    fs, root = memory
+    for name in ("en/a.tar", "de/b.tar", "de/.c.tar"):
+        fs.pipe_file(f"{root}/{name}", b"123")
+    for url in (f"memory:/{root}", f"memory:/{root}/", f"memory:/{root}/*/*.tar"):
+        found = rows_of(read(url))
+        assert sorted(found) == ["a", "b"]
+        assert (found["a"]["language"], found["a"]["size_bytes"]) == ("en", 3)
+        assert fsspec.open(found["a"]["uri"]).open().read() == b"123"
+
+
+@pytest.mark.parametrize("url", ["{}/nothing", "{}/no*", "{}/empty"])
+def test_a_folder_without_media_is_refused(tmp_path, url):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CatalogError, match=url.format(tmp_path).replace("*", r"\*")):
+        read(url.format(tmp_path))
+
+
+def test_a_prefix_with_a_folder_is_refused(tmp_path):
+    media(tmp_path, "a.tar")
+    with pytest.raises(CatalogError, match="source_prefix"):
+        read(tmp_path, source_prefix="s3://b")
+
+
+def test_one_name_twice_in_a_folder_is_refused(tmp_path):
+    media(tmp_path, "en/a.tar", "de/a.tar")
+    with pytest.raises(CatalogError, match="more than once: 'a'"):
+        read(tmp_path)

@@ -1,0 +1,269 @@
+import gzip
+import json
+import sys
+import types
+import uuid
+
+import fsspec
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from audiopipe.catalog import read as catalog
+from audiopipe.config import RunConfig
+from audiopipe.errors import CatalogError
+
+ROWS = {
+    "youtube_id": ["b", "a", "12", "c", "d"],
+    "language": ["en", "en", "de", "pt-BR", "de"],
+    "status": ["COMPLETED", "COMPLETED", "COMPLETED", "PENDING", None],
+    "r2_tar_key": ["en/b.tar", "en/a.tar", "de/12.tar", None, ""],
+    "size_bytes": [2, None, 3, None, 5],
+    "duration_s": [2.5, None, 30.0, None, -5.0],
+}
+
+
+def read(url, **parameters):
+    return catalog.read(RunConfig.of(catalog=str(url), output="o", **parameters))
+
+
+def rows_of(found):
+    return {v["video_id"]: v for language in found.languages() for v in found.videos(language).to_pylist()}
+
+
+def written(path, rows=ROWS, opened=open):
+    """A table in the format that the path's suffix says."""
+    table, name = pa.table(rows), str(path)
+    if name.endswith(".parquet"):
+        pq.write_table(table, path)
+    elif ".csv" in name:
+        with opened(path, "wb") as file:
+            pyarrow.csv.write_csv(table, file)
+    else:
+        with opened(path, "wb") as file:
+            file.write(b"".join(json.dumps(row).encode() + b"\n" for row in table.to_pylist()))
+    return path
+
+
+@pytest.mark.parametrize("name", ["c.parquet", "c.csv", "c.jsonl", "c.NDJSON"])
+def test_a_table_gives_its_completed_rows_the_same_in_every_format(tmp_path, name):
+    found = read(written(tmp_path / name))
+    assert found.languages() == ["de", "en"]
+    assert found.videos("en").schema == catalog.SCHEMA
+    assert rows_of(found) == {
+        "b": {"video_id": "b", "language": "en", "uri": f"{tmp_path}/en/b.tar", "size_bytes": 2, "duration_s": 2.5},
+        "a": {"video_id": "a", "language": "en", "uri": f"{tmp_path}/en/a.tar", "size_bytes": None, "duration_s": None},
+        "12": {"video_id": "12", "language": "de", "uri": f"{tmp_path}/de/12.tar", "size_bytes": 3, "duration_s": 30.0},
+    }
+
+
+@pytest.mark.parametrize("name", ["c.csv.gz", "c.jsonl.gz"])
+def test_a_compressed_table_is_read(tmp_path, name):
+    assert read(written(tmp_path / name, opened=gzip.open)).languages() == ["de", "en"]
+
+
+@pytest.fixture
+def memory():
+    """A folder on fsspec's memory file system: a remote store without a network."""
+    root = f"/{uuid.uuid4().hex}"
+    fs = fsspec.filesystem("memory")
+    yield fs, root
+    fs.rm(root, recursive=True)
+
+
+def test_a_remote_table_points_beside_itself_and_sizes_come_from_a_listing(memory, tmp_path):
+    fs, root = memory
+    rows = {name: ROWS[name] for name in ("youtube_id", "language", "status", "r2_tar_key")}
+    fs.put_file(str(written(tmp_path / "c.parquet", rows)), f"{root}/c.parquet")
+    fs.pipe_file(f"{root}/en/b.tar", b"12345")
+    found = rows_of(read(f"memory:/{root}/c.parquet"))
+    assert found["b"]["uri"] == f"memory:/{root}/en/b.tar"
+    assert (found["b"]["size_bytes"], found["a"]["size_bytes"]) == (5, None)
+
+
+@pytest.mark.parametrize("prefix", ["s3://bucket/videos", "s3://bucket/videos/"])
+def test_source_prefix_is_the_folder_that_keys_are_in(tmp_path, monkeypatch, prefix):
+    monkeypatch.setattr(catalog, "sizes", lambda uris: [None] * len(uris))
+    found = rows_of(read(written(tmp_path / "c.parquet"), source_prefix=prefix))
+    assert found["a"]["uri"] == "s3://bucket/videos/en/a.tar"
+
+
+def test_a_relative_local_prefix_becomes_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "c.parquet")
+    assert rows_of(read("c.parquet"))["a"]["uri"] == f"{tmp_path}/en/a.tar"
+    assert rows_of(read("c.parquet", source_prefix="tars"))["a"]["uri"] == f"{tmp_path}/tars/en/a.tar"
+
+
+def one(key="a.tar", **columns):
+    return {"youtube_id": ["x"], "language": ["en"], "r2_tar_key": [key], "size_bytes": [1], **columns}
+
+
+@pytest.mark.parametrize("key", ["/data/x.tar", "s3://bucket/x.tar", "https://host/x.webm"])
+def test_an_absolute_key_stands_for_itself_without_a_prefix_and_is_refused_with_one(tmp_path, key):
+    path = written(tmp_path / "c.parquet", one(key))
+    assert rows_of(read(path))["x"]["uri"] == key
+    with pytest.raises(CatalogError, match="source_prefix"):
+        read(path, source_prefix="s3://other")
+
+
+@pytest.mark.parametrize("key", ["/etc/passwd", "file:///etc/passwd", "FILE:///etc/passwd", "local://etc"])
+def test_a_remote_catalogue_names_no_local_file(memory, tmp_path, key):
+    fs, root = memory
+    fs.put_file(str(written(tmp_path / "c.jsonl", one(key))), f"{root}/c.jsonl")
+    with pytest.raises(CatalogError, match="local file"):
+        read(f"memory:/{root}/c.jsonl")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["../x.tar", "a/../../x.tar", "a/..", "..", "a\0.tar", "", None, "x::file:///etc/passwd", "http://u:secret@h/x"],
+)
+def test_a_key_that_leads_elsewhere_names_its_row(tmp_path, key):
+    path = written(tmp_path / "c.parquet", {**one(), "r2_tar_key": pa.array([key], pa.string())})
+    with pytest.raises(CatalogError, match=r"c\.parquet, row 1 \(id 'x'\), column 'r2_tar_key'"):
+        read(path)
+
+
+@pytest.mark.parametrize("key", ["a..b.tar", "..a/x.tar", "a/b../x.tar", "ä/日本 x%2e.tar"])
+def test_a_key_that_only_looks_odd_is_taken(tmp_path, key):
+    assert rows_of(read(written(tmp_path / "c.parquet", one(key))))["x"]["uri"] == f"{tmp_path}/{key}"
+
+
+BAD = {
+    "no column": ({"youtube_id": ["x"], "lang": ["en"]}, "lacks the columns language, r2_tar_key; it has youtube_id"),
+    "id null": ({**one(), "youtube_id": pa.array([None], pa.string())}, "row 1, column 'youtube_id': None is no id"),
+    "id empty": ({**one(), "youtube_id": [""]}, "row 1, column 'youtube_id': '' is no id"),
+    "language null": (one(language=pa.array([None], pa.string())), "row 1 .id 'x'., column 'language': None"),
+    "language odd": (one(language=["../en"]), "'../en' is no name for a language"),
+    "language all": (one(language=["all"]), "'all' is no name for a language"),
+    "nothing done": (one(status=["PENDING"]), "no row has status 'COMPLETED', but PENDING"),
+    "no rows": ({name: pa.array([], pa.string()) for name in one()}, "has no rows"),
+    "size negative": (one(size_bytes=[-1]), "column 'size_bytes': -1 is not possible"),
+    "size broken": (one(size_bytes=[1.5]), "column 'size_bytes': 1.5 is not possible"),
+    "size no number": (one(size_bytes=["1 MB"]), "row 1 .id 'x'., column 'size_bytes': '1 MB' is no number"),
+    "duration infinite": (one(duration_s=[float("inf")]), "column 'duration_s': inf is not possible"),
+    "duration a list": (one(duration_s=[[1]]), "column 'duration_s': list<.*> is no number"),
+    "id a list": (one(youtube_id=[["x"]]), "column 'youtube_id': list<.*> is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_an_impossible_row_is_named(tmp_path, name):
+    rows, message = BAD[name]
+    with pytest.raises(CatalogError, match=message):
+        read(written(tmp_path / "c.parquet", rows))
+
+
+def test_duplicate_ids_are_named_and_only_among_completed_rows(tmp_path):
+    ids = ["a", "b", "b", "c", "c", "c", "d", "d"]
+    rows = {"youtube_id": ids, "language": ["en"] * 8, "r2_tar_key": [f"{i}.tar" for i in range(8)]}
+    with pytest.raises(CatalogError, match=r"3 ids are there more than once: 'b', 'c', 'd' \(first in row 2\)"):
+        read(written(tmp_path / "c.parquet", rows))
+    rows["status"] = ["COMPLETED" if i in (0, 1, 3, 6) else "FAILED" for i in range(8)]
+    assert sorted(rows_of(read(written(tmp_path / "c.parquet", rows)))) == ["a", "b", "c", "d"]
+
+
+def test_the_row_that_is_named_counts_those_left_out(tmp_path):
+    rows = {**ROWS, "r2_tar_key": ["en/b.tar", "en/a.tar", "..", None, ""]}
+    with pytest.raises(CatalogError, match=r"row 3 \(id '12'\)"):
+        read(written(tmp_path / "c.csv", rows))
+
+
+@pytest.mark.parametrize("name", ["c.parquet", "c.csv", "c.jsonl", "c.jsonl.gz"])
+@pytest.mark.parametrize("data", [b"\xff\xfe garbage \x00", b"{", b'["no object"]', None])
+def test_an_unreadable_table_is_named(tmp_path, name, data):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(CatalogError, match=f"{tmp_path}/{name}"):
+        read(tmp_path / name)
+
+
+def test_a_url_of_no_known_kind_is_named():
+    with pytest.raises(CatalogError, match="nonsense://x"):
+        read("nonsense://x/c.parquet")
+    with pytest.raises(CatalogError, match="nonsense://x"):
+        read("nonsense://x/folder")
+
+
+def test_a_jsonl_row_that_is_no_row_is_named_by_its_line(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"youtube_id": "a"}\n\n{"youtube_id": ["a"]}\n')
+    with pytest.raises(CatalogError, match="line 3, column 'youtube_id'"):
+        read(tmp_path / "c.jsonl")
+
+
+def test_numbers_in_text_and_missing_numbers_are_read(tmp_path):
+    head = "youtube_id,language,r2_tar_key,size_bytes,duration_s\n"
+    (tmp_path / "c.csv").write_text(head + "2024-01-01,en,a, 12 ,1e1\n007,en,b,NaN,\n-x,en,c,3.0,.5\n")
+    found = rows_of(read(tmp_path / "c.csv"))
+    assert {k: (v["size_bytes"], v["duration_s"]) for k, v in found.items()} == {
+        "2024-01-01": (12, 10.0),
+        "007": (None, None),
+        "-x": (3, 0.5),
+    }
+
+
+@pytest.mark.parametrize("ids", [["007", "7"], ["2024-01-01", "2024-01-02"], ["true", "false"], ["1e5", "nan"]])
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl", "c.parquet"])
+def test_an_id_that_looks_like_something_else_stays_as_it_is(tmp_path, name, ids):
+    rows = {"youtube_id": ids, "language": ["en", "en"], "r2_tar_key": ["a", "b"]}
+    assert list(rows_of(read(written(tmp_path / name, rows)))) == ids
+
+
+def test_dictionary_and_integer_columns_are_read_as_text(tmp_path):
+    rows = one(youtube_id=[7], language=pa.array(["en"]).dictionary_encode(), duration_s=[3])
+    assert rows_of(read(written(tmp_path / "c.parquet", rows)))["7"]["duration_s"] == 3.0
+
+
+def test_language_filters_and_an_unknown_one_is_refused_with_what_there_is(tmp_path):
+    path = written(tmp_path / "c.parquet")
+    assert read(path, language="de").languages() == ["de"]
+    assert read(path, language="de,en").languages() == ["de", "en"]
+    with pytest.raises(CatalogError, match=r"no video in language 'EN' \(did you mean 'en'\?\); there are de, en"):
+        read(path, language="EN")
+    with pytest.raises(CatalogError, match="there are de, en"):
+        read(path, language="pt-BR")
+
+
+def test_a_database_is_a_module_with_rows(monkeypatch):
+    asked = []
+
+    def rows(table, language):
+        asked.append((table, language))
+        chosen = pa.table(one("https://h/x.tar") if language in (None, "en") else {c: [] for c in catalog.REQUIRED})
+        return iter([chosen, pa.table({c: pa.array([], pa.null()) for c in catalog.REQUIRED})])
+
+    module = types.ModuleType("fake_backend")
+    module.rows = rows
+    monkeypatch.setitem(sys.modules, "fake_backend", module)
+    monkeypatch.setitem(catalog.BACKENDS, "supabase", "fake_backend")
+    assert rows_of(read("supabase://videos", language="en"))["x"]["uri"] == "https://h/x.tar"
+    assert asked == [("videos", "en")]
+    with pytest.raises(CatalogError, match="no video in language 'fr'; there are en"):
+        read("supabase://videos", language="fr")
+    with pytest.raises(CatalogError, match="source_prefix"):
+        read("supabase://videos", source_prefix="s3://b")
+
+
+def test_a_database_whose_module_is_missing_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(catalog.BACKENDS, "supabase", "audiopipe.not_there")
+    with pytest.raises(CatalogError, match="export the table to Parquet"):
+        read("supabase://videos")
+
+
+def test_half_a_million_rows_are_read_in_seconds_and_little_memory(tmp_path):
+    count = 500_000
+    ids = [f"{i:011x}" for i in range(count)]
+    rows = {
+        "youtube_id": ids,
+        "language": [f"l{i % 12}" for i in range(count)],
+        "status": ["COMPLETED"] * count,
+        "r2_tar_key": [f"l{i % 12}/{name}.tar" for i, name in enumerate(ids)],
+        "size_bytes": range(count),
+        "duration_s": [60.0] * count,
+    }
+    found = read(written(tmp_path / "c.parquet", rows))
+    assert found.table.num_rows == count
+    assert found.table.nbytes < 100 * 2**20
+    assert found.videos("l3").num_rows == 41_667

@@ -1,0 +1,171 @@
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from distributed import Client
+from output_factory import config, content, corpus, make_output
+
+from audiopipe.dataset import backup as copies
+from audiopipe.dataset.gc import collect
+from audiopipe.dataset.verify import verify
+from audiopipe.driver import run
+from audiopipe.errors import PlanError, VerifyError
+from audiopipe.store.objects import Store
+
+# One of each kind of object, and how many of its bytes are damaged, one at a time.
+KINDS = {
+    "_run.json": 8,
+    "_plan/en-000.parquet": 8,
+    "_commits/en-000000.json": 8,
+    "en/audio_000000.tar": 8,
+    "en/segments_000000.parquet": 8,
+    "en/videos_000000.parquet": 8,
+    "en/manifest_000000.json": 8,
+    "dataset.json": 8,
+    "tars.txt": 8,
+    "README.md": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed output, which nobody may change."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_output(config(corpus(folder / "corpus"), folder / "out"))
+    return folder / "out"
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
+        yield client
+
+
+def test_nothing_is_found_in_an_undisturbed_output(whole: Path) -> None:
+    found = verify(str(whole))
+    assert found.findings == ()
+    assert (found.shards, found.samples) == (3, 10)
+    assert verify(str(whole), fast=True).findings == ()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_damaged_byte_is_found_and_named(copy: Path, name: str) -> None:
+    target = copy / name
+    good = target.read_bytes()
+    for number in range(KINDS[name]):
+        position = len(good) * number // KINDS[name]
+        target.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
+        findings = verify(str(copy)).findings
+        assert findings, f"byte {position} of {name}"
+        assert any(finding.name in (name, "_plan", "_run.json") for finding in findings), findings
+        assert all("audiopipe" in finding.remedy for finding in findings), findings
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if not name.startswith("_run")])
+def test_what_is_missing_is_found_and_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    told = " ".join(str(finding) for finding in verify(str(copy)).findings)
+    assert name in told or name.rsplit("/", maxsplit=1)[-1].removesuffix(".json") in told
+
+
+def test_a_fast_look_finds_what_is_missing_or_has_another_size_and_reads_no_audio(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "en/audio_000000.tar").write_bytes(b"short")
+    (copy / "de/manifest_000000.json").unlink()
+    read = []
+    monkeypatch.setattr(Store, "read", lambda self, name, real=Store.read: read.append(name) or real(self, name))
+    found = {finding.name for finding in verify(str(copy), fast=True).findings}
+    assert found == {"en/audio_000000.tar", "de/manifest_000000.json"}
+    assert not [name for name in read if name.startswith(("en/", "de/"))]
+
+
+# What is done to an output -> the shards that are made again to mend it.
+DAMAGES = {
+    "a flipped byte in a tar": lambda out: _flip(out / "en/audio_000000.tar"),
+    "a flipped byte in a table": lambda out: _flip(out / "de/segments_000000.parquet"),
+    "a flipped byte in the run": lambda out: _flip(out / "_run.json"),
+    "a flipped byte in the plan": lambda out: _flip(out / "_plan/en-000.parquet"),
+    "no run and no plan": lambda out: [path.unlink() for path in (out / "_run.json", *out.glob("_plan/*"))],
+    "a flipped byte in a copy of the plan": lambda out: _flip(next(out.glob("_copies/_plan/en-000.*"))),
+    "a run and a commit": lambda out: (_flip(out / "_run.json"), _flip(out / "_commits/de-000000.json")),
+    "two damaged commits": lambda out: [_flip(out / f"_commits/{shard}.json") for shard in ("en-000000", "de-000000")],
+    "a damaged commit": lambda out: _flip(out / "_commits/en-000000.json"),
+    "a missing commit": lambda out: (out / "_commits/de-000000.json").unlink(),
+    "a missing tar": lambda out: (out / "en/audio_000000.tar").unlink(),
+    "a missing shard": lambda out: [
+        path.unlink() for path in (*out.glob("en/*_000001.*"), out / "_commits/en-000001.json")
+    ],
+    "no description": lambda out: (out / "tars.txt").unlink(),
+    "a damaged description": lambda out: _flip(out / "dataset.json"),
+    "an object without a commit": lambda out: (out / "en/audio_000009.tar").write_bytes(b"stray"),
+    "two at once": lambda out: (_flip(out / "en/audio_000000.tar"), (out / "README.md").unlink()),
+}
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_named_remedy_mends_it(copy: Path, whole: Path, client: Client, damage: str) -> None:
+    DAMAGES[damage](copy)
+    findings = verify(str(copy)).findings
+    assert findings
+    for _ in range(2):  # what is not readable may hide more
+        _obey([finding.remedy for finding in verify(str(copy)).findings], client)
+    assert verify(str(copy)).findings == ()
+    assert content(copy) == content(whole)
+    assert (copy / "_run.json").read_bytes() == (whole / "_run.json").read_bytes()
+
+
+def _obey(remedies: list[str], client: Client) -> None:
+    for remedy in dict.fromkeys(remedies):
+        words = remedy.split()
+        assert words[:1] == ["audiopipe"]
+        if words[1] == "gc":
+            collect(words[2], remove="--remove" in words)
+        elif words[1] == "mend":
+            copies.mend(words[2])
+        else:
+            assert words[1] == "resume"
+            run.resume(words[2], [word for before, word in pairwise(words) if before == "--shard"], client)
+
+
+def test_a_run_on_a_damaged_plan_is_refused_and_told_what_mends_it(copy: Path) -> None:
+    _flip(copy / "_plan/en-000.parquet")
+    with pytest.raises((VerifyError, PlanError), match=r"audiopipe (mend|verify)"):
+        run.resume(str(copy))
+    assert copies.mend(str(copy)) == ["_plan/en-000.parquet"]
+    assert copies.mend(str(copy)) == []
+
+
+def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) -> None:
+    _flip(copy / "_run.json")
+    _flip(next(copy.glob("_copies/_run.json.*")))
+    (finding,) = verify(str(copy)).findings
+    assert "damaged or gone, and so is _copies/_run.json" in finding.problem
+    with pytest.raises(VerifyError, match="both damaged"):
+        copies.mend(str(copy))
+
+
+def test_a_swap_of_two_good_shards_is_found(copy: Path) -> None:
+    body = json.loads((copy / "_commits/en-000000.json").read_bytes())
+    (copy / "_commits/de-000000.json").write_text(json.dumps(body, indent=1, ensure_ascii=False))
+    assert {finding.name for finding in verify(str(copy)).findings} >= {"_commits/de-000000.json"}
+
+
+def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(VerifyError, match=r"holds no _run.json"):
+        verify(str(tmp_path))

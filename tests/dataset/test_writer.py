@@ -1,0 +1,167 @@
+import io
+import json
+import math
+import re
+import tarfile
+from contextlib import closing
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from factories import config, shard_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiopipe.dataset.writer import (
+    METRIC_NAMES,
+    SEGMENTS_SCHEMA,
+    VIDEOS_SCHEMA,
+    SegmentRecord,
+    ShardFiles,
+    VideoRecord,
+    sample_key,
+)
+from audiopipe.types import DeadLetter, Media, Span, Video
+
+MEDIA = Media("matroska", "opus", 48_000, 2, "fltp", 20.0)
+
+
+def record(files, video, kept=3, dropped=1, failure=None):
+    found = VideoRecord(video, "etag", 1000, MEDIA, 20.0, kept + dropped, "json", failure=failure)
+    for i in range(kept + dropped):
+        metrics = np.linspace(-20, 20, len(METRIC_NAMES))
+        metrics[3], metrics[4] = math.nan, -math.inf
+        data = files.spool.append(b"sound %d" % i) if i < kept else None
+        reason = None if i < kept else "noisy"
+        found.segments.append(SegmentRecord(i, Span(i, i + 1.5, "zażółć 🎧", None), 1.5, reason, metrics, data))
+    return found
+
+
+TWO = (Video("a", "en", "a.tar"), Video("b", "en", "b.tar"))
+
+
+def made(folder, videos=TWO, **kinds):
+    folder.mkdir()
+    with closing(ShardFiles(shard_of(videos, index=7), config(), folder)) as files:
+        for video in videos:
+            files.add(record(files, video, **kinds))
+        return files, files.finish()
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    _, first = made(tmp_path / "1")
+    _, second = made(tmp_path / "2")
+    assert {role: path.read_bytes() for role, path in first.items()} == {
+        role: path.read_bytes() for role, path in second.items()
+    }
+    assert set(first) == {"audio", "segments", "videos", "manifest"}
+
+
+def test_the_tar_has_sound_and_json_side_by_side_and_no_clock(tmp_path):
+    _, paths = made(tmp_path / "x")
+    with tarfile.open(paths["audio"]) as tar:
+        members = tar.getmembers()
+        names = [member.name for member in members]
+        assert names[:4] == ["a_00000.flac", "a_00000.json", "a_00001.flac", "a_00001.json"]
+        assert len(names) == 12
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
+        assert tar.extractfile("a_00001.flac").read() == b"sound 1"
+
+
+def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):
+    _, paths = made(tmp_path / "x")
+    data = paths["audio"].read_bytes()
+    assert len(data) % 10240 == 0
+    assert data[-1024:] == bytes(1024)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert len(tar.getnames()) == 12
+
+
+def test_a_metric_that_does_not_exist_is_null_in_json_and_nan_in_the_table(tmp_path):
+    _, paths = made(tmp_path / "x")
+    with tarfile.open(paths["audio"]) as tar:
+        body = json.loads(
+            tar.extractfile("a_00000.json").read(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+        )
+    assert body[METRIC_NAMES[3]] is None
+    assert body[METRIC_NAMES[4]] is None
+    assert body[METRIC_NAMES[0]] == -20.0
+    assert body["text"] == "zażółć 🎧"
+    assert body["sample_rate_hz"] == 16_000
+    table = pq.read_table(paths["segments"])
+    assert math.isnan(table[METRIC_NAMES[3]][0].as_py())
+    assert table[METRIC_NAMES[4]][0].as_py() == -math.inf
+
+
+def test_tables_hold_every_segment_and_every_video(tmp_path):
+    files, paths = made(tmp_path / "x")
+    segments, videos = pq.read_table(paths["segments"]), pq.read_table(paths["videos"])
+    assert segments.schema.equals(SEGMENTS_SCHEMA)
+    assert videos.schema.equals(VIDEOS_SCHEMA)
+    assert segments["kept"].to_pylist() == [True, True, True, False] * 2
+    assert segments["drop_reason"].to_pylist() == [None, None, None, "noisy"] * 2
+    assert set(segments["shard"].to_pylist()) == {7}
+    assert videos["segments_kept"].to_pylist() == [3, 3]
+    assert (files.segments, files.kept, dict(files.drops)) == (8, 6, {"noisy": 2})
+
+
+def test_the_manifest_has_one_row_for_each_sample(tmp_path):
+    _, paths = made(tmp_path / "x")
+    rows = [json.loads(line) for line in paths["manifest"].read_text().splitlines()]
+    assert [row["audio_filepath"] for row in rows] == [f"{v}_{i:05d}.flac" for v in "ab" for i in range(3)]
+    assert rows[0] == {
+        "audio_filepath": "a_00000.flac",
+        "duration": 1.5,
+        "text": "zażółć 🎧",
+        "lang": "en",
+        "shard_id": 7,
+    }
+
+
+def test_a_shard_with_nothing_kept_has_tables_and_no_tar(tmp_path):
+    _, paths = made(tmp_path / "x", kept=0)
+    assert set(paths) == {"segments", "videos"}
+    assert pq.read_table(paths["segments"]).num_rows == 2
+
+
+def test_a_shard_without_any_segment_still_has_its_columns(tmp_path):
+    _, paths = made(tmp_path / "x", kept=0, dropped=0)
+    assert pq.read_table(paths["segments"]).schema.equals(SEGMENTS_SCHEMA)
+    assert pq.read_table(paths["videos"])["segments"].to_pylist() == [0, 0]
+
+
+def test_a_failed_video_leaves_its_row_and_its_letter_and_no_segment(tmp_path):
+    video = Video("a", "en", "a.tar")
+    letter = DeadLetter("a", "en", "decode", "TruncatedMedia", "ends after 3 s")
+    files, paths = made(tmp_path / "x", [video], failure=letter)
+    assert files.dead_letters == [letter]
+    assert set(paths) == {"segments", "videos"}
+    (row,) = pq.read_table(paths["videos"]).to_pylist()
+    assert (row["status"], row["error_type"], row["segments"]) == ("failed", "TruncatedMedia", 0)
+
+
+IDS = st.text(max_size=120).filter(lambda text: not any(0xD800 <= ord(c) < 0xE000 for c in text))
+
+
+@given(st.sets(IDS, min_size=2, max_size=2), st.integers(0, 99_999))
+def test_keys_of_any_ids_are_safe_and_different(ids, index):
+    keys = {sample_key(video_id, index) for video_id in ids}
+    assert len(keys) == 2
+    for key in keys:
+        assert re.fullmatch(r"[A-Za-z0-9_=-]+", key)
+        assert len(key + ".flac") <= 100  # a tar's plain name field
+
+
+@pytest.mark.parametrize(
+    ("video_id", "key"),
+    [
+        ("-4_jTzO95DE", "-4_jTzO95DE_00003"),
+        ("../../etc/passwd", "=2e=2e=2f=2e=2e=2fetc=2fpasswd_00003"),
+        ("a.b", "a=2eb_00003"),
+        ("=2e", "=3d2e_00003"),
+        ("", "_00003"),
+        ("ł", "=c5=82_00003"),
+    ],
+)
+def test_hostile_ids_become_harmless_keys(video_id, key):
+    assert sample_key(video_id, 3) == key

@@ -1,0 +1,257 @@
+"""What `cluster/` ships to nodes: scripts, units and manifests, by every check that can be made without a cloud."""
+
+import configparser
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import dask.config
+import pytest
+import yaml
+from distributed.utils import import_term
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+SCRIPTS = sorted(CLUSTER.glob("*.sh"))
+UNITS = sorted((CLUSTER / "systemd").glob("*.service"))
+SECRETS = ("AWS_SECRET_ACCESS_KEY=", "SUPABASE_SECRET_KEY=", "BEGIN PRIVATE KEY")
+
+
+def unit(path: Path) -> dict[str, dict[str, str]]:
+    parsed = configparser.ConfigParser(strict=False, interpolation=None)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read(path)
+    return {name: dict(parsed[name]) for name in parsed.sections()}
+
+
+def partition(folder: Path, program: str) -> dict[str, str]:
+    """The environment of `run_partition.sh`, with a program of the test's in the place of `audiopipe`."""
+    command = folder / "audiopipe"
+    command.write_text(f"#!{sys.executable}\n{program}")
+    command.chmod(0o755)
+    return {
+        **os.environ,
+        "PARTITION_INDEX": "3",
+        "PARTITION_COUNT": "8",
+        "AUDIOPIPE_CATALOG": "supabase://videos",
+        "AUDIOPIPE_OUTPUT": "s3://out/speech",
+        "AUDIOPIPE_COMMAND": str(command),
+        "AUDIOPIPE_OPTIONS": "--audio-format opus",
+        "FOLDER": str(folder),
+    }
+
+
+def stub(path: Path, command: str) -> None:
+    path.write_text(f"#!/bin/sh\n{command}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([str(shellcheck), str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_stops_at_its_first_error_and_can_be_executed(script: Path) -> None:
+    assert "set -euo pipefail" in script.read_text()
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *UNITS, *CLUSTER.glob("kubernetes/*.yaml")], ids=lambda path: path.name)
+def test_nothing_that_is_shipped_holds_a_secret(path: Path) -> None:
+    assert not [secret for secret in SECRETS if secret in path.read_text()]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_restart_what_fails_and_start_what_is_there(path: Path) -> None:
+    service = unit(path)["Service"]
+    assert service.get("Type") == "oneshot" or service["Restart"] in ("always", "on-failure")
+    program = Path(service["ExecStart"].split()[0])
+    assert str(program.parent) == "/opt/audiopipe/cluster"
+    assert os.access(CLUSTER / program.name, os.X_OK)
+
+
+def test_a_partition_that_fails_for_good_ends_its_node_s_bill() -> None:
+    partition_unit = unit(CLUSTER / "systemd/audiopipe-partition.service")
+    failed = unit(CLUSTER / "systemd" / partition_unit["Unit"]["OnFailure"])["Service"]
+    assert failed["ExecStart"] == "/opt/audiopipe/cluster/power_off.sh failed"
+    assert partition_unit["Service"]["ExecStopPost"] == "+/opt/audiopipe/cluster/power_off.sh done"
+    # systemd's limit must be reachable: that many failures, each with its pause, within the interval.
+    limits = partition_unit["Unit"]
+    shortest = int(limits["StartLimitBurst"]) * int(partition_unit["Service"]["RestartSec"])
+    assert 1800 <= shortest < int(limits["StartLimitIntervalSec"])
+
+
+def said_on_a_node(folder: Path, **environment: str) -> list[str]:
+    """What a worker node gives to Dask's command, and then its settings of TLS."""
+    stub(folder / "dask", 'printf "%s\\0" "$@"; env -0 | grep -z TLS__ | sort -z')
+    environment |= {"PATH": f"{folder}:/usr/bin:/bin", "DASK_SCHEDULER_ADDRESS": "tls://scheduler:8786"}
+    environment |= {"DASK_COMMAND": str(folder / "dask"), "AUDIOPIPE_TLS": "/t"}
+    told = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
+    *said, authority, certificate, key, end = told.stdout.split("\0")
+    assert end == ""
+    assert dask.config.collect_env(dict(one.split("=") for one in (authority, certificate, key)))["distributed"] == {
+        "comm": {"tls": {"ca_file": "/t/ca.pem", "worker": {"cert": "/t/node.pem", "key": "/t/node.key"}}}
+    }
+    return said
+
+
+def test_a_worker_node_without_a_gpu_runs_a_worker_a_core(tmp_path: Path) -> None:
+    from distributed.cli.dask_worker import main as worker
+
+    command, *said = said_on_a_node(tmp_path)
+    assert command == "worker"
+    assert {word for word in said if word.startswith("--")} <= {name for one in worker.params for name in one.opts}
+    given = worker.make_context("worker", said, resilient_parsing=True).params
+    assert (given["scheduler"], given["nthreads"], given["death_timeout"]) == ("tls://scheduler:8786", 2, "300")
+    assert given["n_workers"] == str(os.cpu_count())
+
+
+def test_a_worker_node_with_a_gpu_runs_all_workers_that_it_has_use_for(tmp_path: Path) -> None:
+    from audiopipe.cluster.cuda_workers import CUDAWorkers
+
+    stub(tmp_path / "nvidia-smi", "echo 580.1")
+    command, address, option, spec = said_on_a_node(tmp_path, DEATH_TIMEOUT="20", STATE_DIRECTORY="/var/lib/of mine")
+    assert (command, address, option) == ("spec", "tls://scheduler:8786", "--spec")
+    asked = json.loads(spec)
+    assert import_term(asked["cls"]) is CUDAWorkers
+    assert asked["opts"] == {
+        "nthreads": 2,
+        "death_timeout": "20",
+        "dashboard_address": "127.0.0.1:0",
+        "local_directory": "/var/lib/of mine",
+    }
+
+
+def test_a_scheduler_encrypts_and_shows_its_dashboard_to_nobody_else(tmp_path: Path) -> None:
+    from distributed.cli.dask_scheduler import main as scheduler
+
+    stub(tmp_path / "dask", 'echo "$@"')
+    environment = {"PATH": "/usr/bin:/bin", "DASK_COMMAND": str(tmp_path / "dask"), "AUDIOPIPE_TLS": "/t"}
+    told = subprocess.run([CLUSTER / "run_scheduler.sh"], env=environment, capture_output=True, text=True, check=True)
+    first, *said = told.stdout.split()
+    given = scheduler.make_context("scheduler", [*said], resilient_parsing=True).params
+    assert (first, given["host"], given["port"]) == ("scheduler", "tls://", "8786")
+    assert given["dashboard_address"] == "127.0.0.1:8787"
+    assert {word for word in said if word.startswith("/t/")} == {"/t/ca.pem", "/t/node.pem", "/t/node.key"}
+
+
+@pytest.mark.parametrize("name", ["worker", "partition"])
+def test_keys_come_to_units_by_a_file_and_not_by_their_command_line(name: str) -> None:
+    service = unit(CLUSTER / f"systemd/audiopipe-{name}.service")["Service"]
+    assert service["EnvironmentFile"] == "/etc/audiopipe/environment"
+    assert "KEY" not in service["ExecStart"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_understands_its_units(path: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
+    # The programs are on nodes, not here.
+    said = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
+    assert not said
+
+
+def test_the_operator_s_manifest_has_the_shape_of_the_operator_s_own() -> None:
+    from dask_kubernetes.operator import make_cluster_spec
+
+    ours: dict[str, Any] = yaml.safe_load((CLUSTER / "kubernetes/dask-cluster.yaml").read_text())
+    theirs = make_cluster_spec("audiopipe", worker_command=["dask", "cuda", "worker"], n_workers=8)
+    assert (ours["apiVersion"], ours["kind"]) == (theirs["apiVersion"], theirs["kind"])
+    assert ours["spec"].keys() == theirs["spec"].keys()
+    assert ours["spec"]["scheduler"]["service"] == theirs["spec"]["scheduler"]["service"]
+    for role in ("scheduler", "worker"):
+        mine, their = (spec["spec"][role]["spec"]["containers"][0] for spec in (ours, theirs))
+        assert mine["name"] == their["name"]
+        assert mine.keys() <= their.keys() | {"envFrom", "volumeMounts"}
+
+
+def test_partitions_on_kubernetes_are_as_many_as_they_are_told() -> None:
+    job = yaml.safe_load((CLUSTER / "kubernetes/partitions.yaml").read_text())["spec"]
+    container = job["template"]["spec"]["containers"][0]
+    assert job["completions"] == job["parallelism"] == int(container["env"][0]["value"])
+    assert container["env"][0]["name"] == "PARTITION_COUNT"
+    assert container["envFrom"] == [{"secretRef": {"name": "audiopipe"}}]
+
+
+def test_a_partition_is_run_by_what_the_environment_says(tmp_path: Path) -> None:
+    environment = partition(tmp_path, "import json, sys; print(json.dumps(sys.argv[1:]))")
+    done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert said[0] == "run"
+    given = dict(zip(said[3::2], said[4::2], strict=True))
+    assert given == {
+        "--catalog": "supabase://videos",
+        "--output": "s3://out/speech",
+        "--language": "all",
+        "--partition-index": "3",
+        "--partition-count": "8",
+        "--audio-format": "opus",
+    }
+
+
+@pytest.mark.parametrize(("ended", "passed_on"), [(0, 0), (3, 0), (4, 4), (2, 2)])
+def test_dead_letters_are_a_result_and_other_ends_are_passed_on(tmp_path: Path, ended: int, passed_on: int) -> None:
+    environment = partition(tmp_path, f"raise SystemExit({ended})")
+    done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, check=False)
+    assert done.returncode == passed_on
+
+
+def test_a_polite_kill_reaches_the_driver_and_its_exit_code_comes_back(tmp_path: Path) -> None:
+    program = """
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(os.environ["FOLDER"], "ended").touch(), sys.exit(4)))
+pathlib.Path(os.environ["FOLDER"], "ready").touch()
+time.sleep(60)
+"""
+    process = subprocess.Popen([CLUSTER / "run_partition.sh"], env=partition(tmp_path, program))
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 4
+    assert (tmp_path / "ended").exists()
+
+
+def test_certificates_are_of_one_authority_private_and_never_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "tls"
+    script = [str(CLUSTER / "make_tls.sh"), str(folder)]
+    subprocess.run(script, check=True, capture_output=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "node.key", "node.pem"]
+    assert (folder / "node.key").stat().st_mode & 0o077 == 0
+    verified = ["openssl", "verify", "-CAfile", str(folder / "ca.pem"), str(folder / "node.pem")]
+    subprocess.run(verified, check=True, capture_output=True)
+    before = (folder / "node.key").read_bytes()
+    assert subprocess.run(script, capture_output=True, check=False).returncode == 1
+    assert (folder / "node.key").read_bytes() == before
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Containerfile; a backslash goes on with a line, and a comment is none."""
+    lines = [line for line in (CLUSTER / "Containerfile").read_text().splitlines() if not line.startswith("#")]
+    whole = " ".join(line + "\n" if not line.endswith("\\") else line[:-1] for line in lines).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in whole)]
+
+
+def test_the_container_copies_what_is_there_and_runs_as_the_user_whom_profiles_give_certificates_to() -> None:
+    from audiopipe.cluster.engines import CONTAINER_UID
+
+    steps = instructions()
+    assert {word for word, _ in steps} == {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "USER", "CMD"}
+    for sources in (rest.split()[:-1] for word, rest in steps if word == "COPY"):
+        assert all((CLUSTER.parent / source).exists() for source in sources), sources
+    assert any(f"useradd --system --uid {CONTAINER_UID} " in rest for word, rest in steps if word == "RUN")
+    assert [rest for word, rest in steps if word == "USER"] == ["audiopipe"]
+    extras = {extra for word, rest in steps for extra in re.findall(r"--extra (\w+)", rest)}
+    known = tomllib.loads((CLUSTER.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"aws", "gcp", "kubernetes"} <= extras <= known.keys()

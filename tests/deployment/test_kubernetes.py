@@ -1,0 +1,161 @@
+"""The Kubernetes manifests against Kubernetes' own schemas, in strict form, and the Dask operator's own definitions."""
+
+import copy
+import importlib.resources
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask.config
+import kubernetes_validate
+import pytest
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.engines import CONTAINER_UID
+from audiopipe.errors import ConfigError
+
+MANIFESTS = Path(__file__).parents[2] / "cluster/kubernetes"
+# From the first in which a Job knows backoffLimitPerIndex and FailIndex for good to the newest.
+VERSIONS = [version for version in kubernetes_validate.utils.all_versions() if int(version.split(".")[1]) >= 33]
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((MANIFESTS / name).read_text()))
+
+
+def retrieve(uri: str) -> "Resource[Any]":
+    """The operator's definitions lie in its package; its build takes Kubernetes' from elsewhere, we the newest."""
+    parts = urlsplit(uri)
+    if parts.netloc == "k8s_crd_resolver":
+        folder = f"kubernetes-json-schema/v{VERSIONS[-1]}-local-strict"
+        text = (importlib.resources.files("kubernetes_validate") / folder / "_definitions.json").read_text()
+        schemas = json.loads(text)
+        return Resource.from_contents(schemas | {"definitions": schemas["$defs"]}, DRAFT202012)
+    text = (importlib.resources.files(parts.netloc) / parts.path.lstrip("/")).read_text()
+    return Resource.from_contents(yaml.safe_load(text), DRAFT202012)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster() -> Draft202012Validator:
+    package = importlib.resources.files("dask_kubernetes.operator.customresources")
+    (version,) = yaml.safe_load((package / "daskcluster.yaml").read_text())["spec"]["versions"]
+    schema = version["schema"]["openAPIV3Schema"]
+    return Draft202012Validator(schema, registry=Registry(retrieve=retrieve))  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+@pytest.mark.parametrize("name", ["partitions.yaml", "network-policy.yaml"])
+def test_kubernetes_knows_every_field_of_ours(name: str, version: str) -> None:
+    for document in documents(name):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_check_sees_a_field_that_kubernetes_does_not_know() -> None:
+    (job,) = documents("partitions.yaml")
+    job["spec"]["backoffLimitPerindex"] = job["spec"].pop("backoffLimitPerIndex")
+    with pytest.raises(kubernetes_validate.ValidationError, match="backoffLimitPerindex"):
+        kubernetes_validate.validate(job, VERSIONS[-1], strict=True)
+
+
+def test_the_operator_knows_every_field_of_our_cluster(dask_cluster: Draft202012Validator) -> None:
+    (ours,) = documents("dask-cluster.yaml")
+    dask_cluster.validate(ours)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        (("spec", "worker", "spec", "containers", 0), "enVFrom", []),
+        (("spec", "scheduler", "service", "ports", 0), "port", "8786"),
+        (("spec",), "idleTimeout", "1 hour"),
+    ],
+)
+def test_the_check_sees_what_the_operator_would_refuse(
+    dask_cluster: Draft202012Validator, path: tuple[Any, ...], key: str, value: Any
+) -> None:
+    (ours,) = copy.deepcopy(documents("dask-cluster.yaml"))
+    place: Any = ours
+    for step in path:
+        place = place[step]
+    place[key] = value
+    with pytest.raises(ValidationError):
+        dask_cluster.validate(ours)
+
+
+def container(role: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Of a pod that the operator makes from a DaskCluster."""
+    from dask_kubernetes.operator.controller.controller import (
+        build_scheduler_deployment_spec,
+        build_worker_deployment_spec,
+    )
+
+    if role == "scheduler":
+        built = build_scheduler_deployment_spec("audiopipe", spec["scheduler"]["spec"], {}, {})
+    else:
+        told = ("audiopipe-default", "audiopipe", "audiopipe", "w-1", spec["worker"]["spec"], {}, {})
+        built = build_worker_deployment_spec(*told)
+    (one,) = built["spec"]["template"]["spec"]["containers"]
+    return dict(one)
+
+
+def variables(one: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in one["env"]}
+
+
+@pytest.mark.parametrize("role", ["scheduler", "worker"])
+def test_pods_have_their_certificates_from_the_secret_and_may_read_them(role: str) -> None:
+    (ours,) = documents("dask-cluster.yaml")
+    pod, one = ours["spec"][role]["spec"], container(role, ours["spec"])
+    assert variables(one)["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
+    (folder,) = [mount["mountPath"] for mount in one["volumeMounts"] if mount["name"] == "tls"]
+    named = {value for name, value in variables(one).items() if "__TLS__" in name}
+    assert named == {f"{folder}/{name}" for name in cluster.TLS_FILES}
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "tls"]
+    assert volume["secret"] == {"secretName": "audiopipe-tls", "defaultMode": 0o440}
+    assert pod["securityContext"]["fsGroup"] == CONTAINER_UID
+
+
+def test_a_worker_is_told_the_scheduler_s_encrypted_address_and_no_other() -> None:
+    (ours,) = documents("dask-cluster.yaml")
+    told = [entry["value"] for entry in container("worker", ours["spec"])["env"] if "ADDRESS" in entry["name"]]
+    assert told == ["tls://audiopipe-scheduler:8786"]
+
+
+def test_the_operator_can_ask_the_scheduler_by_http_and_nothing_of_dask_s_own_is_left_out() -> None:
+    (ours,) = documents("dask-cluster.yaml")
+    routes = json.loads(variables(container("scheduler", ours["spec"]))["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"])
+    usual = dask.config.get("distributed.scheduler.http.routes")
+    assert set(routes) == {*usual, "distributed.http.scheduler.api"}
+
+
+def test_on_a_network_of_one_s_own_nothing_is_left_of_encryption() -> None:
+    manifest = str(MANIFESTS / "dask-cluster.yaml")
+    spec = cluster.arguments("kubernetes", manifest=manifest, tls=False)["custom_cluster_spec"]["spec"]
+    assert "tls" not in json.dumps(spec)
+    told = variables(container("worker", spec))
+    assert told["DASK_SCHEDULER_ADDRESS"] == "tcp://audiopipe-scheduler.audiopipe.svc.cluster.local:8786"
+    assert "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES" in variables(container("scheduler", spec))
+
+
+def test_a_manifest_without_encryption_is_taken_only_where_that_is_said(tmp_path: Path) -> None:
+    (ours,) = documents("dask-cluster.yaml")
+    for role in ("scheduler", "worker"):
+        del ours["spec"][role]["spec"]["containers"][0]["env"], ours["spec"][role]["spec"]["volumes"]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(ours))
+    manifest = str(tmp_path / "own.yaml")
+    with pytest.raises(ConfigError, match=r"the workers of .*own\.yaml do not: .* set tls: false"):
+        cluster.arguments("kubernetes", manifest=manifest)
+    assert cluster.arguments("kubernetes", manifest=manifest, tls=False)["custom_cluster_spec"]
+
+
+def test_only_the_namespace_and_the_operator_reach_our_pods() -> None:
+    (policy,) = documents("network-policy.yaml")
+    assert policy["metadata"]["namespace"] == "audiopipe"
+    assert policy["spec"]["podSelector"] == {}, "all pods"
+    (rule,) = policy["spec"]["ingress"]
+    assert {next(iter(peer)) for peer in rule["from"]} == {"podSelector", "namespaceSelector"}

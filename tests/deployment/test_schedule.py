@@ -1,0 +1,260 @@
+"""Runs on a schedule: what `cluster/schedule` ships, by every check there is, and real firings, also two at once."""
+
+import ast
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+from nbformat import v4
+from output_factory import config, content, corpus, make_output
+
+from audiopipe.cli import main
+from audiopipe.config import RunConfig
+from audiopipe.errors import ConfigError
+from audiopipe.report.notebook.record import exit_code
+from audiopipe.report.notebook.session import RunIncomplete, Stopped
+
+ROOT = Path(__file__).parents[2]
+SCHEDULE = ROOT / "cluster" / "schedule"
+PARAMETERS = sorted((SCHEDULE / "params").glob("*.yaml"))
+BIN = Path(sys.executable).parent
+
+
+def fire(catalog: Path, folder: Path, parameters: Path, **more: object) -> "subprocess.Popen[str]":
+    """`run.sh` on a corpus of this machine, instead of the bucket and the table that the examples name."""
+    own = yaml.safe_load(parameters.read_text())
+    mine = {"catalog": str(catalog), "output": str(folder / "out"), "source_prefix": f"{catalog.parent}/"}
+    chosen = folder / f"{parameters.stem}-{len(list(folder.glob('*.yaml')))}.yaml"
+    fixed = {"ledger": None, "workers": 1, "min_snr_db": None, "max_silence_ratio": None}
+    chosen.write_text(yaml.safe_dump({**own, **mine, **fixed, **more}))
+    environment = {**os.environ, "AUDIOPIPE_RECORDS": str(folder / "records"), "AUDIOPIPE_BIN": str(BIN)}
+    return subprocess.Popen(
+        [str(SCHEDULE / "run.sh"), str(chosen)],
+        env=environment,
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def ended(firing: "subprocess.Popen[str]") -> tuple[int, str]:
+    told, noise = firing.communicate(timeout=280)
+    return firing.returncode, told + noise
+
+
+def saved(folder: Path, *outputs: nbformat.NotebookNode) -> Path:
+    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("run()", outputs=list(outputs))]), folder / "saved.ipynb")
+    return folder / "saved.ipynb"
+
+
+# -- the files
+
+
+@pytest.mark.parametrize("path", PARAMETERS, ids=lambda path: path.stem)
+def test_an_example_holds_parameters_of_a_run_and_no_secret(path: Path) -> None:
+    given = yaml.safe_load(path.read_text())
+    assert RunConfig.of(**given).output == given["output"]
+    assert given["output"].startswith("s3://")
+
+
+def test_no_two_examples_write_to_one_output() -> None:
+    assert len({yaml.safe_load(path.read_text())["output"] for path in PARAMETERS}) == len(PARAMETERS) == 4
+
+
+def test_the_script_is_sound() -> None:
+    done = subprocess.run([BIN / "shellcheck", SCHEDULE / "run.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert os.access(SCHEDULE / "run.sh", os.X_OK)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not on this machine")
+def test_systemd_understands_the_timer_and_its_service(tmp_path: Path) -> None:
+    for path in (SCHEDULE / "systemd").iterdir():
+        shutil.copy(path, tmp_path / path.name.replace("@", "@nightly"))
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
+    assert len(units) == 2
+    assert not said
+    (when,) = re.findall(r"OnCalendar=(.+)", (tmp_path / "audiopipe-schedule@nightly.timer").read_text())
+    subprocess.run(["systemd-analyze", "calendar", when], capture_output=True, check=True)
+
+
+def test_the_service_is_started_again_only_by_what_another_try_can_mend() -> None:
+    unit = dict(re.findall(r"^(\w+)=(.+)$", (SCHEDULE / "systemd/audiopipe-schedule@.service").read_text(), re.M))
+    assert (unit["SuccessExitStatus"], unit["RestartPreventExitStatus"], unit["Restart"]) == ("3", "1 2", "on-failure")
+
+
+def test_cron_understands_its_line(tmp_path: Path) -> None:
+    """Debian's `crontab -n` knows no system crontabs: the column of the user is taken out for it."""
+    text = (SCHEDULE / "audiopipe.cron").read_text()
+    (line,) = re.findall(r"^[0-9*].*$", text, re.M)
+    times, user, command = re.fullmatch(r"((?:\S+ ){5})(\w+) (.+)", line).groups()  # type: ignore[union-attr]
+    assert user == "audiopipe"
+    assert "%" not in command, "cron turns a bare % into a line break"
+    subprocess.run(["bash", "-n", "-c", command], check=True)
+    if not shutil.which("crontab"):
+        pytest.skip("Debian's cron is not installed")
+    (tmp_path / "crontab").write_text(text.replace(line, f"{times}{command}"))
+    subprocess.run(["crontab", "-n", tmp_path / "crontab"], check=True, capture_output=True)
+
+
+def test_github_understands_its_workflow() -> None:
+    workflow = SCHEDULE / "github-actions.yml"
+    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    (job,) = yaml.safe_load(workflow.read_text())["jobs"].values()
+    (script,) = [step["run"] for step in job["steps"] if "run" in step]
+    shellcheck = [BIN / "shellcheck", "--shell=bash", "-"]
+    assert subprocess.run(shellcheck, input=script, text=True, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("codes", "status", "firings"), [((4, 4, 3), 0, 3), ((4, 4, 4), 4, 3), ((2,), 2, 1)])
+def test_the_workflow_tries_again_what_is_not_finished(
+    codes: tuple[int, ...], status: int, firings: int, tmp_path: Path
+) -> None:
+    (job,) = yaml.safe_load((SCHEDULE / "github-actions.yml").read_text())["jobs"].values()
+    (script,) = [step["run"] for step in job["steps"] if "run" in step]
+    (tmp_path / "cluster/schedule").mkdir(parents=True)
+    (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
+    stand_in = tmp_path / "cluster/schedule/run.sh"
+    stand_in.write_text('#!/bin/bash\ncode=$(head -1 codes); sed -i 1d codes; echo "$1" >> fired; exit "$code"\n')
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PARAMETERS": "nightly.yaml"}
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=False, capture_output=True)
+    assert done.returncode == status
+    assert (tmp_path / "fired").read_text() == "nightly.yaml\n" * firings
+
+
+def test_airflows_file_calls_the_script_and_tells_the_ends_apart() -> None:
+    """Airflow has too many dependencies to live beside ours; where it is installed, it loads the file itself."""
+    tree = ast.parse((SCHEDULE / "airflow_dag.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {"airflow.sdk", "airflow.decorators"} <= imported
+    (decorated,) = [
+        node.decorator_list[0]
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and isinstance(node.decorator_list[0], ast.Call)
+    ]
+    given = {word.arg: word.value for word in decorated.keywords if isinstance(word.value, ast.Constant)}
+    values = {name: value.value for name, value in given.items()}
+    assert values == {"dag_id": "audiopipe_nightly", "schedule": "0 2 * * *", "catchup": False, "max_active_runs": 1}
+    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert {0, 3, 4} <= constants
+    airflow = pytest.importorskip("airflow.sdk", reason="Airflow is not installed")
+    assert airflow.__name__ == "airflow.sdk"
+    namespace: dict[str, object] = {"__name__": "dags"}
+    exec(compile(tree, "airflow_dag.py", "exec"), namespace)
+
+
+# -- the exit code of a record
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (ConfigError, 2),
+        (RunIncomplete, 4),
+        (Stopped, 4),
+        (KeyboardInterrupt, 4),
+        (ModuleNotFoundError, 1),
+    ],
+)
+def test_a_record_that_stopped_at_an_error_has_its_exit_code(
+    raised: type[BaseException], code: int, tmp_path: Path
+) -> None:
+    error = v4.new_output("error", ename=raised.__name__, evalue="why", traceback=[])
+    assert exit_code(saved(tmp_path, error)) == code
+
+
+def test_a_record_that_nobody_finished_is_to_be_gone_on_with(tmp_path: Path) -> None:
+    assert exit_code(saved(tmp_path)) == 4
+
+
+def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:
+    ending = v4.new_output("display_data", {"text/html": "done"}, metadata={"audiopipe": {"exit_code": 3}})
+    command = ["export", str(saved(tmp_path, ending)), str(tmp_path / "page.html")]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert CliRunner().invoke(main, [*command, "--exit-code"]).exit_code == 3
+
+
+# -- real firings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PARAMETERS, ids=lambda path: path.stem)
+def test_an_example_runs_and_its_record_says_how_it_ended(path: Path, tmp_path: Path) -> None:
+    catalog = corpus(tmp_path / "corpus", videos=4)
+    status, told = ended(fire(catalog, tmp_path, path))
+    # The missing video is English, and in none of the thousand partitions but its own.
+    assert status == (0 if path.stem == "sample" else 3), told
+    assert {item.suffix for item in (tmp_path / "records").iterdir()} == {".ipynb", ".html"}
+    expected = {"sample": "0 done", "language": "2 done, 1 failed"}.get(path.stem, "4 done, 1 failed")
+    assert f"videos    {expected}" in told
+
+
+@pytest.mark.slow
+def test_a_firing_that_is_misused_ends_with_2_and_a_missing_file_too(tmp_path: Path) -> None:
+    catalog = corpus(tmp_path / "corpus", videos=2)
+    status, told = ended(fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml", shard_vdeos=3))
+    assert status == 2, told
+    assert "did you mean 'shard_videos'" in told
+    nowhere = subprocess.run([SCHEDULE / "run.sh", "nowhere.yaml"], cwd=tmp_path, capture_output=True, check=False)
+    assert nowhere.returncode == 2
+
+
+@pytest.mark.slow
+def test_a_firing_that_is_stopped_ends_with_4_and_the_next_one_finishes(tmp_path: Path) -> None:
+    catalog = corpus(tmp_path / "corpus", videos=4, missing=False)
+    first = fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml")
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("records/*.ipynb")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first.send_signal(signal.SIGTERM)
+    assert ended(first)[0] == 4
+    status, told = ended(fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml"))
+    assert status == 0, told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_firings_at_once_make_one_dataset_with_nothing_twice_and_the_next_night_adds_what_came(
+    tmp_path: Path,
+) -> None:
+    whole = corpus(tmp_path / "corpus", videos=6, missing=False)
+    table = pq.read_table(whole)
+    tonight = tmp_path / "corpus" / "tonight.parquet"
+    pq.write_table(table.slice(0, 4), tonight)
+    nightly = SCHEDULE / "params/nightly.yaml"
+    both = [fire(tonight, tmp_path, nightly, shard_videos=1) for _ in range(2)]
+    assert [ended(firing)[0] for firing in both] == [0, 0]
+    made = content(tmp_path / "out")
+    alone = content(make_output(config(tonight, tmp_path / "alone", shard_videos=1, run_id=None)).url)
+    audio = {name for name in alone if name.endswith((".tar", ".parquet"))}
+    assert {name for name in made if name.endswith((".tar", ".parquet"))} == audio
+    assert all(made[name] == alone[name] for name in audio if name.endswith(".tar"))
+    status, told = ended(fire(whole, tmp_path, nightly, shard_videos=1))
+    assert status == 0, told
+    rows = pq.ParquetDataset(sorted(map(str, (tmp_path / "out").glob("*/segments_*.parquet")))).read(
+        columns=["video_id", "start_s"]
+    )
+    counted = Counter(zip(rows["video_id"].to_pylist(), rows["start_s"].to_pylist(), strict=True))
+    assert set(counted.values()) == {1}
+    assert {video for video, _ in counted} == set(table["youtube_id"].to_pylist())
+    before = {name: data for name, data in made.items() if name.endswith((".tar", ".parquet"))}
+    after = content(tmp_path / "out")
+    assert all(after[name] == data for name, data in before.items()), "what was committed is not touched"

@@ -1,0 +1,63 @@
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from distributed import Client
+from distributed.comm.core import CommClosedError
+
+from audiopipe.driver import cluster_health as watch
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+        yield client
+
+
+def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch.Watch()
+    assert seen.workers(client)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
+    assert seen.reached(client)
+    assert seen.workers(client)
+    seen.scheduler_away = time.monotonic()
+    with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
+        seen.reached(client)
+
+
+def test_a_cluster_where_nothing_is_done_stands_still_and_one_at_work_does_not(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "STILL_S", 0.05)
+    seen = watch.Watch()
+    task = client.submit(time.sleep, 0.7, pure=False)
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:
+        seen.stirs(client)
+        time.sleep(0.02)
+    task.result()
+    seen.moves()
+    time.sleep(0.06)
+    seen.stirs(client)
+    assert seen.idle_looks == 1, "one look may fall between two tasks"
+    time.sleep(0.06)
+    with pytest.raises(watch.StandsStillError, match="no worker has had a shard to work on for 0 s"):
+        seen.stirs(client)
+
+
+class Unreachable:
+    _run = None
+
+    def sync(self, *_: object, **__: object) -> None:
+        raise TimeoutError
+
+
+def test_who_cannot_be_asked_is_not_taken_for_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "STILL_S", 0.0)
+    seen = watch.Watch()
+    for unanswered in (SimpleNamespace(sync=lambda *_, **__: {}, _run=None), Unreachable()):
+        for _ in range(3):
+            seen.stirs(unanswered)  # type: ignore[arg-type]

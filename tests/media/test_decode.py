@@ -1,0 +1,348 @@
+import io
+import os
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+from factories import config, decoders, media_file, source_of, tones
+
+from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.media import decode as media
+from audiopipe.media import forkserver as decoder_forks
+from audiopipe.media.ring import Reader, Writer
+
+OPUS, AAC, MP3 = ("-c:a", "libopus", "-b:a", "96k"), ("-c:a", "aac", "-b:a", "128k"), ("-c:a", "libmp3lame")
+# container, codec's name, rate, channels, options, worst error allowed (None: exact to 16 bits)
+FORMATS = [
+    ("webm", "opus", 48_000, 2, OPUS, 0.2),
+    ("opus", "opus", 48_000, 1, OPUS, 0.2),
+    ("ogg", "opus", 48_000, 2, OPUS, 0.2),
+    ("mkv", "opus", 48_000, 2, OPUS, 0.2),
+    ("m4a", "aac", 44_100, 2, AAC, 0.2),
+    ("m4a", "aac", 44_100, 1, (*AAC, "-movflags", "+faststart"), 0.2),
+    ("mp4", "aac", 48_000, 2, AAC, 0.2),
+    ("mp3", "mp3", 44_100, 2, MP3, 0.2),
+    ("flac", "flac", 48_000, 1, ("-sample_fmt", "s16"), None),
+    ("wav", "pcm_s16le", 22_050, 1, (), None),
+    ("wav", "pcm_s16le", 8_000, 2, (), None),
+    ("mkv", "flac", 96_000, 2, ("-c:a", "flac", "-sample_fmt", "s16"), None),
+]
+
+
+def decoded(path, **parameters):
+    source = source_of(path)
+    said = media.probe(source, config(**parameters))
+    return said, np.concatenate(list(media.decode(source, said, config(**parameters))), axis=1)
+
+
+@pytest.fixture(autouse=True)
+def no_decoder_stays():
+    yield
+    assert decoders() == []
+
+
+@pytest.mark.parametrize(("container", "codec", "rate", "channels", "options", "tolerance"), FORMATS)
+def test_every_container_and_codec_comes_out_as_it_went_in(
+    tmp_path, container, codec, rate, channels, options, tolerance
+):
+    truth = tones(1.5, rate, channels)
+    said, pcm = decoded(media_file(tmp_path / f"a.{container}", truth, rate, *options))
+    assert (said.codec, said.sample_rate_hz, said.channels) == (codec, rate, channels)
+    assert said.declared_s == pytest.approx(1.5, abs=0.1)
+    found = pcm[0] / 32768 if pcm.dtype == np.int16 else pcm[0]
+    expected = truth.mean(0)
+    assert abs(len(found) - len(expected)) <= 0.06 * rate
+    n = min(len(found), len(expected)) - rate // 8
+    worst = np.abs(found[rate // 8 : n] - expected[rate // 8 : n]).max()
+    assert worst < (tolerance or 2 / 32768)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
+def test_the_mean_of_the_channels_is_numpys(tmp_path, channels):
+    truth = tones(0.5, 48_000, channels).astype(np.float32)
+    path = media_file(tmp_path / "a.wav", truth, 48_000, "-c:a", "pcm_f32le")
+    said, pcm = decoded(path)
+    assert said.channels == channels
+    assert pcm.dtype == np.float32
+    np.testing.assert_allclose(pcm[0], truth.astype(np.float64).mean(0), atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "count"),
+    [
+        *(("2.1", 3), ("3.1", 4), ("4.1", 5), ("quad", 4), ("hexagonal", 6), ("6.1", 7), ("7.1", 8), ("octagonal", 8)),
+        ("5.1(side)", 6),
+    ],
+)
+def test_a_layout_of_any_name_has_its_channels(tmp_path, layout, count):
+    path = media_file(tmp_path / "a.mka", tones(0.2, 16_000, count), 16_000, "-c:a", "pcm_s16le", layout=layout)
+    said, pcm = decoded(path.rename(tmp_path / "a.mkv"))
+    assert said.channels == count
+    assert pcm.shape == (1, 3200)
+
+
+def test_sixteen_bits_stay_sixteen_bits(tmp_path):
+    ramp = np.arange(-32768, 32768, dtype=np.int16)[None, :]
+    path = media_file(tmp_path / "a.flac", ramp, 16_000, sample="s16le")
+    _, pcm = decoded(path)
+    assert pcm.dtype == np.int16
+    assert (pcm == ramp).all()
+
+
+def test_sixteen_bit_stereo_as_it_is_stays_exact(tmp_path):
+    pair = np.random.default_rng(0).integers(-32768, 32768, (2, 20_000), dtype=np.int16)
+    path = media_file(tmp_path / "a.wav", pair, 16_000, sample="s16le")
+    _, pcm = decoded(path, measure_channels="source")
+    assert pcm.dtype == np.int16
+    assert (pcm == pair).all()
+
+
+def test_channels_without_weights_are_measured_as_their_mean(tmp_path):
+    path = media_file(tmp_path / "a.wav", tones(0.2, 16_000, 3), 16_000, "-c:a", "pcm_f32le")
+    _, pcm = decoded(path, measure_channels="source")
+    assert pcm.shape[0] == 1
+
+
+def test_what_a_lossy_decoder_puts_above_full_scale_survives(tmp_path):
+    loud = np.sign(tones(1.0, 44_100, 1)) * 0.99
+    _, pcm = decoded(media_file(tmp_path / "a.m4a", loud, 44_100, *AAC))
+    assert np.abs(pcm).max() > 1.05
+
+
+def test_a_picture_beside_the_sound_is_passed_over(tmp_path):
+    picture = ("-f", "lavfi", "-t", "1", "-i", "color=c=navy:s=64x36:r=10", "-c:v", "mpeg4", "-c:a", "aac")
+    said, pcm = decoded(media_file(tmp_path / "a.mp4", tones(1.0, 16_000, 1), 16_000, *picture))
+    assert said.codec == "aac"
+    assert pcm.shape[1] >= 16_000
+
+
+def test_a_container_without_sound_has_no_audio(tmp_path):
+    path = tmp_path / "a.mp4"
+    command = [ffmpeg(), "-v", "error", "-f", "lavfi", "-t", "1", "-i", "color=s=64x36:r=5", str(path)]
+    subprocess.run(command, check=True, timeout=30)
+    with pytest.raises(NoAudio, match="without an audio stream"):
+        media.probe(source_of(path), config())
+
+
+def test_a_title_in_another_encoding_is_nothing_to_us(tmp_path):
+    path = media_file(tmp_path / "a.wav", tones(1.0, 16_000, 1), 16_000, "-metadata", "title=Caf@ noir")
+    path.write_bytes(path.read_bytes().replace(b"Caf@", b"Caf\xe9"))
+    assert decoded(path)[1].shape == (1, 16_000)
+
+
+def test_a_stream_whose_own_header_is_damaged_is_as_good_as_none(tmp_path):
+    path = media_file(tmp_path / "a.mkv", tones(1.0, 48_000, 2), 48_000, "-c:a", "libvorbis")
+    path.write_bytes(path.read_bytes().replace(b"\x01vorbis", b"\x02vorbis", 1))  # FFmpeg counts no channels in it
+    with pytest.raises(NoAudio, match="is matroska,webm without an audio stream"):
+        media.probe(source_of(path), config())
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 5000, os.urandom(5000), b"RIFF\xff\xff\xff\xffWAVEfmt "])
+def test_garbage_is_undecodable_and_says_why_without_our_paths(tmp_path, data):
+    path = tmp_path / "a.webm"
+    path.write_bytes(data)
+    with pytest.raises((UndecodableMedia, NoAudio)) as caught:
+        media.probe(source_of(path), config())
+    assert "subfile" not in str(caught.value)
+
+
+def long_file(tmp_path):
+    return media_file(tmp_path / "long.wav", tones(60.0, 48_000, 1), 48_000)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (signal.SIGKILL, DecoderDied, "killed by signal 9"),
+        (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
+        (signal.SIGSTOP, UndecodableMedia, "hung for 1 s"),
+    ],
+)
+def test_a_decoder_that_dies_or_hangs_is_told_apart(tmp_path, number, error, words):
+    source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
+    blocks = media.decode(source, media.probe(source, asked), asked)
+    next(blocks)
+    (decoder,) = decoders()
+    decoder.send_signal(number)
+    with pytest.raises(error, match=words):
+        list(blocks)
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (signal.SIGKILL, DecoderDied, "killed by signal 9"),
+        (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
+        (None, UndecodableMedia, "its header kept the decoder busy for 2 s"),
+    ],
+)
+def test_what_reads_a_header_and_dies_or_hangs_is_told_apart(tmp_path, monkeypatch, number, error, words):
+    monkeypatch.setattr(media, "PROBE_TIMEOUT_S", 2.0)
+    nobody_writes = tmp_path / "a.wav"
+    os.mkfifo(nobody_writes)
+    source = replace(source_of(nobody_writes), size=1000)
+    with ThreadPoolExecutor(1) as thread:
+        said = thread.submit(media.probe, source, config())
+        while not decoders():
+            time.sleep(0.01)
+        if number:
+            decoders()[0].send_signal(number)
+        with pytest.raises(error, match=words):
+            said.result()
+
+
+def test_what_reading_a_header_took_is_told(tmp_path):
+    told = []
+    media.probe(source_of(long_file(tmp_path)), config(), told.append)
+    (cpu_s,) = told
+    assert 0 < cpu_s < 5
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("[mov,mp4 @ 0x55d0] moov atom not found\nInvalid data found\n", "moov atom not found"),
+        ("[in#0 @ 0x1] subfile,,start,0: Invalid data\nInvalid data found", "Invalid data found"),
+        ("", "the decoder found nothing that it knows"),
+        ('Traceback (most recent call last):\n  File "x"\nMemoryError: no room', "MemoryError: no room"),
+    ],
+)
+def test_of_many_complaints_the_telling_one_is_taken(said, words):
+    assert media._first_words(said) == words
+
+
+def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
+    source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
+    said = media.probe(source, asked)
+
+    @contextmanager
+    def drips(*_):
+        life, theirs = socket.socketpair()
+        with closing(Reader()) as samples, life, theirs, ThreadPoolExecutor(1) as thread:
+            memory, news = samples.descriptors
+            thread.submit(drip, Writer(memory, os.dup(news)))
+            samples.handed_over()
+            theirs.send(b"[0, 0.0]")
+            try:
+                yield decoder_forks.Decoder(samples, io.BytesIO(), life)
+            finally:
+                over.set()
+
+    def drip(ring):
+        with closing(ring):
+            while not over.wait(0.2):
+                ring.write(memoryview(b"ab"))
+
+    over = Event()
+    monkeypatch.setattr(decoder_forks, "started", drips)
+    started = time.monotonic()
+    with pytest.raises(UndecodableMedia, match="hung"):
+        list(media.decode(source, said, asked))
+    assert time.monotonic() - started < 5
+
+
+def test_a_decoder_that_gives_up_says_why(tmp_path):
+    source = source_of(long_file(tmp_path))
+    said = media.probe(source, config())
+    source.path.unlink()
+    with pytest.raises(UndecodableMedia, match=r"the decoder gave up: No such file or directory$"):
+        list(media.decode(source, said, config()))
+
+
+@pytest.mark.parametrize("kinds", [[(44_100, 2), (22_050, 1)], [(22_050, 1), (44_100, 2)]])
+@pytest.mark.parametrize("measured", ["mean", "source"])
+def test_a_stream_that_changes_in_the_middle_keeps_the_rate_and_channels_it_began_with(tmp_path, kinds, measured):
+    parts = [media_file(tmp_path / f"{c}.aac", tones(2.0, rate, c), rate, *AAC) for rate, c in kinds]
+    path = tmp_path / "both.aac"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    said, pcm = decoded(path, measure_channels=measured)
+    rate, channels = kinds[0]
+    assert (said.sample_rate_hz, said.channels) == (rate, channels)
+    assert pcm.shape[0] == (channels if measured == "source" else 1)
+    assert pcm.shape[1] == pytest.approx(4 * rate, rel=0.06)
+    truth, middle = tones(2.0, *kinds[1]).mean(0), pcm.mean(0)[int(2.5 * rate) : int(3.5 * rate)]
+    assert middle.std() == pytest.approx(truth.std(), rel=0.1)
+
+
+def test_stopping_midway_leaves_no_decoder(tmp_path):
+    source = source_of(long_file(tmp_path))
+    blocks = media.decode(source, media.probe(source, config()), config())
+    next(blocks)
+    assert len(decoders()) == 1
+    blocks.close()
+    assert decoders() == []
+
+
+def test_a_webm_that_ends_early_is_found_and_kept_only_if_asked(tmp_path):
+    whole = media_file(tmp_path / "a.webm", tones(20.0, 48_000, 2), 48_000, *OPUS).read_bytes()
+    path = tmp_path / "cut.webm"
+    path.write_bytes(whole[: len(whole) // 2])
+    said, pcm = decoded(path)
+    seconds = pcm.shape[1] / said.sample_rate_hz
+    assert 8 < seconds < 12
+    with pytest.raises(TruncatedMedia, match=r"of 20\.0 s"):
+        media.refuse_truncated(source_of(path), said, seconds, config())
+    media.refuse_truncated(source_of(path), said, seconds, config(truncated="keep"))
+
+
+def test_the_catalogue_knows_better_than_an_ogg_without_a_duration(tmp_path):
+    whole = media_file(tmp_path / "a.ogg", tones(20.0, 48_000, 1), 48_000, *OPUS).read_bytes()
+    path = tmp_path / "cut.ogg"
+    path.write_bytes(whole[: len(whole) // 2])
+    source = source_of(path, duration_s=20.0)
+    assert media.probe(source, config()).declared_s == 20.0
+
+
+def test_containers_may_round_their_duration():
+    source = source_of(Path(__file__))
+    said = media.Media("webm", "opus", 48_000, 2, "fltp", 100.0)
+    media.refuse_truncated(source, said, 98.5, config())
+    with pytest.raises(TruncatedMedia):
+        media.refuse_truncated(source, said, 97.0, config())
+    with pytest.raises(UndecodableMedia, match="not one sample"):
+        media.refuse_truncated(source, said, 0.0, config(truncated="keep"))
+
+
+def test_too_long_is_found_by_the_header_or_by_counting(tmp_path):
+    path = media_file(tmp_path / "a.wav", tones(5.0, 16_000, 1), 16_000)
+    source, asked = source_of(path), config(max_video_s=3.0)
+    with pytest.raises(TooLong, match="declares 5 s"):
+        media.probe(source, asked)
+    lying = replace(media.probe(source, config()), declared_s=1.0)
+    with pytest.raises(TooLong, match="longer than"):
+        list(media.decode(source, lying, asked))
+
+
+def test_too_many_channels_and_odd_rates_are_refused_by_name(tmp_path):
+    many = media_file(tmp_path / "many.wav", tones(0.1, 16_000, 6), 16_000)
+    with pytest.raises(UndecodableMedia, match="6 channels, more than max_channels"):
+        media.probe(source_of(many), config(max_channels=2))
+    slow = media_file(tmp_path / "slow.wav", tones(0.2, 4_000, 1), 4_000)
+    with pytest.raises(UndecodableMedia, match="sample rate of 4000 Hz"):
+        media.probe(source_of(slow), config())
+
+
+def test_blocks_are_three_seconds_and_lose_nothing(tmp_path):
+    source = source_of(media_file(tmp_path / "a.wav", tones(7.5, 16_000, 1), 16_000))
+    blocks = [b.shape for b in media.decode(source, media.probe(source, config()), config())]
+    assert blocks == [(1, 48_000), (1, 48_000), (1, 24_000)]
+
+
+def test_a_byte_range_of_a_tar_decodes_in_place(tmp_path):
+    audio = media_file(tmp_path / "a.m4a", tones(1.0, 44_100, 1), 44_100, *AAC)
+    data = audio.read_bytes()
+    around = tmp_path / "around"
+    around.write_bytes(os.urandom(1536) + data + os.urandom(700))
+    source = replace(source_of(around), offset=1536, size=len(data))
+    said = media.probe(source, config())
+    inside = np.concatenate(list(media.decode(source, said, config())), axis=1)
+    assert np.array_equal(inside, decoded(audio)[1])

@@ -1,0 +1,126 @@
+"""Media that refer to something outside themselves: nothing of it is opened."""
+
+import ctypes
+import os
+import struct
+import subprocess
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+from factories import config, media_file, source_of, tones
+
+from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.errors import NoAudio, UndecodableMedia
+from audiopipe.media import decode as media
+
+
+def decoded(path):
+    source, asked = source_of(path), config()
+    said = media.probe(source, asked)
+    return said, np.concatenate(list(media.decode(source, said, asked)), axis=1)
+
+
+def disguised(kind, target):
+    return {
+        "concat": f"ffconcat version 1.0\nfile {target}\n",
+        "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{target}\n#EXT-X-ENDLIST\n",
+        "url": f"#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/{target.name}\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
+        "dash": f'<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>file://{target}</BaseURL></MPD>',
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["concat", "hls", "url", "sdp", "dash"])
+@pytest.mark.parametrize("suffix", ["webm", "m4a", "mp3", "wav"])
+def test_nothing_outside_the_file_is_followed(tmp_path, kind, suffix):
+    target = media_file(tmp_path / "secret.wav", tones(1.0, 16_000, 1), 16_000)
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(disguised(kind, target))
+    with pytest.raises((UndecodableMedia, NoAudio)):
+        media.probe(source_of(path), config())
+
+
+@contextmanager
+def opened(path):
+    """Yields a list that has, by the kernel's own account (inotify), an item for each time the file was opened."""
+    libc, times = ctypes.CDLL(None), []
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    assert libc.inotify_add_watch(watch, str(path).encode(), 0x20) >= 0  # IN_OPEN
+    try:
+        yield times
+        with suppress(BlockingIOError):
+            times += [1] * (len(os.read(watch, 1 << 16)) // 16)
+    finally:
+        os.close(watch)
+
+
+def with_reference(mov, target):
+    """A QuickTime file whose samples lie in `target`, as its data reference, an alias record, says.
+
+    The reference grows, and every atom around it with it; the samples' offsets are then those within `target`.
+    """
+    name, path = target.name.encode(), str(target).encode()
+    front = bytearray(150)
+    front[50], front[51 : 51 + len(name)] = len(name), name
+    struct.pack_into(">hh", front, 130, 1, 1)  # levels up from the file that refers, and down to the one that is meant
+    tail = struct.pack(">hH", 18, len(path)) + path + bytes(len(path) % 2) + struct.pack(">hH", -1, 0)
+    entry = b"alis" + bytes(4) + bytes(front) + tail
+    at = mov.index(b"dref") + 12
+    before = struct.unpack_from(">I", mov, at)[0]
+    out = bytearray(mov[:at] + struct.pack(">I", len(entry) + 4) + entry + mov[at + before :])
+    for atom in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        place = out.index(atom) - 4
+        struct.pack_into(">I", out, place, struct.unpack_from(">I", out, place)[0] + len(entry) + 4 - before)
+    return bytes(out)
+
+
+CANARY = 0.5 * np.sin(2 * np.pi * 1234 * np.arange(16_000) / 16_000)[None]
+
+
+def hears_canary(pcm):
+    if not pcm.size:
+        return False
+    spectrum = np.abs(np.fft.rfft(pcm[0].astype(np.float64)))
+    return bool(spectrum.max() > 1 and abs(spectrum.argmax() * 16_000 / pcm.shape[1] - 1234) < 5)
+
+
+def test_a_file_whose_samples_lie_in_another_file_does_not_reach_them(tmp_path):
+    mov = media_file(tmp_path / "whole.mov", CANARY, 16_000, "-c:a", "pcm_s16le").read_bytes()
+    assert hears_canary(decoded(tmp_path / "whole.mov")[1])
+    canary, path = tmp_path / "canary.raw", tmp_path / "a.mp4"
+    canary.write_bytes(mov)  # with its samples where the other file says that they are
+    samples = mov.index(b"mdat") + 4
+    path.write_bytes(with_reference(mov[:samples] + bytes(32_000) + mov[samples + 32_000 :], canary))
+    said = subprocess.run([ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30)
+    assert b"filename canary.raw" in said.stderr, "ffmpeg does not see the reference in the file"
+    with opened(canary) as times:
+        canary.read_bytes()
+    assert times, "the watch does not see who opens the file"
+    with opened(canary) as times:
+        _, pcm = decoded(path)
+    assert times == []
+    assert not pcm.any()  # its own samples, which are silence
+
+
+FOLLOWED = {
+    "concat": ("ffconcat version 1.0\nfile {}\n", ["-safe", "0"]),
+    "hls": (
+        "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{}\n#EXT-X-ENDLIST\n",
+        ["-allowed_extensions", "ALL", "-extension_picky", "0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_a_script_that_the_same_program_would_follow_reaches_nothing(tmp_path, kind):
+    body, options = FOLLOWED[kind]
+    canary = media_file(tmp_path / "canary.wav", CANARY, 16_000)
+    path = tmp_path / "a.m4a"
+    path.write_text(body.format(canary))
+    open_to_all = [ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
+    heard = subprocess.run(open_to_all, capture_output=True, check=False, timeout=30)
+    assert hears_canary(np.frombuffer(heard.stdout, "<i2")[None]), heard.stderr
+    with opened(canary) as times, pytest.raises((UndecodableMedia, NoAudio)):
+        decoded(path)
+    assert times == []

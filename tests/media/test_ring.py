@@ -1,0 +1,134 @@
+"""Bytes through memory that two sides have: in order, none lost, and no side waits for one that is gone."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+
+import psutil
+import pytest
+
+from audiopipe.media.ring import Reader, Writer
+
+SIZE = 1 << 16
+PROCESS = """
+import sys
+from audiopipe.media.ring import Writer
+memory, news, size = map(int, sys.argv[1:])
+Writer(memory, news).write(memoryview(bytes(range(256)) * (size // 256)))
+"""
+
+
+@contextmanager
+def ring(size=SIZE):
+    with closing(Reader(size)) as reader:
+        memory, news = reader.descriptors
+        writer = Writer(memory, os.dup(news))
+        reader.handed_over()
+        with closing(writer):
+            yield reader, writer
+
+
+def read(reader, count, timeout_s=10.0):
+    target = bytearray(count)
+    return bytes(target[: reader.read_into(memoryview(target), timeout_s)])
+
+
+def written_by_a_thread(writer, pieces):
+    def work():
+        with closing(writer):
+            for piece in pieces:
+                assert writer.write(memoryview(piece)) == len(piece)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_of_any_size_come_out_in_order_in_pieces_of_any_other(seed):
+    random_ = random.Random(seed)
+    pieces = [random_.randbytes(random_.choice([0, 1, 7, 4096, SIZE - 1, SIZE, SIZE + 1, 5 * SIZE])) for _ in range(60)]
+    found = []
+    with ring() as (reader, writer):
+        thread = written_by_a_thread(writer, pieces)
+        while not found or found[-1]:
+            found.append(read(reader, random_.choice([1, 100, 8192, SIZE, 3 * SIZE])))
+        thread.join()
+    assert b"".join(found) == b"".join(pieces)
+
+
+def test_a_great_many_small_pieces_block_nobody():
+    with ring() as (reader, writer):
+        thread = written_by_a_thread(writer, [b"ab"] * 20_000)
+        assert b"".join(read(reader, 2) for _ in range(20_000)) == b"ab" * 20_000
+        thread.join()
+
+
+@contextmanager
+def writing_process(reader, size):
+    """Another process writes so many bytes, and ends."""
+    command = [sys.executable, "-c", PROCESS, *map(str, reader.descriptors), str(size)]
+    with subprocess.Popen(command, pass_fds=reader.descriptors) as process:
+        reader.handed_over()
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_process_at_the_other_end():
+    size = 3 << 20
+    with closing(Reader()) as reader, writing_process(reader, size) as process:
+        assert read(reader, size + 1) == bytes(range(256)) * (size // 256)
+        assert process.wait() == 0
+
+
+def test_what_was_written_before_the_writer_was_killed_is_there_and_then_the_end():
+    expected = bytes(range(256)) * (4 * SIZE // 256)
+    with closing(Reader(SIZE)) as reader, writing_process(reader, len(expected)) as process:
+        found = read(reader, SIZE // 2)
+        process.kill()
+        process.wait()
+        found += read(reader, 4 * SIZE)
+        assert SIZE <= len(found) < len(expected)
+        assert found == expected[: len(found)]
+        assert read(reader, 1) == b""
+
+
+def test_a_writer_waits_while_the_ring_is_full():
+    with ring() as (reader, writer):
+        thread = written_by_a_thread(writer, [bytes(SIZE), b"more"])
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert len(read(reader, SIZE)) == SIZE
+        assert read(reader, 4) == b"more"
+        thread.join(5)
+
+
+def test_a_reader_gives_up_when_it_was_told_to():
+    with ring() as (reader, writer):
+        writer.write(memoryview(b"abc"))
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            read(reader, 4, timeout_s=0.2)
+        assert 0.1 < time.monotonic() - started < 5
+
+
+def test_a_writer_learns_that_nobody_reads_any_more():
+    with ring() as (reader, writer):
+        writer.write(memoryview(bytes(SIZE)))
+        reader._news.close()
+        with pytest.raises(ConnectionError):
+            writer.write(memoryview(b"x"))
+
+
+def test_nothing_stays_open():
+    held = psutil.Process().num_fds()
+    for _ in range(5):
+        with ring():
+            pass
+    assert psutil.Process().num_fds() == held

@@ -1,0 +1,64 @@
+"""Small outputs for the tests of storage: a corpus of short tones, outputs made of it without Dask, and their bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from factories import wav_video
+
+from audiopipe.config import RunConfig
+from audiopipe.dataset import backup as copies
+from audiopipe.dataset import describe as output
+from audiopipe.pipeline.shard import process_shard
+from audiopipe.plan.plan import freeze
+from audiopipe.store.objects import Store
+
+RUN_ID = "tests"
+SEGMENTS = [{"start": 0.1, "end": 0.9, "text": "one"}, {"start": 1.0, "end": 1.8, "text": "two"}]
+# What an undisturbed run would have made, whatever happened: design.md, "same bytes".
+PROMISED = (".tar", ".parquet", ".json", ".txt", ".md")
+
+
+def corpus(folder: Path, videos: int = 5, missing: bool = True, seconds: float = 2.0) -> Path:
+    """Videos of `seconds`, two segments each, in two languages, and one that is not there; the catalogue's path."""
+    (folder / "videos").mkdir(parents=True)
+    rows = []
+    for number in range(videos):
+        name, language = f"video{number:02d}", ("en", "de")[number % 2]
+        beside = json.dumps({"segments": SEGMENTS}).encode()
+        video = wav_video(folder / "videos", name, seconds + 0.1 * number, language=language, json=beside)
+        rows.append((name, language, f"videos/{name}.tar", video.size_bytes))
+    if missing:
+        rows.append(("nowhere", "en", "videos/nowhere.tar", 1000))
+    names = ("youtube_id", "language", "r2_tar_key", "size_bytes")
+    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)))
+    pq.write_table(table.append_column("status", pa.array(["COMPLETED"] * len(rows))), folder / "catalog.parquet")
+    return folder / "catalog.parquet"
+
+
+def config(catalog: Path | str, url: Path | str, **parameters: object) -> RunConfig:
+    """A run of the corpus: two videos a shard, nothing dropped for its sound, with a run_id that tests can compare."""
+    fixed = {"shard_videos": 2, "min_snr_db": None, "max_silence_ratio": None, "run_id": RUN_ID, "device": "cpu"}
+    return RunConfig.of(catalog=str(catalog), output=str(url), **(fixed | {"heartbeat_s": 1.0} | parameters))
+
+
+def make_output(config: RunConfig) -> Store:
+    """A whole output, made in this process."""
+    store = Store(config.output)
+    run_id = output.claim(store, config)
+    shards = list(freeze(config, store).shards())
+    copies.keep(store)
+    for shard in shards:
+        process_shard(shard, config, run_id)
+    output.finalise(store)
+    return store
+
+
+def content(url: str | Path) -> dict[str, bytes]:
+    """The bytes that are the same in every run: tars, Parquets, manifests, plan, and what describes the dataset."""
+    store = Store(str(url))
+    names = [name for name in store.list() if name.endswith(PROMISED) and not name.startswith(("_commits/", "_run"))]
+    return {name: store.read(name) for name in names}

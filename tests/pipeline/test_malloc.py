@@ -1,0 +1,32 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROUNDS, MEGABYTE_PAGES = 200, 256
+# A worker as Dask starts it; what is asked for and given back is of the size of a segment.
+PROGRAM = f"""
+import resource, sys
+import numpy as np
+from audiopipe.pipeline.malloc import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+np.ones(1 << 17)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({ROUNDS}):
+    np.ones(1 << 17)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_an_array_is_made_of_the_last_ones_memory_also_in_a_worker_of_dask() -> None:
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+
+    def faults(how: str) -> int:
+        command = [sys.executable, "-c", PROGRAM, how]
+        return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    assert faults("give back") > ROUNDS * MEGABYTE_PAGES / 2
+    assert faults("keep") < ROUNDS

@@ -1,0 +1,95 @@
+import threading
+import time
+from contextlib import closing
+
+import pytest
+from factories import config, shard_of, wav_video
+
+from audiopipe.pipeline.memory import Budget, worker_budget
+from audiopipe.pipeline.prefetch import Prefetch
+from audiopipe.pipeline.shard import process_shard
+
+
+def wait_until(happens, seconds=10.0):
+    end = time.monotonic() + seconds
+    while not happens() and time.monotonic() < end:
+        time.sleep(0.002)
+    return happens()
+
+
+def started(function):
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_second_shard_waits_for_room_and_one_that_is_too_large_goes_alone():
+    budget, first, inside, steps = Budget(100), threading.Event(), threading.Event(), []
+
+    def shard(name, size, goes_on):
+        with budget.reserved(size):
+            steps.append(f"{name} in")
+            inside.set()
+            goes_on()
+            steps.append(f"{name} out")
+
+    one = started(lambda: shard("one", 500, first.wait))
+    assert inside.wait(5)
+    two = started(lambda: shard("two", 60, lambda: None))
+    time.sleep(0.05)
+    assert steps == ["one in"]
+    first.set()
+    for thread in (one, two):
+        thread.join(5)
+    assert steps == ["one in", "one out", "two in", "two out"]
+
+
+def test_shards_that_fit_run_side_by_side():
+    budget, meeting = Budget(100), threading.Barrier(2, timeout=5)
+
+    def shard():
+        with budget.reserved(50):
+            meeting.wait()
+
+    threads = [started(shard) for _ in range(2)]
+    for thread in threads:
+        thread.join(6)
+    assert not meeting.broken
+
+
+def test_two_queues_share_one_budget_and_neither_starves_the_other():
+    budget = Budget(10)
+    with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as one:
+        assert wait_until(lambda: len(one._waiting) == 2)
+        with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as two:
+            # Nothing is left, but an empty queue takes one all the same.
+            assert wait_until(lambda: len(two._waiting) == 1)
+            time.sleep(0.05)
+            assert (len(one._waiting), len(two._waiting)) == (2, 1)
+            assert list(two) == list(range(1, 9))
+        assert list(one) == list(range(1, 9))
+    assert budget._lent == 0
+
+
+def test_closing_gives_back_what_was_lent_and_wakes_who_waits():
+    budget = Budget(1)
+    ahead = Prefetch(range(100), 1000, lambda item: 4, budget=budget)
+    assert wait_until(lambda: len(ahead._waiting) == 1)
+    ahead.close()
+    assert budget._lent == 0
+
+
+@pytest.mark.parametrize("memory_mb", [1, 100_000])
+def test_two_shards_of_which_only_one_fits_at_a_time_both_end_with_the_same_bytes(tmp_path, memory_mb):
+    shards = [shard_of([wav_video(tmp_path, f"v{i}{n}", 20.0, 48_000) for n in range(3)], index=i) for i in range(2)]
+    asked = config(output=str(tmp_path / "out"), segments="fixed", memory_mb=memory_mb, min_snr_db=None)
+    threads = [started(lambda shard=shard: process_shard(shard, asked, "run")) for shard in shards]
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    alone = config(output=str(tmp_path / "alone"), segments="fixed", min_snr_db=None)
+    for shard in shards:
+        process_shard(shard, alone, "run")
+        for name in (f"audio_{shard.index:06d}.tar", f"segments_{shard.index:06d}.parquet"):
+            assert (tmp_path / "out/en" / name).read_bytes() == (tmp_path / "alone/en" / name).read_bytes()
+    assert worker_budget(memory_mb)._lent == worker_budget(memory_mb)._shards == 0

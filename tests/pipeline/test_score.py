@@ -1,0 +1,196 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from factories import clip, config
+
+from audiopipe import kernels
+from audiopipe.dataset.writer import METRIC_NAMES
+from audiopipe.errors import TransientError
+from audiopipe.pipeline.batch import Batch
+from audiopipe.pipeline.score import RULES, drop_reason, score, score_device
+from audiopipe.types import Clip, Span
+
+CPU = torch.device("cpu")
+GOOD = dict.fromkeys(METRIC_NAMES, 0.0) | {
+    "loudness_lufs": -20.0,
+    "clipping_ratio": 0.0,
+    "silence_ratio": 0.1,
+    "snr_db": 30.0,
+    "bandwidth_hz": 8000.0,
+}
+ALL_RULES = {"max_loudness_lufs": -5.0, "min_bandwidth_hz": 3000.0}
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("too_quiet", {"loudness_lufs": -50.1}),
+        ("too_quiet", {"loudness_lufs": -math.inf}),
+        ("too_loud", {"loudness_lufs": -4.9}),
+        ("clipped", {"clipping_ratio": 0.0051}),
+        ("mostly_silence", {"silence_ratio": 0.91}),
+        ("noisy", {"snr_db": 4.9}),
+        ("narrow_band", {"bandwidth_hz": 2999.0}),
+        ("too_quiet", {"loudness_lufs": -60.0, "snr_db": 0.0, "silence_ratio": 1.0}),
+        (None, {}),
+    ],
+)
+def test_the_first_broken_rule_names_the_reason(reason, change):
+    assert drop_reason(GOOD | change, config(**ALL_RULES)) == reason
+
+
+@pytest.mark.parametrize("metric", [rule[1] for rule in RULES])
+def test_a_metric_that_does_not_exist_condemns_nobody(metric):
+    assert drop_reason(GOOD | {metric: math.nan}, config(**ALL_RULES)) is None
+
+
+def test_a_threshold_switched_off_drops_nothing():
+    none = dict.fromkeys(rule[2] for rule in RULES)
+    worst = GOOD | {"loudness_lufs": -math.inf, "clipping_ratio": 1.0, "silence_ratio": 1.0, "snr_db": -math.inf}
+    assert drop_reason(worst, config(**none)) is None
+
+
+def test_a_limit_itself_passes():
+    edge = GOOD | {"loudness_lufs": -50.0, "clipping_ratio": 0.005, "silence_ratio": 0.9, "snr_db": 5.0}
+    assert drop_reason(edge, config()) is None
+
+
+def keep_all(**more):
+    return config(**{**dict.fromkeys(rule[2] for rule in RULES), **more})
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_a_clip_scores_the_same_alone_and_in_any_company(dtype):
+    members = [clip(40_000 + 900 * i, 48_000, dtype=dtype, index=i, seed=i) for i in range(5)]
+    together = score(Batch(tuple(members)), keep_all(), CPU)
+    for member, found in zip(members, together, strict=True):
+        (alone,) = score(Batch((member,)), keep_all(), CPU)
+        np.testing.assert_allclose(found.metrics, alone.metrics, rtol=2e-4, atol=2e-4)
+        assert np.abs(found.samples.astype(int) - alone.samples).max() <= 1
+
+
+def test_the_same_batch_gives_the_same_bits():
+    batch = Batch(tuple(clip(40_000, 48_000, dtype=np.float32, index=i, seed=i) for i in range(5)))
+    first, second = (score(batch, keep_all(), CPU) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a.metrics, b.metrics)
+        assert (a.samples == b.samples).all()
+
+
+def test_one_bad_clip_leaves_its_neighbours_alone():
+    good = clip(16_000, dtype=np.float32)
+    bad = Clip("v", 1, Span(1, 2), 16_000, np.full((1, 16_000), np.nan, np.float32))
+    first, second, third = score(Batch((good, bad, good)), keep_all(), CPU)
+    assert np.isnan(second.metrics).all()
+    np.testing.assert_array_equal(first.metrics, third.metrics)
+    assert np.isfinite(first.metrics[METRIC_NAMES.index("loudness_lufs")])
+    assert (second.samples == 0).all()
+
+
+def test_metrics_are_the_kernels_own_in_their_order():
+    one = clip(16_000, dtype=np.float32)
+    (found,) = score(Batch((one,)), keep_all(), CPU)
+    direct = kernels.measure(torch.from_numpy(one.pcm)[None], 16_000).stack()[0].numpy()
+    np.testing.assert_array_equal(found.metrics, direct)
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(48_000, 8_000), (44_100, 8_000), (16_000, 8_000), (22_050, 8_000)])
+def test_the_signal_that_comes_out_has_its_length_at_the_new_rate(rate, expected):
+    (found,) = score(Batch((clip(rate // 2, rate),)), keep_all(), CPU)
+    assert found.samples.dtype == np.int16
+    assert found.samples.shape == (expected,)
+
+
+def test_nothing_is_changed_where_nothing_has_to_be():
+    one = clip(16_000, 16_000, dtype=np.int16)
+    (found,) = score(Batch((one,)), keep_all(), CPU)
+    assert (found.samples == one.pcm[0]).all()
+
+
+def test_a_layout_as_it_is_comes_out_as_its_mean():
+    pair = clip(16_000, 16_000, channels=2, dtype=np.int16)
+    (found,) = score(Batch((pair,)), keep_all(measure_channels="source"), CPU)
+    assert np.abs(found.samples - pair.pcm.astype(int).mean(0)).max() <= 0.5
+
+
+def test_samples_above_full_scale_are_limited_only_on_the_way_out():
+    loud = Clip("v", 0, Span(0, 1), 16_000, np.full((1, 16_000), 1.5, np.float32))
+    (found,) = score(Batch((loud,)), keep_all(), CPU)
+    assert found.metrics[METRIC_NAMES.index("sample_peak_dbfs")] == pytest.approx(20 * math.log10(1.5), abs=1e-4)
+    assert found.samples.max() == 32767
+
+
+@pytest.mark.parametrize("room", [4, 2, 1])
+def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, room):
+    batch = Batch(tuple(clip(16_000 + 100 * i, index=i, seed=i) for i in range(5)))
+    expected = score(batch, keep_all(), CPU)
+    real, tried = kernels.measure_and_resample, []
+
+    def small(x, *arguments):
+        tried.append(len(x))
+        if len(x) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(x, *arguments)
+
+    monkeypatch.setattr(kernels, "measure_and_resample", small)
+    found = score(batch, keep_all(), CPU)
+    assert max(tried) == 5 > room
+    assert [f.index for f in found] == [0, 1, 2, 3, 4]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.metrics, b.metrics, rtol=1e-5, atol=1e-5)
+        assert np.abs(a.samples.astype(int) - b.samples).max() <= 1
+
+
+def test_no_memory_for_one_clip_is_a_matter_of_the_machine_and_not_of_the_video(monkeypatch):
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(kernels, "measure_and_resample", never)
+    with pytest.raises(TransientError, match="no memory for one clip"):
+        score(Batch((clip(16_000), clip(16_000))), keep_all(), CPU)
+
+
+def loudness_of(found):
+    x = torch.from_numpy(found.samples / 32768.0)[None, None]
+    measured = kernels.measure(x, 16_000)
+    return measured.loudness_lufs.item(), measured.true_peak_dbtp.item()
+
+
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+@pytest.mark.parametrize("target", [-23.0, -16.0])
+def test_normalising_reaches_the_target_on_what_comes_out_and_says_by_how_much(rate, target):
+    batch = Batch((clip(rate * 2, rate), clip(rate * 2 - 900, rate, channels=1, seed=3)))
+    plain = score(batch, keep_all(), CPU)
+    for before, after in zip(plain, score(batch, keep_all(normalize_lufs=target), CPU), strict=True):
+        assert loudness_of(after)[0] == pytest.approx(target, abs=0.01)
+        assert after.gain_db == pytest.approx(target - loudness_of(before)[0], abs=0.01)
+        np.testing.assert_array_equal(before.metrics, after.metrics)
+        assert before.gain_db == 0.0
+
+
+def test_the_true_peak_ceiling_limits_the_gain():
+    (found,) = score(Batch((clip(48_000, 48_000),)), keep_all(normalize_lufs=-5.0, true_peak_dbtp=-2.0), CPU)
+    loudness, peak = loudness_of(found)
+    assert peak == pytest.approx(-2.0, abs=0.02)
+    assert loudness < -5.5
+
+
+@pytest.mark.parametrize("samples", [np.zeros((1, 16_000)), np.full((1, 16_000), np.nan), np.full((1, 100), 0.5)])
+def test_what_has_no_loudness_is_left_as_it_is(samples):
+    one = Clip("v", 0, Span(0, 1), 16_000, samples.astype(np.float32))
+    (found,) = score(Batch((one,)), keep_all(normalize_lufs=-20.0), CPU)
+    assert found.gain_db == 0.0
+    np.testing.assert_array_equal(found.samples, np.round(np.nan_to_num(samples[0]) * 32768))
+
+
+def test_dropped_clips_have_scores_and_no_samples():
+    (found,) = score(Batch((clip(16_000),)), config(min_loudness_lufs=0.0), CPU)
+    assert (found.drop_reason, found.samples) == ("too_quiet", None)
+    assert np.isfinite(found.metrics[0])
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu():
+    assert score_device(config(device="cpu")) == CPU
+    assert score_device(config()).type == ("cuda" if torch.cuda.is_available() else "cpu")

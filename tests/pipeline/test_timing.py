@@ -1,0 +1,91 @@
+import threading
+import time
+
+import pytest
+
+from audiopipe.pipeline.timing import Stages
+
+
+def test_seconds_of_a_stage_add_up_over_threads():
+    stages = Stages()
+
+    def work():
+        with stages.timed("decode"):
+            time.sleep(0.05)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 0.2 <= stages.seconds()["decode"] < 0.4
+    assert stages.wall_s < 0.2
+
+
+def test_what_another_process_computed_is_counted_with_its_stage():
+    stages = Stages()
+    with stages.timed("decode"):
+        time.sleep(0.02)
+    stages.computed("decode", 1.5)
+    assert stages.cpu_seconds()["decode"] == pytest.approx(1.5, abs=0.02)
+    assert stages.seconds()["decode"] < 0.5
+
+
+def test_a_stage_that_fails_is_timed_all_the_same():
+    stages = Stages()
+
+    def fail():
+        with stages.timed("fetch"):
+            time.sleep(0.01)
+            raise OSError("x")
+
+    with pytest.raises(OSError, match="x"):
+        fail()
+    assert stages.seconds()["fetch"] >= 0.01
+
+
+def test_iterating_times_what_it_waits_for_and_not_what_is_done_with_it():
+    def slow():
+        for i in range(3):
+            time.sleep(0.01)
+            yield i
+
+    stages = Stages()
+    for _ in stages.each("decode", slow()):
+        time.sleep(0.05)
+    assert 0.03 <= stages.seconds()["decode"] < 0.1
+
+
+def test_items_are_counted_and_the_end_of_a_stream_is_none():
+    stages = Stages()
+    assert list(stages.each("decode", iter("abc"))) == ["a", "b", "c"]
+    assert list(stages.each("decode", iter(""))) == []
+    with stages.timed("score", items=128):
+        pass
+    with stages.timed("score", items=0):
+        pass
+    assert stages.items() == {"decode": 3, "score": 128}
+
+
+def test_waiting_is_time_and_not_work():
+    stages = Stages()
+    with stages.timed("fetch"):
+        time.sleep(0.05)
+    assert stages.seconds()["fetch"] >= 0.05
+    assert stages.cpu_seconds()["fetch"] < 0.02
+
+
+def test_the_depth_of_a_queue_is_its_mean():
+    stages = Stages()
+    for depth in (0, 1, 5):
+        stages.taken("scored", depth)
+    assert stages.depths() == {"scored": 2.0}
+
+
+def test_a_reading_costs_microseconds():
+    stages = Stages()
+    started = time.perf_counter()
+    for _ in range(2000):
+        with stages.timed("x"):
+            pass
+    assert (time.perf_counter() - started) / 2000 < 100e-6

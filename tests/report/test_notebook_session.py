@@ -1,0 +1,112 @@
+"""A notebook's parameters are found in what was executed, and a wrong name is never overlooked."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from audiopipe.config import RunConfig
+from audiopipe.errors import ConfigError
+from audiopipe.report.notebook import cells
+
+OWN = '# Parameters: any field of RunConfig\ncatalog = "c"\noutput = "o"\nworkers = None\n'
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel that has executed these cells, as IPython keeps them."""
+
+    def executed(*sources):
+        namespace = {}
+        for source in sources:
+            exec(source, namespace)
+        namespace["In"] = ["", *sources]
+        monkeypatch.setattr(cells, "get_ipython", lambda: SimpleNamespace(user_ns=namespace))
+
+    return executed
+
+
+def test_parameters_are_what_the_parameter_cell_assigns(kernel):
+    kernel("x = 1", OWN, "import json\ny = 2")
+    assert cells.parameters() == {"catalog": "c", "output": "o", "workers": None}
+
+
+def test_papermills_injected_cell_wins_over_the_notebooks_own(kernel):
+    kernel(OWN, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
+    assert cells.parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
+
+
+def test_an_unknown_injected_parameter_ends_in_an_error_with_the_near_match(kernel):
+    kernel(OWN, '# Parameters\ncatalg = "x"\n')
+    with pytest.raises(ConfigError, match="unknown parameter 'catalg': did you mean 'catalog'"):
+        RunConfig.of(**cells.parameters())
+
+
+def test_a_notebook_without_a_config_checks_its_names_itself(kernel):
+    kernel('# Parameters: which\noutput = "o"', '# Parameters\noutputs = "x"\nzzz = 1')
+    with pytest.raises(ConfigError, match="unknown parameter 'outputs': did you mean 'output'"):
+        cells.parameters(known=("output", "ledger"))
+
+
+def test_a_corrected_cell_that_is_executed_again_has_corrected_it(kernel):
+    kernel(OWN.replace("workers", "wrokers"), "pass", OWN)
+    assert cells.parameters(known=("catalog", "output", "workers")) == {"catalog": "c", "output": "o", "workers": None}
+
+
+def test_outside_a_notebook_parameters_says_so(monkeypatch):
+    monkeypatch.setattr(cells, "get_ipython", lambda: None)
+    with pytest.raises(ConfigError, match="this is none"):
+        cells.parameters()
+
+
+def test_in_jupyterlab_paths_start_at_the_repository(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setenv("JPY_SESSION_NAME", str(tmp_path / "notebooks" / "run.ipynb"))
+    assert cells.prepare() == str(tmp_path)
+
+
+def test_under_papermill_paths_start_where_it_was_called(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    assert cells.prepare() == str(tmp_path / "notebooks")
+
+
+def test_an_interrupted_kernel_says_how_to_go_on_without_a_traceback(monkeypatch):
+    from audiopipe.report.notebook import session
+
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "run", interrupted)
+    monkeypatch.setattr(session, "_Live", lambda: None)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        session.work(SimpleNamespace(config=None), None)
+    assert caught.value._render_traceback_() == [f"Stopped: {caught.value}"]
+    assert "execute this cell again to go on" in str(caught.value)
+
+
+def test_looking_ahead_writes_nothing(tmp_path):
+    from output_factory import config, corpus
+
+    from audiopipe.report.notebook import session
+
+    ahead = session.preview(config(corpus(tmp_path / "corpus"), tmp_path / "out"))
+    assert ahead.shards_left == 3
+    assert "committed before" in ahead._repr_html_()
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_last_cell_of_an_unfinished_run_fails_with_what_is_missing(capsys):
+    from audiopipe.dataset.totals import Totals
+    from audiopipe.driver.run import RunSummary
+    from audiopipe.ledger import RunStatus
+    from audiopipe.report.notebook import session
+
+    failed = {"en-000000": "StoreError: 503"}
+    summary = RunSummary("r", "o", RunStatus.INCOMPLETE, Totals(), Totals(), 2, failed, 1.0)
+    with pytest.raises(session.RunIncomplete, match=r"2 of 2 shards not committed.*en-000000: StoreError: 503"):
+        session.finish(summary, None)
+    assert "NOT DONE" in capsys.readouterr().out

@@ -1,0 +1,218 @@
+import math
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiopipe.config import RunConfig
+from audiopipe.errors import BadSegments
+from audiopipe.segment import cut as segment
+from audiopipe.segment.cut import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT, cut, spans, windows
+from audiopipe.types import SegmentTimes, Span
+
+RATE = 100
+NAN, INF = math.nan, math.inf
+JSON = b'{"segments": [{"start": 0, "end": 1}]}'
+CUES = ("srt", b"1\n00:00:00,000 --> 00:00:02,000\nhi\n")
+
+
+def config(**parameters):
+    return RunConfig.of(catalog="c", output="o", **parameters)
+
+
+def stream(seconds, block_s=1.0, channels=2, rate=RATE):
+    """Blocks whose samples are their own frame numbers."""
+    total, step = round(seconds * rate), max(1, round(block_s * rate))
+    ramp = np.tile(np.arange(total, dtype=np.float32), (channels, 1))
+    return [ramp[:, i : i + step] for i in range(0, total, step)]
+
+
+def clips(times, seconds, block_s=1.0, **parameters):
+    return list(cut("v", stream(seconds, block_s), times, RATE, config(**parameters)))
+
+
+def times_of(found):
+    return [(c.index, c.span.start_s, c.span.end_s, c.drop_reason) for c in found]
+
+
+def test_auto_takes_json_then_captions_then_the_voice():
+    assert spans("auto", JSON, CUES, 5.0) == (SegmentTimes.JSON, [Span(0, 1)])
+    assert spans("auto", b"{}", CUES, 5.0) == (SegmentTimes.SRT, [Span(0, 2, "hi")])
+    assert spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0) == (SegmentTimes.VOICE, None)
+
+
+def test_fixed_windows_lie_side_by_side_without_end():
+    source, times = spans("fixed", None, None, 5.0)
+    assert source is SegmentTimes.FIXED
+    assert [next(iter(times)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
+
+
+def test_a_forced_source_is_taken_whatever_else_is_there():
+    assert spans("captions", JSON, CUES, 5.0)[0] is SegmentTimes.SRT
+    assert spans("json", JSON, CUES, 5.0)[0] is SegmentTimes.JSON
+    assert spans("fixed", b"not even JSON", CUES, 5.0)[0] is SegmentTimes.FIXED
+
+
+@pytest.mark.parametrize(
+    ("choice", "document", "captions"),
+    [("json", None, CUES), ("json", b"{}", CUES), ("captions", JSON, None), ("captions", JSON, ("vtt", b"WEBVTT\n"))],
+)
+def test_a_forced_source_that_is_not_there_is_refused(choice, document, captions):
+    with pytest.raises(BadSegments, match=f"segments='{choice}'"):
+        spans(choice, document, captions, 5.0)
+
+
+def test_auto_does_not_pass_over_a_broken_file():
+    with pytest.raises(BadSegments):
+        spans("auto", b"{", CUES, 5.0)
+    with pytest.raises(BadSegments):
+        spans("auto", None, ("vtt", b"\xff\xff"), 5.0)
+
+
+@pytest.mark.parametrize("block_s", [0.01, 0.33, 1.0, 7.0, 100.0])
+def test_a_clip_is_exactly_its_frames_for_any_block_size(block_s):
+    times = [Span(0.5, 2.25), Span(1.0, 4.0), Span(9.0, 10.0)]
+    for clip, (start, stop) in zip(clips(times, 10, block_s), [(50, 225), (100, 400), (900, 1000)], strict=True):
+        np.testing.assert_array_equal(clip.pcm, np.tile(np.arange(start, stop), (2, 1)))
+        assert clip.pcm.dtype == np.float32
+        assert (clip.video_id, clip.sample_rate_hz, clip.drop_reason) == ("v", RATE, None)
+
+
+def test_windows_tile_the_audio_and_the_last_one_is_what_is_left():
+    found = clips(windows(3.0), 10)
+    assert times_of(found) == [(0, 0, 3, None), (1, 3, 6, None), (2, 6, 9, None), (3, 9, 10, None)]
+    np.testing.assert_array_equal(np.concatenate([c.pcm[0] for c in found]), np.arange(1000))
+
+
+def test_a_last_window_below_the_minimum_is_dropped_by_name():
+    assert times_of(clips(windows(3.0), 9.3))[-1] == (3, 9.0, 12.0, TOO_SHORT)
+    assert len(clips(windows(3.0), 9.0)) == 3
+
+
+@pytest.mark.parametrize("window_s", [0.7, 1 / 3 + 0.4, 2.345])
+def test_windows_as_long_as_the_longest_segment_are_none_too_long(window_s):
+    found = clips(windows(window_s), 60, window_s=window_s, max_segment_s=window_s, min_segment_s=0.0)
+    assert {c.drop_reason for c in found} == {None}
+    assert sum(c.frames for c in found) == 6000
+
+
+def test_spans_out_of_order_come_out_sorted_with_their_position():
+    found = clips([Span(4, 5, "c"), Span(0, 3, "b"), Span(0, 1, "a"), Span(4, 5, "d")], 10)
+    assert [(c.index, c.span.text) for c in found] == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+
+
+def test_every_drop_has_its_reason_and_no_samples():
+    times = {
+        Span(NAN, 1.0): BAD_TIMES,
+        Span(1.0, NAN): BAD_TIMES,
+        Span(-INF, INF): BAD_TIMES,
+        Span(1e300, 2e300): BAD_TIMES,
+        Span(3.0, 2.0): BAD_TIMES,
+        Span(-3.0, -1.0): BAD_TIMES,
+        Span(1.0, 1.0): TOO_SHORT,
+        Span(1.0, 1.2): TOO_SHORT,
+        Span(1.0, 40.0): TOO_LONG,
+        Span(11.0, 12.0): PAST_END,
+        Span(10.0, 12.0): PAST_END,
+        Span(50.0, 90.0): PAST_END,
+        Span(9.9, 13.0): TOO_SHORT,
+        Span(8.0, 13.0, "cut in its middle"): PAST_END,
+    }
+    found = clips(list(times), 10)
+    assert len(found) == len(times)
+    assert {str(c.span): c.drop_reason for c in found} == {str(span): reason for span, reason in times.items()}
+    assert all(c.pcm.shape == (2, 0) for c in found)
+    assert [c.index for c in found] == list(range(len(times)))
+
+
+def test_a_span_that_reaches_over_an_edge_is_clipped_to_what_there_is():
+    found = clips([Span(-1, 2, "a"), Span(8, 10.3, "b"), Span(8, 13)], 10)
+    assert times_of(found) == [(0, 0.0, 2, None), (1, 8, 10.0, None), (2, 8, 10.0, None)]
+    assert [c.frames for c in found] == [200, 200, 200]
+
+
+def test_no_audio_drops_every_listed_span_and_ends_the_windows():
+    assert [c.drop_reason for c in clips([Span(0, 1), Span(2, 3)], 0)] == [PAST_END, PAST_END]
+    assert clips(windows(5.0), 0) == []
+
+
+def test_windows_that_are_all_too_short_end_with_the_audio():
+    found = clips(windows(1.0), 10, min_segment_s=5.0)
+    assert [c.drop_reason for c in found] == [TOO_SHORT] * 10
+
+
+def test_a_clip_comes_out_as_soon_as_its_end_has_arrived():
+    seen = []
+
+    def blocks():
+        for block in stream(10):
+            seen.append(block)
+            yield block
+
+    arrivals = {
+        c.index: len(seen) for c in cut("v", blocks(), [Span(0, 2), Span(1, 1.5), Span(3.5, 4.5)], RATE, config())
+    }
+    assert arrivals == {0: 2, 1: 2, 2: 5}
+    assert len(seen) == 10, "the decoder must be heard to its end"
+
+
+def test_a_clip_that_is_a_small_part_of_a_block_does_not_keep_the_block_alive():
+    small, large = cut("v", [np.zeros((1, 1000), np.int16)], [Span(0, 1), Span(0, 6)], RATE, config())
+    assert small.pcm.base is None
+    assert large.pcm.base is not None
+
+
+@settings(max_examples=60)
+@given(
+    times=st.lists(st.tuples(st.integers(-300, 1500), st.integers(-20, 400)), max_size=12),
+    sizes=st.lists(st.integers(0, 300), max_size=8),
+    text=st.sampled_from([None, "words"]),
+)
+def test_streaming_gives_what_slicing_the_whole_audio_gives(times, sizes, text):
+    total = sum(sizes)
+    audio = np.arange(total, dtype=np.int16)[None]
+    blocks = np.split(audio, np.cumsum(sizes)[:-1], axis=1) if sizes else []
+    listed = [Span(start / RATE, (start + length) / RATE, text) for start, length in times]
+    limits = config(window_s=1.0, min_segment_s=0.1, max_segment_s=3.0)
+    found = list(cut("v", blocks, listed, RATE, limits))
+    assert len(found) == len(listed)
+    for clip in found:
+        if clip.drop_reason is None:
+            start, stop = round(clip.span.start_s * RATE), round(clip.span.end_s * RATE)
+            np.testing.assert_array_equal(clip.pcm, audio[:, start:stop])
+            assert 9 <= clip.frames <= 301
+    for span, clip in zip(sorted(listed, key=lambda s: (s.start_s, s.end_s)), found, strict=True):
+        inside = span.start_s >= 0 and span.end_s * RATE <= total and 0.1 <= span.duration_s <= 3.0
+        assert clip.drop_reason is None or not inside
+
+
+def test_a_ten_hour_video_is_cut_in_flat_memory_and_little_time():
+    rate, block = 16_000, np.zeros((1, 16_000), np.int16)
+    overlapping = [Span(i, i + 30.0, "t") for i in range(0, 36_000, 5)] + [Span(0, 36_000.0)]
+    tracemalloc.start()
+    began = time.process_time()
+    blocks = (block.copy() for _ in range(36_000))
+    frames = sum(clip.frames for clip in cut("v", blocks, overlapping, rate, config()))
+    spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frames == (7200 - 5) * 30 * rate
+    assert peak < 12 * 2**20, "30 s held and a copy of them are 2 MB, the 7,200 spans another 2"
+    assert spent < 60
+
+
+def test_a_span_too_long_is_never_held(monkeypatch):
+    most = 0
+    append = segment._Held.append
+
+    def watched(held, piece):
+        nonlocal most
+        append(held, piece)
+        most = max(most, len(held.blocks))
+
+    monkeypatch.setattr(segment._Held, "append", watched)
+    times = [Span(0, 500), Span(1, 400), Span(100, 129), Span(600, 610)]
+    assert [c.drop_reason for c in clips(times, 700)] == [TOO_LONG, TOO_LONG, None, None]
+    assert most == 29

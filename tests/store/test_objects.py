@@ -1,0 +1,178 @@
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from audiopipe.errors import StoreError, StoreRefused
+from audiopipe.store import retry as store_errors
+from audiopipe.store.objects import Store
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = str(tmp_path / "out") if request.param == "folder" else f"memory://{uuid.uuid4().hex}"
+    yield Store(url)
+    if request.param == "memory":
+        Store(url).remove("")
+
+
+def test_of_many_creators_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    barrier = threading.Barrier(8)
+
+    def race(number: int) -> bool:
+        barrier.wait()
+        return store.create("_commits/x.json", b"%d" % number * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(race, range(8)))
+    assert sum(won) == 1
+    assert store.read("_commits/x.json") == b"%d" % won.index(True) * 1000
+
+
+def test_what_is_created_is_not_replaced_by_another(store: Store) -> None:
+    assert store.create("a/b", b"first")
+    assert not store.create("a/b", b"other")
+    assert store.read("a/b") == b"first"
+
+
+def test_a_create_whose_answer_was_lost_finds_that_it_won(store: Store) -> None:
+    assert store.create("a/b", b"mine")
+    assert store.create("a/b", b"mine")
+
+
+def test_an_object_is_written_uploaded_listed_and_removed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"uploaded")
+    store.write("en/b.json", b"written")
+    store.write("en/b.json", b"replaced")
+    store.upload(tmp_path / "file", "en/a.tar")
+    assert store.list("en") == {"en/a.tar": 8, "en/b.json": 8}
+    assert store.read_all(["en/a.tar", "en/b.json"]) == {"en/a.tar": b"uploaded", "en/b.json": b"replaced"}
+    assert store.size("en/c") is None
+    store.remove_all(["en/a.tar"])
+    assert store.list() == {"en/b.json": 8}
+    store.remove("en")
+    assert store.list() == {}
+    store.remove("en")
+
+
+def test_reading_what_is_not_there_says_so_at_once(store: Store) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.read("nothing")
+    assert store.list("nothing") == {}
+
+
+def test_a_part_is_published_once_and_again_and_over_what_lay_there(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    store.write("en/x", b"stale")
+    store.upload(tmp_path / "file", "_parts/p/x")
+    store.publish("_parts/p/x", "en/x", 5)
+    store.remove("_parts/p")
+    store.publish("_parts/p/x", "en/x", 5)
+    assert store.read("en/x") == b"12345"
+
+
+def test_publishing_what_is_neither_part_nor_object_fails(store: Store) -> None:
+    store.write("en/x", b"123")
+    with pytest.raises(FileNotFoundError):
+        store.publish("_parts/p/x", "en/x", 5)
+
+
+def test_many_publish_one_part_at_the_same_time(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    store.upload(tmp_path / "file", "_parts/p/x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store.publish("_parts/p/x", "en/x", 100_000), range(32)))
+    assert store.size("en/x") == 100_000
+
+
+def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
+    store, big, small = Store(str(tmp_path)), b"b" * 5_000_000, b"s" * 5_000_000
+    store.write("x", small)
+    seen = set()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [store.write("x", data) for data in (big, small) * 10])
+        while not writing.done():
+            seen.add((len(data := store.read("x")), data[:1], data[-1:]))
+        writing.result()
+    assert seen <= {(len(big), b"b", b"b"), (len(small), b"s", b"s")}
+
+
+def test_no_draft_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(StoreRefused, match="No space left on device; make room"):
+        store.write("en/x", b"data")
+    assert store.list() == {}
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_errors, "WAIT_S", 0.001)
+    calls = []
+
+    def failing(error: Exception, times: int) -> str:
+        calls.append(error)
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    assert store_errors.asked("reading x", lambda: failing(ConnectionResetError("reset"), 3)) == "done"
+    calls.clear()
+    with pytest.raises(StoreError, match="reading x: ConnectionResetError: reset"):
+        store_errors.asked("reading x", lambda: failing(ConnectionResetError("reset"), 99))
+    assert len(calls) == store_errors.ATTEMPTS
+    for error, raised in [
+        (FileNotFoundError("x"), FileNotFoundError),
+        (PermissionError(errno.EACCES, "denied"), StoreRefused),
+        (OSError(errno.EROFS, "Read-only file system"), StoreRefused),
+    ]:
+        calls.clear()
+        with pytest.raises(raised):
+            store_errors.asked("writing x", lambda error=error: failing(error, 99))  # type: ignore[misc]
+        assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "answer", "raised", "told"),
+    [
+        ("NoSuchBucket", FileNotFoundError("no bucket"), StoreRefused, "no such bucket"),
+        ("SignatureDoesNotMatch", PermissionError("signature"), StoreRefused, "does not know these keys"),
+        ("AccessDenied", PermissionError("denied"), StoreRefused, "not permitted"),
+        ("PreconditionFailed", OSError(errno.EINVAL, "precondition"), FileExistsError, "one already"),
+        ("NoSuchUpload", FileNotFoundError("upload"), StoreError, "upload"),
+        ("NoSuchKey", FileNotFoundError("key"), FileNotFoundError, "key"),
+        ("InternalError", OSError(errno.EREMOTEIO, "oops"), StoreError, "oops"),
+    ],
+)
+def test_the_codes_of_s3_are_told_apart(code: str, answer: Exception, raised: type[Exception], told: str) -> None:
+    answer.__cause__ = ClientError({"Error": {"Code": code, "Message": "m"}}, "PutObject")
+    found = store_errors.translated("writing s3://b/x", answer)
+    assert type(found) is raised
+    assert told in str(found)
+
+
+def test_a_store_shows_its_address_and_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-a-secret")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-of-a-key")
+    store = Store("s3://bucket/prefix/")
+    assert repr(store) == "Store('s3://bucket/prefix')"
+    assert "canary" not in repr(store.__dict__)
+
+
+def test_a_stores_answer_is_raised_as_it_is_and_not_as_its_own_cause(tmp_path: Path) -> None:
+    (tmp_path / "en").write_text("a file where a folder must be")
+    (tmp_path / "part").write_text("x")
+    with pytest.raises(FileExistsError) as answer:
+        Store(str(tmp_path)).publish("part", "en/audio.tar", 1)
+    assert answer.value.__cause__ is None  # Dask follows a chain of causes to its end

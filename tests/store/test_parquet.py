@@ -1,0 +1,44 @@
+import io
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from audiopipe.store.parquet import read_table
+
+TIMES = 12
+# Ends in the moment after reading, with all imported that a command has: that takes Python a while to take down.
+PROGRAM = """
+import sys, audiopipe.cli, audiopipe.pipeline.shard
+from audiopipe.store.parquet import read_table
+read_table(open(sys.argv[1], "rb").read())
+"""
+
+
+def written(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def test_rows_columns_and_metadata_come_back() -> None:
+    table = pa.table({"a": range(1000), "b": [str(i) for i in range(1000)]}).replace_schema_metadata({"told": "x"})
+    assert read_table(written(table)).equals(table, check_metadata=True)
+    assert read_table(written(table), ["b"]).column_names == ["b"]
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 no PAR1", b"x" * 100])
+def test_what_is_no_parquet_is_an_error_of_arrows(data: bytes) -> None:
+    with pytest.raises((pa.ArrowException, OSError)):
+        read_table(data)
+
+
+@pytest.mark.slow
+def test_a_command_that_ends_just_after_reading_ends_well(tmp_path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(written(pa.table({name: [str(i) for i in range(20)] for name in "abcdefgh"})))
+    for _ in range(TIMES):
+        done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=False, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
