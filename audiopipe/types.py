@@ -13,7 +13,7 @@ __all__ = [
     "DeadLetter",
     "Media",
     "Seconds",
-    "SegmentTimes",
+    "SegmentSource",
     "Shard",
     "ShardResult",
     "Span",
@@ -24,7 +24,7 @@ Seconds = float
 Pcm = npt.NDArray[Any]
 
 
-class SegmentTimes(StrEnum):
+class SegmentSource(StrEnum):
     """Where the times of a video's segments came from."""
 
     JSON = "json"

@@ -38,5 +38,5 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     cache = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[1] / "demo" / "corpus" / "cache"))
     directory = tmp_path_factory.mktemp("tiny") / "corpus"
-    make_corpus(directory, videos=6, languages=("en",), cache=cache, say=lambda line: None)
+    make_corpus(directory, videos=6, languages=("en",), cache=cache, log=lambda line: None)
     return directory

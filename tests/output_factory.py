@@ -13,7 +13,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset import backup as copies
 from audiopipe.dataset import describe as output
 from audiopipe.pipeline.shard import process_shard
-from audiopipe.plan.plan import freeze
+from audiopipe.plan.plan import create_plan
 from audiopipe.store.objects import Store
 
 RUN_ID = "tests"
@@ -48,12 +48,12 @@ def config(catalog: Path | str, url: Path | str, **parameters: object) -> RunCon
 def make_output(config: RunConfig) -> Store:
     """A whole output, made in this process."""
     store = Store(config.output)
-    run_id = output.claim(store, config)
-    shards = list(freeze(config, store).shards())
-    copies.keep(store)
+    run_id = output.open_run(store, config)
+    shards = list(create_plan(config, store).shards())
+    copies.backup(store)
     for shard in shards:
         process_shard(shard, config, run_id)
-    output.finalise(store)
+    output.finalize(store)
     return store
 
 

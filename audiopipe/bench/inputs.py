@@ -12,14 +12,14 @@ from audiopipe.bench.corpus import Prompt, speech
 from audiopipe.bench.corpus.media import FORMATS, Format, encode
 from audiopipe.bench.corpus.mix import PLAIN, mix
 
-__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "Material", "make"]
+__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "BenchmarkInput", "make"]
 
 SEGMENT_S, VIDEO_SEGMENTS = 5.0, 207
 CHUNK_S = 60.0  # mixed at a time, so that a long video needs little memory
 
 
 @dataclass(frozen=True)
-class Material:
+class BenchmarkInput:
     """A file of speech, `videos` of which are one task."""
 
     name: str
@@ -37,7 +37,7 @@ class Material:
         return self.total_s / SEGMENT_S
 
 
-def make(folder: Path, cache: Path, minutes: float) -> list[Material]:
+def make(folder: Path, cache: Path, minutes: float) -> list[BenchmarkInput]:
     """Files of 48 kHz stereo Opus in webm and 44.1 kHz stereo AAC in m4a, made once and kept in `folder`.
 
     A video has 207 segments of 5 s; fewer minutes than that make a shorter one, more make several.
@@ -48,7 +48,7 @@ def make(folder: Path, cache: Path, minutes: float) -> list[Material]:
     folder.mkdir(parents=True, exist_ok=True)
     names = ("Opus 48 kHz stereo, webm", "AAC 44.1 kHz stereo, m4a")
     return [
-        Material(name, _file(folder, cache, form, seconds), form.sample_rate_hz, seconds, videos)
+        BenchmarkInput(name, _file(folder, cache, form, seconds), form.sample_rate_hz, seconds, videos)
         for name, form in zip(names, FORMATS[:2], strict=True)
     ]
 
@@ -56,7 +56,7 @@ def make(folder: Path, cache: Path, minutes: float) -> list[Material]:
 def _file(folder: Path, cache: Path, form: Format, seconds: float) -> Path:
     path = folder / f"speech-{seconds:.0f}s.{form.container}"
     if not path.exists():
-        prompts = [prompt for voice in speech(cache, say=lambda line: None).values() for prompt in voice]
+        prompts = [prompt for voice in speech(cache, log=lambda line: None).values() for prompt in voice]
         draft = path.with_suffix(".draft")
         draft.write_bytes(encode(_signal(prompts, form, seconds), form))
         draft.replace(path)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from audiopipe.bench.baselines import RIVALS
-from audiopipe.bench.inputs import Material, make
-from audiopipe.bench.results import OURS, Reading
+from audiopipe.bench.inputs import BenchmarkInput, make
+from audiopipe.bench.results import OURS, BenchmarkResult
 from audiopipe.cluster.engines import CORES_A_CUDA_WORKER
 from audiopipe.config import RunConfig
 
@@ -26,8 +26,8 @@ __all__ = ["bench"]
 
 
 def bench(
-    folder: Path, cache: Path, minutes: float, rounds: int = 3, say: Callable[[str], None] = print
-) -> list[Reading]:
+    folder: Path, cache: Path, minutes: float, rounds: int = 3, log: Callable[[str], None] = print
+) -> list[BenchmarkResult]:
     """Measure every way on every material, in turn, `rounds` times; the best of each counts.
 
     Args:
@@ -35,18 +35,18 @@ def bench(
         cache: for the recordings that it is made of.
         minutes: of audio for each core in a round.
     """
-    say("making the material")
+    log("making the material")
     jobs = [(item, name, cores) for item in make(folder, cache, minutes) for name, cores in _ways()]
-    found: dict[tuple[str, str, int], list[Reading]] = defaultdict(list)
+    found: dict[tuple[str, str, int], list[BenchmarkResult]] = defaultdict(list)
     for number in range(rounds):
         for item, name, cores in jobs:
             reading = _measure(item, name, cores)
-            say(f"{number + 1}/{rounds}  {item.name}  {name}, {cores} cores: {reading.times_real_time:.0f} x real time")
+            log(f"{number + 1}/{rounds}  {item.name}  {name}, {cores} cores: {reading.times_real_time:.0f} x real time")
             found[item.name, name, cores].append(reading)
     return [_best(each) for each in found.values()]
 
 
-def _best(rounds: list[Reading]) -> Reading:
+def _best(rounds: list[BenchmarkResult]) -> BenchmarkResult:
     return replace(
         min(rounds, key=lambda r: r.wall_s),
         rounds_x=tuple(round(r.times_real_time, 1) for r in rounds),
@@ -60,7 +60,7 @@ def _ways() -> list[tuple[str, int]]:
     return [(name, 1) for name in RIVALS] + [(name, cores) for name in ("codec floor", OURS) if cores > 1]
 
 
-def _measure(item: Material, name: str, cores: int) -> Reading:
+def _measure(item: BenchmarkInput, name: str, cores: int) -> BenchmarkResult:
     """All processes started at once; the slowest decides."""
     numbers = sorted(os.sched_getaffinity(0))[:cores]
     size, shards = _process(name)
@@ -74,7 +74,7 @@ def _measure(item: Material, name: str, cores: int) -> Reading:
             worker.stdin.write("go\n")
             worker.stdin.flush()
         done = [json.loads(_line(worker, name)) for worker in workers]
-    return Reading(
+    return BenchmarkResult(
         item.name,
         name,
         cores,
@@ -105,7 +105,9 @@ def _details(done: dict[str, Any], cores: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _worker(item: Material, name: str, cores: set[int], shards: int, scratch: str) -> Iterator[subprocess.Popen[str]]:
+def _worker(
+    item: BenchmarkInput, name: str, cores: set[int], shards: int, scratch: str
+) -> Iterator[subprocess.Popen[str]]:
     task = {
         "path": str(item.path),
         "sample_rate_hz": item.sample_rate_hz,

@@ -16,14 +16,14 @@ from audiopipe.bench.machine import describe, kind
 from audiopipe.cluster.engines import CORES_A_CUDA_WORKER
 from audiopipe.estimation.rates import GPU_GB_S
 
-__all__ = ["OURS", "SLOW", "Reading", "bottleneck", "rates", "save", "table"]
+__all__ = ["OURS", "SLOW", "BenchmarkResult", "bottleneck", "rates", "save", "table"]
 
 ALL_VIDEOS = 500_000
 OURS, FLOOR, SLOW, CS_OWN = "audiopipe", "codec floor", "today's sequential way", "ffmpeg's C pipeline"
 
 
 @dataclass(frozen=True)
-class Reading:
+class BenchmarkResult:
     """The best of several rounds of one way on so many cores."""
 
     material: str
@@ -56,7 +56,7 @@ class Reading:
         return ALL_VIDEOS / self.videos_a_minute / 60
 
 
-def bottleneck(readings: Sequence[Reading]) -> list[str]:
+def bottleneck(readings: Sequence[BenchmarkResult]) -> list[str]:
     """What holds ours back, in words, from the seconds of work on one core."""
     found = {(r.material, r.name, r.cores): r for r in readings}
     lines = []
@@ -81,7 +81,7 @@ def bottleneck(readings: Sequence[Reading]) -> list[str]:
     return lines
 
 
-def _over(one: Reading, other: Reading) -> str:
+def _over(one: BenchmarkResult, other: BenchmarkResult) -> str:
     """How many times as fast, best against best; and round against round, which a machine with neighbours is judged by:
     its speed changes from one second to the next, and least so if only the time counts that a core was really given."""
     each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
@@ -102,12 +102,12 @@ def _queues(depths: dict[str, float]) -> str:
     return "items waiting: " + "; ".join(words)
 
 
-def _minutes(readings: Sequence[Reading]) -> str:
+def _minutes(readings: Sequence[BenchmarkResult]) -> str:
     """Of audio, that ours worked through for each core."""
     return " or ".join(sorted({f"{r.audio_s / r.cores / 60:.0f}" for r in readings if r.name == OURS}))
 
 
-def _rows(readings: Sequence[Reading]) -> list[list[str]]:
+def _rows(readings: Sequence[BenchmarkResult]) -> list[list[str]]:
     return [
         [
             r.material,
@@ -130,7 +130,7 @@ COLUMNS = [
 ]
 
 
-def table(readings: Sequence[Reading]) -> Table:
+def table(readings: Sequence[BenchmarkResult]) -> Table:
     """For a terminal."""
     drawn = Table(title="The whole way, side by side")
     for number, name in enumerate(COLUMNS):
@@ -140,7 +140,7 @@ def table(readings: Sequence[Reading]) -> Table:
     return drawn
 
 
-def rates(readings: Sequence[Reading], machine: str, gpu: str) -> dict[str, Any]:
+def rates(readings: Sequence[BenchmarkResult], machine: str, gpu: str) -> dict[str, Any]:
     """What the planner counts with, as `planner.rates` reads it: seconds of audio per second, of the slower material.
 
     The device's rate is that of its own stage, waits included: what it does at least.
@@ -159,7 +159,7 @@ def rates(readings: Sequence[Reading], machine: str, gpu: str) -> dict[str, Any]
     }
 
 
-def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
+def save(readings: Sequence[BenchmarkResult], folder: Path) -> list[Path]:
     """Write `pipeline-*.md` and `.json`, and `rates-*.json` for the planner, named after the kind of machine."""
     described = describe()
     name = kind(described)
@@ -200,7 +200,7 @@ def save(readings: Sequence[Reading], folder: Path) -> list[Path]:
     return [markdown, data, measured]
 
 
-def _stages(readings: Sequence[Reading]) -> list[str]:
+def _stages(readings: Sequence[BenchmarkResult]) -> list[str]:
     """Seconds of each stage of ours: by the clock, and of a core."""
     lines = ["| material | cores | stage | seconds | CPU seconds |", "| --- | --- | --- | --- | --- |"]
     for r in (r for r in readings if r.name == OURS):

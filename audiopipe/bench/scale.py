@@ -162,10 +162,10 @@ def _catalogue(folder: Path, videos: int, languages: int) -> Path:
     return folder / "catalog.parquet"
 
 
-def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, suspected: bool) -> ShardResult:
+def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, isolate: bool) -> ShardResult:
     """The driver's own task, in a worker process that has no other work than this bench's."""
     setattr(session, "process_shard", _made_up)  # noqa: B010 - for good: threads of a worker would undo one another
-    return _REAL_TASK(shard, config, run_id, driver, suspected)
+    return _REAL_TASK(shard, config, run_id, driver, isolate)
 
 
 def _made_up(shard: Shard, config: RunConfig, run_id: str, worker: str, *_: object) -> ShardResult:

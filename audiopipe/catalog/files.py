@@ -28,7 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from audiopipe.errors import CatalogError, StoreError
 from audiopipe.store.objects import open_url
 
-__all__ = ["COLUMNS", "MEDIA", "home", "is_table", "read_folder", "read_table", "sizes"]
+__all__ = ["COLUMNS", "MEDIA", "base_url", "is_table", "read_folder", "read_table", "sizes"]
 
 COLUMNS = ("youtube_id", "language", "status", "r2_tar_key", "size_bytes", "duration_s")
 MEDIA = frozenset(("tar", "webm", "opus", "ogg", "m4a", "mp4", "mp3", "flac", "wav", "mkv"))
@@ -56,7 +56,7 @@ def is_table(url: str) -> str | None:
     return match and match[1].lower()
 
 
-def home(url: str) -> tuple[str, bool]:
+def base_url(url: str) -> tuple[str, bool]:
     """The folder that a table lies in, with a slash at its end, and whether it is on this machine."""
     fs, path = open_url(url)
     local = isinstance(fs, LocalFileSystem)
@@ -99,7 +99,7 @@ def read_folder(url: str) -> pa.Table:
     return pa.table(
         {
             "youtube_id": pa.array([name.stem for name in names], pa.string()),
-            "language": pa.array([_tongue(name, base) for name in names], pa.string()),
+            "language": pa.array([_language_of(name, base) for name in names], pa.string()),
             "r2_tar_key": pa.array([n if local else fs.unstrip_protocol(n) for n, _ in found], pa.string()),
             "size_bytes": pa.array([size for _, size in found], pa.int64()),
         }
@@ -181,7 +181,7 @@ def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix[1:].lower()
 
 
-def _tongue(name: PurePosixPath, base: str) -> str:
+def _language_of(name: PurePosixPath, base: str) -> str:
     folder = name.parent.name
     named = str(name.parent) != base and TONGUE.fullmatch(folder) and folder not in NO_TONGUE
     return folder if named else UNKNOWN

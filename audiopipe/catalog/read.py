@@ -14,12 +14,12 @@ from typing import Protocol, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.files import home, is_table, read_folder, read_table, sizes
-from audiopipe.catalog.validate import REQUIRED, Raw, check_ids, check_languages, completed, numbers, texts, uris
+from audiopipe.catalog.files import base_url, is_table, read_folder, read_table, sizes
+from audiopipe.catalog.validate import REQUIRED, RawCatalog, check_ids, check_languages, completed, numbers, texts, uris
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError
 
-__all__ = ["SCHEMA", "Backend", "Catalog", "read"]
+__all__ = ["SCHEMA", "Backend", "Catalog", "read_catalog"]
 
 SCHEMA = pa.schema(
     [
@@ -68,7 +68,7 @@ class Catalog:
         return videos.set_column(SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
 
 
-def read(config: RunConfig) -> Catalog:
+def read_catalog(config: RunConfig) -> Catalog:
     """The videos that `config` asks for. Raises `CatalogError` naming file, column, row and what to do."""
     raw = _raw(config.catalog, config.languages)
     rows = completed(raw, texts(raw))
@@ -89,17 +89,17 @@ def read(config: RunConfig) -> Catalog:
     return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=SCHEMA))
 
 
-def _raw(url: str, languages: frozenset[str] | None) -> Raw:
+def _raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
     scheme, found, address = url.partition("://")
     if found and scheme in BACKENDS:
         rows = _backend(scheme)
         asked = [None] if languages is None else sorted(languages)
         pages = [page for language in asked for page in rows(address, language)]
         table = pa.concat_tables(pages, promote_options="permissive") if pages else pa.table({c: [] for c in REQUIRED})
-        return Raw(url, table, None, False)
+        return RawCatalog(url, table, None, False)
     if is_table(url):
-        return Raw(url, read_table(url), *home(url))
-    return Raw(url, read_folder(url), "", True)
+        return RawCatalog(url, read_table(url), *base_url(url))
+    return RawCatalog(url, read_folder(url), "", True)
 
 
 def _backend(scheme: str) -> Backend:

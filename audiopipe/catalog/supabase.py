@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 
 from audiopipe.errors import CatalogError, TransientError
-from audiopipe.ledger.supabase_client import Supabase, SupabaseError, Trouble
+from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
 
 __all__ = ["rows"]
 
@@ -41,7 +41,7 @@ def rows(table: str, language: str | None) -> Iterable[pa.Table]:
     """
     source = _Source.of(table)
     with Supabase(timeout_s=30) as supabase:
-        columns = source.columns_of(_patiently(lambda: source.sample(supabase)))
+        columns = source.columns_of(_with_backoff(lambda: source.sample(supabase)))
         if not columns:
             return
         for page in _all_pages(supabase, source, columns, language):
@@ -98,19 +98,19 @@ def _all_pages(
 
     wanted = ",".join(theirs for ours, theirs in columns.items() if ours != "status")
     ask = partial(supabase.page, source.table, columns["youtube_id"], wanted, shape, source.schema)
-    page = _patiently(ask)
+    page = _with_backoff(ask)
     while page:
         yield page
-        page = _patiently(partial(ask, page[-1][columns["youtube_id"]]))
+        page = _with_backoff(partial(ask, page[-1][columns["youtube_id"]]))
 
 
-def _patiently(ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _with_backoff(ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Ask again while the database is away, with longer and longer waits."""
     for attempt in range(TRIES):
         try:
             return ask()
         except SupabaseError as error:
-            if error.trouble is not Trouble.DOWN:
+            if error.trouble is not ErrorKind.DOWN:
                 raise CatalogError(str(error)) from None
             if attempt == TRIES - 1:
                 raise TransientError(f"{error}; the catalogue could not be read: start again when it is back") from None

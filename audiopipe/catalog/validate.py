@@ -24,7 +24,7 @@ from audiopipe.config import CREDENTIALS, LANGUAGE
 from audiopipe.errors import CatalogError
 from audiopipe.store.objects import open_url
 
-__all__ = ["REQUIRED", "Raw", "check_ids", "check_languages", "completed", "numbers", "texts", "uris"]
+__all__ = ["REQUIRED", "RawCatalog", "check_ids", "check_languages", "completed", "numbers", "texts", "uris"]
 
 REQUIRED = ("youtube_id", "language", "r2_tar_key")
 COMPLETED = "COMPLETED"
@@ -32,7 +32,7 @@ RESERVED = ("all", "reports")  # the config's word for every language; a folder 
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawCatalog:
     """Rows as a backend gives them. `home` is where their keys begin if nobody says otherwise."""
 
     source: str
@@ -50,7 +50,7 @@ class Raw:
             raise CatalogError(f"catalogue {self.source}, row {row}{named}, column {column!r}: {value!r} {what}{more}")
 
 
-def texts(raw: Raw) -> pa.Table:
+def texts(raw: RawCatalog) -> pa.Table:
     """The rows with their text columns as text and their number, counted from 1, in `row`."""
     missing = [name for name in REQUIRED if name not in raw.table.column_names]
     if missing:
@@ -65,7 +65,7 @@ def texts(raw: Raw) -> pa.Table:
     return rows.append_column("row", pa.array(np.arange(1, rows.num_rows + 1)))
 
 
-def _text(raw: Raw, name: str) -> pa.ChunkedArray:
+def _text(raw: RawCatalog, name: str) -> pa.ChunkedArray:
     column = raw.table[name]
     try:
         return column.cast(pa.string())
@@ -73,7 +73,7 @@ def _text(raw: Raw, name: str) -> pa.ChunkedArray:
         raise CatalogError(f"catalogue {raw.source}, column {name!r}: {column.type} is not UTF-8 text") from error
 
 
-def completed(raw: Raw, rows: pa.Table) -> pa.Table:
+def completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
     """Rows with status 'COMPLETED' where there is a status, their languages checked."""
     if "status" in rows.column_names:
         kept = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
@@ -92,15 +92,15 @@ def completed(raw: Raw, rows: pa.Table) -> pa.Table:
     return rows
 
 
-def check_languages(source: str, asked: frozenset[str], present: set[str]) -> None:
-    for language in sorted(asked - present):
+def check_languages(source: str, languages: frozenset[str], present: set[str]) -> None:
+    for language in sorted(languages - present):
         near = difflib.get_close_matches(language.lower(), sorted(present), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         there = ", ".join(sorted(present)) or "none"
         raise CatalogError(f"catalogue {source} has no video in language {language!r}{hint}; there are {there}")
 
 
-def check_ids(raw: Raw, rows: pa.Table) -> None:
+def check_ids(raw: RawCatalog, rows: pa.Table) -> None:
     raw.bad(rows, pc.equal(rows["youtube_id"], ""), "youtube_id", "is no id; every video needs one")
     counts = rows.group_by("youtube_id").aggregate([("row", "count"), ("row", "min")])
     twice = counts.filter(pc.field("row_count") > 1).sort_by("row_min")
@@ -112,7 +112,7 @@ def check_ids(raw: Raw, rows: pa.Table) -> None:
         )
 
 
-def uris(raw: Raw, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray:
+def uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray:
     """The address of each video."""
     keys = rows["r2_tar_key"]
     refused = {
@@ -144,7 +144,7 @@ def _folder(prefix: str) -> str:
     return (path if isinstance(fs, LocalFileSystem) else prefix).rstrip("/") + "/"
 
 
-def numbers(raw: Raw, rows: pa.Table, name: str) -> pa.ChunkedArray:
+def numbers(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
     """A column of float64 >= 0, null where there is none; whole numbers for sizes."""
     if name not in rows.column_names:
         return pa.chunked_array([pa.nulls(rows.num_rows, pa.float64())])

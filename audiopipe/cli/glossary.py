@@ -18,7 +18,7 @@ from audiopipe.errors import AudiopipeError, VideoError
 from audiopipe.pipeline.score import RULES
 from audiopipe.segment.cut import TOO_LONG, TOO_SHORT
 
-__all__ = ["Meaning", "meanings"]
+__all__ = ["GlossaryEntry", "meanings"]
 
 
 TERMS = {
@@ -39,7 +39,7 @@ TERMS = {
 
 
 @dataclass(frozen=True)
-class Meaning:
+class GlossaryEntry:
     """A word, what kind of word it is, what it means, and what to do about it if anything."""
 
     word: str
@@ -48,39 +48,39 @@ class Meaning:
     remedy: str | None = None
 
 
-def meanings() -> list[Meaning]:
+def meanings() -> list[GlossaryEntry]:
     """All words that `audiopipe explain` knows. A word can be there twice, as a metric and as a parameter."""
     return [*_terms(), *_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_parameters()]
 
 
-def _terms() -> Iterator[Meaning]:
+def _terms() -> Iterator[GlossaryEntry]:
     for word, text in TERMS.items():
-        yield Meaning(word, "term", text)
+        yield GlossaryEntry(word, "term", text)
 
 
-def _exit_codes() -> Iterator[Meaning]:
+def _exit_codes() -> Iterator[GlossaryEntry]:
     for code, (text, remedy) in EXITS.items():
-        yield Meaning(str(code), "exit code", text, remedy)
+        yield GlossaryEntry(str(code), "exit code", text, remedy)
 
 
-def _errors() -> Iterator[Meaning]:
+def _errors() -> Iterator[GlossaryEntry]:
     for name in errors.__all__:
         kind: type[AudiopipeError] = getattr(errors, name)
         if issubclass(kind, VideoError):
             what = f"dead letter (a video that failed for good, found at '{kind.stage}')"
         else:
             what = f"error (exit code {kind.exit_code})"
-        yield Meaning(name, what, (inspect.getdoc(kind) or "").partition("\n")[0], kind.remedy)
+        yield GlossaryEntry(name, what, (inspect.getdoc(kind) or "").partition("\n")[0], kind.remedy)
 
 
-def _drop_reasons() -> Iterator[Meaning]:
+def _drop_reasons() -> Iterator[GlossaryEntry]:
     for reason, metric, field, breaks in RULES:
         side = "below" if breaks(0.0, 1.0) else "above"
         text = f"its {metric} is {side} {field} (default {RunConfig.model_fields[field].default})"
-        yield Meaning(reason, "drop reason of a segment", text, _softer(field))
+        yield GlossaryEntry(reason, "drop reason of a segment", text, _softer(field))
     for reason, field in ((TOO_SHORT, "min_segment_s"), (TOO_LONG, "max_segment_s")):
         text = f"{RunConfig.model_fields[field].description} (default {RunConfig.model_fields[field].default} s)"
-        yield Meaning(reason, "drop reason of a segment", text, _softer(field))
+        yield GlossaryEntry(reason, "drop reason of a segment", text, _softer(field))
 
 
 def _softer(field: str) -> str:
@@ -88,7 +88,7 @@ def _softer(field: str) -> str:
     return f"see in quality.ipynb what another limit would keep, then run into another output with {flag} VALUE"
 
 
-def _metrics() -> Iterator[Meaning]:
+def _metrics() -> Iterator[GlossaryEntry]:
     limits = {metric: field for _, metric, field, _ in reversed(RULES)}
     for name, (unit, description) in kernels.METRICS.items():
         home = _home(name)
@@ -99,7 +99,7 @@ def _metrics() -> Iterator[Meaning]:
         ]
         if name in limits:
             lines.append(f"threshold: {limits[name]}")
-        yield Meaning(name, "metric", "\n".join(lines))
+        yield GlossaryEntry(name, "metric", "\n".join(lines))
 
 
 def _home(metric: str) -> Any:
@@ -118,8 +118,8 @@ def _returns(kernel: Any, metric: str) -> list[str]:
     return [" ".join(item.removeprefix("- ").split()) for item in mine]
 
 
-def _parameters() -> Iterator[Meaning]:
+def _parameters() -> Iterator[GlossaryEntry]:
     for name, info in RunConfig.model_fields.items():
         default = "must be given" if info.is_required() else f"default {info.default}"
         scope = "the dataset depends on it" if info.json_schema_extra else "where and how, not what comes out"
-        yield Meaning(name, "parameter", f"{info.description} ({default}; {scope})")
+        yield GlossaryEntry(name, "parameter", f"{info.description} ({default}; {scope})")

@@ -153,7 +153,7 @@ def mend(output: str) -> None:
     """Bring back a damaged or lost _run.json or plan from the copy that the output keeps, or the copy from it."""
     from audiopipe.dataset import backup as copies
 
-    written = copies.mend(output)
+    written = copies.restore(output)
     for name in written:
         click.echo(f"brought back {name}")
     click.echo("the run and its plan, and their copies, are whole")

@@ -23,7 +23,7 @@ def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
     """Make a corpus of real speech in five languages, as videos to try the pipeline on."""
     from audiopipe.bench.corpus import make_corpus
 
-    corpus = make_corpus(directory, seed=seed, videos=videos, say=CONSOLE.print)
+    corpus = make_corpus(directory, seed=seed, videos=videos, log=CONSOLE.print)
     if as_json:
         click.echo(json.dumps(asdict(corpus), default=str))
     else:

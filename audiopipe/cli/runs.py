@@ -15,7 +15,7 @@ import click
 from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
-from audiopipe.driver.signals import Stop
+from audiopipe.driver.signals import SignalGuard
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
@@ -40,7 +40,7 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
 
     _tell()
     try:
-        with Stop(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
+        with SignalGuard(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
             summary = work(stop.before(show))
     except KeyboardInterrupt:
         CONSOLE.print("stopped; what is committed stays: run the same command again to go on")

@@ -26,9 +26,9 @@ from distributed import Client, LocalCluster, Security, SpecCluster, Worker, Wor
 
 from audiopipe.cluster.engines import KUBERNETES, LOCAL, OURS, engine_arguments
 from audiopipe.cluster.kubernetes_tls import encrypted
-from audiopipe.cluster.ssh import kept
-from audiopipe.cluster.start_limit import in_time
-from audiopipe.cluster.worker_names import with_names
+from audiopipe.cluster.ssh import supervised
+from audiopipe.cluster.start_limit import with_startup_timeout
+from audiopipe.cluster.worker_names import with_named_workers
 from audiopipe.config import RunConfig
 from audiopipe.errors import ClusterError, ConfigError
 
@@ -124,7 +124,7 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         raise
     _SETTINGS[client.id] = settings
     if ours["engine"] in LOCAL:
-        client.register_plugin(_Apart())
+        client.register_plugin(OwnProcessGroup())
     _wait(client, profile, ours)
     return client
 
@@ -144,7 +144,7 @@ def _refuse_idle_gpus(profile: str) -> None:
     )
 
 
-class _Apart(WorkerPlugin):
+class OwnProcessGroup(WorkerPlugin):
     """A worker in a process group of its own: a stop is for the driver, which goes on with the same workers later.
 
     JupyterLab's stop button and a terminal's Ctrl-C interrupt all processes of the group. A worker whose driver has
@@ -172,23 +172,23 @@ def close(client: Client) -> None:
         settings.__exit__(None, None, None)
 
 
-def _settings(ours: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(profile_settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dask's settings for TLS, lifetimes and profiling. They go to remote workers as they are: paths, never keys."""
     settings: dict[str, Any] = {
-        f"distributed.worker.lifetime.{name}": value for name, value in (ours["lifetime"] or {}).items()
+        f"distributed.worker.lifetime.{name}": value for name, value in (profile_settings["lifetime"] or {}).items()
     }
     if settings:
         settings["distributed.worker.lifetime.restart"] = True
     # Dask's profiler asks for all threads' frames a hundred times a second, in which Python 3.11 deadlocks now and then
     # (CPython gh-106883): a worker then hangs for good, with its heart beating.
     settings["distributed.worker.profile.enabled"] = False
-    if ours["engine"] not in LOCAL:
+    if profile_settings["engine"] not in LOCAL:
         # What the command does to silence Dask's log is for its own terminal. Elsewhere logs are files that somebody
         # will need; and SSHCluster would wait for ever for the address that a scheduler logs.
         settings["logging"] = {"distributed": "info"}
     # A nanny keeps what it resolved while `_withheld` held, so that the workers it restarts have no keys either.
     settings |= {f"distributed.nanny.environ.{name}": "" for name in DRIVERS_OWN}
-    if folder := ours["tls"] and Path(ours["tls"]).expanduser():
+    if folder := profile_settings["tls"] and Path(profile_settings["tls"]).expanduser():
         ca, certificate, key = (str(folder / name) for name in TLS_FILES)
         settings["distributed.comm.tls.ca-file"] = ca
         for role in ("scheduler", "worker", "client"):
@@ -199,22 +199,22 @@ def _settings(ours: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _reach(profile: str, ours: Mapping[str, Any], chosen: dict[str, Any]) -> Client:
-    security = _security(profile, ours["tls"]) if ours["tls"] else None
-    if ours["engine"] == "existing":
-        return _existing(chosen["address"], ours["wait_s"], security)
-    start = _engine(profile, ours)
-    with _withheld(), warnings.catch_warnings():
+def _reach(profile: str, profile_settings: Mapping[str, Any], chosen: dict[str, Any]) -> Client:
+    security = _security(profile, profile_settings["tls"]) if profile_settings["tls"] else None
+    if profile_settings["engine"] == "existing":
+        return _existing(chosen["address"], profile_settings["wait_s"], security)
+    start = _engine(profile, profile_settings)
+    with without_secrets(), warnings.catch_warnings():
         # Of several clusters on a machine all but one have their dashboard elsewhere; its link is told in any case.
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
         cluster = start(**chosen | ({"security": security} if security else {}))
-    if ours["adapt"]:
-        cluster.adapt(**ours["adapt"])
+    if profile_settings["adapt"]:
+        cluster.adapt(**profile_settings["adapt"])
     return Client(cluster)
 
 
 @contextmanager
-def _withheld() -> Iterator[None]:
+def without_secrets() -> Iterator[None]:
     """This process without the driver's own secrets, which what it starts meanwhile would inherit."""
     kept = {name: os.environ.pop(name) for name in DRIVERS_OWN if name in os.environ}
     try:
@@ -223,7 +223,7 @@ def _withheld() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _keyless(start: Any) -> Any:
+def _start_without_secrets(start: Any) -> Any:
     """The cluster class with the keys withheld from workers and jobs that it starts later, too: `scale`, `adapt`.
 
     Engines that are functions start theirs on other machines, which inherit nothing.
@@ -232,27 +232,27 @@ def _keyless(start: Any) -> Any:
         return start
 
     async def correct(self: Any) -> None:
-        with _withheld():
+        with without_secrets():
             await start._correct_state_internal(self)
 
     return type(start.__name__, (start,), {"_correct_state_internal": correct})
 
 
-def _engine(profile: str, ours: Mapping[str, Any]) -> Any:
-    module, name = ours["engine"].rsplit(".", 1)
+def _engine(profile: str, profile_settings: Mapping[str, Any]) -> Any:
+    module, name = profile_settings["engine"].rsplit(".", 1)
     try:
-        import_module(IMPORTED_LATE.get(ours["engine"], module))
+        import_module(IMPORTED_LATE.get(profile_settings["engine"], module))
         start = getattr(import_module(module), name)
     except ImportError as error:
-        hint = f"pip install 'audiopipe[{ours['extra']}]'" if ours["extra"] else "install it"
+        hint = f"pip install 'audiopipe[{profile_settings['extra']}]'" if profile_settings["extra"] else "install it"
         raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
-    if ours["engine"] == "dask.distributed.SSHCluster":
-        return kept(start)
-    if ours["engine"] not in LOCAL:
-        start = in_time(start, profile, float(ours["wait_s"]))
-    if ours["engine"] == KUBERNETES:
+    if profile_settings["engine"] == "dask.distributed.SSHCluster":
+        return supervised(start)
+    if profile_settings["engine"] not in LOCAL:
+        start = with_startup_timeout(start, profile, float(profile_settings["wait_s"]))
+    if profile_settings["engine"] == KUBERNETES:
         return encrypted(start)
-    return _keyless(with_names(ours["engine"], start))
+    return _start_without_secrets(with_named_workers(profile_settings["engine"], start))
 
 
 def _security(profile: str, folder: str) -> Security:
@@ -298,15 +298,15 @@ def _loopback(address: str) -> bool:
         return host == "localhost" or address.startswith("inproc://")
 
 
-def _wait(client: Client, profile: str, ours: Mapping[str, Any]) -> None:
-    wanted = ours["adapt"]["minimum"] if ours["adapt"] else ours["wait_workers"]
+def _wait(client: Client, profile: str, profile_settings: Mapping[str, Any]) -> None:
+    wanted = profile_settings["adapt"]["minimum"] if profile_settings["adapt"] else profile_settings["wait_workers"]
     try:
-        client.wait_for_workers(max(1, wanted), timeout=float(ours["wait_s"]))
+        client.wait_for_workers(max(1, wanted), timeout=float(profile_settings["wait_s"]))
     except TimeoutError:
         # A scheduler that went away meanwhile would be asked for ever.
         came = len(client.scheduler_info(n_workers=-1)["workers"]) if client.status == "running" else 0
         close(client)
         raise ClusterError(
-            f"profile '{profile}': {came} of {wanted} workers came within {float(ours['wait_s']):.0f} s; "
+            f"profile '{profile}': {came} of {wanted} workers came within {float(profile_settings['wait_s']):.0f} s; "
             "look at the workers' own logs, or give them more time (wait_s)"
         ) from None

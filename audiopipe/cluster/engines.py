@@ -55,8 +55,8 @@ def engine_arguments(profile: str, chosen: Mapping[str, Any]) -> Arguments:
     return ours | translated
 
 
-def _as_given(own: Arguments) -> Arguments:
-    return {name: value for name, value in own.items() if value is not None}
+def _as_given(options: Arguments) -> Arguments:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def useful_workers(cores: int, gpus: int) -> int:
@@ -68,35 +68,35 @@ def useful_workers(cores: int, gpus: int) -> int:
     return max(1, cores // max(1, gpus) // CORES_A_CUDA_WORKER)
 
 
-def _cuda(own: Arguments) -> Arguments:
+def _cuda(options: Arguments) -> Arguments:
     """Without a number, as many workers as this machine's cores have use for."""
-    own = _as_given(own)
-    gpus, cores = own.pop("gpus"), own.pop("cores")
-    each = own.pop("workers_per_gpu", None) or useful_workers(cores, gpus)
-    return {"n_workers": gpus * each, **own}
+    options = _as_given(options)
+    gpus, cores = options.pop("gpus"), options.pop("cores")
+    each = options.pop("workers_per_gpu", None) or useful_workers(cores, gpus)
+    return {"n_workers": gpus * each, **options}
 
 
-def _existing(own: Arguments) -> Arguments:
+def _existing(options: Arguments) -> Arguments:
     """Somebody else decides on its threads and its dashboard; how many workers to wait for is ours."""
-    return {"address": own.get("address"), "wait_workers": own.get("n_workers")}
+    return {"address": options.get("address"), "wait_workers": options.get("n_workers")}
 
 
-def _ssh(own: Arguments) -> Arguments:
+def _ssh(options: Arguments) -> Arguments:
     """The first host runs the scheduler and workers, the others workers; `n_workers` takes that many hosts.
 
     As in a cloud they end by themselves some time after a driver that was killed: nobody else would end them.
     """
-    hosts = own["hosts"] or _read_hosts(own["hosts_file"])
-    hosts = hosts[: own.get("n_workers") or len(hosts)]
-    network = {"interface": own["interface"]} if own.get("interface") else {}
-    idle = own["idle_timeout"]
+    hosts = options["hosts"] or _read_hosts(options["hosts_file"])
+    hosts = hosts[: options.get("n_workers") or len(hosts)]
+    network = {"interface": options["interface"]} if options.get("interface") else {}
+    idle = options["idle_timeout"]
     return {
         "hosts": [hosts[0], *hosts],
-        "connect_options": SSH_PATIENCE | own["connect_options"],
-        "worker_class": own["worker_class"],
-        "remote_python": own["remote_python"],
-        "scheduler_options": {"dashboard_address": own["dashboard_address"], "idle_timeout": idle, **network},
-        "worker_options": {"death_timeout": idle, **_remote_worker(own), **network},
+        "connect_options": SSH_PATIENCE | options["connect_options"],
+        "worker_class": options["worker_class"],
+        "remote_python": options["remote_python"],
+        "scheduler_options": {"dashboard_address": options["dashboard_address"], "idle_timeout": idle, **network},
+        "worker_options": {"death_timeout": idle, **_remote_worker(options), **network},
         "wait_workers": len(hosts),
     }
 
@@ -112,28 +112,28 @@ def _read_hosts(path: str) -> list[str]:
     return [host for host in hosts if host]
 
 
-def _remote_worker(own: Mapping[str, Any]) -> Arguments:
+def _remote_worker(options: Mapping[str, Any]) -> Arguments:
     return {
-        "nthreads": own["threads_per_worker"],
+        "nthreads": options["threads_per_worker"],
         "dashboard_address": WORKER_DASHBOARD,
-        **own.get("worker_options", {}),
+        **options.get("worker_options", {}),
     }
 
 
-def _cloud(own: Arguments, fetch: str) -> Arguments:
+def _cloud(options: Arguments, fetch: str) -> Arguments:
     """A virtual machine for each worker, on which the container finds its secrets in files that only it and root read.
 
     User data holds the address of the secrets, never the secrets; the node's own role fetches them. A scheduler without
     work and a worker without a scheduler end after a while, and their machines with them: a driver that was killed
     leaves no bill behind.
     """
-    own = {name: value for name, value in own.items() if value is not None}
-    secrets, idle = own.pop("secrets").rstrip("/"), own.pop("idle_timeout")
-    worker = {"death_timeout": idle, **_remote_worker(own)}
-    dashboard = own.pop("dashboard_address")
-    del own["threads_per_worker"]
+    options = {name: value for name, value in options.items() if value is not None}
+    secrets, idle = options.pop("secrets").rstrip("/"), options.pop("idle_timeout")
+    worker = {"death_timeout": idle, **_remote_worker(options)}
+    dashboard = options.pop("dashboard_address")
+    del options["threads_per_worker"]
     return {
-        **own,
+        **options,
         "worker_class": "audiopipe.cluster.cuda_workers.CUDAWorkers",
         "worker_options": worker,
         "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
@@ -148,41 +148,44 @@ def _cloud(own: Arguments, fetch: str) -> Arguments:
     }
 
 
-def _ec2(own: Arguments) -> Arguments:
-    chosen = _cloud(own, "aws s3 cp --recursive --only-show-errors")
+def _ec2(options: Arguments) -> Arguments:
+    chosen = _cloud(options, "aws s3 cp --recursive --only-show-errors")
     chosen["extra_bootstrap"].insert(0, "command -v aws || snap install aws-cli --classic")
     return chosen
 
 
-def _gcp(own: Arguments) -> Arguments:
-    return _cloud(own, "gcloud storage rsync --recursive")
+def _gcp(options: Arguments) -> Arguments:
+    return _cloud(options, "gcloud storage rsync --recursive")
 
 
-def _kubernetes(own: Arguments) -> Arguments:
+def _kubernetes(options: Arguments) -> Arguments:
     """The operator's own manifest, with the number of workers and their threads filled in."""
     try:
-        spec = yaml.safe_load(Path(own["manifest"]).read_text(encoding="utf-8"))
+        spec = yaml.safe_load(Path(options["manifest"]).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cluster profile 'kubernetes' needs its manifest: {error}") from None
-    spec["spec"]["worker"]["replicas"] = own["n_workers"]
+    spec["spec"]["worker"]["replicas"] = options["n_workers"]
     scheduler, worker = (spec["spec"][role]["spec"]["containers"][0] for role in ("scheduler", "worker"))
-    worker["args"] = [*worker["args"], "--nthreads", str(own["threads_per_worker"])]
-    if image := own.get("image"):
+    worker["args"] = [*worker["args"], "--nthreads", str(options["threads_per_worker"])]
+    if image := options.get("image"):
         worker["image"] = scheduler["image"] = image
-    worker["env"] = [*worker.get("env", []), *({"name": one, "value": value} for one, value in _lifetime(own).items())]
-    if not own["tls"]:
+    worker["env"] = [
+        *worker.get("env", []),
+        *({"name": one, "value": value} for one, value in _lifetime(options).items()),
+    ]
+    if not options["tls"]:
         for role in ("scheduler", "worker"):
             _without_encryption(spec["spec"][role]["spec"])
     elif not any(variable.get("value", "").startswith("tls://") for variable in worker["env"]):
         raise ConfigError(
-            f"cluster profile 'kubernetes' encrypts, and the workers of {own['manifest']} do not: do as "
+            f"cluster profile 'kubernetes' encrypts, and the workers of {options['manifest']} do not: do as "
             "cluster/kubernetes/dask-cluster.yaml does, or set tls: false on a network that is yours alone"
         )
     return {
         "custom_cluster_spec": spec,
-        "namespace": own["namespace"],
+        "namespace": options["namespace"],
         "quiet": True,  # it draws its progress where a command's own output goes
-        "wait_workers": own["n_workers"],
+        "wait_workers": options["n_workers"],
     }
 
 
@@ -195,23 +198,24 @@ def _without_encryption(pod: Arguments) -> None:
         place[kind] = [one for one in place.get(kind, []) if one["name"] != "tls"]
 
 
-def _lifetime(own: Arguments) -> dict[str, str]:
+def _lifetime(options: Arguments) -> dict[str, str]:
     """As environment variables. A pod that has ended is started again; for a job another is queued, with `adapt`."""
     return {
-        f"DASK_DISTRIBUTED__WORKER__LIFETIME__{name.upper()}": value for name, value in (own["lifetime"] or {}).items()
+        f"DASK_DISTRIBUTED__WORKER__LIFETIME__{name.upper()}": value
+        for name, value in (options["lifetime"] or {}).items()
     }
 
 
-def _slurm(own: Arguments) -> Arguments:
+def _slurm(options: Arguments) -> Arguments:
     """As many workers a job as its cores have use for. Shards in flight are a worker's threads."""
-    variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime(own)  # why: cluster.py
-    own = {name: value for name, value in own.items() if value is not None}
-    own.pop("lifetime", None)
-    threads, dashboard = own.pop("threads_per_worker"), own.pop("dashboard_address")
-    before = own.pop("job_script_prologue", [])
-    each = useful_workers(own["job_cpu"], 1)
+    variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime(options)  # why: cluster.py
+    options = {name: value for name, value in options.items() if value is not None}
+    options.pop("lifetime", None)
+    threads, dashboard = options.pop("threads_per_worker"), options.pop("dashboard_address")
+    before = options.pop("job_script_prologue", [])
+    each = useful_workers(options["job_cpu"], 1)
     return {
-        **own,
+        **options,
         "cores": threads * each,
         "processes": each,
         "scheduler_options": {"dashboard_address": dashboard},

@@ -19,14 +19,14 @@ from distributed.core import Status
 
 from audiopipe.errors import ClusterError
 
-__all__ = ["kept"]
+__all__ = ["supervised"]
 
 LOG = logging.getLogger(__name__)
 DASK_LOG = logging.getLogger("distributed.deploy.ssh")  # where Dask puts what it reads itself
 AGAIN_S = 15.0
 
 
-def kept(start: Callable[..., SpecCluster]) -> Callable[..., SpecCluster]:
+def supervised(start: Callable[..., SpecCluster]) -> Callable[..., SpecCluster]:
     """`SSHCluster` with its processes followed until it is closed.
 
     The function that comes back raises:
@@ -35,7 +35,7 @@ def kept(start: Callable[..., SpecCluster]) -> Callable[..., SpecCluster]:
 
     @wraps(start)
     def begin(**arguments: Any) -> SpecCluster:
-        with _LastWords() as words:
+        with LogTail() as words:
             try:
                 cluster = start(**arguments)
             except Exception as error:  # noqa: BLE001 - Dask raises just that
@@ -95,7 +95,7 @@ async def _forget(process: Any) -> None:
         process.status = Status.closed
 
 
-class _LastWords(logging.Handler):
+class LogTail(logging.Handler):
     """The last lines that Dask has read from its hosts, also where its log is silenced."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class _LastWords(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
 
-    def __enter__(self) -> _LastWords:
+    def __enter__(self) -> LogTail:
         self.before = DASK_LOG.level, DASK_LOG.propagate
         DASK_LOG.propagate = DASK_LOG.isEnabledFor(logging.INFO)
         DASK_LOG.setLevel(logging.INFO)

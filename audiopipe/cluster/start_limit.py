@@ -12,10 +12,10 @@ from distributed.core import Status
 
 from audiopipe.errors import ClusterError
 
-__all__ = ["in_time"]
+__all__ = ["with_startup_timeout"]
 
 
-def in_time(start: Any, profile: str, wait_s: float) -> Any:
+def with_startup_timeout(start: Any, profile: str, wait_s: float) -> Any:
     """A cluster class whose start ends after `wait_s`, with what it had begun taken away.
 
     Making one raises:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-__all__ = ["with_names"]
+__all__ = ["with_named_workers"]
 
 
-def with_names(engine: str, start: Any) -> Any:
+def with_named_workers(engine: str, start: Any) -> Any:
     """The cluster class of an engine, with names for its workers where that engine only counts them."""
     make = {"dask.distributed.LocalCluster": _cpus, "dask_cuda.LocalCUDACluster": _gpus}.get(engine)
     return make(start) if make else start

@@ -16,13 +16,13 @@ from audiopipe.plan.files import FOLDER as PLAN
 from audiopipe.plan.plan import load
 from audiopipe.store.objects import Store
 
-__all__ = ["Pair", "keep", "mend", "pairs"]
+__all__ = ["BackupPair", "backup", "pairs", "restore"]
 
 COPIES = "_copies"
 
 
 @dataclass(frozen=True)
-class Pair:
+class BackupPair:
     """An object and its copy: whether each has the bytes that the copy's name promises."""
 
     name: str
@@ -35,14 +35,14 @@ class Pair:
         return self.original_is_good and self.copy_is_good
 
 
-def pairs(store: Store) -> Iterator[Pair]:
+def pairs(store: Store) -> Iterator[BackupPair]:
     """All objects that have a copy, by name."""
     for copy in store.list(COPIES):
         name, _, digest = copy.removeprefix(f"{COPIES}/").rpartition(".")
-        yield Pair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
+        yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
 
 
-def keep(store: Store) -> None:
+def backup(store: Store) -> None:
     """Copy what has no copy yet.
 
     Raises:
@@ -57,7 +57,7 @@ def keep(store: Store) -> None:
             raise VerifyError(f"{name} is damaged; `audiopipe mend {store.url}` brings it back")
 
 
-def mend(url: str) -> list[str]:
+def restore(url: str) -> list[str]:
     """Bring back what is damaged or lost from its copy, or the copy from it; the names of what was written.
 
     Raises:
@@ -74,7 +74,7 @@ def mend(url: str) -> list[str]:
     # What these two can read, and had no copy, has one from now on.
     read_run(store)
     load(store)
-    keep(store)
+    backup(store)
     return written
 
 

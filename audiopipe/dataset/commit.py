@@ -29,13 +29,13 @@ __all__ = [
     "COMMITS",
     "Commit",
     "CommittedObject",
+    "add_checksum",
     "commit_name",
     "decide",
     "publish",
     "read_commit",
-    "sealed",
-    "unsealed",
     "upload",
+    "verify_checksum",
     "withdraw",
 ]
 
@@ -61,7 +61,7 @@ class Commit:
     config_digest: str
 
     def to_json(self) -> bytes:
-        return sealed(
+        return add_checksum(
             {
                 "shard": self.result.shard,
                 "config_digest": self.config_digest,
@@ -74,24 +74,24 @@ class Commit:
     @classmethod
     def from_json(cls, data: bytes, name: str = "a commit") -> Commit:
         """Read a commit; `VerifyError` if these are not the bytes that `to_json` wrote."""
-        body = unsealed(data, name)
+        body = verify_checksum(data, name)
         result = body["result"]
         letters = tuple(DeadLetter(**letter) for letter in result.pop("dead_letters"))
         objects = tuple(CommittedObject(**item) for item in body["objects"])
         return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"])
 
 
-def sealed(body: dict[str, Any]) -> bytes:
+def add_checksum(body: dict[str, Any]) -> bytes:
     """A JSON object with the sha256 of its own text: what the rest of an output is checked against has no other."""
     text = json.dumps(body, indent=1, ensure_ascii=False)
     return json.dumps(body | {"sha256": _digest(text)}, indent=1, ensure_ascii=False).encode()
 
 
-def unsealed(data: bytes, name: str) -> dict[str, Any]:
+def verify_checksum(data: bytes, name: str) -> dict[str, Any]:
     """What was sealed, without the seal. Raises `VerifyError` if a byte of it has changed."""
     try:
         body: dict[str, Any] = json.loads(data)
-        if data == sealed({key: value for key, value in body.items() if key != "sha256"}):
+        if data == add_checksum({key: value for key, value in body.items() if key != "sha256"}):
             return body
     except (ValueError, AttributeError):
         pass

@@ -15,7 +15,7 @@ import torch
 from audiopipe import __version__
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.dataset import duplicates
-from audiopipe.dataset.commit import COMMITS, Commit, sealed, unsealed
+from audiopipe.dataset.commit import COMMITS, Commit, add_checksum, verify_checksum
 from audiopipe.dataset.totals import Totals
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.media.encode import SUFFIXES
@@ -24,7 +24,16 @@ from audiopipe.plan.plan import Plan, load
 from audiopipe.store.objects import Store
 from audiopipe.types import ShardResult
 
-__all__ = ["Totals", "claim", "config_of", "described", "finalise", "read_commits", "read_run", "settled"]
+__all__ = [
+    "Totals",
+    "config_of",
+    "description_files",
+    "effective_results",
+    "finalize",
+    "open_run",
+    "read_commits",
+    "read_run",
+]
 
 RUN = "_run.json"
 DATASET = "dataset.json"
@@ -33,7 +42,7 @@ DATASET = "dataset.json"
 SOURCE = ("catalog", "source_prefix", "language", "partition_count")
 
 
-def claim(store: Store, config: RunConfig) -> str:
+def open_run(store: Store, config: RunConfig) -> str:
     """The run that an output belongs to: the one that it names, or a new one, which it names from now on.
 
     Raises:
@@ -47,7 +56,7 @@ def claim(store: Store, config: RunConfig) -> str:
         "source": {name: getattr(config, name) for name in SOURCE},
         "versions": {"audiopipe": __version__, "torch": torch.__version__},
     }
-    if store.create(RUN, sealed(mine)):
+    if store.create(RUN, add_checksum(mine)):
         return str(mine["run_id"])
     theirs = read_run(store)
     if theirs["config_digest"] != config.digest:
@@ -67,7 +76,7 @@ def read_run(store: Store) -> dict[str, Any]:
         VerifyError: it is not the output of a run, or its `_run.json` is damaged.
     """
     try:
-        return unsealed(store.read(RUN), RUN)
+        return verify_checksum(store.read(RUN), RUN)
     except FileNotFoundError:
         raise VerifyError(f"{store.url} holds no {RUN}: it is not the output of a run") from None
 
@@ -97,7 +106,7 @@ def read_commits(store: Store) -> dict[str, Commit]:
     return {commit.result.shard: commit for commit in commits}
 
 
-def settled(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
+def effective_results(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
     """The results by shard, without the dead letters that a later generation of the plan has taken up since.
 
     So a video that was tried again counts once, as what became of it the last time.
@@ -128,17 +137,19 @@ def _settled(result: ShardResult, last: Mapping[tuple[str, str], str], committed
     return replace(result, videos=result.videos - gone, videos_failed=result.videos_failed - gone, dead_letters=letters)
 
 
-def finalise(store: Store) -> None:
+def finalize(store: Store) -> None:
     """Write what describes the whole dataset; the same shards give the same bytes."""
     run, commits = read_run(store), read_commits(store)
-    duplicates.settle(store, commits, run["config"].get("duplicate_similarity"))
-    for name, data in described(store, run, commits, load(store)).items():
+    duplicates.write_duplicates(store, commits, run["config"].get("duplicate_similarity"))
+    for name, data in description_files(store, run, commits, load(store)).items():
         store.write(name, data)
 
 
-def described(store: Store, run: Mapping[str, Any], commits: Mapping[str, Commit], plan: Plan) -> dict[str, bytes]:
+def description_files(
+    store: Store, run: Mapping[str, Any], commits: Mapping[str, Commit], plan: Plan
+) -> dict[str, bytes]:
     """The objects that describe the whole dataset, by name."""
-    results = settled(commits, plan)
+    results = effective_results(commits, plan)
     ordered = [results[shard] for shard in sorted(results)]
     tars = [item.name for shard in sorted(commits) for item in commits[shard].objects if item.name.endswith(".tar")]
     by_language: dict[str, Totals] = {}
@@ -154,9 +165,9 @@ def described(store: Store, run: Mapping[str, Any], commits: Mapping[str, Commit
         "languages": {language: totals.content() for language, totals in sorted(by_language.items())},
     }
     if run["config"].get("duplicate_similarity") is not None:
-        body["duplicates"] = duplicates.counted(store)
+        body["duplicates"] = duplicates.summarize(store)
     return {
-        DATASET: sealed(body),
+        DATASET: add_checksum(body),
         "tars.txt": "".join(f"{name}\n" for name in tars).encode(),
         "README.md": _card(body).encode(),
     }

@@ -21,13 +21,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.similarity import Alike
+from audiopipe.dataset.similarity import SimilarityIndex
 from audiopipe.dataset.writer import sample_key
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 
-__all__ = ["SCHEMA", "TABLE", "counted", "is_manifest", "problems", "read", "settle", "unique_name"]
+__all__ = [
+    "SCHEMA",
+    "TABLE",
+    "is_manifest",
+    "problems",
+    "read_duplicates",
+    "summarize",
+    "unique_name",
+    "write_duplicates",
+]
 
 TABLE = "duplicates.parquet"
 SCHEMA = pa.schema(
@@ -53,7 +62,7 @@ LeftOut = Mapping[str, set[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class FingerprintedVideo:
     """A video with a fingerprint."""
 
     video_id: str
@@ -78,7 +87,7 @@ def unique_name(manifest: str) -> str:
     return f"{language}/unique_{name}"
 
 
-def settle(store: Store, commits: Mapping[str, Commit], similarity: float | None) -> None:
+def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float | None) -> None:
     """Write the table and the manifests; nothing where `duplicate_similarity` is None."""
     if similarity is None:
         return
@@ -91,9 +100,9 @@ def settle(store: Store, commits: Mapping[str, Commit], similarity: float | None
 
 def found(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
     """The duplicates among all videos that are done: a table of `SCHEMA`, in the order of groups and ids."""
-    heard: list[_Heard] = []
+    heard: list[FingerprintedVideo] = []
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
-        alike = Alike(Path(folder))
+        alike = SimilarityIndex(Path(folder))
         try:
             for videos in _tables(store, _named(commits, VIDEOS)):
                 heard += [_heard(row) for row in videos.drop_columns("fingerprint").to_pylist()]
@@ -103,7 +112,7 @@ def found(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.
             alike.close()
 
 
-def read(store: Store) -> pa.Table:
+def read_duplicates(store: Store) -> pa.Table:
     """The table of an output; `VerifyError` if there is none or it is damaged."""
     try:
         table = read_table(store.read(TABLE))
@@ -113,9 +122,9 @@ def read(store: Store) -> pa.Table:
     return table
 
 
-def counted(store: Store) -> dict[str, Any]:
+def summarize(store: Store) -> dict[str, Any]:
     """What `dataset.json` says of the duplicates; raises as `read`."""
-    rows = read(store)
+    rows = read_duplicates(store)
     firsts = set(zip(rows["duplicate_of"].to_pylist(), rows["duplicate_of_language"].to_pylist(), strict=True))
     return {
         "videos": rows.num_rows,
@@ -163,11 +172,13 @@ def _tables(store: Store, names: list[str]) -> Iterator[pa.Table]:
         yield rows.filter(rows["fingerprint"].is_valid())
 
 
-def _heard(row: Mapping[str, Any]) -> _Heard:
-    return _Heard(row["video_id"], row["language"], row["shard"], row["segments_kept"] > 0, row["duration_s"])
+def _heard(row: Mapping[str, Any]) -> FingerprintedVideo:
+    return FingerprintedVideo(
+        row["video_id"], row["language"], row["shard"], row["segments_kept"] > 0, row["duration_s"]
+    )
 
 
-def _named_duplicates(heard: list[_Heard], alike: Alike, similarity: float) -> pa.Table:
+def _named_duplicates(heard: list[FingerprintedVideo], alike: SimilarityIndex, similarity: float) -> pa.Table:
     groups = _groups(heard, alike.pairs(similarity))
     pairs = [(first, one) for first, *others in groups for one in others]
     shares = alike.similarities(np.array(pairs, np.int64).reshape(-1, 2)).tolist()
@@ -188,7 +199,7 @@ def _named_duplicates(heard: list[_Heard], alike: Alike, similarity: float) -> p
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _groups(heard: list[_Heard], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+def _groups(heard: list[FingerprintedVideo], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Those that pairs join, each group and all of them in the order of ids."""
     leader: dict[int, int] = {}
 

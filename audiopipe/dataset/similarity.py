@@ -17,7 +17,7 @@ import torch
 
 from audiopipe.kernels.fingerprint import MAX_EVENTS, similarity
 
-__all__ = ["Alike", "packed", "unpacked"]
+__all__ = ["SimilarityIndex", "packed", "unpacked"]
 
 # Fewer events in common are chance: two sentences in one voice may share one or two.
 LEAST_COMMON = 6
@@ -46,7 +46,7 @@ def unpacked(fingerprints: Iterable[bytes]) -> Events:
     return events
 
 
-class Alike:
+class SimilarityIndex:
     """Finds what is alike among fingerprints, which are numbered in the order in which they are added.
 
     Args:

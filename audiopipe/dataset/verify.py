@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from audiopipe.dataset import backup as copies
 from audiopipe.dataset import duplicates
 from audiopipe.dataset.check import problems
-from audiopipe.dataset.commit import COMMITS, Commit, commit_name, unsealed
-from audiopipe.dataset.describe import DATASET, RUN, described, read_run
-from audiopipe.dataset.gc import strays
+from audiopipe.dataset.commit import COMMITS, Commit, commit_name, verify_checksum
+from audiopipe.dataset.describe import DATASET, RUN, description_files, read_run
+from audiopipe.dataset.gc import orphans
 from audiopipe.errors import PlanError, VerifyError
 from audiopipe.plan.files import FOLDER
 from audiopipe.plan.plan import Plan, load
@@ -105,7 +105,7 @@ class _Check:
                 if not duplicated:
                     yield from self._description(run, plan, present)
 
-    def _copies(self, copied: Iterable[copies.Pair]) -> Iterator[Finding]:
+    def _copies(self, copied: Iterable[copies.BackupPair]) -> Iterator[Finding]:
         """What the run and its plan are, against their copies."""
         for pair in copied:
             if not (pair.original_is_good or pair.copy_is_good):
@@ -143,7 +143,7 @@ class _Check:
     def _plan_files(self, present: Mapping[str, int]) -> Iterator[Finding]:
         """The plan against its digests in the dataset's description, which is written when all else is done."""
         try:
-            told = unsealed(self.store.read(DATASET), DATASET)["plan"]
+            told = verify_checksum(self.store.read(DATASET), DATASET)["plan"]
         except (FileNotFoundError, VerifyError):
             return
         for name, digest in told.items():
@@ -177,7 +177,7 @@ class _Check:
             yield from (Finding(shard.name, problem, remedy) for problem in found)
 
     def _strays(self, present: Mapping[str, int], plan: Plan) -> Iterator[Finding]:
-        for name in strays(present, self.commits, plan):
+        for name in orphans(present, self.commits, plan):
             yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
 
     def _duplicates(self, similarity: float | None, present: Mapping[str, int], sound: bool) -> Iterator[Finding]:
@@ -187,7 +187,7 @@ class _Check:
 
     def _description(self, run: dict[str, object], plan: Plan, present: Mapping[str, int]) -> Iterator[Finding]:
         try:
-            objects = described(self.store, run, self.commits, plan)
+            objects = description_files(self.store, run, self.commits, plan)
         except VerifyError as error:
             yield Finding(duplicates.TABLE, str(error), self._resume())
             return

@@ -12,7 +12,7 @@ from typing import Any
 from distributed import Client, Worker
 from distributed.comm.core import CommClosedError
 
-__all__ = ["CLUSTER_LOST", "StandsStillError", "Watch"]
+__all__ = ["CLUSTER_LOST", "ClusterHealth", "ClusterStalledError"]
 
 # What Dask's client raises when the scheduler is gone.
 CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
@@ -28,7 +28,7 @@ STILL_S = 60.0
 IDLE_LOOKS = 2
 
 
-class StandsStillError(CommClosedError):
+class ClusterStalledError(CommClosedError):
     """Shards are under way, and no worker knows of one: what they should be told is stuck.
 
     Dask times its messages by the wall clock: where that is set back within milliseconds of one, the next ones wait
@@ -37,7 +37,7 @@ class StandsStillError(CommClosedError):
 
 
 @dataclass
-class Watch:
+class ClusterHealth:
     """Since when the scheduler has not answered, or had no worker to name; None while it does and has.
 
     Counted from a question: a driver that was suspended itself, or waited long for its disk, has asked nobody.
@@ -68,7 +68,7 @@ class Watch:
             return None
         return dict(known["workers"])
 
-    def reached(self, client: Client) -> bool:
+    def is_connected(self, client: Client) -> bool:
         """Whether the scheduler is there just now.
 
         Raises:
@@ -83,11 +83,11 @@ class Watch:
             raise CommClosedError(f"it has had no worker for {WORKERS_AWAY_S:.0f} s")
         return bool(client.status == "running")
 
-    def moves(self) -> None:
+    def mark_progress(self) -> None:
         """Note that a shard was given to the cluster, or came back."""
         self.moved, self.idle_looks = time.monotonic(), 0
 
-    def stirs(self, client: Client) -> None:
+    def check_stalled(self, client: Client) -> None:
         """Look whether anything is done, if shards are under way and nothing was heard of them for long.
 
         Raises:
@@ -96,11 +96,11 @@ class Watch:
         if time.monotonic() - self.moved < STILL_S * (1 + self.idle_looks):
             return
         if self._at_work(client) != 0:
-            self.moves()
+            self.mark_progress()
             return
         self.idle_looks += 1
         if self.idle_looks == IDLE_LOOKS:
-            raise StandsStillError(f"no worker has had a shard to work on for {time.monotonic() - self.moved:.0f} s")
+            raise ClusterStalledError(f"no worker has had a shard to work on for {time.monotonic() - self.moved:.0f} s")
 
     @staticmethod
     def _at_work(client: Client) -> int | None:

@@ -22,7 +22,7 @@ from audiopipe.dataset.writer import object_names
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.plan.extend import plan_extension, plan_retry, planned
+from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load
 from audiopipe.store.objects import Store
 
@@ -63,8 +63,8 @@ def run(config: RunConfig, client: Client | None = None, on_tick: OnTick | None 
         ClusterError: the workers did not come.
     """
     store = Store(config.output)
-    run_id = output.claim(store, config)
-    return _work(config, store, run_id, planned(config, store), config.partition_index, client, on_tick)
+    run_id = output.open_run(store, config)
+    return _work(config, store, run_id, resolve_plan(config, store), config.partition_index, client, on_tick)
 
 
 def resume(
@@ -105,7 +105,7 @@ def retry(url: str, client: Client | None = None, on_tick: OnTick | None = None,
     config, run_id, _ = _of_output(store, parameters)
     commits = output.read_commits(store)
     dead: dict[str, set[str]] = {}
-    for result in output.settled(commits, load(store)).values():
+    for result in output.effective_results(commits, load(store)).values():
         dead.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
     plan = plan_retry(config, store, dead, commits.keys())
     return _work(config, store, run_id, plan, None, client, on_tick)
@@ -130,7 +130,7 @@ def extend(url: str, client: Client | None = None, on_tick: OnTick | None = None
 
 def _of_output(store: Store, parameters: dict[str, Any]) -> tuple[RunConfig, str, Plan]:
     config = output.config_of(store, **parameters)
-    return config, output.claim(store, config), load(store)
+    return config, output.open_run(store, config), load(store)
 
 
 def _work(
@@ -144,7 +144,7 @@ def _work(
 ) -> RunSummary:
     """Bring the shards of a partition, or of all, to their commits; describe the output if the whole plan is there."""
     started = time.monotonic()
-    copies.keep(store)
+    copies.backup(store)
     commits = _committed(store)
     # Also languages that are not in the list: what is resumed is all that was planned.
     languages = [*(config.listed_languages or ()), *plan.languages()]
@@ -158,13 +158,13 @@ def _work(
             commits = _committed(store)
         whole = load(store)
         if all(shard.name in commits for shard in whole.shards()):
-            output.finalise(store)
+            output.finalize(store)
         status = session.close(commits)
     return RunSummary(
         run_id=run_id,
         output=config.output,
         status=status,
-        total=Totals.of(output.settled(commits, whole).values()),
+        total=Totals.of(output.effective_results(commits, whole).values()),
         new=Totals.of(session.new),
         shards_planned=sum(total.shards for total in plan.totals().values()),
         shards_failed={shard: why for shard, why in session.failed.items() if shard not in commits},

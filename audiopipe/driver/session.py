@@ -22,9 +22,9 @@ from audiopipe import __version__
 from audiopipe.cluster import connect as cluster
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
-from audiopipe.driver.cluster_health import CLUSTER_LOST, StandsStillError, Watch
+from audiopipe.driver.cluster_health import CLUSTER_LOST, ClusterHealth, ClusterStalledError
 from audiopipe.driver.heartbeat import driver_row, worker_rows
-from audiopipe.driver.speculation import Stragglers
+from audiopipe.driver.speculation import SpeculationPolicy
 from audiopipe.errors import AudiopipeError, StoreRefused
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, WorkerStatus
 from audiopipe.pipeline.quarantine import process_isolated
@@ -46,9 +46,9 @@ CLUSTERS = 3  # that stand still, one after the other
 OnTick = Callable[[Ledger, str], None]
 
 
-def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, suspected: bool) -> ShardResult:
+def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, isolate: bool) -> ShardResult:
     """What runs on a worker."""
-    process = process_isolated if suspected else process_shard
+    process = process_isolated if isolate else process_shard
     result = process(shard, config, run_id, f"{driver}/{get_worker().name}")
     # The dashboard's fine performance metrics: stages beside one another, for each language.
     for stage, seconds in result.stage_s.items():
@@ -86,8 +86,8 @@ class Session:
     width: int = 2
     next_beat: float = 0.0
     refusals: int = 0
-    watch: Watch = field(default_factory=Watch)
-    stragglers: Stragglers = field(default_factory=Stragglers)
+    watch: ClusterHealth = field(default_factory=ClusterHealth)
+    stragglers: SpeculationPolicy = field(default_factory=SpeculationPolicy)
     doubled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class Session:
         self.driver = f"{socket.gethostname()}/p{self.config.partition_index}/{secrets.token_hex(3)}"
         self.todo = deque(shard for shard in self.shards if shard.name not in self.commits)
         for commit in self.commits.values():
-            self.stragglers.took(commit.result.wall_s)
+            self.stragglers.record(commit.result.wall_s)
 
     # -- the ledger
 
@@ -145,7 +145,7 @@ class Session:
         done = {row.shard for row in self.ledger.shards(self.run_id) if row.status == "done"}
         return done >= commits.keys()
 
-    def _beat(self, client: Client, status: WorkerStatus = WorkerStatus.RUNNING) -> None:
+    def _heartbeat(self, client: Client, status: WorkerStatus = WorkerStatus.RUNNING) -> None:
         now = datetime.now(UTC)
         workers = self.watch.workers(client)
         self.width = max(2, 2 * sum(worker["nthreads"] for worker in workers.values()))
@@ -174,33 +174,33 @@ class Session:
                 return
             except CLUSTER_LOST as error:
                 lost = f"the cluster was lost: {error or type(error).__name__}"
-                if client or not isinstance(error, StandsStillError):
+                if client or not isinstance(error, ClusterStalledError):
                     self._give_up(lost)
                     return
                 LOG.info("%s; its shards are given to a new one", lost)
             finally:
                 with suppress(*CLUSTER_LOST):
                     mine.cancel(list(self.running))
-                    self._beat(mine, ended)
+                    self._heartbeat(mine, ended)
                 if client is None:
                     cluster.close(mine)
-            self._take_back()
+            self._requeue()
         self._give_up(f"not gone on with after {CLUSTERS} clusters that stood still")
 
     def _work_on(self, client: Client) -> None:
         LOG.info("Dask dashboard: %s", client.dashboard_link)
-        self.watch = Watch()
+        self.watch = ClusterHealth()
         while (self.todo or self.later or self.running) and self.refusals < REFUSALS:
-            if self.watch.reached(client):
+            if self.watch.is_connected(client):
                 self._submit(client)
-                self._double(client)
+                self._speculate(client)
                 self._tick(client)
                 if self.running:
-                    self.watch.stirs(client)
+                    self.watch.check_stalled(client)
             self._wait()
         self._give_up(f"not gone on with after {REFUSALS} shards that were refused")
 
-    def _take_back(self) -> None:
+    def _requeue(self) -> None:
         """What a cluster was given and did not do is to do again, and counts for no try."""
         under_way = {shard.name: shard for shard in self.running.values()}
         self.tries.subtract(under_way.keys())
@@ -223,21 +223,21 @@ class Session:
             self.tries[shard.name] += 1
             self._start(client, shard)
 
-    def _start(self, client: Client, shard: Shard, beside: list[str] | None = None) -> None:
+    def _start(self, client: Client, shard: Shard, running_on: list[str] | None = None) -> None:
         """Submit a shard; where it is under way already, for these workers, or any if these go away meanwhile."""
-        suspected, elsewhere = shard.name in self.suspects, beside is not None
+        suspected, elsewhere = shard.name in self.suspects, running_on is not None
         # The dashboard groups and colours tasks by the first part of their key.
         key = (f"shard {shard.language}", shard.index, self.tries[shard.name], int(elsewhere), self.run_id)
         task = (_task, shard, self.config, self.run_id, self.driver, suspected)
-        future = client.submit(*task, key=key, pure=False, workers=beside, allow_other_workers=elsewhere)
+        future = client.submit(*task, key=key, pure=False, workers=running_on, allow_other_workers=elsewhere)
         self.running[future] = shard
-        self.watch.moves()
+        self.watch.mark_progress()
         future.add_done_callback(self.finished.put)
 
-    def _double(self, client: Client) -> None:
+    def _speculate(self, client: Client) -> None:
         """Try shards that are late on another worker as well."""
         idle = not self.todo and not self.later and 2 * len(self.running) < self.width
-        late = set(self.stragglers.late([shard.name for shard in self.running.values()], idle)) - self.doubled
+        late = set(self.stragglers.overdue([shard.name for shard in self.running.values()], idle)) - self.doubled
         if not late:
             return
         at_work = client.processing()
@@ -246,14 +246,14 @@ class Session:
             if shard.name in late and elsewhere:
                 LOG.info("shard %s takes far longer than any other did: it is tried elsewhere as well", shard.name)
                 self.doubled.add(shard.name)
-                self._start(client, shard, beside=elsewhere)
+                self._start(client, shard, running_on=elsewhere)
 
     def _wait(self) -> None:
         try:
             future = self.finished.get(timeout=TICK_S)
         except queue.Empty:
             return
-        self.watch.moves()
+        self.watch.mark_progress()
         shard = self.running.pop(future, None)
         if shard is None:  # another was faster
             return
@@ -264,7 +264,7 @@ class Session:
             except CLUSTER_LOST:  # its commit is there; whether the scheduler comes back is for the watch to say
                 self.later.append((time.monotonic() + BACKOFF_S, shard))
                 return
-            self.stragglers.took(result.wall_s)
+            self.stragglers.record(result.wall_s)
             self.new.append(result)
             self.refusals = 0
             self.ledger.record_shard(result)
@@ -307,7 +307,7 @@ class Session:
 
     def _tick(self, client: Client) -> None:
         if time.monotonic() >= self.next_beat:
-            self._beat(client)
+            self._heartbeat(client)
             self.next_beat = time.monotonic() + self.config.heartbeat_s
         if self.on_tick:
             self.on_tick(self.ledger, self.run_id)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, Self
 
-__all__ = ["Stop"]
+__all__ = ["SignalGuard"]
 
 P = ParamSpec("P")
 
 
-class Stop:
+class SignalGuard:
     """Within this context a signal ends like Ctrl-C: what is under way is given up, what is committed stays.
 
     The interrupt is raised where the signal finds the program; Python drops it if that is a finaliser or a callback
@@ -22,7 +22,7 @@ class Stop:
     def __init__(self, *numbers: signal.Signals) -> None:
         self.numbers = numbers
         self.handlers: dict[signal.Signals, Any] = {}
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Self:
         self.handlers = {number: signal.signal(number, self._ask) for number in self.numbers}
@@ -35,14 +35,14 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
         raise KeyboardInterrupt
 
     def before(self, work: Callable[P, None]) -> Callable[P, None]:
         """The same work, but for a KeyboardInterrupt if a stop was asked for."""
 
         def checked(*arguments: P.args, **named: P.kwargs) -> None:
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
             work(*arguments, **named)
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 from audiopipe.types import Seconds
 
-__all__ = ["Stragglers"]
+__all__ = ["SpeculationPolicy"]
 
 PATIENCE = 2.0  # times the longest that any shard took
 LEAST_S = 20.0
 
 
 @dataclass
-class Stragglers:
+class SpeculationPolicy:
     """Who is late. Time is counted from when a thread became idle: until then a task may only have waited for one.
 
     Attributes:
@@ -31,11 +31,11 @@ class Stragglers:
     _idle_since: float | None = None
     _since: dict[str, float] = field(default_factory=dict)
 
-    def took(self, seconds: Seconds) -> None:
+    def record(self, seconds: Seconds) -> None:
         """Note how long a shard took."""
         self.longest_s = max(self.longest_s, seconds)
 
-    def late(self, running: Iterable[str], idle: bool) -> list[str]:
+    def overdue(self, running: Iterable[str], idle: bool) -> list[str]:
         """Which of the shards under way are late just now; `idle` is whether there is a thread without work."""
         now = time.monotonic()
         self._idle_since = (self._idle_since or now) if idle else None

@@ -7,18 +7,18 @@ table with a date and a source in each row; both say so in everything that is sh
 from audiopipe.estimation.estimate import Costs, Estimate, Workload, choices, estimate
 from audiopipe.estimation.prices import Instance, Provider, instances, providers
 from audiopipe.estimation.rates import Rates, load_rates
-from audiopipe.estimation.simulate import Outcome, Weather, simulate
+from audiopipe.estimation.simulate import FailureModel, Outcome, simulate
 from audiopipe.estimation.theirs import ThePlan
 
 __all__ = [
     "Costs",
     "Estimate",
+    "FailureModel",
     "Instance",
     "Outcome",
     "Provider",
     "Rates",
     "ThePlan",
-    "Weather",
     "Workload",
     "choices",
     "estimate",

@@ -14,7 +14,7 @@ import yaml
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["Instance", "Provider", "Store", "instances", "ledger_usd_month", "providers", "store"]
+__all__ = ["Instance", "Provider", "StoragePrices", "instances", "ledger_usd_month", "providers", "store"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Provider:
 
 
 @dataclass(frozen=True)
-class Store:
+class StoragePrices:
     """What the object store takes."""
 
     usd_gb_month: float
@@ -89,8 +89,8 @@ def providers() -> dict[str, Provider]:
     return {name: Provider(**row) for name, row in _prices()["providers"].items()}
 
 
-def store() -> Store:
-    return Store(**_prices()["store"])
+def store() -> StoragePrices:
+    return StoragePrices(**_prices()["store"])
 
 
 def ledger_usd_month() -> float:

@@ -8,11 +8,11 @@ import random
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["Outcome", "Weather", "simulate"]
+__all__ = ["FailureModel", "Outcome", "simulate"]
 
 
 @dataclass(frozen=True)
-class Weather:
+class FailureModel:
     """What goes wrong; all of it assumed, none measured.
 
     Args:
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def simulate(
-    shards: int, shard_h: float, nodes: int, weather: Weather, *, shared: bool = True, seed: int = 0
+    shards: int, shard_h: float, nodes: int, failures: FailureModel, *, shared: bool = True, seed: int = 0
 ) -> Outcome:
     """Play one run.
 
@@ -53,15 +53,15 @@ def simulate(
     if shards < 1 or nodes < 1 or shard_h <= 0:
         raise ValueError("shards, nodes and shard_h must be positive")
     dice = random.Random(seed)
-    mean = -(weather.spread**2) / 2  # so that the average work is shard_h
-    work = [shard_h * math.exp(dice.gauss(mean, weather.spread)) for _ in range(shards)]
-    slow = [weather.slowness if dice.random() < weather.slow_nodes else 1.0 for _ in range(nodes)]
+    mean = -(failures.spread**2) / 2  # so that the average work is shard_h
+    work = [shard_h * math.exp(dice.gauss(mean, failures.spread)) for _ in range(shards)]
+    slow = [failures.slowness if dice.random() < failures.slow_nodes else 1.0 for _ in range(nodes)]
     queues = [deque(work)] * nodes if shared else [deque(work[node::nodes]) for node in range(nodes)]
-    return _play(dice, queues, slow, weather, sum(work))
+    return _simulate_once(dice, queues, slow, failures, sum(work))
 
 
-def _play(
-    dice: random.Random, queues: list[deque[float]], slow: list[float], weather: Weather, useful_h: float
+def _simulate_once(
+    rng: random.Random, queues: list[deque[float]], slow: list[float], failures: FailureModel, useful_h: float
 ) -> Outcome:
     """Every event is a node that becomes free; the shard that it lost, if any, goes back to its queue then."""
     free = [(0.0, node, 0.0) for node in range(len(queues))]
@@ -80,11 +80,11 @@ def _play(
             continue
         shard = queues[node].popleft()
         takes = shard * slow[node]
-        until_loss = dice.expovariate(weather.lost_per_node_hour) if weather.lost_per_node_hour else math.inf
+        until_loss = rng.expovariate(failures.lost_per_node_hour) if failures.lost_per_node_hour else math.inf
         if until_loss < takes:
             losses += 1
             # The scheduler notices at once and gives the shard to others; the node itself is back later.
-            heapq.heappush(free, (now + until_loss + weather.replaced_h, node, shard))
+            heapq.heappush(free, (now + until_loss + failures.replaced_h, node, shard))
         else:
             ended = max(ended, now + takes)
             heapq.heappush(free, (now + takes, node, 0.0))

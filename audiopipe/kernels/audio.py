@@ -61,7 +61,7 @@ def to_float(x: Tensor) -> Tensor:
     return x.to(torch.float32).mul_(1 / INT16_FULL_SCALE) if x.dtype == torch.int16 else x
 
 
-def silence_beyond(x: Tensor, lengths: Tensor) -> None:
+def zero_padding_(x: Tensor, lengths: Tensor) -> None:
     """Zero `x` [B, C, T] in place where an item of so many samples has ended (none below zero, all from T on)."""
     first = min(max(int(lengths.min()), 0), x.shape[-1])
     if first < x.shape[-1]:
@@ -109,7 +109,7 @@ class Items(ABC):
         for start in range(0, len(self.lengths), size):
             yield slice(start, min(start + size, len(self.lengths)))
 
-    def joined(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
+    def concat(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
         """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
         width = max(p.shape[-1] for p in parts)
         if parts[0].ndim > 1 and any(p.shape[-1] < width for p in parts):
@@ -161,7 +161,7 @@ class Audio(Items):
             lengths = self.lengths[items]
             yield items, Audio(self.samples[items, :, : int(lengths.max())], lengths)
 
-    def between_margins(self) -> Audio:
+    def with_padding(self) -> Audio:
         """The same with `padded`, for several kernels to read; itself if it has that, or is too long to be copied."""
         if self.padded is not None or self.samples.numel() > self.tile_samples:
             return self
@@ -171,7 +171,7 @@ class Audio(Items):
         inner = padded[..., MARGIN : MARGIN + self.n_samples].copy_(self.samples)
         if self.samples.dtype == torch.int16:
             inner.mul_(1 / INT16_FULL_SCALE)
-        silence_beyond(inner, self.lengths)
+        zero_padding_(inner, self.lengths)
         return Audio(inner, self.lengths, padded)
 
     def mono(self) -> Audio:
@@ -202,7 +202,7 @@ class Audio(Items):
         x = to_float(self.samples[..., low : max(high, low)])
         if self.padded is None and int(self.lengths.min()) < high:
             x = x.clone() if x.data_ptr() == self.samples[..., low:high].data_ptr() else x
-            silence_beyond(x, self.lengths - low)
+            zero_padding_(x, self.lengths - low)
         before, after = low - start, stop - max(high, low)
         return torch.nn.functional.pad(x, (before, after)) if before > 0 or after > 0 else x
 
@@ -256,7 +256,7 @@ class Clips(Items):
         for items in self.groups(self.channels * self.n_samples):
             clips, lengths = self.clips[items], self.lengths[items]
             alone = Audio(clips[0].detach()[None], lengths)
-            yield items, alone.between_margins() if len(clips) == 1 else self._side_by_side(clips, lengths)
+            yield items, alone.with_padding() if len(clips) == 1 else self._side_by_side(clips, lengths)
 
     def _side_by_side(self, clips: Sequence[Tensor], lengths: Tensor) -> Audio:
         longest = int(lengths.max())

@@ -15,7 +15,7 @@ REACH = 256  # samples of what is around a stretch: what the finest interpolatio
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Chunk:
     """Samples `start` to `start + 32 K` of all items, zero where an item has ended; K is a multiple of 32.
 
     `around` [b, C, W] holds what lies on both sides too: `before` samples, and at least 256 after it; W is a multiple
@@ -28,7 +28,7 @@ class Stretch:
     peaks: Tensor
 
     @classmethod
-    def of(cls, start: int, around: Tensor, before: int, length: int) -> Stretch:
+    def of(cls, start: int, around: Tensor, before: int, length: int) -> Chunk:
         magnitude = around[..., before : before + length].abs()
         return cls(start, around, before, magnitude.unflatten(-1, (-1, BLOCK)).amax(-1))
 
@@ -42,14 +42,14 @@ class Stretch:
         return self.start + BLOCK * self.peaks.shape[-1]
 
 
-def stretches(audio: Audio) -> Iterator[Stretch]:
+def chunks(audio: Audio) -> Iterator[Chunk]:
     """The audio in order, one tile a stretch; the last one ends within a piece after the audio's end."""
     if audio.padded is not None:
-        yield Stretch.of(0, audio.padded, MARGIN, max(_in_pieces(audio.n_samples), PIECE))
+        yield Chunk.of(0, audio.padded, MARGIN, max(_in_pieces(audio.n_samples), PIECE))
         return
     for start, stop in audio.spans(PIECE):
         length = _in_pieces(stop - start)
-        yield Stretch.of(start, audio.read(start - REACH, start + length + REACH).contiguous(), REACH, length)
+        yield Chunk.of(start, audio.read(start - REACH, start + length + REACH).contiguous(), REACH, length)
 
 
 def _in_pieces(samples: int) -> int:

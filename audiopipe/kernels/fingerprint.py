@@ -43,7 +43,7 @@ EIGHT = 8  # values thinned out at once: hops are whole eights of them
 TOLERATED_BITS = 4
 
 
-class _Plan(NamedTuple):
+class _BandPlan(NamedTuple):
     """How samples become band powers: every `step`-th of a low-passed signal, then frames of 2 * `hop`.
 
     `thinned` [8 step C, 8] takes samples to eight values of that signal, but for what the next `step` samples add to
@@ -61,7 +61,7 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan(sample_rate: int, channels: int) -> _Plan:
+def _plan(sample_rate: int, channels: int) -> _BandPlan:
     step = sample_rate // 8000
     rate = sample_rate / step
     # Whole eights: a transform of a length with a large prime factor takes six times as long.
@@ -80,10 +80,10 @@ def _plan(sample_rate: int, channels: int) -> _Plan:
     first, last = int(used[0]), int(used[-1]) + 1
     # Squares of this window add up to one at half its length: the powers do not depend on where frames begin.
     window = torch.hann_window(2 * hop, dtype=torch.float64).sqrt().to(torch.float32)
-    return _Plan(step, hop, thinned, falling, window, first, weights[first:last].repeat_interleave(2, 0))
+    return _BandPlan(step, hop, thinned, falling, window, first, weights[first:last].repeat_interleave(2, 0))
 
 
-def _band_powers(x: Tensor, plan: _Plan) -> Tensor:
+def _band_powers(x: Tensor, plan: _BandPlan) -> Tensor:
     """Mean power of a bin in each band, of the mean of the channels: x [T, C] to [frames, BANDS]."""
     samples, width = x.flatten(), len(plan.thinned)
     low = torch.mm(samples[: -len(plan.falling)].view(-1, width), plan.thinned)

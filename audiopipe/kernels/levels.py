@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.chunks import BLOCK, PIECE, Stretch, stretches
+from audiopipe.kernels.chunks import BLOCK, PIECE, Chunk, chunks
 
 CLIPPED_FROM = 32767 / 32768  # the highest value of 16-bit audio; its lowest, -1, counts as well
 SILENT_BELOW = 1e-3  # -60 dBFS
@@ -39,7 +39,7 @@ def _squares(x: Tensor) -> Tensor:
     return norms.double().square_()
 
 
-def _clipped(stretch: Stretch) -> Tensor:
+def _clipped(stretch: Chunk) -> Tensor:
     """How many samples are clipped: [b]. Few blocks hold any, and only those are looked at."""
     item, channel, block = torch.nonzero(stretch.peaks >= CLIPPED_FROM, as_tuple=True)
     suspects = stretch.samples.unflatten(-1, (-1, BLOCK))[item, channel, block]
@@ -47,14 +47,14 @@ def _clipped(stretch: Stretch) -> Tensor:
     return counts.index_add_(0, item, (suspects.abs_() >= CLIPPED_FROM).sum(-1).double())
 
 
-def _silent(stretch: Stretch, lengths: Tensor) -> Tensor:
+def _silent(stretch: Chunk, lengths: Tensor) -> Tensor:
     """How many samples lie in silent blocks: [b]"""
     blocks = torch.arange(stretch.peaks.shape[-1], device=stretch.peaks.device)
     left = (lengths - stretch.start).to(blocks.device)[:, None, None]
     return ((left - BLOCK * blocks).clamp_(0, BLOCK) * (stretch.peaks < SILENT_BELOW)).sum((1, 2), dtype=torch.float64)
 
 
-def _crossings(stretch: Stretch, lengths: Tensor) -> Tensor:
+def _crossings(stretch: Chunk, lengths: Tensor) -> Tensor:
     """How many samples differ in sign from the one before them: [b]"""
     x = stretch.around[..., stretch.before - 1 : stretch.before + stretch.stop - stretch.start]
     negative = torch.lt(x, 0, out=torch.empty_like(x, memory_format=torch.contiguous_format))
@@ -71,7 +71,7 @@ def _crossings(stretch: Stretch, lengths: Tensor) -> Tensor:
     return crossings - ((last < 0) & ends.to(x.device)[:, None, None]).sum((1, 2))
 
 
-def tally(stretch: Stretch, lengths: Tensor) -> Tensor:
+def accumulate_levels(stretch: Chunk, lengths: Tensor) -> Tensor:
     """What levels are made of: energy, sum, clipped, silent and crossings, summed over channels.
 
     Args:
@@ -114,9 +114,9 @@ def _tile(audio: Audio) -> tuple[Tensor, Tensor]:
     """Sample peaks [b] and tallies [b, 5] of one tile."""
     peak = torch.zeros(len(audio.lengths), dtype=audio.dtype, device=audio.device)
     counts = torch.zeros(len(audio.lengths), 5, dtype=torch.float64, device=audio.device)
-    for stretch in stretches(audio):
+    for stretch in chunks(audio):
         peak = torch.maximum(peak, stretch.peaks.amax((1, 2)))
-        counts += tally(stretch, audio.lengths)
+        counts += accumulate_levels(stretch, audio.lengths)
     return peak, counts
 
 
@@ -148,6 +148,6 @@ def levels(x: Tensor, lengths: Tensor | None = None) -> Levels:
     tensor([1.])
     """
     audio = Audio.checked(x, lengths)
-    peak, counts = map(audio.joined, map(list, zip(*(_tile(tile) for _, tile in audio.tiles()), strict=True)))
+    peak, counts = map(audio.concat, map(list, zip(*(_tile(tile) for _, tile in audio.tiles()), strict=True)))
     values = vars(levels_of(peak, counts, audio.lengths, audio.samples.shape[1]))
     return Levels(**{name: value.to(audio.dtype) for name, value in values.items()})

@@ -49,9 +49,9 @@ class Powers:
     grid: Grid
 
     @classmethod
-    def joined(cls, audio: Audio, energies: list[Tensor], grid: Grid) -> Powers:
+    def concat_tiles(cls, audio: Audio, energies: list[Tensor], grid: Grid) -> Powers:
         """From the `hop_energies` of all tiles."""
-        return cls(audio.joined(energies, fill=0.0), grid.count(audio.lengths), grid)
+        return cls(audio.concat(energies, fill=0.0), grid.count(audio.lengths), grid)
 
     def momentary(self) -> Windows:
         return Windows.of(self.energies, self.hops, self.grid, _MOMENTARY_STEPS)
@@ -95,7 +95,7 @@ def integrated_loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = No
     grid = Grid.of(sample_rate)
     with full_float32():
         energies = [hop_energies(tile, grid) for _, tile in audio.tiles()]
-    powers = Powers.joined(audio, energies, grid)
+    powers = Powers.concat_tiles(audio, energies, grid)
     lufs = gating.integrated_lufs(powers.momentary().every(grid.per_step))
     return torch.where(powers.finite(), lufs, torch.nan).to(audio.dtype)
 
@@ -137,10 +137,10 @@ short_term_max_lufs=[2], range_lu=[2], true_peak_dbtp=[2], sample_peak_dbfs=[2],
     audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
-        tiles = (tile.between_margins() for _, tile in audio.tiles())
+        tiles = (tile.with_padding() for _, tile in audio.tiles())
         parts = [(hop_energies(tile, grid), true_and_sample_peak(tile)) for tile in tiles]
-    powers = Powers.joined(audio, [energies for energies, _ in parts], grid)
-    peaks = audio.joined([peaks for _, peaks in parts])
+    powers = Powers.concat_tiles(audio, [energies for energies, _ in parts], grid)
+    peaks = audio.concat([peaks for _, peaks in parts])
     values = r128(powers)
     values["true_peak_dbtp"], values["sample_peak_dbfs"] = decibels(peaks).unbind(1)
     finite = (torch.isfinite(peaks).all(-1) & powers.finite())[:, None]

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, Items, check_rate, checked_items
-from audiopipe.kernels.chunks import stretches
+from audiopipe.kernels.chunks import chunks
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, Grid, hop_energies
-from audiopipe.kernels.levels import levels_of, tally
+from audiopipe.kernels.levels import accumulate_levels, levels_of
 from audiopipe.kernels.loudness import Powers, decibels, r128
-from audiopipe.kernels.resample import convert, room
+from audiopipe.kernels.resample import convert, empty_output
 from audiopipe.kernels.spectral import Summary, default_n_fft, spectral_of
 from audiopipe.kernels.true_peak import peaks_of
 
@@ -101,9 +101,9 @@ def _waveform(tile: Audio) -> tuple[Tensor, Tensor]:
     """True and sample peaks [b, 2], and what levels are made of [b, 5]."""
     peaks = torch.zeros(len(tile.lengths), 2, dtype=tile.dtype, device=tile.device)
     counts = torch.zeros(len(tile.lengths), 5, dtype=torch.float64, device=tile.device)
-    for stretch in stretches(tile):
+    for stretch in chunks(tile):
         peaks = torch.maximum(peaks, peaks_of(stretch))
-        counts += tally(stretch, tile.lengths)
+        counts += accumulate_levels(stretch, tile.lengths)
     return peaks, counts
 
 
@@ -139,7 +139,7 @@ def measure(x: Tensor | Sequence[Tensor], sample_rate: int, lengths: Tensor | No
     audio = checked_items(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
     with full_float32():
-        tiles = [_reduce(tile.between_margins(), sample_rate, grid) for _, tile in audio.tiles()]
+        tiles = [_reduce(tile.with_padding(), sample_rate, grid) for _, tile in audio.tiles()]
     return _metrics(audio, tiles, grid)
 
 
@@ -164,10 +164,10 @@ def measure_and_resample(
     sample_rate, to_rate = check_rate(sample_rate), check_rate(to_rate, "to_rate")
     audio = checked_items(x, lengths, tuple(CHANNEL_WEIGHTS))
     grid = Grid.of(sample_rate)
-    y = room(audio, 1, sample_rate, to_rate)
+    y = empty_output(audio, 1, sample_rate, to_rate)
     tiles = []
     for items, each in audio.tiles():
-        tile = each.between_margins()
+        tile = each.with_padding()
         with full_float32():
             tiles.append(_reduce(tile, sample_rate, grid))
         convert(tile.mono(), sample_rate, to_rate, y[items])
@@ -177,7 +177,7 @@ def measure_and_resample(
 def _metrics(audio: Items, tiles: list[_Parts], grid: Grid) -> Metrics:
     """Of a batch, from what its tiles came down to."""
     sample_rate = grid.sample_rate
-    parts = _Parts(*(audio.joined(list(column), fill=0.0) for column in zip(*tiles, strict=True)))
+    parts = _Parts(*(audio.concat(list(column), fill=0.0) for column in zip(*tiles, strict=True)))
     powers = Powers(parts.energies, grid.count(audio.lengths), grid)
     summary = Summary(parts.features, parts.spectrum, parts.bands)
     r128_values = r128(powers)

@@ -22,7 +22,7 @@ from audiopipe.kernels.audio import (
     check_rate,
     check_samples,
     checked_items,
-    silence_beyond,
+    zero_padding_,
 )
 
 # As soxr's HQ: flat to 0.913 of the lower Nyquist frequency, and nothing above it.
@@ -31,7 +31,7 @@ STOP_DB = 100.0
 _REACHES = 24  # a block is at least so many times as long as the low-pass reaches
 
 
-class _Plan(NamedTuple):
+class _PhasePlan(NamedTuple):
     """Block lengths before and after, how much of both is lost at each end, and the low-pass for their common bins."""
 
     before: int
@@ -42,7 +42,7 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _Plan:
+def _plan(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _PhasePlan:
     scale = min(1.0, up / down)  # the lower Nyquist frequency as a share of the input's
     cutoff, width = (PASS_BAND + STOP_BAND) / 2 * scale, (STOP_BAND - PASS_BAND) / 2 * scale
     # Kaiser's formulas for the reach (in input samples) and the shape of a window with this stop band.
@@ -60,7 +60,7 @@ def _plan(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _Plan
     response = torch.sinc(cutoff * time) * torch.special.i0(beta * inside.sqrt()) * (time < reach)
     gain = torch.fft.rfft(response).real[: k * min(up, down) // 2 + 1]
     gain = gain / gain[0] * (up / down)
-    return _Plan(k * down, k * up, lost * down, lost * up, gain.to(dtype=dtype, device=device))
+    return _PhasePlan(k * down, k * up, lost * down, lost * up, gain.to(dtype=dtype, device=device))
 
 
 @overload
@@ -122,13 +122,13 @@ def resample(x: Tensor | Sequence[Tensor], from_rate: int, to_rate: int, lengths
     """
     from_rate, to_rate = check_rate(from_rate, "from_rate"), check_rate(to_rate, "to_rate")
     audio, shape = _items(x, lengths)
-    y = room(audio, audio.channels, from_rate, to_rate)
+    y = empty_output(audio, audio.channels, from_rate, to_rate)
     for items, tile in audio.tiles():
         convert(tile, from_rate, to_rate, y[items])
     return y.view(*shape, y.shape[-1])
 
 
-def room(audio: Items, channels: int, from_rate: int, to_rate: int) -> Tensor:
+def empty_output(audio: Items, channels: int, from_rate: int, to_rate: int) -> Tensor:
     """Where `convert` writes: [B, C, T']"""
     after = resampled_length(audio.n_samples, from_rate, to_rate)
     return torch.empty(len(audio.lengths), channels, after, dtype=audio.dtype, device=audio.device)
@@ -144,7 +144,7 @@ def convert(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
         target.copy_(tile.read(0, tile.n_samples))
     else:
         _convert(tile, from_rate, to_rate, target)
-        silence_beyond(target, ends)
+        zero_padding_(target, ends)
 
 
 def _items(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Items, tuple[int, ...]]:

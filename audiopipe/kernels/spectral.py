@@ -242,6 +242,6 @@ def spectral(
         raise ValueError(f"hop_length must lie from 1 to n_fft ({n_fft}), not {hop_length}")
     with full_float32():
         parts = [Summary.of(tile, sample_rate, n_fft, hop_length) for _, tile in audio.tiles()]
-    summary = Summary(*(audio.joined(list(column)) for column in zip(*(vars(p).values() for p in parts), strict=True)))
+    summary = Summary(*(audio.concat(list(column)) for column in zip(*(vars(p).values() for p in parts), strict=True)))
     values = vars(spectral_of(summary, audio.lengths, sample_rate, hop_length))
     return Spectral(**{name: value.to(audio.dtype) for name, value in values.items()})

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.chunks import BLOCK, REACH, Stretch, stretches
+from audiopipe.kernels.chunks import BLOCK, REACH, Chunk, chunks
 
 _COARSE_HALF, _COARSE_BETA = 12, 5.0
 _FINE_HALF, _FINE_BETA = REACH, 3.0
@@ -48,14 +48,14 @@ def _coarse_gain() -> float:
     return float(taps.abs().sum(0).max())
 
 
-def _around(stretch: Stretch, row: Tensor, block: Tensor, half: int) -> Tensor:
+def _around(stretch: Chunk, row: Tensor, block: Tensor, half: int) -> Tensor:
     """Some blocks with `half` samples on both sides: [n], [n] -> [n, 32 + 2 half], a row being a channel of an item."""
     # Rows are whole numbers of blocks long, so over all rows end to end the blocks still are 32 apart.
     windows = stretch.around.view(-1)[stretch.before - half :].unfold(0, BLOCK + 2 * half, BLOCK)
     return windows.index_select(0, row * (stretch.around.shape[-1] // BLOCK) + block)
 
 
-def _sieve(stretch: Stretch, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]) -> Tensor:
+def _sieve(stretch: Chunk, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]) -> Tensor:
     """`peaks` raised to what is found at the phases, in the blocks whose `possible` peak exceeds the row's highest."""
     row, block = torch.nonzero(possible > peaks.amax(-1, keepdim=True), as_tuple=True)
     taps = _interpolator(phases, _COARSE_HALF, _COARSE_BETA, peaks.dtype, peaks.device)
@@ -63,7 +63,7 @@ def _sieve(stretch: Stretch, peaks: Tensor, possible: Tensor, phases: tuple[floa
     return peaks.index_put((row, block), torch.maximum(found, peaks[row, block]))
 
 
-def true_peak(stretch: Stretch) -> Tensor:
+def true_peak(stretch: Chunk) -> Tensor:
     """Highest magnitude in a stretch of the signal behind the samples, over all channels: [b]"""
     peaks = stretch.peaks.flatten(0, 1)
     # A block sees 12 samples of its neighbours, so the highest of the three bounds what is between its samples.
@@ -77,7 +77,7 @@ def true_peak(stretch: Stretch) -> Tensor:
     return torch.maximum(between.view(*stretch.peaks.shape[:2], -1).amax(-1), stretch.peaks.amax(-1)).amax(-1)
 
 
-def peaks_of(stretch: Stretch) -> Tensor:
+def peaks_of(stretch: Chunk) -> Tensor:
     """True peak and sample peak, linear, over all channels of each item: [b, 2]"""
     return torch.stack([true_peak(stretch), stretch.peaks.amax((1, 2))], -1)
 
@@ -85,6 +85,6 @@ def peaks_of(stretch: Stretch) -> Tensor:
 def true_and_sample_peak(audio: Audio) -> Tensor:
     """Both peaks, linear, over all channels of each item: [b, 2]; zero where there is no sample."""
     highest = torch.zeros(audio.samples.shape[0], 2, dtype=audio.dtype, device=audio.device)
-    for stretch in stretches(audio):
+    for stretch in chunks(audio):
         highest = torch.maximum(highest, peaks_of(stretch))
     return highest

@@ -14,9 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from audiopipe.ledger.supabase_client import Supabase, SupabaseError, Trouble
+from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
 
-__all__ = ["Outbox", "tell"]
+__all__ = ["Outbox", "push"]
 
 BATCH = 500
 PLURAL = {"shard": "shards", "failure": "failures", "worker": "workers"}
@@ -52,17 +52,15 @@ class Outbox:
 
     def _send_rows(self, supabase: Supabase, rows: Sequence[tuple[int, str, str]]) -> int:
         try:
-            tell(supabase, _operations(rows))
+            push(supabase, _operations(rows))
         except SupabaseError as error:
-            if error.trouble is not Trouble.ROW:
+            if error.trouble is not ErrorKind.ROW:
                 raise
-            return self._around_the_bad_one(supabase, rows, error)
+            return self._bisect(supabase, rows, error)
         self._connection.execute("DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (_seqs(rows),))
         return len(rows)
 
-    def _around_the_bad_one(
-        self, supabase: Supabase, rows: Sequence[tuple[int, str, str]], error: SupabaseError
-    ) -> int:
+    def _bisect(self, supabase: Supabase, rows: Sequence[tuple[int, str, str]], error: SupabaseError) -> int:
         """Halve a refused batch, so that one bad row neither blocks the others nor changes their order."""
         if len(rows) == 1:
             self._connection.execute("UPDATE outbox SET refused = ? WHERE seq = ?", (str(error), rows[0][0]))
@@ -71,10 +69,10 @@ class Outbox:
         return self._send_rows(supabase, rows[:middle]) + self._send_rows(supabase, rows[middle:])
 
 
-def tell(supabase: Supabase, operations: list[dict[str, Any]]) -> None:
+def push(supabase: Supabase, operations: list[dict[str, Any]]) -> None:
     """Have Supabase do the operations, all or none. Raises `SupabaseError`, also if somebody else has answered."""
     if supabase.rpc("write_ledger", operations=operations) != len(operations):
-        raise SupabaseError(Trouble.DOWN, f"{supabase.url} does not answer as Supabase does")
+        raise SupabaseError(ErrorKind.DOWN, f"{supabase.url} does not answer as Supabase does")
 
 
 def _operations(rows: Sequence[tuple[int, str, str]]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
     LanguageTotal,
-    Look,
+    LedgerSnapshot,
     Progress,
     RunRow,
     RunStatus,
@@ -66,7 +66,7 @@ class Ledger(Protocol):
     def run(self, run_id: str | None = None) -> RunRow | None:
         """A run, or the newest without an id; None if there is none."""
 
-    def look(self, run_id: str | None = None, shards: int = RECENT, errors: int = 8) -> Look | None:
+    def snapshot(self, run_id: str | None = None, shards: int = RECENT, errors: int = 8) -> LedgerSnapshot | None:
         """A run, or the newest without an id, as of one moment, with its last shards and errors; None if not there."""
 
     def progress(self, run_id: str) -> Progress:

@@ -86,27 +86,27 @@ def window(run: RunRow, recent: Sequence[ShardRow], now: datetime) -> Window:
     return Window(start, end, tuple(shard for when, shard in done if when > start))
 
 
-def eta(seen: Window, remaining_videos: int) -> Eta | None:
+def eta(window: Window, remaining_videos: int) -> Eta | None:
     """When the remaining videos will be done at the window's pace; None while nothing has finished in it."""
-    rate = seen.videos_per_minute() / 60
+    rate = window.videos_per_minute() / 60
     if remaining_videos <= 0:
         return Eta(0.0, 0.0, 0.0)
     if rate <= 0:
         return None
     expected = remaining_videos / rate
-    if len(seen.shards) < ENOUGH // 2:
+    if len(window.shards) < ENOUGH // 2:
         return Eta(expected)
-    low, high = np.percentile(_drawn_etas(seen, remaining_videos), [10, 90])
+    low, high = np.percentile(_drawn_etas(window, remaining_videos), [10, 90])
     return Eta(expected, min(float(low), expected), max(float(high), expected))
 
 
-def _drawn_etas(seen: Window, remaining_videos: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _drawn_etas(window: Window, remaining_videos: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """ETAs in seconds at the paces of `DRAWS` resampled windows, each with a resampled future."""
-    finishes = [parse_utc(shard.finished_at).timestamp() for shard in seen.shards if shard.finished_at]
-    gaps = np.diff([seen.start.timestamp(), *finishes])
-    videos = np.array([shard.videos for shard in seen.shards], dtype=np.float64)
+    finishes = [parse_utc(shard.finished_at).timestamp() for shard in window.shards if shard.finished_at]
+    gaps = np.diff([window.start.timestamp(), *finishes])
+    videos = np.array([shard.videos for shard in window.shards], dtype=np.float64)
     # The wait since the last finish belongs to every draw: a stalled run must not look fast.
-    waiting = seen.end.timestamp() - finishes[-1]
+    waiting = window.end.timestamp() - finishes[-1]
     # A fixed seed: the same ledger shows the same range each time it is looked at.
     picks = np.random.default_rng(0).integers(0, len(videos), (DRAWS, len(videos)))
     pace = (gaps[picks].sum(axis=1) + waiting) / np.maximum(videos[picks].sum(axis=1), 1.0)

@@ -14,7 +14,7 @@ __all__ = [
     "ErrorRow",
     "LanguageProgress",
     "LanguageTotal",
-    "Look",
+    "LedgerSnapshot",
     "Progress",
     "Role",
     "RunRow",
@@ -230,7 +230,7 @@ class LanguageProgress(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LedgerSnapshot:
     """All that the monitor shows of a run, as of one moment.
 
     Attributes:
@@ -247,7 +247,7 @@ class Look:
     errors: Sequence[ErrorRow]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Look:
+    def of(cls, body: Mapping[str, Any]) -> LedgerSnapshot:
         """From rows by the names of these attributes."""
         return cls(
             RunRow.of(body["run"]),

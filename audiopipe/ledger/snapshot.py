@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import LanguageProgress, Ledger, Look, Role, RunRow, RunStatus, WorkerRow, WorkerStatus
+from audiopipe.ledger import LanguageProgress, Ledger, LedgerSnapshot, Role, RunRow, RunStatus, WorkerRow, WorkerStatus
 from audiopipe.ledger.queries import STALE_BEATS
 from audiopipe.ledger.rates import RECENT, Eta, Window, eta, window
 from audiopipe.ledger.record import parse_utc, utc
@@ -32,7 +32,7 @@ def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = N
     Raises `LedgerError` for a run that is not there.
     """
     now = now or datetime.now(UTC)
-    look = ledger.look(run_id, RECENT, LAST_ERRORS)
+    look = ledger.snapshot(run_id, RECENT, LAST_ERRORS)
     if look is None and run_id is not None:
         raise LedgerError(no_such_run("the ledger", run_id, ledger.runs()))
     if look is None:
@@ -53,7 +53,7 @@ def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = N
     }
 
 
-def _totals(look: Look, seen: Window) -> dict[str, Any]:
+def _totals(look: LedgerSnapshot, seen: Window) -> dict[str, Any]:
     summed = ("total_shards", "shards_done", "failed", "segments", "kept", "audio_s", "kept_s", "bytes_in", "bytes_out")
     return {
         "total_videos": look.run.total_videos,
@@ -81,7 +81,7 @@ def _language(language: LanguageProgress, seen: Window) -> dict[str, Any]:
     return {**language.as_row(), "rate": rate, "eta_s": 60 * max(left, 0) / rate if rate > 0 else None}
 
 
-def _workers(look: Look, seen: Window, now: datetime) -> list[dict[str, Any]]:
+def _workers(look: LedgerSnapshot, seen: Window, now: datetime) -> list[dict[str, Any]]:
     drivers = [row for row in look.workers if row.role is Role.DRIVER]
     replaced = {row.worker_id for row in drivers if _replaced(row, drivers)}
     histories = _histories(seen)

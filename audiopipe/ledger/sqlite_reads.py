@@ -13,7 +13,16 @@ from typing import Any
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import rates
 from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
-from audiopipe.ledger.rows import ErrorRow, LanguageProgress, Look, Progress, RunRow, ShardRow, WorkerRow, no_such_run
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    LedgerSnapshot,
+    Progress,
+    RunRow,
+    ShardRow,
+    WorkerRow,
+    no_such_run,
+)
 
 __all__ = ["SqliteReads"]
 
@@ -30,12 +39,12 @@ class SqliteReads:
     def run(self, run_id: str | None = None) -> RunRow | None:
         return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
 
-    def look(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> Look | None:
+    def snapshot(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> LedgerSnapshot | None:
         with self._moment():
             run = self.run(run_id)
             if run is None:
                 return None
-            return Look(
+            return LedgerSnapshot(
                 run,
                 self.progress(run.run_id).processed,
                 self._languages(run.run_id),

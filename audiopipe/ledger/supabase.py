@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger.outbox import Outbox, tell
+from audiopipe.ledger.outbox import Outbox, push
 from audiopipe.ledger.rows import LanguageTotal, ShardStatus
 from audiopipe.ledger.sqlite import SqliteLedger
-from audiopipe.ledger.supabase_client import Supabase, SupabaseError, Trouble
+from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
 
 __all__ = ["SupabaseLedger", "sync"]
 
@@ -40,14 +40,14 @@ def sync(path: Path) -> tuple[int, int]:
     wrong or tables are missing; nothing is lost by that.
     """
     SqliteLedger(path, create=False).close()  # raises if there is none
-    with Supabase() as supabase, TellingLedger(path, supabase.url), closing(Outbox(path)) as outbox:
+    with Supabase() as supabase, OutboxLedger(path, supabase.url), closing(Outbox(path)) as outbox:
         try:
             return outbox.send(supabase), outbox.refused()
         except SupabaseError as error:
             raise LedgerError(f"{error}; {outbox.waiting()} updates wait in {path}") from None
 
 
-class TellingLedger(SqliteLedger):
+class OutboxLedger(SqliteLedger):
     """A SQLite ledger that keeps in its outbox what the server at `url` has to be told."""
 
     def __init__(self, path: str | Path, url: str) -> None:
@@ -90,7 +90,7 @@ class TellingLedger(SqliteLedger):
                 self._tell("finish", {**of_run, "status": str(run.status), "at": run.completed_at})
 
 
-class SupabaseLedger(TellingLedger):
+class SupabaseLedger(OutboxLedger):
     """A driver's ledger: a SQLite file that Supabase is told of.
 
     Raises `LedgerError` at once for a wrong key or missing tables; a server that is down is waited for, in the
@@ -112,9 +112,9 @@ class SupabaseLedger(TellingLedger):
 def _check(supabase: Supabase) -> None:
     """Raise `LedgerError` for what a person has to mend before a run makes sense."""
     try:
-        tell(supabase, [])
+        push(supabase, [])
     except SupabaseError as error:
-        if error.trouble is not Trouble.DOWN:
+        if error.trouble is not ErrorKind.DOWN:
             raise LedgerError(str(error)) from None
         log.warning("%s; the run goes on, and its updates wait", error)
 

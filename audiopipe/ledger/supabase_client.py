@@ -21,7 +21,7 @@ from supabase import ClientOptions, create_client
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["PAGE", "Supabase", "SupabaseError", "Trouble"]
+__all__ = ["PAGE", "ErrorKind", "Supabase", "SupabaseError"]
 
 PAGE = 1000  # rows that Supabase gives at most for one request, unless its owner has changed that
 MIGRATIONS = "cluster/supabase/migrations"
@@ -33,7 +33,7 @@ BAD_SCHEMA = {"PGRST106", "PGRST200", "PGRST202", "PGRST203", "PGRST204", "PGRST
 BAD_ROW = ("20", "22", "23")
 
 
-class Trouble(StrEnum):
+class ErrorKind(StrEnum):
     """What went wrong: `down` may pass; the others stay until somebody acts."""
 
     DOWN = "down"
@@ -45,7 +45,7 @@ class Trouble(StrEnum):
 class SupabaseError(Exception):
     """A request that came to nothing. Its text says what was wrong and what to do."""
 
-    def __init__(self, trouble: Trouble, message: str) -> None:
+    def __init__(self, trouble: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.trouble = trouble
 
@@ -128,7 +128,7 @@ class Supabase:
         except APIError as error:
             raise self._sorted(error) from None
         except httpx.HTTPError as error:
-            raise SupabaseError(Trouble.DOWN, f"{self.url} does not answer ({type(error).__name__})") from None
+            raise SupabaseError(ErrorKind.DOWN, f"{self.url} does not answer ({type(error).__name__})") from None
 
     def _sorted(self, error: APIError) -> SupabaseError:
         code, said = error.code or "", self._without_secrets(" ".join((error.message or "no reason").split()))
@@ -137,13 +137,13 @@ class Supabase:
                 "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, since other keys may not write; "
                 "to look at one, any key and a signed-in user's SUPABASE_ACCESS_TOKEN are enough"
             )
-            return SupabaseError(Trouble.KEY, f"{self.url} refuses the key ({said}); {remedy}")
+            return SupabaseError(ErrorKind.KEY, f"{self.url} refuses the key ({said}); {remedy}")
         if code in BAD_SCHEMA:
             remedy = f"apply {MIGRATIONS} (supabase db push), and check the names of table and columns"
-            return SupabaseError(Trouble.SCHEMA, f"{self.url} lacks something ({said}); {remedy}")
+            return SupabaseError(ErrorKind.SCHEMA, f"{self.url} lacks something ({said}); {remedy}")
         if code.startswith(BAD_ROW) and len(code) == len("22000"):
-            return SupabaseError(Trouble.ROW, f"{self.url} refuses a row ({code}: {said})")
-        return SupabaseError(Trouble.DOWN, f"{self.url} is out of order ({said})")
+            return SupabaseError(ErrorKind.ROW, f"{self.url} refuses a row ({code}: {said})")
+        return SupabaseError(ErrorKind.DOWN, f"{self.url} is out of order ({said})")
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

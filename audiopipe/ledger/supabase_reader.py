@@ -9,7 +9,16 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import rates
-from audiopipe.ledger.rows import ErrorRow, LanguageProgress, Look, Progress, RunRow, ShardRow, WorkerRow, no_such_run
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    LedgerSnapshot,
+    Progress,
+    RunRow,
+    ShardRow,
+    WorkerRow,
+    no_such_run,
+)
 from audiopipe.ledger.supabase_client import PAGE, Supabase, SupabaseError
 
 __all__ = ["SupabaseReader"]
@@ -27,7 +36,7 @@ class SupabaseReader:
         self._seen: set[str] = set()
         try:
             # Asked for at the start, so that a wrong key or a missing table or function is told of at once.
-            self.look(shards=0, errors=0)
+            self.snapshot(shards=0, errors=0)
         except LedgerError:
             self.close()
             raise
@@ -54,11 +63,11 @@ class SupabaseReader:
 
         return next((RunRow.of(row) for row in self._select("pipeline_runs", shape)), None)
 
-    def look(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> Look | None:
+    def snapshot(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> LedgerSnapshot | None:
         seen = self._ask(
             lambda: self._supabase.rpc("monitor_snapshot", run_id=run_id, shards=min(shards, PAGE), errors=errors)
         )
-        return None if seen is None else Look.of(seen)
+        return None if seen is None else LedgerSnapshot.of(seen)
 
     def progress(self, run_id: str) -> Progress:
         self._known(run_id)

@@ -15,7 +15,7 @@ from typing import Any
 
 from audiopipe.errors import StoreError, StoreRefused, TransientError
 from audiopipe.store.objects import S3_PROTOCOLS, open_url
-from audiopipe.store.retry import asked, is_forbidden
+from audiopipe.store.retry import is_forbidden, with_retries
 
 __all__ = ["bucket_is_there", "forget", "only_this_is_forbidden", "was_read"]
 
@@ -79,7 +79,7 @@ def _listed(bucket: str, prefix: str) -> list[str]:
     fs, _ = open_url(f"s3://{bucket}")
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": NEIGHBOURS}
     try:
-        page = asked(f"listing s3://{bucket}/{prefix}", lambda: fs.call_s3("list_objects_v2", **request))
+        page = with_retries(f"listing s3://{bucket}/{prefix}", lambda: fs.call_s3("list_objects_v2", **request))
     except (StoreRefused, FileNotFoundError):
         return []
     return [item["Key"] for item in page.get("Contents") or []]
@@ -88,7 +88,7 @@ def _listed(bucket: str, prefix: str) -> list[str]:
 def _readable(uri: str) -> bool:
     fs, path = open_url(uri)
     try:
-        asked(f"looking at {uri}", lambda: fs.cat_file(path, start=0, end=1))
+        with_retries(f"looking at {uri}", lambda: fs.cat_file(path, start=0, end=1))
     except (StoreRefused, TransientError, FileNotFoundError):
         return False
     return True
@@ -98,6 +98,6 @@ def _readable(uri: str) -> bool:
 def _bucket(name: str) -> None:
     fs, _ = open_url(f"s3://{name}")
     try:
-        asked(f"looking into s3://{name}", lambda: fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1))
+        with_retries(f"looking into s3://{name}", lambda: fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1))
     except FileNotFoundError as error:
         raise StoreError(f"s3://{name}: {error}") from error

@@ -20,8 +20,8 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import forkserver as decoder_forks
 from audiopipe.media.fetch import Source
-from audiopipe.media.ffmpeg_worker import Asked, File, Header
-from audiopipe.media.forkserver import Ended
+from audiopipe.media.ffmpeg_worker import DecodeRequest, Header, OpenRequest
+from audiopipe.media.forkserver import ExitStatus
 from audiopipe.media.ring import Reader
 from audiopipe.types import Media, Pcm, Seconds
 
@@ -66,7 +66,7 @@ def probe(source: Source, config: RunConfig, used: Callable[[Seconds], None] | N
 def _header(source: Source, used: Callable[[Seconds], None] | None) -> tuple[Header, str]:
     """The header, and what FFmpeg complained of on the way."""
     room = bytearray(LONGEST_HEADER)
-    with decoder_forks.started("header", File(url=source.url, options=GUARDED)) as decoder:
+    with decoder_forks.started("header", OpenRequest(url=source.url, options=GUARDED)) as decoder:
         try:
             size = decoder.samples.read_into(memoryview(room), PROBE_TIMEOUT_S)
             how = decoder.end(PROBE_TIMEOUT_S)
@@ -128,7 +128,9 @@ def decode(
     channels = decoded_channels(media, config)
     exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
     form, dtype = ("s16", np.dtype("<i2")) if exact else ("flt", np.dtype("<f4"))
-    asked = Asked(url=source.url, options=GUARDED, sample_rate_hz=media.sample_rate_hz, channels=channels, form=form)
+    asked = DecodeRequest(
+        url=source.url, options=GUARDED, sample_rate_hz=media.sample_rate_hz, channels=channels, form=form
+    )
     with decoder_forks.started("decode", asked) as decoder:
         try:
             yield from _blocks(
@@ -145,7 +147,7 @@ def decode(
                 used(how.cpu_s)
 
 
-def _judge(source: Source, how: Ended, stopped: bool = False) -> None:
+def _judge(source: Source, how: ExitStatus, stopped: bool = False) -> None:
     """Raise unless the decoder ended well; or as we told it to, if it was `stopped`."""
     _refuse_death(source, how, stopped)
     if how.code is not None and how.code > 0:
@@ -154,7 +156,7 @@ def _judge(source: Source, how: Ended, stopped: bool = False) -> None:
         raise UndecodableMedia(f"{source.video.uri}: the decoder gave up: {why}")
 
 
-def _refuse_death(source: Source, how: Ended, stopped: bool = False) -> None:
+def _refuse_death(source: Source, how: ExitStatus, stopped: bool = False) -> None:
     """A signal from outside says nothing of the video; one that the decoder brought on itself does."""
     if how.code is None:
         raise DecoderDied(f"the decoder of {source.video.uri} is lost with the process that forks them")

@@ -20,7 +20,7 @@ from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, StoreE
 from audiopipe.media.access import bucket_is_there, only_this_is_forbidden, was_read
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, read_tar
 from audiopipe.store.objects import open_url
-from audiopipe.store.retry import asked
+from audiopipe.store.retry import with_retries
 from audiopipe.types import Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
@@ -85,7 +85,7 @@ def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
     told = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:
-            return Path(remote), asked(told, lambda: _sha256(Path(remote))), False
+            return Path(remote), with_retries(told, lambda: _sha256(Path(remote))), False
         found = _download(fs, remote, scratch, told)
     except FileNotFoundError:
         bucket_is_there(video.uri)
@@ -105,19 +105,19 @@ def _sha256(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _download(fs: Any, remote: str, scratch: Path, told: str) -> tuple[Path, str, bool]:
-    info = asked(told, lambda: _in_time(fs, "info", remote))
+def _download(fs: Any, remote: str, scratch: Path, label: str) -> tuple[Path, str, bool]:
+    info = with_retries(label, lambda: _in_time(fs, "info", remote))
     if info["type"] == "directory":
         raise IsADirectoryError(remote)
     size, etag = int(info["size"]), _etag(info)
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
-            for chunk in _ranges(fs, remote, size, told):
+            for chunk in _ranges(fs, remote, size, label):
                 file.write(chunk)
                 digest.update(chunk)
-            if size > RANGE_BYTES and etag != _etag(asked(told, lambda: _in_time(fs, "info", remote))):
-                raise StoreError(f"{told}: it was replaced while it was read")
+            if size > RANGE_BYTES and etag != _etag(with_retries(label, lambda: _in_time(fs, "info", remote))):
+                raise StoreError(f"{label}: it was replaced while it was read")
         except BaseException:
             Path(file.name).unlink()
             raise
@@ -128,11 +128,11 @@ def _etag(info: dict[str, Any]) -> str:
     return str(info.get("ETag") or "").strip('"')
 
 
-def _ranges(fs: Any, remote: str, size: int, told: str) -> Iterator[bytes]:
+def _ranges(fs: Any, remote: str, size: int, label: str) -> Iterator[bytes]:
     """The object's bytes, a range at a time: what breaks off is asked for again from there, not from the start."""
     for start in range(0, size, RANGE_BYTES):
         end = min(size, start + RANGE_BYTES)
-        yield asked(told, partial(_range, fs, remote, start, end))
+        yield with_retries(label, partial(_range, fs, remote, start, end))
 
 
 def _range(fs: Any, remote: str, start: int, end: int) -> bytes:

@@ -31,7 +31,7 @@ COMMON_CODECS = ("aac", "opus", "mp3float", "vorbis", "flac")
 Frames = Iterator[av.AudioFrame]
 
 
-class File(TypedDict):
+class OpenRequest(TypedDict):
     """What is to be read, with FFmpeg's options for opening it."""
 
     url: str
@@ -43,10 +43,10 @@ class Header(TypedDict):
 
     container: str
     duration_s: float | None
-    audio: Audio | None
+    audio: AudioStream | None
 
 
-class Audio(TypedDict):
+class AudioStream(TypedDict):
     """What is known of a stream before it is decoded."""
 
     codec: str
@@ -55,7 +55,7 @@ class Audio(TypedDict):
     sample_format: str
 
 
-class Asked(File):
+class DecodeRequest(OpenRequest):
     """What is to be decoded, and to what: `form` is s16 or flt."""
 
     sample_rate_hz: int
@@ -63,21 +63,23 @@ class Asked(File):
     form: str
 
 
-def linked(graph: av.filter.Graph, source: Any, count: int, layout: str, asked: Asked) -> av.filter.Graph:
+def build_graph(
+    graph: av.filter.Graph, source: Any, count: int, layout: str, request: DecodeRequest
+) -> av.filter.Graph:
     """From a source of `count` channels: gathers, mixes, converts.
 
     Where there are more or fewer channels than asked for, each that comes out is their mean: where one is asked for,
     and where a stream changes in its middle to another layout than the one it began with.
     """
     steps = [source, graph.add("asetnsamples", f"n={GATHERED}:p=0")]
-    channels, form = asked["channels"], asked["form"]
+    channels, form = request["channels"], request["form"]
     if count != channels:
         mean = "+".join(f"{1 / count:.9f}*c{index}" for index in range(count))
         each = "|".join(f"c{index}={mean}" for index in range(channels))
         steps += [graph.add("aformat", "sample_fmts=fltp"), graph.add("pan", f"{layout}|{each}")]
     if channels == 1:
         form = {"flt": "fltp"}.get(form, form)  # of one channel planes and interleaved samples are the same
-    kind = f"sample_fmts={form}:sample_rates={asked['sample_rate_hz']}:channel_layouts={layout}"
+    kind = f"sample_fmts={form}:sample_rates={request['sample_rate_hz']}:channel_layouts={layout}"
     steps += [graph.add("aformat", kind), graph.add("abuffersink")]
     for one, following in pairwise(steps):
         one.link_to(following)
@@ -95,16 +97,16 @@ def layout_of(found: av.AudioLayout, channels: int) -> str:
     return str(found.name) if found.nb_channels == channels else f"{channels}c"
 
 
-def at_once(kind: av.AudioLayout, asked: Asked) -> Frames:
+def at_once(kind: av.AudioLayout, request: DecodeRequest) -> Frames:
     """The stream by a graph that reads the file itself.
 
     Raises:
         av.PatchWelcomeError: what comes now is of another kind than what came before.
     """
     graph = new_graph()
-    options = ":".join(f"{name}={value}" for name, value in asked["options"].items())
-    source = graph.add("amovie", filename=asked["url"], format_opts=options, streams="a:0", dec_threads="1")
-    linked(graph, source, kind.nb_channels, layout_of(kind, asked["channels"]), asked)
+    options = ":".join(f"{name}={value}" for name, value in request["options"].items())
+    source = graph.add("amovie", filename=request["url"], format_opts=options, streams="a:0", dec_threads="1")
+    build_graph(graph, source, kind.nb_channels, layout_of(kind, request["channels"]), request)
     while True:
         try:
             frame = graph.pull()
@@ -136,17 +138,17 @@ def decoded(container: Any) -> Frames:
             continue
 
 
-def by_packets(container: Any, asked: Asked) -> Frames:
+def by_packets(container: Any, request: DecodeRequest) -> Frames:
     """Frames of the one kind that was asked for, from a stream that may change its kind in the middle."""
     graph, kind, layout = None, None, ""
     for frame in decoded(container):
-        layout = layout or layout_of(frame.layout, asked["channels"])
+        layout = layout or layout_of(frame.layout, request["channels"])
         found = (frame.format.name, frame.layout.name, frame.sample_rate)
         if graph is None or found != kind:
             if graph is not None:
                 graph.push(None)
                 yield from ready(graph)
-            graph, kind, pushed = graph_of(frame, layout, asked), found, 0
+            graph, kind, pushed = prepare_graph(frame, layout, request), found, 0
         graph.push(frame)
         pushed += frame.samples
         if pushed >= GATHERED:
@@ -157,13 +159,13 @@ def by_packets(container: Any, asked: Asked) -> Frames:
         yield from ready(graph)
 
 
-def graph_of(frame: av.AudioFrame, layout: str, asked: Asked) -> av.filter.Graph:
+def prepare_graph(frame: av.AudioFrame, layout: str, request: DecodeRequest) -> av.filter.Graph:
     """Filters for frames of this one's kind, which are pushed into it."""
     graph = new_graph()
     source = graph.add_abuffer(
         sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
     )
-    return linked(graph, source, frame.layout.nb_channels, layout, asked)
+    return build_graph(graph, source, frame.layout.nb_channels, layout, request)
 
 
 def ready(graph: av.filter.Graph) -> Frames:
@@ -176,7 +178,7 @@ def ready(graph: av.filter.Graph) -> Frames:
         yield frame
 
 
-def opened(file: File) -> av.container.InputContainer:
+def opened(file: OpenRequest) -> av.container.InputContainer:
     """The file; titles and names in it may be in any encoding, and are nothing to us."""
     return av.open(file["url"], options=file["options"], metadata_errors="replace")
 
@@ -188,7 +190,7 @@ def get_ready() -> None:
             av.CodecContext.create(name, "r").open()
 
 
-def read_header(file: File, out: Writer) -> None:
+def read_header(file: OpenRequest, out: Writer) -> None:
     """Write the file's `Header`, as JSON. FFmpeg's warnings go to where this process complains.
 
     Raises:
@@ -206,11 +208,11 @@ def read_header(file: File, out: Writer) -> None:
         out.write(memoryview(json.dumps(header).encode()))
 
 
-def _audio(streams: Sequence[Any]) -> Audio | None:
+def _audio(streams: Sequence[Any]) -> AudioStream | None:
     context = streams[0].codec_context if streams else None
     if context is None or context.format is None or not context.sample_rate or not context.layout.nb_channels:
         return None
-    return Audio(
+    return AudioStream(
         codec=context.codec.canonical_name,
         sample_rate_hz=context.sample_rate,
         channels=context.layout.nb_channels,
@@ -218,20 +220,20 @@ def _audio(streams: Sequence[Any]) -> Audio | None:
     )
 
 
-def decode(asked: Asked, out: Writer) -> None:
+def decode(request: DecodeRequest, out: Writer) -> None:
     """Write interleaved samples until the file ends.
 
     Raises:
         av.FFmpegError: there is nothing to go on with.
     """
-    width = asked["channels"] * (2 if asked["form"] == "s16" else 4)
+    width = request["channels"] * (2 if request["form"] == "s16" else 4)
     written = passed = 0
-    with opened(asked) as container:
+    with opened(request) as container:
         try:
-            for frame in at_once(container.streams.audio[0].codec_context.layout, asked):
+            for frame in at_once(container.streams.audio[0].codec_context.layout, request):
                 written += out.write(memoryview(frame.planes[0])[: frame.samples * width])
         except av.PatchWelcomeError:
-            for frame in by_packets(container, asked):
+            for frame in by_packets(container, request):
                 size = frame.samples * width
                 out.write(memoryview(frame.planes[0])[min(size, max(0, written - passed)) : size])
                 passed += size

@@ -37,7 +37,7 @@ import av
 from audiopipe.media import ffmpeg_worker as decoder
 from audiopipe.media.ring import Reader, Writer
 
-__all__ = ["Decoder", "Ended", "started"]
+__all__ = ["Decoder", "ExitStatus", "started"]
 
 JOBS: dict[str, Callable[[Any, Writer], None]] = {"header": decoder.read_header, "decode": decoder.decode}
 MEMORY_BYTES = 4 << 30
@@ -47,7 +47,7 @@ STARTED_WITHIN_S, KILLED_WITHIN_S = 60.0, 10.0
 PR_SET_PDEATHSIG = 1
 
 
-class Ended(NamedTuple):
+class ExitStatus(NamedTuple):
     """How a decoder ended: its exit status, or minus the signal; the CPU it took; and what it complained of, if at all.
 
     The code is None where nobody knows, because the forker was killed or did not answer.
@@ -65,9 +65,9 @@ class Decoder:
     samples: Reader
     complaints: IO[bytes]
     life: socket.socket
-    how: Ended | None = None
+    how: ExitStatus | None = None
 
-    def end(self, timeout_s: float) -> Ended:
+    def end(self, timeout_s: float) -> ExitStatus:
         """Wait for it.
 
         Raises:
@@ -81,10 +81,10 @@ class Decoder:
                 answer = b""
             code, cpu_s = json.loads(answer) if answer else (None, 0.0)
             self.complaints.seek(0)
-            self.how = Ended(code, cpu_s, self.complaints.read().decode(errors="replace"))
+            self.how = ExitStatus(code, cpu_s, self.complaints.read().decode(errors="replace"))
         return self.how
 
-    def kill(self) -> Ended:
+    def kill(self) -> ExitStatus:
         """Have it killed if it is there."""
         with suppress(OSError):  # the forker is gone, and with it the decoder
             self.life.shutdown(socket.SHUT_WR)
@@ -92,12 +92,12 @@ class Decoder:
             return self.end(KILLED_WITHIN_S)
         except TimeoutError:  # it is the forker that does not answer
             _FORKER.close()
-            self.how = Ended(None, 0.0, "")
+            self.how = ExitStatus(None, 0.0, "")
             return self.how
 
 
 @contextmanager
-def started(job: str, asked: decoder.File) -> Generator[Decoder, None, None]:
+def started(job: str, request: decoder.OpenRequest) -> Generator[Decoder, None, None]:
     """A decoder at one of the `JOBS`, with what that is asked; it does not outlive the context.
 
     Raises:
@@ -105,8 +105,8 @@ def started(job: str, asked: decoder.File) -> Generator[Decoder, None, None]:
     """
     life, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(Reader()) as samples, life, theirs, tempfile.TemporaryFile() as complaints:
-        _FORKER.ask(json.dumps((job, asked)).encode(), [*samples.descriptors, complaints.fileno(), theirs.fileno()])
-        samples.handed_over()
+        _FORKER.ask(json.dumps((job, request)).encode(), [*samples.descriptors, complaints.fileno(), theirs.fileno()])
+        samples.close_writer_end()
         theirs.close()
         one = Decoder(samples, complaints, life)
         try:
@@ -115,7 +115,7 @@ def started(job: str, asked: decoder.File) -> Generator[Decoder, None, None]:
             one.kill()
 
 
-class _Forker:
+class ForkServer:
     """The process that forks, as this one sees it. Started when it is first needed, and again if it was killed."""
 
     def __init__(self) -> None:
@@ -159,7 +159,7 @@ class _Forker:
             self._end()
 
 
-_FORKER = _Forker()
+_FORKER = ForkServer()
 atexit.register(_FORKER.close)
 
 
@@ -213,7 +213,7 @@ def _dead(processes: list[int]) -> list[tuple[int, bytes]]:
     return ended
 
 
-def _forked(request: bytes, memory: int, news: int, complaints: int, life: int) -> tuple[int, socket.socket] | None:
+def _forked(request: bytes, memory: int, notify: int, stderr: int, control: int) -> tuple[int, socket.socket] | None:
     """The process and its life; None if the machine has no room for another: then the life ends at once."""
     forker = os.getpid()
     try:
@@ -223,24 +223,24 @@ def _forked(request: bytes, memory: int, news: int, complaints: int, life: int) 
         process = -1
     if process == 0:
         job, asked = json.loads(request)
-        _work(forker, job, asked, memory, news, complaints)
-    for descriptor in (memory, news, complaints):
+        _work(forker, job, asked, memory, notify, stderr)
+    for descriptor in (memory, notify, stderr):
         os.close(descriptor)
     if process < 0:
-        os.close(life)
+        os.close(control)
         return None
-    return process, socket.socket(fileno=life)
+    return process, socket.socket(fileno=control)
 
 
-def _work(forker: int, job: str, asked: Any, memory: int, news: int, complaints: int) -> NoReturn:
+def _work(forker: int, job: str, request: Any, memory: int, notify: int, stderr: int) -> NoReturn:
     """What becomes of a fork."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.dup2(news, 0)
-        os.dup2(complaints, 1)
-        os.dup2(complaints, 2)
+        os.dup2(notify, 0)
+        os.dup2(stderr, 1)
+        os.dup2(stderr, 2)
         samples = Writer(memory, 0)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -248,7 +248,7 @@ def _work(forker: int, job: str, asked: Any, memory: int, news: int, complaints:
             os._exit(code)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (COMPLAINTS_BYTES, COMPLAINTS_BYTES))
-        JOBS[job](asked, samples)
+        JOBS[job](request, samples)
         code = 0
     except av.FFmpegError as error:
         os.write(2, str(error.strerror).encode())

@@ -24,8 +24,8 @@ COUNT = struct.Struct("=I")
 COUNTS_AT_ONCE = 1 << 12  # bytes, of whole counts
 
 
-def _counted(told: bytes) -> int:
-    return sum(array("I", told))
+def _counted(value: bytes) -> int:
+    return sum(array("I", value))
 
 
 class Reader:
@@ -43,7 +43,7 @@ class Reader:
     def descriptors(self) -> tuple[int, int]:
         return self._descriptor, self._theirs.fileno()
 
-    def handed_over(self) -> None:
+    def close_writer_end(self) -> None:
         """The other side has its descriptors: once it ends, so do the bytes."""
         self._theirs.close()
 
@@ -92,9 +92,9 @@ class Reader:
 class Writer:
     """The other side, from what `Reader.descriptors` become in its process."""
 
-    def __init__(self, memory: int, news: int) -> None:
+    def __init__(self, memory: int, notify: int) -> None:
         self._memory = mmap.mmap(memory, 0)
-        self._news = socket.socket(fileno=news)
+        self._news = socket.socket(fileno=notify)
         self._room, self._at = len(self._memory), 0
 
     def write(self, data: memoryview) -> int:

@@ -15,7 +15,7 @@ from typing import IO, NoReturn
 
 from audiopipe.errors import BadTar, EmptySource, NoAudio
 
-__all__ = ["AUDIO_SUFFIXES", "Contents", "read_tar"]
+__all__ = ["AUDIO_SUFFIXES", "TarContents", "read_tar"]
 
 AUDIO_SUFFIXES = frozenset({".webm", ".opus", ".ogg", ".m4a", ".mp4", ".mp3", ".flac", ".wav", ".mkv"})
 CAPTION_SUFFIXES = (".vtt", ".srt")
@@ -33,7 +33,7 @@ ABSURD = (tarfile.TarError, ValueError, OverflowError, EOFError, LookupError)
 
 
 @dataclass
-class Contents:
+class TarContents:
     """Where a tar's audio is (bytes from the tar's start), and the documents beside it."""
 
     offset: int
@@ -42,7 +42,7 @@ class Contents:
     captions: tuple[str, bytes] | None = None
 
 
-class _Guarded(tarfile.TarInfo):
+class _ValidatingTarInfo(tarfile.TarInfo):
     """A member whose header is looked at before the standard library acts on it."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
@@ -65,7 +65,7 @@ class _Guarded(tarfile.TarInfo):
     _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
-def read_tar(file: IO[bytes], size: int, told: str) -> Contents:
+def read_tar(file: IO[bytes], size: int, label: str) -> TarContents:
     """Find the one audio member of a tar and the documents beside it.
 
     Args:
@@ -79,16 +79,16 @@ def read_tar(file: IO[bytes], size: int, told: str) -> Contents:
     try:
         return _contents(file, size)
     except BadTar as error:
-        raise BadTar(f"{told}: {error}") from None
+        raise BadTar(f"{label}: {error}") from None
     except (NoAudio, EmptySource) as error:
-        raise type(error)(f"{told}: {error}") from None
+        raise type(error)(f"{label}: {error}") from None
     except ABSURD as error:
-        raise BadTar(f"{told} is not a whole tar: {error}") from None
+        raise BadTar(f"{label} is not a whole tar: {error}") from None
 
 
-def _contents(file: IO[bytes], size: int) -> Contents:
+def _contents(file: IO[bytes], size: int) -> TarContents:
     audio: list[tarfile.TarInfo] = []
-    found = Contents(0, 0)
+    found = TarContents(0, 0)
     for member in _members(file, size):
         suffix = PurePosixPath(member.name).suffix.lower()
         if suffix in AUDIO_SUFFIXES:
@@ -112,7 +112,7 @@ def _members(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
     """The regular files of a tar, every claim checked against the bytes that are there."""
     end = 0
     names: set[str] = set()
-    with tarfile.open(fileobj=file, mode="r:", tarinfo=_Guarded) as tar:
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=_ValidatingTarInfo) as tar:
         for count, member in enumerate(tar):
             if count >= MAX_MEMBERS:
                 raise BadTar(f"it has more than {MAX_MEMBERS} members")

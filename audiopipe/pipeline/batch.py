@@ -54,7 +54,7 @@ class Batch:
 def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:
     """Replace the clips of a stream by batches of them.
 
-    A batch comes when it is full, when more than `held_mb` wait, or at the end. What is not a clip, or is a clip that
+    A batch comes when it is full, when more than `batch_queue_mb` wait, or at the end. What is not a clip, or is a clip that
     was dropped before it was scored, passes through at once.
     """
     waiting: dict[Key, list[Clip]] = {}
@@ -75,7 +75,7 @@ def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch
         if len(clips) == config.batch_segments:
             held -= _bytes(clips)
             yield Batch(tuple(waiting.pop(key)))
-        elif held > config.held_mb * MEGABYTE:
+        elif held > config.batch_queue_mb * MEGABYTE:
             key = max(waiting, key=lambda k: (_bytes(waiting[k]), k))
             held -= _bytes(waiting[key])
             yield Batch(tuple(waiting.pop(key)))

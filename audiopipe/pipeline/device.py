@@ -22,7 +22,7 @@ import torch
 from audiopipe.pipeline.batch import Batch
 from audiopipe.types import Clip
 
-__all__ = ["Fed", "Passes", "feed", "passes"]
+__all__ = ["DeviceBatch", "SharedExclusiveLock", "passes", "transfer"]
 
 # Read by cuBLAS when it begins, before any batch comes. With workspaces of several sizes the sums of the recurrent cell
 # that finds voice may come out in another order (cuDNN's notes on reproducibility), and with them the output's bytes.
@@ -30,7 +30,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)
-class Fed:
+class DeviceBatch:
     """A batch for the device: samples [B, C, T] and lengths [B] on it or, where it has no room, on the host.
 
     For a CPU the samples are those of the clips, [C, T] each: its kernels put them side by side a few at a time, so
@@ -57,19 +57,19 @@ class Fed:
             self.samples.record_stream(stream)
 
 
-def feed(batch: Batch, device: torch.device) -> Fed:
+def transfer(batch: Batch, device: torch.device) -> DeviceBatch:
     """Start a batch on its way to the device."""
     if device.type == "cpu":
-        return Fed(batch.clips, [torch.from_numpy(clip.pcm) for clip in batch.clips])
+        return DeviceBatch(batch.clips, [torch.from_numpy(clip.pcm) for clip in batch.clips])
     # Where the copy starts from, at once: a batch that was put together elsewhere would have to be copied here first.
     host = torch.from_numpy(batch.clips[0].pcm).new_empty(batch.shape, pin_memory=True)
     lengths = torch.tensor(batch.collate(host.numpy()))
     stream = _copy_stream(device)
     try:
         with torch.cuda.stream(stream):
-            return Fed(batch.clips, host.to(device, non_blocking=True), lengths, stream.record_event())
+            return DeviceBatch(batch.clips, host.to(device, non_blocking=True), lengths, stream.record_event())
     except torch.OutOfMemoryError:
-        return Fed(batch.clips, host, lengths)
+        return DeviceBatch(batch.clips, host, lengths)
 
 
 @cache
@@ -77,7 +77,7 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class Passes:
+class SharedExclusiveLock:
     """Passes over one device: any number side by side, or one alone."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Passes:
         self._changed = threading.Condition()
 
     @contextmanager
-    def beside_others(self) -> Generator[None, None, None]:
+    def shared(self) -> Generator[None, None, None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._alone and not self._waiting)
             self._under_way += 1
@@ -99,7 +99,7 @@ class Passes:
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Generator[None, None, None]:
+    def exclusive(self) -> Generator[None, None, None]:
         with self._changed:
             self._waiting += 1
             self._changed.wait_for(lambda: not self._alone and not self._under_way)
@@ -113,6 +113,6 @@ class Passes:
 
 
 @cache
-def passes(device: torch.device) -> Passes:
+def passes(device: torch.device) -> SharedExclusiveLock:
     """Those of this process."""
-    return Passes()
+    return SharedExclusiveLock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["raise_malloc_thresholds"]
 
 # <malloc.h>: what is freed at the end of the heap goes back from so many bytes on; what is larger never comes from it.
 M_TRIM_THRESHOLD, KEPT_BYTES = -1, 128 << 20
@@ -18,7 +18,7 @@ M_MMAP_THRESHOLD, LARGE_BYTES = -3, 32 << 20  # the most that glibc allows
 
 
 @cache
-def keep_freed_memory() -> None:
+def raise_malloc_thresholds() -> None:
     """Let this process keep up to 128 MB of freed memory. Nothing happens where the C library is not glibc."""
     setting = getattr(ctypes.CDLL(None), "mallopt", None)
     if setting is not None:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["Budget", "worker_budget"]
+__all__ = ["MemoryBudget", "worker_budget"]
 
 Bytes = float
 
 
-class Budget:
+class MemoryBudget:
     """Bytes shared by threads."""
 
     def __init__(self, limit: Bytes) -> None:
@@ -27,25 +27,25 @@ class Budget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def reserved(self, size: Bytes) -> Generator[None, None, None]:
+    def reserve(self, size_bytes: Bytes) -> Generator[None, None, None]:
         """Keep so much for a shard while inside; waits for shards that hold too much of it."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._shards or self._reserved + size <= self.limit)
-            self._shards, self._reserved = self._shards + 1, self._reserved + size
+            self._changed.wait_for(lambda: not self._shards or self._reserved + size_bytes <= self.limit)
+            self._shards, self._reserved = self._shards + 1, self._reserved + size_bytes
         try:
             yield
         finally:
             with self._changed:
-                self._shards, self._reserved = self._shards - 1, self._reserved - size
+                self._shards, self._reserved = self._shards - 1, self._reserved - size_bytes
                 self._changed.notify_all()
 
-    def lend(self, size: Bytes, needed: Callable[[], bool]) -> None:
+    def acquire(self, size: Bytes, needed: Callable[[], bool]) -> None:
         """Wait until there is so much left over, or it is needed at once; then it is lent, until `give_back`."""
         with self._changed:
             self._changed.wait_for(lambda: self._reserved + self._lent + size <= self.limit or needed())
             self._lent += size
 
-    def give_back(self, size: Bytes) -> None:
+    def release(self, size: Bytes) -> None:
         """What was lent is free again; also looks again at who waits for what is needed at once."""
         with self._changed:
             self._lent -= size
@@ -53,6 +53,6 @@ class Budget:
 
 
 @cache
-def worker_budget(megabytes: int) -> Budget:
+def worker_budget(megabytes: int) -> MemoryBudget:
     """The one of this process."""
-    return Budget(megabytes * float(1 << 20))
+    return MemoryBudget(megabytes * float(1 << 20))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
-from audiopipe.pipeline.memory import Budget
+from audiopipe.pipeline.memory import MemoryBudget
 
 __all__ = ["Prefetch", "interleave", "submit_ahead"]
 
@@ -41,7 +41,7 @@ class Prefetch(Generic[T]):
         weight: Callable[[T], float] = lambda item: 1,
         name: str = "prefetch",
         on_take: Callable[[int], None] = lambda depth: None,
-        budget: Budget | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self._items = iter(items)
         self._budget = budget
@@ -77,7 +77,7 @@ class Prefetch(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or not self._waiting or self._held + weight <= self._limit)
         if self._budget is not None:
-            self._budget.lend(weight, lambda: self._stopped or not self._waiting)
+            self._budget.acquire(weight, lambda: self._stopped or not self._waiting)
         with self._changed:
             if self._stopped:
                 self._give_back(weight)
@@ -119,7 +119,7 @@ class Prefetch(Generic[T]):
 
     def _give_back(self, weight: float) -> None:
         if self._budget is not None:
-            self._budget.give_back(weight)
+            self._budget.release(weight)
 
 
 def submit_ahead(
@@ -162,7 +162,7 @@ def interleave(
     limit: float,
     weight: Callable[[T], float],
     on_take: Callable[[int], None] = lambda depth: None,
-    budget: Budget | None = None,
+    budget: MemoryBudget | None = None,
 ) -> Generator[T, None, None]:
     """The items of all streams, from `lanes` of them in turn; where one ends, the next takes its lane.
 

@@ -41,12 +41,12 @@ def process_isolated(shard: Shard, config: RunConfig, run_id: str, worker: str =
     """
     condemned: dict[str, str] = {}
     for video in shard.videos:
-        if reason := _condemned(replace(shard, videos=(video,)), config, run_id):
+        if reason := _failing_videos(replace(shard, videos=(video,)), config, run_id):
             condemned[video.video_id] = reason
     return _in_child(shard, config, run_id, worker, condemned)
 
 
-def _condemned(alone: Shard, config: RunConfig, run_id: str) -> str | None:
+def _failing_videos(alone: Shard, config: RunConfig, run_id: str) -> str | None:
     """Why a shard of one video cannot be made, if its child fails every trial."""
     reason = ""
     for _ in range(TRIALS):
@@ -64,10 +64,10 @@ class _ChildFailedError(TransientError):
     """A child died, or raised what nobody expected."""
 
 
-def _in_child(shard: Shard, config: RunConfig, run_id: str, worker: str, condemned: Mapping[str, str]) -> ShardResult:
+def _in_child(shard: Shard, config: RunConfig, run_id: str, worker: str, excluded: Mapping[str, str]) -> ShardResult:
     with scratch_folder(f"{shard.name}-child", config.scratch) as folder:
         task, answer = folder / "task", folder / "answer"
-        task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(condemned))))
+        task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(excluded))))
         done = subprocess.run(
             [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(task), str(answer)],
             check=False,

@@ -15,7 +15,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.writer import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.device import Fed, feed, passes
+from audiopipe.pipeline.device import DeviceBatch, passes, transfer
 from audiopipe.types import Seconds, Span
 
 __all__ = ["ScoredClip", "drop_reason", "score", "score_device"]
@@ -73,20 +73,20 @@ def drop_reason(values: Values, config: RunConfig) -> str | None:
 
 
 @torch.inference_mode()
-def score(batch: Batch | Fed, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+def score(batch: Batch | DeviceBatch, config: RunConfig, device: torch.device) -> list[ScoredClip]:
     """All metrics and the resampled signal of a batch, in the order of its clips.
 
     Raises:
         TransientError: the device has no memory for even one clip.
     """
-    fed = feed(batch, device) if isinstance(batch, Batch) else batch
-    with suppress(torch.OutOfMemoryError), passes(device).beside_others():
+    fed = transfer(batch, device) if isinstance(batch, Batch) else batch
+    with suppress(torch.OutOfMemoryError), passes(device).shared():
         return _score(fed, slice(None), config, device)
-    with passes(device).alone():
+    with passes(device).exclusive():
         return _score_in_tiles(fed, config, device)
 
 
-def _score_in_tiles(fed: Fed, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+def _score_in_tiles(fed: DeviceBatch, config: RunConfig, device: torch.device) -> list[ScoredClip]:
     """As many clips at a time as the device has room for, which it has to itself."""
     rows = len(fed.clips)
     while True:
@@ -101,7 +101,7 @@ def _score_in_tiles(fed: Fed, config: RunConfig, device: torch.device) -> list[S
         rows = -(-rows // 2)
 
 
-def _score(fed: Fed, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
+def _score(fed: DeviceBatch, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
     clips = fed.clips[tile]
     x, lengths = fed.on(device, tile)
     rate = clips[0].sample_rate_hz

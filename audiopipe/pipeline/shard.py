@@ -33,17 +33,17 @@ from audiopipe.media import decode as media
 from audiopipe.media.encode import encode
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.pipeline.batch import MEGABYTE, Batch, batches
-from audiopipe.pipeline.device import Fed, feed
-from audiopipe.pipeline.malloc import keep_freed_memory
+from audiopipe.pipeline.device import DeviceBatch, transfer
+from audiopipe.pipeline.malloc import raise_malloc_thresholds
 from audiopipe.pipeline.memory import worker_budget
 from audiopipe.pipeline.prefetch import Prefetch, interleave, submit_ahead
 from audiopipe.pipeline.score import ScoredClip, score, score_device
 from audiopipe.pipeline.scratch import scratch_folder
-from audiopipe.pipeline.timing import Stages
+from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment import cut as segment
 from audiopipe.segment import voice
 from audiopipe.store.objects import Store
-from audiopipe.types import Clip, DeadLetter, Pcm, Seconds, SegmentTimes, Shard, ShardResult, Span, Video
+from audiopipe.types import Clip, DeadLetter, Pcm, Seconds, SegmentSource, Shard, ShardResult, Span, Video
 
 __all__ = ["process_shard"]
 
@@ -60,7 +60,7 @@ PEAK = METRIC_NAMES.index("sample_peak_dbfs")
 # What flows on: clips, and at the end of a video its record, which holds the failure if there is one. From the decoders
 # also the blocks and the end of a video whose clips are yet to be found in its audio.
 Event = Clip | VideoRecord
-Decoded = Event | voice.Heard | voice.Over[Event]
+Decoded = Event | voice.AudioBlock | voice.EndOfStream[Event]
 Encoding = list[tuple[list[ScoredClip], Future[list[bytes | None]]]]
 
 
@@ -69,7 +69,7 @@ def process_shard(
     config: RunConfig,
     run_id: str,
     worker: str = "local",
-    condemned: Mapping[str, str] = MappingProxyType({}),
+    excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> ShardResult:
     """Make and commit one shard; a shard that has a commit is only published again, if that was not finished.
 
@@ -83,20 +83,20 @@ def process_shard(
     if done := read_commit(store, shard.name):
         publish(store, done)
         return done.result
-    keep_freed_memory()
-    _take_long_turns()
+    raise_malloc_thresholds()
+    _use_batch_scheduler()
     started_at = datetime.now(UTC).isoformat()
-    stages = Stages()
+    stages = StageTimer()
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
         device = score_device(config)
-        bytes_in = _process(shard, config, files, stages, device, condemned)
-        with stages.timed("write", items=0):
+        bytes_in = _process(shard, config, files, stages, device, excluded)
+        with stages.measure("write", items=0):
             paths = files.finish()
         names = object_names(shard.language, shard.index)
         attempt = uuid.uuid4().hex
-        with stages.timed("upload"):
+        with stages.measure("upload"):
             objects = upload(store, shard.name, attempt, {names[role]: path for role, path in paths.items()})
         result = ShardResult(
             shard=shard.name,
@@ -127,7 +127,7 @@ def process_shard(
         return decide(store, Commit(result, objects, config.digest))
 
 
-def _take_long_turns() -> None:
+def _use_batch_scheduler() -> None:
     """Threads of this shard and its decoders do not preempt one another whenever a block is ready: what each works on
     stays in the caches of its core."""
     if os.sched_getscheduler(0) == os.SCHED_OTHER:
@@ -138,78 +138,80 @@ def _process(
     shard: Shard,
     config: RunConfig,
     files: ShardFiles,
-    stages: Stages,
+    stages: StageTimer,
     device: torch.device,
-    condemned: Mapping[str, str],
+    excluded: Mapping[str, str],
 ) -> int:
     """Everything up to the shard's files; the number of bytes fetched."""
     # A worker's cores are shared out among shards, decoders and encoders, and sums over threads of a varying number
     # would differ in their last bit. With a GPU it is the fingerprints that are made here.
     torch.set_num_threads(1)
     with ExitStack() as stack:
-        fetchers = stack.enter_context(ThreadPoolExecutor(config.videos_ahead, "fetch"))
+        fetchers = stack.enter_context(ThreadPoolExecutor(config.prefetch_videos, "fetch"))
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
         fetching = submit_ahead(
             fetchers,
-            partial(_fetch, files.folder, stages, condemned),
+            partial(_fetch, files.folder, stages, excluded),
             shard.videos,
-            config.videos_ahead,
-            config.fetched_mb * MEGABYTE,
+            config.prefetch_videos,
+            config.prefetch_mb * MEGABYTE,
             lambda video: video.size_bytes or 0,
         )
         fetched = stack.enter_context(closing(fetching))
         streams = (_events(video, source, config, stages) for video, source in fetched)
-        waits = partial(stages.taken, "decoded")
+        waits = partial(stages.record_depth, "decoded")
         budget = worker_budget(config.memory_mb)
-        stack.enter_context(budget.reserved((config.held_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
+        stack.enter_context(budget.reserve((config.batch_queue_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
         lanes = interleave(streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, _weight, waits, budget)
         decoded = stack.enter_context(closing(lanes))
-        clips: Iterator[Event] = voice.listen(decoded, config, device, partial(stages.timed, "voice"))
-        fed: Iterable[Fed | Event] = (_feed(event, stages, device) for event in batches(clips, config))
+        clips: Iterator[Event] = voice.listen(decoded, config, device, partial(stages.measure, "voice"))
+        fed: Iterable[DeviceBatch | Event] = (_feed(event, stages, device) for event in batches(clips, config))
         if device.type != "cpu":
             fed = stack.enter_context(closing(Prefetch(fed, 1, name="feed")))
         scored = (_score(event, config, stages, device) for event in fed)
-        desk = _Desk(shard, config, files, stages, encoders)
-        scoring = Prefetch(scored, BATCHES_AHEAD, name="score", on_take=partial(stages.taken, "scored"))
+        desk = ShardAssembler(shard, config, files, stages, encoders)
+        scoring = Prefetch(scored, BATCHES_AHEAD, name="score", on_take=partial(stages.record_depth, "scored"))
         for event in stack.enter_context(closing(scoring)):
             desk.take(event)
         return desk.finish()
 
 
-def _fetch(scratch: Path, stages: Stages, condemned: Mapping[str, str], video: Video) -> Source:
-    if video.video_id in condemned:
-        raise PoisonVideo(condemned[video.video_id])
-    with stages.timed("fetch"):
+def _fetch(scratch: Path, stages: StageTimer, excluded: Mapping[str, str], video: Video) -> Source:
+    if video.video_id in excluded:
+        raise PoisonVideo(excluded[video.video_id])
+    with stages.measure("fetch"):
         return fetch(video, scratch)
 
 
-def _events(video: Video, fetched: Future[Source], config: RunConfig, stages: Stages) -> Generator[Decoded, None, None]:
+def _events(
+    video: Video, fetched: Future[Source], config: RunConfig, stages: StageTimer
+) -> Generator[Decoded, None, None]:
     """The clips of one video while it decodes, then its record. Without times beside the audio, blocks and an end."""
     record, kept = VideoRecord(video), ExitStack()
     try:
         with ExitStack() as stack:
             source = stack.enter_context(closing(fetched.result()))
             record.etag, record.bytes_in = source.etag, source.bytes_in
-            with stages.timed("decode", items=0):
-                record.media = media.probe(source, config, partial(stages.computed, "decode"))
+            with stages.measure("decode", items=0):
+                record.media = media.probe(source, config, partial(stages.add_cpu, "decode"))
             times, spans = segment.spans(config.segments, source.document, source.captions, config.window_s)
             record.times = times.value
             if spans is not None:
                 yield from _clips(record, source, spans, config, stages)
             else:
                 for block in _blocks(record, source, config, stages):
-                    yield voice.Heard(video.video_id, record.media.sample_rate_hz, block)
+                    yield voice.AudioBlock(video.video_id, record.media.sample_rate_hz, block)
                 kept = stack.pop_all()
     except VideoError as error:
         record.failure = _dead_letter(video, error)
-    if record.times == SegmentTimes.VOICE:
-        yield voice.Over(video.video_id, partial(_heard, record, source, kept, config, stages))
+    if record.times == SegmentSource.VOICE:
+        yield voice.EndOfStream(video.video_id, partial(_heard, record, source, kept, config, stages))
     else:
         yield record
 
 
 def _clips(
-    record: VideoRecord, source: Source, spans: Iterable[Span], config: RunConfig, stages: Stages
+    record: VideoRecord, source: Source, spans: Iterable[Span], config: RunConfig, stages: StageTimer
 ) -> Iterator[Clip]:
     assert record.media is not None
     blocks = _blocks(record, source, config, stages)
@@ -219,7 +221,7 @@ def _clips(
 
 
 def _heard(
-    record: VideoRecord, source: Source, opened: ExitStack, config: RunConfig, stages: Stages, clips: int
+    record: VideoRecord, source: Source, opened: ExitStack, config: RunConfig, stages: StageTimer, clips: int
 ) -> Iterator[Event]:
     """The record of a video that was listened to. Where there was no voice at all, fixed windows before it."""
     record.clips = clips
@@ -228,18 +230,18 @@ def _heard(
             if clips == 0 and record.failure is None:
                 if config.segments == "voice":
                     raise BadSegments(f"{record.video.uri}: no voice in it; segments='auto' would take fixed windows")
-                record.times = SegmentTimes.FIXED.value
+                record.times = SegmentSource.FIXED.value
                 yield from _clips(record, source, segment.windows(config.window_s), config, stages)
         except VideoError as error:
             record.failure = _dead_letter(record.video, error)
     yield record
 
 
-def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: Stages) -> Iterator[Pcm]:
+def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: StageTimer) -> Iterator[Pcm]:
     """The decoded blocks of a video that turns out to be whole."""
     assert record.media is not None
-    decoded = media.decode(source, record.media, config, _block_s(record, config), partial(stages.computed, "decode"))
-    blocks = _counted(record, stages.each("decode", decoded))
+    decoded = media.decode(source, record.media, config, _block_s(record, config), partial(stages.add_cpu, "decode"))
+    blocks = _counted(record, stages.iterate("decode", decoded))
     if config.duplicate_similarity is not None:
         channels = media.decoded_channels(record.media, config)
         blocks = _recognised(record, blocks, Fingerprint(record.media.sample_rate_hz, channels), stages)
@@ -249,7 +251,7 @@ def _blocks(record: VideoRecord, source: Source, config: RunConfig, stages: Stag
 
 def _block_s(record: VideoRecord, config: RunConfig) -> Seconds:
     """Whole windows, where those are cut out: a clip that is a block is not copied."""
-    if record.times != SegmentTimes.FIXED or config.window_s > LONGEST_BLOCK_S:
+    if record.times != SegmentSource.FIXED or config.window_s > LONGEST_BLOCK_S:
         return media.BLOCK_S
     return config.window_s * max(1, media.BLOCK_S // config.window_s)
 
@@ -263,12 +265,14 @@ def _counted(record: VideoRecord, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
         yield block
 
 
-def _recognised(record: VideoRecord, blocks: Iterator[Pcm], fingerprint: Fingerprint, stages: Stages) -> Iterator[Pcm]:
+def _recognised(
+    record: VideoRecord, blocks: Iterator[Pcm], fingerprint: Fingerprint, stages: StageTimer
+) -> Iterator[Pcm]:
     for block in blocks:
-        with stages.timed("fingerprint"):
+        with stages.measure("fingerprint"):
             fingerprint.add(torch.from_numpy(block))
         yield block
-    with stages.timed("fingerprint"):
+    with stages.measure("fingerprint"):
         record.fingerprint = packed(fingerprint.finish())
 
 
@@ -278,28 +282,30 @@ def _dead_letter(video: Video, error: VideoError) -> DeadLetter:
 
 
 def _weight(event: Decoded) -> int:
-    return event.pcm.nbytes if isinstance(event, Clip | voice.Heard) else 0
+    return event.pcm.nbytes if isinstance(event, Clip | voice.AudioBlock) else 0
 
 
-def _feed(event: Batch | Event, stages: Stages, device: torch.device) -> Fed | Event:
+def _feed(event: Batch | Event, stages: StageTimer, device: torch.device) -> DeviceBatch | Event:
     if not isinstance(event, Batch):
         return event
-    with stages.timed("score", items=0):
-        return feed(event, device)
+    with stages.measure("score", items=0):
+        return transfer(event, device)
 
 
-def _score(event: Fed | Event, config: RunConfig, stages: Stages, device: torch.device) -> list[ScoredClip] | Event:
-    if not isinstance(event, Fed):
+def _score(
+    event: DeviceBatch | Event, config: RunConfig, stages: StageTimer, device: torch.device
+) -> list[ScoredClip] | Event:
+    if not isinstance(event, DeviceBatch):
         return event
-    with stages.timed("score", len(event.clips)):
+    with stages.measure("score", len(event.clips)):
         return score(event, config, device)
 
 
-class _Desk:
+class ShardAssembler:
     """Where a video's segments come together again: scored out of order, written in the plan's."""
 
     def __init__(
-        self, shard: Shard, config: RunConfig, files: ShardFiles, stages: Stages, encoders: ThreadPoolExecutor
+        self, shard: Shard, config: RunConfig, files: ShardFiles, stages: StageTimer, encoders: ThreadPoolExecutor
     ) -> None:
         self.config, self.files, self.stages, self.encoders = config, files, stages, encoders
         self.waiting = deque(video.video_id for video in shard.videos)
@@ -333,7 +339,7 @@ class _Desk:
     def _encode(self, clips: list[ScoredClip]) -> list[bytes | None]:
         """The encoded samples of each clip that is kept."""
         emitted = [scored.samples for scored in clips]
-        with self.stages.timed("encode", sum(samples is not None for samples in emitted)):
+        with self.stages.measure("encode", sum(samples is not None for samples in emitted)):
             rate, audio_format = self.config.sample_rate, self.config.audio_format
             return [None if samples is None else encode(samples, rate, audio_format) for samples in emitted]
 
@@ -362,7 +368,7 @@ class _Desk:
             _refuse_silence(record, self.config)
         except VideoError as error:
             record.failure = _dead_letter(record.video, error)
-        with self.stages.timed("write"):
+        with self.stages.measure("write"):
             self.files.add(record)
 
 

@@ -14,12 +14,12 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["Stages"]
+__all__ = ["StageTimer"]
 
 T = TypeVar("T")
 
 
-class Stages:
+class StageTimer:
     """A stop watch with a reading for each stage. A reading costs four clock calls and a lock."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Stages:
         self._started = time.perf_counter()
 
     @contextmanager
-    def timed(self, stage: str, items: int = 1) -> Generator[None, None, None]:
+    def measure(self, stage: str, items: int = 1) -> Generator[None, None, None]:
         """Time what is done inside to so many items, by the clock and by this thread's use of a core."""
         started, cpu_started = time.perf_counter(), time.thread_time()
         try:
@@ -43,10 +43,10 @@ class Stages:
                 self._cpu_s[stage] += cpu_s
                 self._items[stage] += items
 
-    def each(self, stage: str, items: Iterator[T]) -> Iterator[T]:
+    def iterate(self, stage: str, items: Iterator[T]) -> Iterator[T]:
         """The items, with the time that each of them takes to come."""
         while True:
-            with self.timed(stage):
+            with self.measure(stage):
                 item = next(items, self)
             if item is self:
                 with self._lock:
@@ -54,12 +54,12 @@ class Stages:
                 return
             yield item  # type: ignore[misc]
 
-    def computed(self, stage: str, cpu_s: float) -> None:
+    def add_cpu(self, stage: str, cpu_s: float) -> None:
         """Note what a process of its own took of a core."""
         with self._lock:
             self._cpu_s[stage] += cpu_s
 
-    def taken(self, queue: str, depth: int) -> None:
+    def record_depth(self, queue: str, depth: int) -> None:
         """Note that something was taken from a queue of `depth` items."""
         with self._lock:
             seen = self._depths[queue]

@@ -14,25 +14,27 @@ import pyarrow.compute as pc
 
 from audiopipe.catalog import read as catalog
 from audiopipe.config import RunConfig
-from audiopipe.plan.files import Objects, stored
-from audiopipe.plan.plan import Plan, assign, freeze, frozen, load, plan_path
+from audiopipe.plan.files import ObjectStore, read_files
+from audiopipe.plan.plan import Plan, assign, create_plan, load, plan_path, serialize
 
-__all__ = ["plan_extension", "plan_retry", "planned"]
+__all__ = ["plan_extension", "plan_retry", "resolve_plan"]
 
 LOG = logging.getLogger(__name__)
 
 
-def planned(config: RunConfig, store: Objects) -> Plan:
+def resolve_plan(config: RunConfig, store: ObjectStore) -> Plan:
     """The plan that a run follows: made now where there is none, with what came to the catalogue since if it asks so.
 
     Raises:
         CatalogError, PlanError: the catalogue, or the plan, cannot be read.
     """
-    plan = freeze(config, store)
+    plan = create_plan(config, store)
     return plan_extension(config, store) if config.extend else plan
 
 
-def plan_retry(config: RunConfig, store: Objects, dead_letters: Mapping[str, Set[str]], committed: Set[str]) -> Plan:
+def plan_retry(
+    config: RunConfig, store: ObjectStore, dead_letters: Mapping[str, Set[str]], committed: Set[str]
+) -> Plan:
     """Add shards for dead letters that have none yet; return the whole plan.
 
     Args:
@@ -48,7 +50,7 @@ def plan_retry(config: RunConfig, store: Objects, dead_letters: Mapping[str, Set
     return load(store)
 
 
-def plan_extension(config: RunConfig, store: Objects) -> Plan:
+def plan_extension(config: RunConfig, store: ObjectStore) -> Plan:
     """The plan, with shards for all videos of the catalogue, in the config's languages, that it does not know yet.
 
     Raises:
@@ -56,7 +58,7 @@ def plan_extension(config: RunConfig, store: Objects) -> Plan:
     """
     where = "all languages" if config.languages is None else f"{config.language} (--language takes others, or all)"
     LOG.info("looking for new videos in %s", where)
-    plan, videos = load(store), catalog.read(config)
+    plan, videos = load(store), catalog.read_catalog(config)
     for language in videos.languages():
         rows = videos.videos(language)
         if language in plan.tables:
@@ -76,10 +78,10 @@ def _again(table: pa.Table, language: str, ids: Iterable[str], committed: Iterab
     return rows.take(pa.array(chosen, pa.int64())).select(catalog.SCHEMA.names)
 
 
-def _add(config: RunConfig, store: Objects, language: str, videos: pa.Table, kind: str) -> None:
+def _add(config: RunConfig, store: ObjectStore, language: str, videos: pa.Table, kind: str) -> None:
     if not videos.num_rows:
         return
-    files = stored(store).get(language, [])
+    files = read_files(store).get(language, [])
     generation = max((int(file.facts["generation"]) for file in files), default=-1) + 1
     first = max((int(pc.max(file.table["shard"]).as_py()) for file in files if file.table.num_rows), default=-1) + 1
     facts = {
@@ -90,4 +92,4 @@ def _add(config: RunConfig, store: Objects, language: str, videos: pa.Table, kin
         **{name: getattr(config, name) for name in ("shard_videos", "shard_mb", "shard_minutes")},
     }
     # Lost to another driver: its generation is the plan, and what it does not hold is planned the next time.
-    store.create(plan_path(language, generation), frozen(assign(videos, config, first), facts))
+    store.create(plan_path(language, generation), serialize(assign(videos, config, first), facts))

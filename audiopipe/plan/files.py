@@ -14,7 +14,7 @@ from audiopipe.catalog import read as catalog
 from audiopipe.errors import PlanError
 from audiopipe.store.parquet import read_table
 
-__all__ = ["FOLDER", "SCHEMA", "Objects", "PlanFile", "frozen", "plan_path", "stored"]
+__all__ = ["FOLDER", "SCHEMA", "ObjectStore", "PlanFile", "plan_path", "read_files", "serialize"]
 
 FOLDER = "_plan"
 PATH = re.compile(rf"{FOLDER}/(?P<language>.+)-(?P<generation>\d{{3,}})\.parquet")
@@ -22,7 +22,7 @@ VERSION = 1
 SCHEMA = pa.schema([("shard", pa.int32()), ("position", pa.int32()), ("partition", pa.int32()), *catalog.SCHEMA])
 
 
-class Objects(Protocol):
+class ObjectStore(Protocol):
     """What a plan needs of the output's store."""
 
     def create(self, name: str, data: bytes) -> bool: ...
@@ -67,15 +67,15 @@ def plan_path(language: str, generation: int) -> str:
     return f"{FOLDER}/{language}-{generation:03d}.parquet"
 
 
-def frozen(table: pa.Table, facts: dict[str, Any]) -> bytes:
+def serialize(table: pa.Table, metadata: dict[str, Any]) -> bytes:
     """The file of a table with the columns of `SCHEMA`: the same bytes for the same rows and facts."""
-    told = json.dumps({"version": VERSION, **facts}, sort_keys=True)
+    told = json.dumps({"version": VERSION, **metadata}, sort_keys=True)
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata({"audiopipe": told}), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def stored(store: Objects, partition_count: int | None = None) -> dict[str, list[PlanFile]]:
+def read_files(store: ObjectStore, partition_count: int | None = None) -> dict[str, list[PlanFile]]:
     """The files of each language, by generation; all of one `partition_count`, or `PlanError`."""
     named = [
         (match["language"], int(match["generation"])) for match in map(PATH.fullmatch, store.list(FOLDER)) if match

@@ -20,16 +20,16 @@ import pyarrow.compute as pc
 from audiopipe.catalog import read as catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
-from audiopipe.plan.files import FOLDER, SCHEMA, Objects, PlanFile, frozen, plan_path, stored
+from audiopipe.plan.files import FOLDER, SCHEMA, ObjectStore, PlanFile, plan_path, read_files, serialize
 from audiopipe.plan.partition import partition_of
 from audiopipe.types import Shard, Video
 
-__all__ = ["SCHEMA", "Plan", "Totals", "assign", "freeze", "frozen", "load", "plan_path"]
+__all__ = ["SCHEMA", "Plan", "PlanTotals", "assign", "create_plan", "load", "plan_path", "serialize"]
 
 Order = Literal["round_robin", "sequential"]
 
 
-class Videos(Protocol):
+class CatalogView(Protocol):
     """What the plan needs of a catalogue: `catalog.Catalog`."""
 
     @property
@@ -39,7 +39,7 @@ class Videos(Protocol):
 
 
 @dataclass(frozen=True)
-class Totals:
+class PlanTotals:
     """Sums over shards; hours are of the `timed` videos, bytes of the `sized`: where duration or size is known."""
 
     videos: int
@@ -76,12 +76,14 @@ class Plan:
         each = [_shards(name, self.tables[name], partition) for name in sorted(given)]
         return (shard for turn in itertools.zip_longest(*each) for shard in turn if shard is not None)
 
-    def totals(self, partition: int | None = None) -> dict[str, Totals]:
+    def totals(self, partition: int | None = None) -> dict[str, PlanTotals]:
         """The sums of each language, over a partition or all of them."""
         return {name: _totals(self.tables[name], partition) for name in self.languages()}
 
 
-def freeze(config: RunConfig, store: Objects, catalog_reader: Callable[[RunConfig], Videos] = catalog.read) -> Plan:
+def create_plan(
+    config: RunConfig, store: ObjectStore, catalog_reader: Callable[[RunConfig], CatalogView] = catalog.read_catalog
+) -> Plan:
     """The plan of the languages that `config` asks for, made now where there is none.
 
     The catalogue is read only if a language lacks its plan: one that was asked for by name, or one that was in the
@@ -90,23 +92,23 @@ def freeze(config: RunConfig, store: Objects, catalog_reader: Callable[[RunConfi
     Raises `PlanError` if a plan that is there cannot be read or was made for another `partition_count`, and
     `CatalogError` as `catalog.read` does.
     """
-    files = stored(store, config.partition_count)
+    files = read_files(store, config.partition_count)
     wanted = _wanted(config, files)
     if wanted is None or wanted - files.keys():
         videos = catalog_reader(config)
         wanted = wanted or files.keys() | set(videos.languages())
         facts = {**_facts(config, videos), "languages": sorted(wanted) if config.languages is None else None}
         for language in sorted(wanted - files.keys()):
-            path, data = plan_path(language, 0), frozen(assign(videos.videos(language), config), facts)
+            path, data = plan_path(language, 0), serialize(assign(videos.videos(language), config), facts)
             # Whoever lost reads theirs at once: if it has another partition_count, no further one must be made.
             file = PlanFile.of(path, data if store.create(path, data) else store.read(path))
             files[language] = [file.checked(config.partition_count)]
     return _plan({name: files[name] for name in wanted}, config.partition_count)
 
 
-def load(store: Objects) -> Plan:
+def load(store: ObjectStore) -> Plan:
     """The plan as it is, of all languages. Raises `PlanError` if there is none or it cannot be read."""
-    files = stored(store)
+    files = read_files(store)
     if not files:
         raise PlanError(f"no plan below {FOLDER}/ in the output; check its address, or start the run")
     return _plan(files, next(iter(files.values()))[0].facts["partition_count"])
@@ -160,7 +162,7 @@ def _wanted(config: RunConfig, files: Mapping[str, list[PlanFile]]) -> set[str] 
     return set(files).union(*complete) if complete else None
 
 
-def _facts(config: RunConfig, videos: Videos) -> dict[str, Any]:
+def _facts(config: RunConfig, videos: CatalogView) -> dict[str, Any]:
     """What generation 0 was made from."""
     bounds = {name: getattr(config, name) for name in ("shard_videos", "shard_mb", "shard_minutes")}
     made_from = {"partition_count": config.partition_count, "catalogue_columns": list(videos.columns)}
@@ -201,11 +203,11 @@ def _attempts(table: pa.Table) -> list[int]:
     return attempts
 
 
-def _totals(table: pa.Table, partition: int | None) -> Totals:
+def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
     shards = len(_edges(table, partition))
     rows = table if partition is None else table.filter(pc.field("partition") == partition)
     sizes, durations = rows["size_bytes"], rows["duration_s"]
-    return Totals(
+    return PlanTotals(
         videos=rows.num_rows,
         shards=shards,
         hours=(pc.sum(durations).as_py() or 0.0) / 3600,

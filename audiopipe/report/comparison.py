@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset
+from audiopipe.report.dataset import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import title
-from audiopipe.report.text import named, number, plural
+from audiopipe.report.text import humanize, number, plural
 
 __all__ = ["comparison"]
 
@@ -27,7 +27,7 @@ KEY = ["language", "key"]
 Values = npt.NDArray[np.float64]
 
 
-def comparison(data: Dataset) -> Html:
+def comparison(data: DatasetTables) -> Html:
     """This output beside another; nothing if there is none to compare with."""
     other = data.other
     if other is None:
@@ -39,7 +39,7 @@ def comparison(data: Dataset) -> Html:
     return page.join(head, _parameters(data, other), _totals(data, other), key, pictures, _decisions(data, other))
 
 
-def _parameters(data: Dataset, other: Dataset) -> Html:
+def _parameters(data: DatasetTables, other: DatasetTables) -> Html:
     mine, theirs = data.about["config"], other.about["config"]
     different = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
     if not different:
@@ -48,7 +48,7 @@ def _parameters(data: Dataset, other: Dataset) -> Html:
     return page.table(["parameter", "this output", "the other"], rows, "l")
 
 
-def _totals(data: Dataset, other: Dataset) -> Html:
+def _totals(data: DatasetTables, other: DatasetTables) -> Html:
     rows = []
     for name in sorted(data.by_language.keys() | other.by_language.keys()):
         mine, theirs = data.by_language.get(name), other.by_language.get(name)
@@ -67,7 +67,7 @@ def _delta(value: float, shown: int = 0) -> str:
     return "·" if not round(value, shown) else ("+" if value > 0 else "") + number(value, shown)
 
 
-def _overlaid(data: Dataset, other: Dataset, metric: str) -> Html:
+def _overlaid(data: DatasetTables, other: DatasetTables, metric: str) -> Html:
     """The distribution of a metric among the kept segments of both, each drawn to the same area."""
     sides = [_finite(some.kept[metric]) for some in (data, other)]
     unit, name = METRICS[metric].unit, title(metric)
@@ -94,7 +94,7 @@ def _finite(values: pd.Series[Any]) -> Values:
     return array
 
 
-def _decisions(data: Dataset, other: Dataset) -> Html:
+def _decisions(data: DatasetTables, other: DatasetTables) -> Html:
     """Segments that both have and only one keeps, by reason, with examples."""
     columns = [*KEY, "kept", "drop_reason"]
     times = ["start_s", "end_s", "video_id"]
@@ -116,7 +116,7 @@ def _decisions(data: Dataset, other: Dataset) -> Html:
 
 
 def _decision(rows: pd.DataFrame, side: str) -> pd.Series[Any]:
-    return rows[f"drop_reason_{side}"].map(named, na_action="ignore").where(~rows[f"kept_{side}"], "kept")
+    return rows[f"drop_reason_{side}"].map(humanize, na_action="ignore").where(~rows[f"kept_{side}"], "kept")
 
 
 def _examples(kinds: pd.DataFrame, then: str, now: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.describe import read_commits, read_run, settled
+from audiopipe.dataset.describe import effective_results, read_commits, read_run
 from audiopipe.dataset.totals import Totals
 from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
@@ -26,7 +26,7 @@ from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import DeadLetter, ShardResult
 
-__all__ = ["PARAMETERS", "Dataset", "Rule", "read"]
+__all__ = ["PARAMETERS", "DatasetTables", "Rule", "read_dataset"]
 
 PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed", "compare_with")
 COLUMNS = (
@@ -64,7 +64,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class DatasetTables:
     """An output as it is now. `segments` has a row for each segment of the shards that were read.
 
     `results` are those of the commits, but a video that was tried again counts once, as what became of it last. `other`
@@ -77,7 +77,7 @@ class Dataset:
     results: dict[str, ShardResult]
     segments: pd.DataFrame
     examples_per_kind: int
-    other: Dataset | None = None
+    other: DatasetTables | None = None
 
     @cached_property
     def total(self) -> Totals:
@@ -112,14 +112,14 @@ class Dataset:
         ]
 
 
-def read(
+def read_dataset(
     output: str,
     language: str = "all",
     examples_per_kind: int = 3,
     max_segments: int = 200_000,
     seed: int = 0,
     compare_with: str | None = None,
-) -> Dataset:
+) -> DatasetTables:
     """An output's commits and segments.
 
     Args:
@@ -141,9 +141,9 @@ def read(
     store = Store(output)
     commits = _wanted(read_commits(store), language, output)
     chosen = _sample(list(commits.values()), max_segments, seed)
-    results = settled(commits, load(store))
-    other = read(compare_with, language, 0, max_segments, seed) if compare_with else None
-    return Dataset(store, read_run(store), commits, results, _segments(store, chosen), examples_per_kind, other)
+    results = effective_results(commits, load(store))
+    other = read_dataset(compare_with, language, 0, max_segments, seed) if compare_with else None
+    return DatasetTables(store, read_run(store), commits, results, _segments(store, chosen), examples_per_kind, other)
 
 
 def _wanted(commits: dict[str, Commit], language: str, output: str) -> dict[str, Commit]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset, Rule
+from audiopipe.report.dataset import DatasetTables, Rule
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
 from audiopipe.report.quality import digits, title
@@ -26,7 +26,7 @@ MOST_LANGUAGES = 14
 Values = npt.NDArray[np.float64]
 
 
-def metrics(data: Dataset) -> Html:
+def metrics(data: DatasetTables) -> Html:
     """The distribution of each metric. Every language is drawn as high as the others, however many segments it has."""
     limits = {rule.metric: rule for rule in data.rules}
     shown = sorted(data.segments["language"].unique())[:MOST_LANGUAGES]
@@ -95,7 +95,7 @@ def _aside(metric: str, values: Values, finite: npt.NDArray[np.bool_]) -> str:
     return told + (f"; {percent(missing, len(values))} have none" if missing else "")
 
 
-def thresholds(data: Dataset) -> Html:
+def thresholds(data: DatasetTables) -> Html:
     """How much each limit alone would keep if it stood elsewhere."""
     rules = data.rules
     if not rules:

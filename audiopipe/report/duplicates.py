@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset
+from audiopipe.report.dataset import DatasetTables
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, plural
@@ -18,7 +18,7 @@ GROUP = ["duplicate_of_language", "duplicate_of"]
 MOST_GROUPS, MOST_VIDEOS = 12, 8
 
 
-def duplicates(data: Dataset) -> Html:
+def duplicates(data: DatasetTables) -> Html:
     """The largest groups, with the first of each and how similar the others are to it."""
     if FILE not in data.store.list(FILE):
         return Html("")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from audiopipe.estimation.estimate import Estimate, Workload, choices
 from audiopipe.estimation.prices import providers, store
 from audiopipe.estimation.rates import Rates
-from audiopipe.estimation.simulate import Outcome, Weather, simulate
+from audiopipe.estimation.simulate import FailureModel, Outcome, simulate
 from audiopipe.estimation.theirs import ThePlan
 from audiopipe.report import figure, page
 from audiopipe.report.page import Html
@@ -18,7 +18,7 @@ from audiopipe.report.page import Html
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["HEAD", "PARAMETERS", "PROVIDER_OF", "caveats", "picture", "play", "rows", "show"]
+__all__ = ["HEAD", "PARAMETERS", "PROVIDER_OF", "caveats", "picture", "rows", "run_simulations", "show"]
 
 PARAMETERS = ("videos", "minutes", "deadline_h", "audio_format", "nodes", "profile", "machine", "games")
 # Whose machines a cluster profile rents; the others take any.
@@ -75,16 +75,18 @@ def caveats(work: Workload, rates: Rates, found: Sequence[Estimate]) -> list[str
     return [measured, extrapolated, egress, beside, f"Prices were read on {read} and move: see prices.yaml."]
 
 
-def play(one: Estimate, work: Workload, weather: Weather, games: int = 10) -> dict[int, list[Outcome]]:
+def run_simulations(
+    one: Estimate, work: Workload, failures: FailureModel, simulations: int = 10
+) -> dict[int, list[Outcome]]:
     """Simulated runs of 1 to 64 nodes of a choice's machine, and of its own number of nodes."""
     shard_h = one.hours * one.nodes / work.shards
     return {
-        nodes: [simulate(work.shards, shard_h, nodes, weather, seed=seed) for seed in range(games)]
+        nodes: [simulate(work.shards, shard_h, nodes, failures, seed=seed) for seed in range(simulations)]
         for nodes in sorted({*NODES, one.nodes})
     }
 
 
-def chance(played: Mapping[int, Sequence[Outcome]], deadline_h: float, planned: int) -> str:
+def success_rate(played: Mapping[int, Sequence[Outcome]], deadline_h: float, planned: int) -> str:
     """How many games of the planned number of nodes were done in time, and how many nodes were late in none."""
 
     def in_time(nodes: int) -> int:
@@ -123,14 +125,14 @@ def picture(played: Mapping[int, Sequence[Outcome]], deadline_h: float) -> str:
     return figure.draw(plot, width=560, height=260)
 
 
-def show(work: Workload, rates: Rates, profile: str = "auto", nodes: int | None = None, games: int = 10) -> Html:
+def show(work: Workload, rates: Rates, profile: str = "auto", nodes: int | None = None, simulations: int = 10) -> Html:
     """The notebook's page: choices, what they rest on, and the simulation of the cheapest."""
     found = choices(work, rates, PROVIDER_OF.get(profile), nodes)
-    best, weather = found[0], Weather()
-    played = play(best, work, weather, games)
+    best, weather = found[0], FailureModel()
+    played = run_simulations(best, work, weather, simulations)
     about = (
-        f"{games} simulated runs of '{best.instance.name}' for each number of nodes: their median, and from the best "
-        f"to the worst; in percent, how much of the nodes' time is work. {chance(played, work.deadline_h, best.nodes)} "
+        f"{simulations} simulated runs of '{best.instance.name}' for each number of nodes: their median, and from the best "
+        f"to the worst; in percent, how much of the nodes' time is work. {success_rate(played, work.deadline_h, best.nodes)} "
         f"Assumed, not measured: {weather.slow_nodes:.0%} of nodes {weather.slowness:g} times slower, "
         f"{weather.lost_per_node_hour:g} losses per node and hour, back after {weather.replaced_h * 60:.0f} min."
     )

@@ -12,11 +12,11 @@ from audiopipe.dataset.commit import Commit
 from audiopipe.errors import VerifyError
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset, Rule
+from audiopipe.report.dataset import DatasetTables, Rule
 from audiopipe.report.excerpts import BLOCK, Excerpt, find_member, outline, player, spectrogram
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, title
-from audiopipe.report.text import named, number, span
+from audiopipe.report.text import format_duration, humanize, number
 
 __all__ = ["best", "borderline", "card", "dropped", "ranks", "worst"]
 
@@ -27,7 +27,7 @@ SHORTEST_S = 2.0
 NEAR = 0.5  # of the ruler
 
 
-def ranks(data: Dataset) -> pd.Series[float]:
+def ranks(data: DatasetTables) -> pd.Series[float]:
     """A score of 0 to 1 for each kept segment that is not short: the mean of its ranks within its language."""
     kept = data.kept
     kept = kept[kept["duration_s"] >= min(SHORTEST_S, kept["duration_s"].median())] if len(kept) else kept
@@ -36,15 +36,15 @@ def ranks(data: Dataset) -> pd.Series[float]:
     return pd.concat(parts, axis=1).mean(axis=1)
 
 
-def best(data: Dataset) -> Html:
+def best(data: DatasetTables) -> Html:
     return _shown(data, _different(data, ranks(data).sort_values(ascending=False, kind="stable")))
 
 
-def worst(data: Dataset) -> Html:
+def worst(data: DatasetTables) -> Html:
     return _shown(data, _different(data, ranks(data).sort_values(kind="stable")))
 
 
-def _different(data: Dataset, ordered: pd.Series[float]) -> pd.DataFrame:
+def _different(data: DatasetTables, ordered: pd.Series[float]) -> pd.DataFrame:
     """The first of them, each of another language as long as there are some, and never two of a video."""
     rows = data.segments.loc[ordered.index].drop_duplicates("video_id")
     turn = rows.groupby("language").cumcount()
@@ -56,14 +56,14 @@ def _distances(rows: pd.DataFrame, rule: Rule, ruler: float) -> pd.Series[float]
     return distance.replace([np.inf, -np.inf], np.nan).dropna()
 
 
-def _ruler(data: Dataset, rule: Rule) -> float:
+def _ruler(data: DatasetTables, rule: Rule) -> float:
     """What makes distances to different limits comparable: the metric's middle 80 %, else the limit itself."""
     values = data.segments[rule.metric].replace([np.inf, -np.inf], np.nan).dropna()
     spread = float(np.subtract(*np.percentile(values, [90, 10]))) if len(values) else 0.0
     return spread or abs(rule.limit) or 1.0
 
 
-def borderline(data: Dataset) -> Html:
+def borderline(data: DatasetTables) -> Html:
     """Kept segments that a limit just let pass, one for each limit in turn."""
     found: list[tuple[int, float, int, Rule]] = []
     for rule in data.rules:
@@ -79,7 +79,7 @@ def borderline(data: Dataset) -> Html:
     return _shown(data, data.segments.loc[list(picked)], picked)
 
 
-def dropped(data: Dataset) -> Html:
+def dropped(data: DatasetTables) -> Html:
     """Dropped segments that were closest to being kept. Their audio is not in the dataset, so there is none to play."""
     rows = []
     for rule in data.rules:
@@ -98,7 +98,7 @@ def _dropped(row: pd.Series, rule: Rule) -> list[str]:
     value = number(float(row[rule.metric]), shown) + ("" if unit == "1" else f" {unit}")
     times = [f"{row['start_s']:.2f} s", f"{row['end_s']:.2f} s"]
     return [
-        named(rule.reason),
+        humanize(rule.reason),
         value,
         number(rule.limit, shown),
         row["language"],
@@ -108,14 +108,14 @@ def _dropped(row: pd.Series, rule: Rule) -> list[str]:
     ]
 
 
-def _shown(data: Dataset, rows: pd.DataFrame, near: dict[int, Rule] | None = None) -> Html:
+def _shown(data: DatasetTables, rows: pd.DataFrame, near: dict[int, Rule] | None = None) -> Html:
     if not len(rows):
         return page.note("There are no such segments.")
     near = near or {}
     return page.grid(card(data, rows.loc[index], _chips(rows.loc[index], near.get(int(index)))) for index in rows.index)
 
 
-def card(data: Dataset, row: pd.Series[Any], told: str) -> Html:
+def card(data: DatasetTables, row: pd.Series[Any], label: str) -> Html:
     """One segment: pictures, player, what is told of it (markup), and where it is from."""
     try:
         excerpt = Excerpt.of(_audio(data, row))
@@ -124,9 +124,9 @@ def card(data: Dataset, row: pd.Series[Any], told: str) -> Html:
     except (VerifyError, FileNotFoundError) as error:
         picture = f"<p>Its audio cannot be read: {esc(error)}</p>"
     text = f'<p class="text">“{esc(_text(row))}”</p>' if _text(row) else ""
-    times = f"{row['start_s']:.2f} to {row['end_s']:.2f} s ({span(row['duration_s'])})"
+    times = f"{row['start_s']:.2f} to {row['end_s']:.2f} s ({format_duration(row['duration_s'])})"
     where = f"{esc(row['language'])} · {esc(row['video_id'])} · {times}"
-    return Html(f'<div class="sample">{picture}{text}<p class="chips">{told}</p><p class="where">{where}</p></div>')
+    return Html(f'<div class="sample">{picture}{text}<p class="chips">{label}</p><p class="where">{where}</p></div>')
 
 
 def _chips(row: pd.Series[Any], rule: Rule | None) -> str:
@@ -151,17 +151,17 @@ def _chip(row: pd.Series, metric: str, rule: Rule | None) -> str:
     return f'<span class="near">{esc(told)}; limit {number(rule.limit, digits(metric))}</span>'
 
 
-def _audio(data: Dataset, row: pd.Series) -> bytes:
+def _audio(data: DatasetTables, row: pd.Series) -> bytes:
     commit = _commit(data, row)
     tar = next(item for item in commit.objects if item.name.endswith(".tar"))
     return find_member(data.store, tar.name, tar.size, row["key"], _guess(data, row, tar.size))
 
 
-def _commit(data: Dataset, row: pd.Series) -> Commit:
+def _commit(data: DatasetTables, row: pd.Series) -> Commit:
     return data.commits[f"{row['language']}-{int(row['shard']):06d}"]
 
 
-def _guess(data: Dataset, row: pd.Series, size: int) -> int:
+def _guess(data: DatasetTables, row: pd.Series, size: int) -> int:
     """About where a sample is in its tar: after the audio before it, and an even share of all that is not audio."""
     kept = data.kept
     shard = kept[(kept["language"] == row["language"]) & (kept["shard"] == row["shard"])]

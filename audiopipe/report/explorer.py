@@ -17,11 +17,11 @@ import pandas as pd
 from audiopipe.kernels import METRICS
 from audiopipe.pipeline.score import RULES
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset
+from audiopipe.report.dataset import DatasetTables
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, title
-from audiopipe.report.text import named, number
+from audiopipe.report.text import humanize, number
 
 __all__ = ["explorer"]
 
@@ -30,7 +30,7 @@ STEPS = 200
 SCRIPT = "scripts/thresholds.js"
 
 
-def explorer(data: Dataset) -> Html:
+def explorer(data: DatasetTables) -> Html:
     """Sliders for every threshold there is, with what they would keep. Those of the run are where they stand first."""
     rows = data.segments
     if len(rows) > MOST:
@@ -71,7 +71,7 @@ def _inline(body: dict[str, Any]) -> str:
     return json.dumps(body).replace("<", "\\u003c")
 
 
-def _rule(rule: tuple[str, str, str, Any], data: Dataset) -> dict[str, Any]:
+def _rule(rule: tuple[str, str, str, Any], data: DatasetTables) -> dict[str, Any]:
     reason, metric, field, _ = rule
     limit = data.about["config"].get(field)
     values = data.segments[metric].to_numpy(dtype=float)
@@ -101,7 +101,7 @@ def _slider(rule: dict[str, Any]) -> str:
     what = f"{title(metric)} {'at least' if rule['below'] else 'at most'}"
     return (
         f'<div data-rule class="row"><label><input type="checkbox"{checked} aria-label="{field} on"> <b>{esc(what)}</b>'
-        f'<small>{esc(named(rule["reason"]))} · {was}</small></label><input type="range" {span} aria-label="{field}">'
+        f'<small>{esc(humanize(rule["reason"]))} · {was}</small></label><input type="range" {span} aria-label="{field}">'
         f'<span><input type="number" step="any" value="{rule["start"]}" aria-label="{field} exactly"> '
         f'{"" if unit == "1" else unit}</span><span class="told"></span></div>'
     )

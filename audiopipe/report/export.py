@@ -49,11 +49,11 @@ def export(notebook: Path, html: Place) -> Place:
     folder, _, name = str(html).rpartition("/")
     store = Store(folder or ".")
     title = _title(content, notebook)
-    made = frame.made_by(notebook.name, content.metadata.get("papermill", {}))
-    _put(store, name, frame.framed(title, body, made, index.meta(title, _facts(body))))
+    made = frame.provenance(notebook.name, content.metadata.get("papermill", {}))
+    _put(store, name, frame.render_page(title, body, made, index.meta(title, _facts(body))))
     if store.root.rpartition("/")[2] == index.FOLDER:
         listed = f'<h1>Reports</h1><div class="ap">{index.content(store).markup}</div>'
-        _put(store, index.NAME, frame.framed("Reports", listed, frame.made_by()))
+        _put(store, index.NAME, frame.render_page("Reports", listed, frame.provenance()))
     return html
 
 

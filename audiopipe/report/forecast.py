@@ -15,7 +15,7 @@ from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html
-from audiopipe.report.progress import Seen
+from audiopipe.report.progress import RunReport
 from audiopipe.report.timeline import scaled
 
 __all__ = ["forecasts"]
@@ -24,21 +24,21 @@ LOOKS_BACK = 40
 MOST = 4  # times the median forecast: what is above that is not shown
 
 
-def forecasts(seen: Seen) -> Html:
+def forecasts(run_report: RunReport) -> Html:
     """The end that was forecast at each moment, beside the end as it came (or as it is forecast now)."""
-    shards = seen.done
+    shards = run_report.done
     if len(shards) < 3:
         return page.note("Too few shards for a forecast: three must be committed.")
-    began = parse_utc(seen.run.resumed_at or seen.run.started_at or seen.at)
+    began = parse_utc(run_report.run.resumed_at or run_report.run.started_at or run_report.at)
     moments = [parse_utc(shard.finished_at or "") for shard in shards]
     moments = [moment for moment in moments if moment > began]
     chosen = moments[:: max(1, len(moments) // LOOKS_BACK)]
-    rows = [row for moment in chosen if (row := _forecast(seen, shards, moment, began)) is not None]
+    rows = [row for moment in chosen if (row := _forecast(run_report, shards, moment, began)) is not None]
     if len(rows) < 2:
         return page.note("The last session has too few shards for a forecast.")
     unit, scale = scaled(max(row[2] for row in rows))
     at, low, expected, high = (np.array(column) / scale for column in zip(*rows, strict=True))
-    actual = (seen.end - began).total_seconds() / scale if seen.run.completed_at else None
+    actual = (run_report.end - began).total_seconds() / scale if run_report.run.completed_at else None
     # The first forecasts, of a few shards, can be off by so much that nothing else would be seen beside them.
     top = 1.1 * max(actual or 0.0, min(float(high.max()), MOST * float(np.median(expected))))
 
@@ -59,12 +59,14 @@ def forecasts(seen: Seen) -> Html:
     return page.figure(draw(onto, 760, 210), "Forecast", about)
 
 
-def _forecast(seen: Seen, shards: Sequence[ShardRow], moment: datetime, began: datetime) -> tuple[float, ...] | None:
+def _forecast(
+    run_report: RunReport, shards: Sequence[ShardRow], moment: datetime, began: datetime
+) -> tuple[float, ...] | None:
     """Time into the session, and the low, expected and high length of it, in seconds."""
     known = [shard for shard in shards if parse_utc(shard.finished_at or "") <= moment]
-    left = seen.run.total_videos - sum(shard.videos for shard in known)
+    left = run_report.run.total_videos - sum(shard.videos for shard in known)
     now = moment + timedelta(milliseconds=1)
-    expected = eta(window(replace(seen.run, completed_at=None), known, now), left)
+    expected = eta(window(replace(run_report.run, completed_at=None), known, now), left)
     if expected is None:
         return None
     into = (now - began).total_seconds()

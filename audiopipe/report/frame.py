@@ -11,9 +11,9 @@ from audiopipe import __version__
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report.css import PAGE, PIECES
 from audiopipe.report.page import esc
-from audiopipe.report.text import clock, span
+from audiopipe.report.text import format_clock, format_duration
 
-__all__ = ["framed", "made_by"]
+__all__ = ["provenance", "render_page"]
 
 PAGE_OF = """<!DOCTYPE html>
 <html lang="en">
@@ -42,7 +42,7 @@ TAGS = re.compile(r"<[^>]+>")
 MANY = 3  # headings, from which on a page has a list of them
 
 
-def framed(title: str, body: str, made: str, meta: str = "") -> str:
+def render_page(title: str, body: str, made: str, meta: str = "") -> str:
     """A whole page.
 
     Args:
@@ -54,12 +54,12 @@ def framed(title: str, body: str, made: str, meta: str = "") -> str:
     return PAGE_OF.format(meta=meta, title=esc(title), css=PIECES + PAGE, body=whole, made=made, script=script)
 
 
-def made_by(notebook: str | None = None, papermill: Mapping[str, Any] | None = None) -> str:
+def provenance(notebook: str | None = None, papermill: Mapping[str, Any] | None = None) -> str:
     """By which version, from which notebook, when, for how long and with which parameters: as markup."""
     told = [f"audiopipe {esc(__version__)}", *([esc(notebook)] if notebook else [])]
     facts = papermill or {}
     if facts.get("start_time") and facts.get("duration"):
-        told.append(f"executed {clock(parse_utc(facts['start_time']))} in {span(facts['duration'])}")
+        told.append(f"executed {format_clock(parse_utc(facts['start_time']))} in {format_duration(facts['duration'])}")
     given = " ".join(f"{name}={value}" for name, value in facts.get("parameters", {}).items())
     return " · ".join([*told, *([f"with <code>{esc(given)}</code>"] if given else [])])
 

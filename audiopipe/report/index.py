@@ -17,7 +17,7 @@ from audiopipe.report import page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, percent, plural
 from audiopipe.store.objects import Store
-from audiopipe.store.retry import asked
+from audiopipe.store.retry import with_retries
 
 __all__ = ["FOLDER", "NAME", "content", "meta"]
 
@@ -36,9 +36,9 @@ class Report:
     facts: dict[str, Any]
 
 
-def meta(title: str, facts: dict[str, Any]) -> str:
+def meta(title: str, metadata: dict[str, Any]) -> str:
     """The element that a page carries for the index."""
-    told = json.dumps({"title": title, **facts}, ensure_ascii=False)
+    told = json.dumps({"title": title, **metadata}, ensure_ascii=False)
     return f'<meta name="audiopipe-report" content="{html.escape(told)}">'
 
 
@@ -73,7 +73,7 @@ def content(folder: Store) -> Html:
 def _read(folder: Store, name: str) -> Report | None:
     """A page that `export` wrote; None for any other. Of a large page no more than its head is fetched."""
     path = folder.path(name)
-    head = asked(f"reading {folder.url}/{name}", lambda: folder.fs.cat_file(path, start=0, end=HEAD_BYTES))
+    head = with_retries(f"reading {folder.url}/{name}", lambda: folder.fs.cat_file(path, start=0, end=HEAD_BYTES))
     found = META.search(bytes(head).decode("utf-8", errors="replace"))
     if found is None:
         return None

@@ -12,7 +12,7 @@ from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import counts
 from audiopipe.report.summary import unfinished
-from audiopipe.report.text import named, number, percent, plural, size, span
+from audiopipe.report.text import format_bytes, format_duration, humanize, number, percent, plural
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
@@ -31,7 +31,7 @@ def plan_table(plan: Plan, config: RunConfig, committed: Collection[str]) -> Htm
             f"{total.shards:,}",
             f"{done[name]:,}" if config.partition_count == 1 else "–",
             _known(number(total.hours, 2), total.timed, total.videos),
-            _known(size(total.size_bytes), total.sized, total.videos),
+            _known(format_bytes(total.size_bytes), total.sized, total.videos),
         ]
         for name, total in totals.items()
     ]
@@ -43,7 +43,7 @@ def plan_table(plan: Plan, config: RunConfig, committed: Collection[str]) -> Htm
         f"{sum(total.shards for total in everything):,}",
         f"{sum(done.values()):,}" if config.partition_count == 1 else "–",
         number(sum(total.hours for total in everything), 2),
-        size(sum(total.size_bytes for total in everything)),
+        format_bytes(sum(total.size_bytes for total in everything)),
     ]
     note = "≥: not every video's length or size is in the catalogue. Committed shards are not done again."
     where = f"From <code>{esc(config.catalog)}</code> to <code>{esc(config.output)}</code>"
@@ -77,7 +77,7 @@ def area(snapshot: dict[str, Any]) -> Html:
 
 
 def _left(expected: dict[str, Any] | None) -> str:
-    return span(expected["seconds"]) if expected else "…"
+    return format_duration(expected["seconds"]) if expected else "…"
 
 
 def _languages(rows: list[dict[str, Any]], running: bool) -> Html:
@@ -90,7 +90,7 @@ def _languages(rows: list[dict[str, Any]], running: bool) -> Html:
             f"{row['failed']:,}",
             f"{row['kept']:,} / {row['segments']:,}",
             number(row["rate"], 1),
-            span(row["eta_s"]) if running and row["eta_s"] else "–",
+            format_duration(row["eta_s"]) if running and row["eta_s"] else "–",
         ]
         for row in rows
     ]
@@ -135,9 +135,9 @@ def ending(summary: RunSummary) -> Html:
         (f"{total.videos - total.videos_failed:,} / {total.videos:,}", "videos done"),
         (percent(total.segments_kept, total.segments), f"kept of {total.segments:,} segments"),
         (f"{number(total.kept_s / 3600, 2)} h", f"kept of {number(total.audio_s / 3600, 2)} h"),
-        (size(total.bytes_out), "written"),
+        (format_bytes(total.bytes_out), "written"),
         (f"{number(new.audio_s / summary.wall_s)} x" if new.shards else "–", "real time, this session"),
-        (span(summary.wall_s), "this session took"),
+        (format_duration(summary.wall_s), "this session took"),
     ]
     about = page.facts({"run_id": summary.run_id, "state": str(summary.status), **counts(total)})
     return page.styled(page.join(words, page.cards(cards), _reasons(summary), about))
@@ -147,7 +147,7 @@ def _reasons(summary: RunSummary) -> Html:
     """Why segments were dropped and videos failed."""
     total = summary.total
     drops = [
-        [named(reason), page.bar([(count / max(total.drops.values()), DROPPED)]), f"{count:,}"]
+        [humanize(reason), page.bar([(count / max(total.drops.values()), DROPPED)]), f"{count:,}"]
         for reason, count in total.drops.most_common()
     ]
     fails = [

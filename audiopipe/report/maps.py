@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset, Rule
+from audiopipe.report.dataset import DatasetTables, Rule
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
 from audiopipe.report.page import Html
 from audiopipe.report.quality import title
@@ -28,7 +28,7 @@ FAINTEST = 0.28  # how visible a single segment is beside the densest cell
 Values = npt.NDArray[np.float64]
 
 
-def maps(data: Dataset) -> Html:
+def maps(data: DatasetTables) -> Html:
     """A density map of each pair of metrics that are judged together."""
     limits = {rule.metric: rule for rule in data.rules}
     key = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})

@@ -7,7 +7,7 @@ import pandas as pd
 
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import Dataset
+from audiopipe.report.dataset import DatasetTables
 from audiopipe.report.examples import card
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import digits, title
@@ -34,7 +34,7 @@ def scores(kept: pd.DataFrame) -> pd.DataFrame:
     return away / spread.where(spread > 0)
 
 
-def outliers(data: Dataset) -> Html:
+def outliers(data: DatasetTables) -> Html:
     """The kept segments that are farthest out, each by another metric and of another video where possible."""
     kept = data.kept
     away = scores(kept).to_numpy(dtype=float)
@@ -54,7 +54,7 @@ def outliers(data: Dataset) -> Html:
     return page.grid(_outlier(data, row, name, away[row, WATCHED.index(name)]) for name, row in chosen.items())
 
 
-def _outlier(data: Dataset, number_of_row: int, metric: str, sigmas: float) -> Html:
+def _outlier(data: DatasetTables, number_of_row: int, metric: str, sigmas: float) -> Html:
     row = data.kept.iloc[number_of_row]
     median = float(data.kept[data.kept["language"] == row["language"]][metric].median())
     unit = METRICS[metric].unit

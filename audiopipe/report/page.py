@@ -89,7 +89,7 @@ def verdict(level: Level, sentences: Sequence[str]) -> Html:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[Any]], looks: str = "", total: Sequence[Any] | None = None
+    head: Sequence[str], rows: Iterable[Sequence[Any]], alignment: str = "", total: Sequence[Any] | None = None
 ) -> Html:
     """A table that scrolls sideways where it has to; one with wrapped cells is stacked on a phone.
 
@@ -97,9 +97,9 @@ def table(
         looks: a letter a column, right-aligned by default: `l` left, `w` left and wrapped.
         total: a last row that stands out.
     """
-    classes = [f' class="{look}"' if look in ("l", "w") else "" for look in looks.ljust(len(head))]
+    classes = [f' class="{look}"' if look in ("l", "w") else "" for look in alignment.ljust(len(head))]
     top = "".join(f"<th{look}>{esc(name)}</th>" for name, look in zip(head, classes, strict=True))
-    stacked = "w" in looks
+    stacked = "w" in alignment
     # A stacked cell has no heading above it, so it brings its own.
     named = [
         f'{look} data-name="{esc(name)}"' if stacked and name else look

@@ -18,16 +18,16 @@ from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.stages import bottleneck
-from audiopipe.report.text import clock, number, percent, plural, size, span
+from audiopipe.report.text import format_bytes, format_clock, format_duration, number, percent, plural
 
-__all__ = ["PARAMETERS", "Seen", "headline", "read"]
+__all__ = ["PARAMETERS", "RunReport", "headline", "read_run_report"]
 
 PARAMETERS = ("output", "ledger", "run_id", "usd_per_hour")
 MOST_ERRORS = 10_000
 
 
 @dataclass(frozen=True)
-class Seen:
+class RunReport:
     """A run at one moment. `snapshot` is `monitor.snapshot`'s; `shards` are those that were tried."""
 
     at: datetime
@@ -82,9 +82,9 @@ class Seen:
         return [row for row in self.snapshot["drivers"] if row["stale"]]
 
 
-def read(
+def read_run_report(
     output: str | None, ledger: str | None = None, run_id: str | None = None, usd_per_hour: float | None = None
-) -> Seen:
+) -> RunReport:
     """A run of the ledger of an output, the newest by default.
 
     Args:
@@ -102,29 +102,34 @@ def read(
             raise LedgerError(f"the ledger of {output} has no run yet: start one, or give 'ledger' another path")
         run = source.run(snapshot["run"]["run_id"])
         assert run is not None
-        return Seen(now, run, snapshot, source.shards(run.run_id), source.errors(run.run_id, MOST_ERRORS), usd_per_hour)
+        return RunReport(
+            now, run, snapshot, source.shards(run.run_id), source.errors(run.run_id, MOST_ERRORS), usd_per_hour
+        )
 
 
-def headline(seen: Seen) -> Html:
+def headline(run_report: RunReport) -> Html:
     """The numbers, then in words whether all is well and what to do if not."""
-    totals, done_s = seen.totals, seen.sessions_s
+    totals, done_s = run_report.totals, run_report.sessions_s
     items = [
-        ("run " + seen.run.run_id[:13] + ("…" if len(seen.run.run_id) > 13 else ""), str(seen.run.status)),
+        (
+            "run " + run_report.run.run_id[:13] + ("…" if len(run_report.run.run_id) > 13 else ""),
+            str(run_report.run.status),
+        ),
         (f"of {totals['total_videos']:,} videos done", f"{totals['processed']:,}"),
         ("videos failed for good", f"{totals['failed']:,}"),
         (f"kept of {totals['segments']:,} segments", percent(totals["kept"], totals["segments"])),
         (f"real time, {_hours(totals['audio_s'])} of audio", _times(totals["audio_s"], done_s)),
-        ("work took" if seen.run.completed_at else "work so far", span(done_s)),
-        *_left(seen),
-        (f"written, {size(totals['bytes_in'])} read", size(totals["bytes_out"])),
+        ("work took" if run_report.run.completed_at else "work so far", format_duration(done_s)),
+        *_left(run_report),
+        (f"written, {format_bytes(totals['bytes_in'])} read", format_bytes(totals["bytes_out"])),
     ]
-    if seen.usd_per_hour is not None:
-        items.append(("cost so far", f"${number(seen.usd_per_hour * done_s / 3600, 2)}"))
+    if run_report.usd_per_hour is not None:
+        items.append(("cost so far", f"${number(run_report.usd_per_hour * done_s / 3600, 2)}"))
     shown = page.cards((value, what) for what, value in items)
-    return page.styled(page.join(shown, _judged(seen), _when(seen), page.facts(_facts(seen))))
+    return page.styled(page.join(shown, _verdict(run_report), _when(run_report), page.facts(_facts(run_report))))
 
 
-def _facts(seen: Seen) -> dict[str, Any]:
+def _facts(seen: RunReport) -> dict[str, Any]:
     """For the index page."""
     totals, run = seen.totals, seen.run
     counts = {"videos": totals["processed"], "failed": totals["failed"], "segments": totals["segments"]}
@@ -141,31 +146,31 @@ def _hours(seconds: float) -> str:
     return f"{number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
 
 
-def _left(seen: Seen) -> list[tuple[str, str]]:
+def _left(seen: RunReport) -> list[tuple[str, str]]:
     if seen.run.completed_at:
         return []
     expected = seen.snapshot["eta"]
-    return [("to go", span(expected["seconds"]) if expected else "–")]
+    return [("to go", format_duration(expected["seconds"]) if expected else "–")]
 
 
-def _when(seen: Seen) -> Html:
-    took = span((seen.end - seen.start).total_seconds())
-    ended = f"ended {clock(seen.end)} after {took}" if seen.run.completed_at else "has not ended"
-    told = f"Started {clock(seen.start)}, {ended}, looked at {clock(seen.at)}."
+def _when(seen: RunReport) -> Html:
+    took = format_duration((seen.end - seen.start).total_seconds())
+    ended = f"ended {format_clock(seen.end)} after {took}" if seen.run.completed_at else "has not ended"
+    told = f"Started {format_clock(seen.start)}, {ended}, looked at {format_clock(seen.at)}."
     told += f" Output <code>{esc(seen.run.output or '–')}</code>, run <code>{esc(seen.run.run_id)}</code>"
     made = [f"audiopipe {esc(seen.run.version)}"] if seen.run.version else []
     made += [f"parameters <code>{esc(seen.run.config_digest)}</code>"] if seen.run.config_digest else []
     return page.note(", ".join([told, *made]) + ".")
 
 
-def _judged(seen: Seen) -> Html:
+def _verdict(seen: RunReport) -> Html:
     totals = seen.totals
     sentences: list[str] = []
     level: page.Level = "good"
     if seen.run.status is RunStatus.RUNNING and seen.silent_drivers:
         level = "bad"
         silent = max(row["age_s"] for row in seen.silent_drivers)
-        sentences.append(f"The driver has not been heard of for {span(silent)}: it is probably dead.")
+        sentences.append(f"The driver has not been heard of for {format_duration(silent)}: it is probably dead.")
         sentences.append("Start the same run again; committed shards are not done twice.")
     elif seen.run.status is RunStatus.RUNNING:
         sentences.append(f"Running: {percent(totals['processed'], totals['total_videos'])} of the videos are done.")
@@ -184,7 +189,7 @@ def _judged(seen: Seen) -> Html:
     return page.verdict(level, sentences)
 
 
-def _concerns(seen: Seen) -> list[str]:
+def _concerns(seen: RunReport) -> list[str]:
     totals, found = seen.totals, []
     if totals["failed"]:
         kinds = Counter(error.error_type for error in seen.errors if error.video_id)

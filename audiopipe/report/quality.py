@@ -11,11 +11,11 @@ from audiopipe import errors
 from audiopipe.dataset.totals import Totals
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import PARAMETERS, Dataset, Rule, read
+from audiopipe.report.dataset import PARAMETERS, DatasetTables, Rule, read_dataset
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.text import named, number, percent, plural, size, span
+from audiopipe.report.text import format_bytes, format_duration, humanize, number, percent, plural
 
 __all__ = [
     "PARAMETERS",
@@ -25,7 +25,7 @@ __all__ = [
     "failures",
     "headline",
     "languages",
-    "read",
+    "read_dataset",
     "remedy",
     "rule_text",
     "title",
@@ -36,7 +36,7 @@ EXAMPLES = 3
 MUCH = 0.25  # a language that loses more than this share of its segments is named
 
 
-def headline(data: Dataset) -> Html:
+def headline(data: DatasetTables) -> Html:
     """The numbers, and in words what is remarkable about them."""
     total = data.total
     cards = [
@@ -46,11 +46,11 @@ def headline(data: Dataset) -> Html:
         (f"{total.videos - total.videos_failed:,}", f"of {total.videos:,} videos"),
         (f"{total.videos_failed:,}", "videos failed"),
         (f"{len(data.by_language)}", "languages"),
-        (size(total.bytes_out), "in the dataset"),
-        (span(_median(data.kept["duration_s"])), "median segment"),
+        (format_bytes(total.bytes_out), "in the dataset"),
+        (format_duration(_median(data.kept["duration_s"])), "median segment"),
     ]
     about = page.facts({"run_id": data.about["run_id"], **counts(total)})
-    return page.styled(page.join(page.cards(cards), _judged(data), _source(data), about))
+    return page.styled(page.join(page.cards(cards), _verdict(data), _source(data), about))
 
 
 def counts(total: Totals) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def counts(total: Totals) -> dict[str, Any]:
     return {**videos, "segments": total.segments, "kept": total.segments_kept, "hours_kept": total.kept_s / 3600}
 
 
-def _judged(data: Dataset) -> Html:
+def _verdict(data: DatasetTables) -> Html:
     total = data.total
     if not total.segments_kept:
         return page.verdict("bad", ["Nothing was kept.", "See the drop reasons and the failed videos below."])
@@ -69,7 +69,7 @@ def _judged(data: Dataset) -> Html:
     rest = []
     if dropped:
         most, count = total.drops.most_common(1)[0]
-        rest.append(f"{plural(dropped, 'segment')} dropped, most of them <b>{esc(named(most))}</b> ({count:,}).")
+        rest.append(f"{plural(dropped, 'segment')} dropped, most of them <b>{esc(humanize(most))}</b> ({count:,}).")
     weak = [name for name, some in data.by_language.items() if some.segments_kept < (1 - MUCH) * some.segments]
     if weak:
         level = "warn"
@@ -87,7 +87,7 @@ def _judged(data: Dataset) -> Html:
     return page.verdict(level, [first, *rest])
 
 
-def _source(data: Dataset) -> Html:
+def _source(data: DatasetTables) -> Html:
     told = f"Output <code>{esc(data.store.url)}</code>, run <code>{esc(data.about['run_id'])}</code>"
     told += f", {plural(len(data.commits), 'shard')}. Sums are of all shards."
     versions = data.about["versions"]
@@ -100,7 +100,7 @@ def _source(data: Dataset) -> Html:
     return page.join(page.note(told), settings(data.about["config"], data.about["config_digest"]))
 
 
-def languages(data: Dataset) -> Html:
+def languages(data: DatasetTables) -> Html:
     """A row a language: sums over all its shards, medians of its kept segments."""
     medians = data.kept.groupby("language")[list(SHOWN)].median()
     rows = [_language(name, total, medians) for name, total in data.by_language.items()]
@@ -131,7 +131,7 @@ def _counts(total: Totals) -> list[str]:
 def title(metric: str) -> str:
     """`snr_db` as `SNR (dB)`, `clipping_ratio` as `clipping ratio`."""
     unit = METRICS[metric].unit
-    name = named(metric.rsplit("_", 1)[0] if unit != "1" else metric)
+    name = humanize(metric.rsplit("_", 1)[0] if unit != "1" else metric)
     return name.replace("snr", "SNR").replace("rms", "RMS").replace("dc ", "DC ") + (
         f" ({unit})" if unit != "1" else ""
     )
@@ -156,7 +156,7 @@ def rule_text(rule: Rule) -> str:
     return f"{title(rule.metric)} {'below' if rule.below else 'above'} {rule.limit:g}: {rule.field}".replace("-", "−")
 
 
-def drops(data: Dataset) -> Html:
+def drops(data: DatasetTables) -> Html:
     """Why segments were dropped, and where."""
     total = data.total
     if not total.drops:
@@ -168,7 +168,7 @@ def drops(data: Dataset) -> Html:
     most = max(total.drops.values())
     rows = [
         [
-            named(reason),
+            humanize(reason),
             limits.get(reason, "–"),
             page.bar([(count / most, DROPPED)]),
             f"{count:,}",
@@ -188,7 +188,7 @@ def remedy(error_type: str) -> str:
     return str(getattr(errors, error_type, errors.AudiopipeError).remedy)
 
 
-def failures(data: Dataset) -> Html:
+def failures(data: DatasetTables) -> Html:
     """Videos that are not in the dataset, by reason, with examples."""
     letters = data.dead_letters
     if not letters:

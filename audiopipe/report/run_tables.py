@@ -9,16 +9,16 @@ from audiopipe.ledger import ErrorRow
 from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
-from audiopipe.report.progress import Seen
+from audiopipe.report.progress import RunReport
 from audiopipe.report.quality import remedy
-from audiopipe.report.text import number, size, span
+from audiopipe.report.text import format_bytes, format_duration, number
 
 __all__ = ["languages", "troubles", "workers"]
 
 EXAMPLES = 3
 
 
-def languages(seen: Seen) -> Html:
+def languages(run_report: RunReport) -> Html:
     """What is done in each language."""
     rows = [
         [
@@ -38,7 +38,7 @@ def languages(seen: Seen) -> Html:
             number(row["kept_s"] / 3600, 2),
             f"{row['shards_done']:,} / {row['total_shards']:,}",
         ]
-        for row in seen.snapshot["languages"]
+        for row in run_report.snapshot["languages"]
     ]
     head = ["language", "videos", "done", "failed", "segments", "kept", "hours kept", "shards"]
     key = page.legend({"done, kept": KEPT, "failed": BAD, "dropped": DROPPED})
@@ -49,7 +49,7 @@ def _share(part: float, whole: float, empty: float = 0.0) -> float:
     return part / whole if whole else empty
 
 
-def workers(seen: Seen) -> Html:
+def workers(run_report: RunReport) -> Html:
     """The workers and drivers as they last reported."""
     rows = [
         [
@@ -60,10 +60,10 @@ def workers(seen: Seen) -> Html:
             number(row["segments_per_second"], 1),
             f"{number(row['cpu_utilization'])} %" if row["role"] == "worker" else "–",
             f"{number(row['gpu_utilization'])} %" if row["gpu_memory_bytes"] else "–",
-            size(row["memory_bytes"]) if row["memory_bytes"] else "–",
-            f"{span(row['age_s'])} ago",
+            format_bytes(row["memory_bytes"]) if row["memory_bytes"] else "–",
+            f"{format_duration(row['age_s'])} ago",
         ]
-        for row in [*seen.snapshot["drivers"], *seen.snapshot["workers"]]
+        for row in [*run_report.snapshot["drivers"], *run_report.snapshot["workers"]]
     ]
     head = ["worker", "state", "videos", "segments", "segments/s", "CPU", "GPU", "memory", "last heard"]
     if not rows:
@@ -71,10 +71,10 @@ def workers(seen: Seen) -> Html:
     return page.table(head, rows, "ll")
 
 
-def troubles(seen: Seen) -> Html:
+def troubles(run_report: RunReport) -> Html:
     """Videos that failed for good, and attempts at shards that came to nothing, by kind, with examples."""
-    letters = [error for error in seen.errors if error.video_id]
-    tries = [error for error in seen.errors if not error.video_id]
+    letters = [error for error in run_report.errors if error.video_id]
+    tries = [error for error in run_report.errors if not error.video_id]
     pieces = [Html(f"<h4>Videos that failed for good: {len(letters):,}</h4>")]
     pieces.append(_kinds(letters, "video") if letters else page.note("None."))
     pieces.append(Html(f"<h4>Attempts at shards that came to nothing: {len(tries):,}</h4>"))

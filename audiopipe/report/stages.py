@@ -17,7 +17,7 @@ class Stage(NamedTuple):
 STAGES: dict[str, Stage] = {
     "fetch": Stage(
         "reading tars from the store",
-        "the network or the store is the limit: run closer to the bucket, or raise <code>videos_ahead</code>",
+        "the network or the store is the limit: run closer to the bucket, or raise <code>prefetch_videos</code>",
     ),
     "decode": Stage(
         "decoding the media to samples",

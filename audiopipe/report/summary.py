@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from audiopipe.ledger import RunStatus, default_path
 from audiopipe.report.stages import bottleneck, ordered
-from audiopipe.report.text import counted, number, percent, plural, size, span, speed
+from audiopipe.report.text import format_bytes, format_counts, format_duration, number, percent, plural, speed
 
 if TYPE_CHECKING:
     from audiopipe.dataset.totals import Totals
@@ -45,20 +45,20 @@ def unfinished(summary: RunSummary) -> str | None:
 def _because(count: int, what: str, reasons: dict[str, int]) -> str:
     if not count:
         return f", none {what}"
-    return f", {count:,} {what}: {counted(reasons)}" if reasons else f", {count:,} {what}"
+    return f", {count:,} {what}: {format_counts(reasons)}" if reasons else f", {count:,} {what}"
 
 
 def _speed(summary: RunSummary) -> str:
     total, new = summary.total, summary.new
     if not new.shards:
         if summary.status is not RunStatus.DONE:
-            return f"nothing was committed in {span(summary.wall_s)}"
+            return f"nothing was committed in {format_duration(summary.wall_s)}"
         return (
             f"nothing to do: all {plural(total.shards, 'shard')} were committed before "
-            f"({number(total.audio_s / 3600, 2)} h of audio, {size(total.bytes_out)})"
+            f"({number(total.audio_s / 3600, 2)} h of audio, {format_bytes(total.bytes_out)})"
         )
     before = total.shards - new.shards
-    text = f"{number(new.audio_s / 3600, 2)} h of audio in {span(summary.wall_s)}: {speed(new.audio_s, summary.wall_s)}"
+    text = f"{number(new.audio_s / 3600, 2)} h of audio in {format_duration(summary.wall_s)}: {speed(new.audio_s, summary.wall_s)}"
     return f"{text} ({plural(before, 'shard')} of {total.shards:,} committed before)" if before else text
 
 
@@ -67,5 +67,5 @@ def _stages(totals: Totals) -> str:
     most = bottleneck(seconds)
     if most is None:
         return "no time was recorded"
-    told = [f"{stage} {span(spent)}" for stage, spent in seconds.items()]
+    told = [f"{stage} {format_duration(spent)}" for stage, spent in seconds.items()]
     return ", ".join(told) + f"; bottleneck: {most} ({percent(seconds[most], sum(seconds.values()))} of the work)"

@@ -6,7 +6,17 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 
-__all__ = ["clock", "counted", "named", "number", "percent", "plural", "size", "span", "speed"]
+__all__ = [
+    "format_bytes",
+    "format_clock",
+    "format_counts",
+    "format_duration",
+    "humanize",
+    "number",
+    "percent",
+    "plural",
+    "speed",
+]
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -30,7 +40,7 @@ def percent(part: float, whole: float) -> str:
     return f"{share:.0f} %" if share in (0, 100) or 10 <= share <= 99 else f"{share:.1f} %"
 
 
-def span(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """`0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`, `1 d 3 h`: two units at most."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
@@ -48,7 +58,7 @@ def span(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def size(number_of_bytes: float) -> str:
+def format_bytes(number_of_bytes: float) -> str:
     """Bytes in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if number_of_bytes < 999.5 or unit == "TB":
@@ -67,17 +77,17 @@ def plural(count: int, thing: str) -> str:
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
-def named(reason: str) -> str:
+def humanize(reason: str) -> str:
     """`too_quiet` as `too quiet`."""
     return reason.replace("_", " ")
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """`3 too quiet, 1 clipped`, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {named(reason)}" for reason, count in ordered)
+    return ", ".join(f"{count:,} {humanize(reason)}" for reason, count in ordered)
 
 
-def clock(moment: datetime) -> str:
+def format_clock(moment: datetime) -> str:
     """A UTC time to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"

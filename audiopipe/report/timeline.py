@@ -16,9 +16,9 @@ from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, colours, draw
 from audiopipe.report.page import Html, esc
-from audiopipe.report.progress import Seen
+from audiopipe.report.progress import RunReport
 from audiopipe.report.stages import STAGES, bottleneck, ordered
-from audiopipe.report.text import number, percent, span
+from audiopipe.report.text import format_duration, number, percent
 
 __all__ = ["NOTHING", "lanes", "scaled", "stages", "throughput"]
 
@@ -30,12 +30,12 @@ NOTHING = "Nothing to draw yet: no shard is committed."
 Series = npt.NDArray[np.float64]
 
 
-def throughput(seen: Seen) -> Html:
+def throughput(run_report: RunReport) -> Html:
     """Segments and audio a second over time: what each shard brought, spread over the time that it took."""
-    shards = seen.done
+    shards = run_report.done
     if not shards:
         return page.note(NOTHING)
-    spans = [_span(shard, seen.start) for shard in shards]
+    spans = [_span(shard, run_report.start) for shard in shards]
     edges = np.linspace(min(start for start, _ in spans), max(end for _, end in spans), BINS + 1)
     unit, scale = scaled(float(edges[-1] - edges[0]))
     at = (edges - edges[0]) / scale
@@ -63,14 +63,14 @@ def throughput(seen: Seen) -> Html:
     )
 
 
-def lanes(seen: Seen) -> Html:
+def lanes(run_report: RunReport) -> Html:
     """Which worker had which shard when. Shards that a worker has under way at once are drawn one above the other."""
-    shards = [shard for shard in seen.done if shard.worker_id]
+    shards = [shard for shard in run_report.done if shard.worker_id]
     if not shards:
         return page.note(NOTHING)
     shown = shards[-MOST_BARS:]
-    rows, heights = _lanes(shown, seen.start)
-    first = min(_span(shard, seen.start)[0] for shard in shards)
+    rows, heights = _lanes(shown, run_report.start)
+    first = min(_span(shard, run_report.start)[0] for shard in shards)
     left, right = min(start for start, *_ in rows) - first, max(end for _, end, *_ in rows) - first
     unit, scale = scaled(right)
     palette = colours({shard.language for shard in shown})
@@ -136,13 +136,13 @@ def _lanes(
     return rows, {worker: len(ends) for worker, ends in free.items()}
 
 
-def stages(seen: Seen) -> Html:
+def stages(run_report: RunReport) -> Html:
     """Where the work's time went, with the bottleneck named and what can be done about it."""
-    seconds = ordered(seen.stage_s)
+    seconds = ordered(run_report.stage_s)
     most = bottleneck(seconds)
     if most is None:
         return page.note(NOTHING)
-    total, wall = sum(seconds.values()), sum(shard.wall_s for shard in seen.done)
+    total, wall = sum(seconds.values()), sum(shard.wall_s for shard in run_report.done)
     names = list(seconds)
     unit, scale = scaled(max(seconds.values()))
 
@@ -150,7 +150,7 @@ def stages(seen: Seen) -> Html:
         values = [seconds[name] / scale for name in names]
         axes.barh(names, values, color=[DROPPED if name == most else KEPT for name in names], height=0.7)
         for row, value in enumerate(values):
-            told = f"{span(value * scale)} · {percent(value * scale, total)}"
+            told = f"{format_duration(value * scale)} · {percent(value * scale, total)}"
             axes.annotate(told, (value, row), (4, 0), textcoords="offset points", va="center")
         axes.invert_yaxis()
         axes.set(xlabel=f"work, added up over all threads and shards ({unit})", xlim=(0, 1.22 * max(values)))
@@ -159,7 +159,7 @@ def stages(seen: Seen) -> Html:
     sentence = f"<b>{esc(most)}</b> is the bottleneck: {percent(seconds[most], total)} of the work's seconds"
     sentence += f" go into {stage.what}; {stage.advice}." if stage else "."
     at_once = number(total / wall, 1) if wall else "–"
-    overlap = f"Stages overlap: {span(total)} of work were done in {span(wall)} of shards' time ({at_once} at once)."
+    overlap = f"Stages overlap: {format_duration(total)} of work were done in {format_duration(wall)} of shards' time ({at_once} at once)."
     return page.join(
         Html(f"<p>{sentence}</p>"),
         page.figure(draw(onto, 760, 40 + 30 * len(names)), "Stages", "in the order of the data's way"),

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from audiopipe.errors import BadSegments
-from audiopipe.types import Seconds, SegmentTimes, Span
+from audiopipe.types import Seconds, SegmentSource, Span
 
-__all__ = ["clock", "read_captions", "read_json", "senseless", "tidy"]
+__all__ = ["is_invalid", "normalize_text", "parse_timestamp", "read_captions", "read_json"]
 
 LARGEST_FILE = 32 << 20  # word by word, ten hours of speech take half of it; as Python objects it grows tenfold
 FARTHEST_S = 1e9
@@ -50,7 +50,7 @@ def read_json(data: bytes) -> list[Span]:
     return _usable("json", [_segment(entry) for entry in listed])
 
 
-def read_captions(kind: SegmentTimes, data: bytes) -> list[Span]:
+def read_captions(kind: SegmentSource, data: bytes) -> list[Span]:
     """The cues of a caption file in its own order; none if it is a well-formed file without cues.
 
     Raises `BadSegments` if the bytes are no text, no captions, or have no usable times at all.
@@ -58,13 +58,13 @@ def read_captions(kind: SegmentTimes, data: bytes) -> list[Span]:
     _check_size(kind, data)
     text = _decode(data)
     header = text.startswith("WEBVTT")  # whatever the file is named
-    found = list(_vtt(text) if header or kind is SegmentTimes.VTT else _cues(text.split("\n")))
+    found = list(_vtt(text) if header or kind is SegmentSource.VTT else _cues(text.split("\n")))
     if not found and text.strip() and not header:
         raise BadSegments(f"captions ({kind}) hold no line 'start --> end'; they begin {text.strip()[:40]!r}")
     return _usable(kind, found)
 
 
-def clock(token: str) -> Seconds:
+def parse_timestamp(token: str) -> Seconds:
     """Seconds of `[hh:]mm:ss[.,]fff` or of a plain number; NaN if it is neither.
 
     >>> clock("1:02:03,5"), clock("02:03.250"), clock("-1.5")
@@ -79,12 +79,12 @@ def clock(token: str) -> Seconds:
     return -seconds if sign == "-" else seconds
 
 
-def tidy(text: str) -> str | None:
+def normalize_text(text: str) -> str | None:
     """One line of text that any UTF-8 file can hold; None if nothing is left of it."""
     return " ".join(UNSPEAKABLE.sub(" ", text).split()) or None
 
 
-def senseless(span: Span) -> bool:
+def is_invalid(span: Span) -> bool:
     """Whether no audio can lie there: not numbers, more than 30 years off, backwards, or over before 0."""
     sane = abs(span.start_s) <= FARTHEST_S and abs(span.end_s) <= FARTHEST_S  # false for NaN
     return not sane or span.end_s < span.start_s or span.end_s <= 0
@@ -96,7 +96,7 @@ def _check_size(kind: str, data: bytes) -> None:
 
 
 def _usable(kind: str, listed: list[Span]) -> list[Span]:
-    if listed and all(map(senseless, listed)):
+    if listed and all(map(is_invalid, listed)):
         raise BadSegments(f"none of the {len(listed)} segments ({kind}) has a start and an end that make sense")
     return listed
 
@@ -116,7 +116,7 @@ def _number(value: Any) -> Seconds:
         try:
             return float(value)
         except ValueError:
-            return clock(value.strip())
+            return parse_timestamp(value.strip())
     try:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     except OverflowError:  # an integer of more than 308 digits
@@ -124,7 +124,7 @@ def _number(value: Any) -> Seconds:
 
 
 def _text(value: Any) -> str | None:
-    return tidy(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    return normalize_text(str(value)) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
 def _decode(data: bytes) -> str:
@@ -158,14 +158,14 @@ def _timing(line: str) -> tuple[Seconds, Seconds] | None:
     left, arrow, right = line.partition("-->")
     if not arrow:
         return None
-    start = clock("".join(left.split()))
+    start = parse_timestamp("".join(left.split()))
     if math.isnan(start) and len(left.split()) > 1:
         return None  # words before the arrow: text that shows one
     settings = right.split()
-    return start, clock(settings[0]) if settings else math.nan
+    return start, parse_timestamp(settings[0]) if settings else math.nan
 
 
 def _cue(times: tuple[Seconds, Seconds], marked: str) -> Span:
-    voices = {tidy(html.unescape(voice)) for voice in VOICE.findall(marked)}
+    voices = {normalize_text(html.unescape(voice)) for voice in VOICE.findall(marked)}
     speaker = voices.pop() if len(voices) == 1 else None  # two voices in one cue: neither is its speaker
-    return Span(*times, tidy(html.unescape(TAG.sub("", marked))), speaker)
+    return Span(*times, normalize_text(html.unescape(TAG.sub("", marked))), speaker)

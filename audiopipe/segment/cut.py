@@ -18,8 +18,8 @@ import numpy as np
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import FARTHEST_S, read_captions, read_json, senseless
-from audiopipe.types import Clip, Pcm, Seconds, SegmentTimes, Span
+from audiopipe.segment.captions import FARTHEST_S, is_invalid, read_captions, read_json
+from audiopipe.types import Clip, Pcm, Seconds, SegmentSource, Span
 
 __all__ = ["BAD_TIMES", "PAST_END", "TOO_LONG", "TOO_SHORT", "Cutter", "cut", "spans", "windows"]
 
@@ -34,7 +34,7 @@ END_TOLERANCE_S = 0.5  # a text may end this far past the audio: codec delay and
 
 def spans(
     choice: str, document: bytes | None, captions: tuple[str, bytes] | None, window_s: Seconds
-) -> tuple[SegmentTimes, Iterable[Span] | None]:
+) -> tuple[SegmentSource, Iterable[Span] | None]:
     """The times to cut a video at, and where they come from.
 
     Args:
@@ -50,15 +50,15 @@ def spans(
     source), or if the choice forces a source that has no times. A file without segments is as good as none.
     """
     if choice in ("auto", "json") and document is not None and (listed := read_json(document)):
-        return SegmentTimes.JSON, listed
+        return SegmentSource.JSON, listed
     if choice in ("auto", "captions") and captions is not None:
-        kind = SegmentTimes(captions[0])
+        kind = SegmentSource(captions[0])
         if listed := read_captions(kind, captions[1]):
             return kind, listed
     if choice in ("auto", "voice"):
-        return SegmentTimes.VOICE, None
+        return SegmentSource.VOICE, None
     if choice == "fixed":
-        return SegmentTimes.FIXED, windows(window_s)
+        return SegmentSource.FIXED, windows(window_s)
     raise BadSegments(f"no segment times in {choice}, which segments='{choice}' demands; 'auto' would do without")
 
 
@@ -139,7 +139,7 @@ class _Cut:
     def __init__(self, index: int, span: Span, rate: int, config: RunConfig) -> None:
         self.index, self.span = index, span
         self.start, self.stop = _frame(span.start_s, rate), _frame(span.end_s, rate)
-        self.reason = BAD_TIMES if senseless(span) else _misfit(self.stop - self.start, rate, config)
+        self.reason = BAD_TIMES if is_invalid(span) else _misfit(self.stop - self.start, rate, config)
 
     @property
     def ready(self) -> int:

@@ -25,7 +25,7 @@ from audiopipe.segment.cut import Cutter
 from audiopipe.segment.voice_spans import VoiceTimes
 from audiopipe.types import Clip, Pcm
 
-__all__ = ["Heard", "Over", "clips", "listen"]
+__all__ = ["AudioBlock", "EndOfStream", "clips", "listen"]
 
 Other = TypeVar("Other")
 Timed = Callable[[], AbstractContextManager[None]]
@@ -37,7 +37,7 @@ INT16_SCALE = 32768.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class AudioBlock:
     """The next samples [C, T] of a video whose times are to be found in its audio."""
 
     video_id: str
@@ -46,7 +46,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Over(Generic[Other]):
+class EndOfStream(Generic[Other]):
     """The end of such a video. `settle` is told how many clips it gave, and its own events take this one's place."""
 
     video_id: str
@@ -54,7 +54,10 @@ class Over(Generic[Other]):
 
 
 def listen(
-    events: Iterable[Heard | Over[Other] | Other], config: RunConfig, device: torch.device, timed: Timed = nullcontext
+    events: Iterable[AudioBlock | EndOfStream[Other] | Other],
+    config: RunConfig,
+    device: torch.device,
+    measure: Timed = nullcontext,
 ) -> Iterator[Clip | Other]:
     """Replace the blocks of videos by clips of the speech in them; other events pass through at once.
 
@@ -63,18 +66,18 @@ def listen(
     """
     streams: dict[str, _Stream] = {}
     for event in events:
-        if isinstance(event, Heard):
+        if isinstance(event, AudioBlock):
             stream = streams.get(event.video_id)
             full = sum(one.waiting_bytes for one in streams.values()) + event.pcm.nbytes > ROUND_BYTES
             if full or (stream and len(stream.waiting) >= ROUND_BLOCKS):
-                yield from _round(streams, timed)
+                yield from _round(streams, measure)
             if stream is None:
                 stream = streams[event.video_id] = _Stream(event, config, device)
             stream.append(event.pcm)
-        elif isinstance(event, Over):
+        elif isinstance(event, EndOfStream):
             if ended := streams.get(event.video_id):
                 ended.over = True
-                yield from _round(streams, timed)
+                yield from _round(streams, measure)
                 del streams[event.video_id]
             yield from event.settle(ended.cutter.clips if ended else 0)
         else:
@@ -85,14 +88,14 @@ def clips(
     video_id: str, blocks: Iterable[Pcm], sample_rate_hz: int, config: RunConfig, device: torch.device
 ) -> Iterator[Clip]:
     """Clips of the speech in one video alone."""
-    heard = (Heard(video_id, sample_rate_hz, block) for block in blocks)
-    over: Over[Clip] = Over(video_id, lambda count: iter(()))
+    heard = (AudioBlock(video_id, sample_rate_hz, block) for block in blocks)
+    over: EndOfStream[Clip] = EndOfStream(video_id, lambda count: iter(()))
     return listen(itertools.chain(heard, [over]), config, device)
 
 
-def _round(streams: dict[str, _Stream], timed: Timed) -> list[Clip]:
+def _round(streams: dict[str, _Stream], measure: Timed) -> list[Clip]:
     """Hear what waits of all streams, and cut what has become known by it."""
-    with timed():
+    with measure():
         heard = [(stream, wave) for stream in streams.values() if len(wave := stream.frames())]
         if heard:
             model = voice_model(heard[0][0].device)
@@ -106,7 +109,7 @@ def _round(streams: dict[str, _Stream], timed: Timed) -> list[Clip]:
 class _Stream:
     """One video under way."""
 
-    def __init__(self, first: Heard, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, first: AudioBlock, config: RunConfig, device: torch.device) -> None:
         self.device = device
         self.cutter = Cutter(first.video_id, first.sample_rate_hz, config)
         self.times = VoiceTimes(config, FRAME / RATE_HZ)

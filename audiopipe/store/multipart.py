@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from audiopipe.store.objects import S3_PROTOCOLS, Store
-from audiopipe.store.retry import asked
+from audiopipe.store.retry import with_retries
 
 __all__ = ["Upload", "abort", "unfinished"]
 
@@ -36,7 +36,7 @@ def _listed(store: Store, prefix: str) -> Iterator[Upload]:
     after: dict[str, Any] = {}
     while True:
         request = {"Bucket": bucket, "Prefix": f"{top}{prefix}/", **after}
-        page = asked(
+        page = with_retries(
             f"listing uploads of {store.url}",
             lambda request=request: store.fs.call_s3("list_multipart_uploads", **request),  # type: ignore[misc]
         )
@@ -56,4 +56,4 @@ def abort(store: Store, upload: Upload) -> None:
         with suppress(FileNotFoundError):
             store.fs.call_s3("abort_multipart_upload", **request)
 
-    asked(f"giving up the upload of {upload.name}", give_up)
+    with_retries(f"giving up the upload of {upload.name}", give_up)

@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from audiopipe.errors import StoreError, StoreRefused
 
-__all__ = ["asked", "code_of", "is_forbidden", "translated"]
+__all__ = ["code_of", "is_forbidden", "to_store_error", "with_retries"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ GONE = frozenset({404, 410})
 STORE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 
-def asked(what: str, operation: Callable[[], T]) -> T:
+def with_retries(what: str, operation: Callable[[], T]) -> T:
     """Call a store until it answers, with growing pauses between the attempts.
 
     Args:
@@ -58,14 +58,14 @@ def _translating(what: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
-        told = translated(what, error)
+        told = to_store_error(what, error)
         if told is error:
             # "raise error from error" would make a chain of causes without end, which Dask follows.
             raise
         raise told from error
 
 
-def translated(what: str, error: Exception) -> Exception:
+def to_store_error(what: str, error: Exception) -> Exception:
     """A store's error as one of ours, or itself where it is an answer."""
     code = code_of(error)
     if isinstance(error, aiohttp.ClientResponseError) and error.status in GONE:

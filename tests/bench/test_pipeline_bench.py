@@ -16,7 +16,9 @@ from audiopipe.estimation import load_rates
 def two_materials(tmp_path):
     signal = tones(20.0, 48_000, 2)
     return [
-        material.Material("A", media_file(tmp_path / "a.webm", signal, 48_000, "-c:a", "libopus"), 48_000, 20.0, 2),
+        material.BenchmarkInput(
+            "A", media_file(tmp_path / "a.webm", signal, 48_000, "-c:a", "libopus"), 48_000, 20.0, 2
+        ),
     ]
 
 
@@ -24,7 +26,7 @@ def test_every_way_is_measured_and_the_report_says_what_holds_ours_back(tmp_path
     monkeypatch.setattr(pipeline, "make", lambda folder, cache, minutes: two_materials)
     one_core = {min(os.sched_getaffinity(0))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: one_core)
-    found = pipeline.bench(tmp_path, tmp_path, 1.0, rounds=1, say=lambda line: None)
+    found = pipeline.bench(tmp_path, tmp_path, 1.0, rounds=1, log=lambda line: None)
     assert [r.name for r in found] == list(RIVALS)
     for reading in found:
         assert reading.audio_s == pytest.approx(20.0 if reading.name == readings.SLOW else 40.0, abs=0.2)
@@ -64,7 +66,9 @@ def test_a_process_has_a_core_and_ours_what_a_worker_has_where_there_is_a_gpu(mo
 
 
 def test_a_reading_counts_videos_and_hours_as_the_plan_does():
-    reading = readings.Reading("A", "x", 1, audio_s=207 * 5.0 * 2, wall_s=60.0, cpu_s=60.0, peak_mb=1.0, beside_mb=0.0)
+    reading = readings.BenchmarkResult(
+        "A", "x", 1, audio_s=207 * 5.0 * 2, wall_s=60.0, cpu_s=60.0, peak_mb=1.0, beside_mb=0.0
+    )
     assert reading.videos_a_minute == pytest.approx(2.0)
     assert reading.segments_a_second == pytest.approx(6.9)
     assert reading.hours == pytest.approx(500_000 / 2 / 60)
@@ -75,7 +79,7 @@ def test_a_gpu_s_rates_are_the_planners_and_two_cores_are_told_beside_one():
     ways = [(readings.OURS, 1, 500.0), (readings.OURS, 2, 970.0), (readings.SLOW, 1, 100.0)]
     ways += [(readings.FLOOR, 1, 510.0), (readings.FLOOR, 2, 1000.0), (readings.CS_OWN, 1, 300.0)]
     found = [
-        readings.Reading("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours, (x, x / 2), (x / n, x / n))
+        readings.BenchmarkResult("A", name, n, x * 10.0, 10.0, 10.0 * n, 1.0, 0.0, ours, (x, x / 2), (x / n, x / n))
         for name, n, x in ways
     ]
     rates = readings.rates(found, "some CPU, NVIDIA H200", "NVIDIA H200")

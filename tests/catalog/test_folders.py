@@ -12,7 +12,7 @@ from audiopipe.errors import CatalogError, StoreError
 
 
 def read(url, **parameters):
-    return catalog.read(RunConfig.of(catalog=str(url), output="o", **parameters))
+    return catalog.read_catalog(RunConfig.of(catalog=str(url), output="o", **parameters))
 
 
 def rows_of(found):

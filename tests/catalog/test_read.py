@@ -25,7 +25,7 @@ ROWS = {
 
 
 def read(url, **parameters):
-    return catalog.read(RunConfig.of(catalog=str(url), output="o", **parameters))
+    return catalog.read_catalog(RunConfig.of(catalog=str(url), output="o", **parameters))
 
 
 def rows_of(found):

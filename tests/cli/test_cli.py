@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from audiopipe import cli
 from audiopipe.cli import options
 from audiopipe.config import RunConfig
-from audiopipe.driver.signals import Stop
+from audiopipe.driver.signals import SignalGuard
 
 COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
 
@@ -112,7 +112,7 @@ def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
             signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    with Stop(signal.SIGTERM) as stop:
+    with SignalGuard(signal.SIGTERM) as stop:
         done: list[int] = []
         work = stop.before(done.append)
         work(1)

@@ -13,7 +13,7 @@ from factories import babble, media_file, tar_file
 from output_factory import config, content, make_output
 
 from audiopipe.dataset import describe as output
-from audiopipe.dataset.duplicates import TABLE, read, unique_name
+from audiopipe.dataset.duplicates import TABLE, read_duplicates, unique_name
 from audiopipe.dataset.verify import verify
 from audiopipe.store.objects import Store
 
@@ -73,7 +73,7 @@ def lines(store: Store, name: str) -> list[dict[str, object]]:
 
 
 def test_re_uploads_are_named_with_the_lowest_id_as_the_first(whole: Store) -> None:
-    rows = {row["video_id"]: row for row in read(whole).to_pylist()}
+    rows = {row["video_id"]: row for row in read_duplicates(whole).to_pylist()}
     assert {name: row["duplicate_of"] for name, row in rows.items()} == {
         "c_again": "b-first",
         "z/abroad": "b-first",
@@ -122,15 +122,15 @@ def test_a_fingerprint_takes_at_most_512_bytes_and_is_of_the_sound_alone(whole: 
 
 def test_an_undamaged_output_verifies_and_describing_it_again_changes_nothing(mine: Store) -> None:
     before = content(mine.url)
-    output.finalise(mine)
+    output.finalize(mine)
     assert content(mine.url) == before
     assert verify(mine.url).findings == ()
 
 
 def test_another_partition_of_the_shards_names_the_same(videos: Path, whole: Store, tmp_path: Path) -> None:
-    other = make_output(config(videos, tmp_path / "out", **PARAMETERS, shard_videos=1, videos_ahead=1, decoders=1))
-    columns = [name for name in read(whole).column_names if name != "shard"]
-    assert read(other).select(columns).to_pylist() == read(whole).select(columns).to_pylist()
+    other = make_output(config(videos, tmp_path / "out", **PARAMETERS, shard_videos=1, prefetch_videos=1, decoders=1))
+    columns = [name for name in read_duplicates(whole).column_names if name != "shard"]
+    assert read_duplicates(other).select(columns).to_pylist() == read_duplicates(whole).select(columns).to_pylist()
 
 
 @pytest.mark.parametrize("name", [TABLE, "en/unique_manifest_000000.json"])
@@ -147,7 +147,7 @@ def test_verify_finds_damage_and_describing_mends_it(mine: Store, name: str, dam
     found = verify(mine.url).findings
     assert [finding.name for finding in found] == [name]
     assert "audiopipe resume" in found[0].remedy
-    output.finalise(mine)
+    output.finalize(mine)
     assert mine.read(name) == good
     assert verify(mine.url).findings == ()
 

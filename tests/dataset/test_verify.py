@@ -137,7 +137,7 @@ def _obey(remedies: list[str], client: Client) -> None:
         if words[1] == "gc":
             collect(words[2], remove="--remove" in words)
         elif words[1] == "mend":
-            copies.mend(words[2])
+            copies.restore(words[2])
         else:
             assert words[1] == "resume"
             run.resume(words[2], [word for before, word in pairwise(words) if before == "--shard"], client)
@@ -147,8 +147,8 @@ def test_a_run_on_a_damaged_plan_is_refused_and_told_what_mends_it(copy: Path) -
     _flip(copy / "_plan/en-000.parquet")
     with pytest.raises((VerifyError, PlanError), match=r"audiopipe (mend|verify)"):
         run.resume(str(copy))
-    assert copies.mend(str(copy)) == ["_plan/en-000.parquet"]
-    assert copies.mend(str(copy)) == []
+    assert copies.restore(str(copy)) == ["_plan/en-000.parquet"]
+    assert copies.restore(str(copy)) == []
 
 
 def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) -> None:
@@ -157,7 +157,7 @@ def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) ->
     (finding,) = verify(str(copy)).findings
     assert "damaged or gone, and so is _copies/_run.json" in finding.problem
     with pytest.raises(VerifyError, match="both damaged"):
-        copies.mend(str(copy))
+        copies.restore(str(copy))
 
 
 def test_a_swap_of_two_good_shards_is_found(copy: Path) -> None:

@@ -18,34 +18,34 @@ def client() -> Iterator[Client]:
 def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = watch.Watch()
+    seen = watch.ClusterHealth()
     assert seen.workers(client)
     monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
-    assert seen.reached(client)
+    assert seen.is_connected(client)
     assert seen.workers(client)
     seen.scheduler_away = time.monotonic()
     with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
-        seen.reached(client)
+        seen.is_connected(client)
 
 
 def test_a_cluster_where_nothing_is_done_stands_still_and_one_at_work_does_not(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "STILL_S", 0.05)
-    seen = watch.Watch()
+    seen = watch.ClusterHealth()
     task = client.submit(time.sleep, 0.7, pure=False)
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
-        seen.stirs(client)
+        seen.check_stalled(client)
         time.sleep(0.02)
     task.result()
-    seen.moves()
+    seen.mark_progress()
     time.sleep(0.06)
-    seen.stirs(client)
+    seen.check_stalled(client)
     assert seen.idle_looks == 1, "one look may fall between two tasks"
     time.sleep(0.06)
-    with pytest.raises(watch.StandsStillError, match="no worker has had a shard to work on for 0 s"):
-        seen.stirs(client)
+    with pytest.raises(watch.ClusterStalledError, match="no worker has had a shard to work on for 0 s"):
+        seen.check_stalled(client)
 
 
 class Unreachable:
@@ -57,7 +57,7 @@ class Unreachable:
 
 def test_who_cannot_be_asked_is_not_taken_for_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STILL_S", 0.0)
-    seen = watch.Watch()
+    seen = watch.ClusterHealth()
     for unanswered in (SimpleNamespace(sync=lambda *_, **__: {}, _run=None), Unreachable()):
         for _ in range(3):
-            seen.stirs(unanswered)  # type: ignore[arg-type]
+            seen.check_stalled(unanswered)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from audiopipe.driver import speculation as straggler
-from audiopipe.driver.speculation import LEAST_S, Stragglers
+from audiopipe.driver.speculation import LEAST_S, SpeculationPolicy
 
 
 class Clock:
@@ -23,41 +23,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_who_takes_twice_as_long_as_the_longest_is_late(clock: Clock) -> None:
-    seen = Stragglers()
-    seen.took(30.0)
-    seen.took(60.0)
-    assert seen.late(["a"], idle=True) == []
+    seen = SpeculationPolicy()
+    seen.record(30.0)
+    seen.record(60.0)
+    assert seen.overdue(["a"], idle=True) == []
     clock.now += 100
-    assert seen.late(["a", "b"], idle=True) == []
+    assert seen.overdue(["a", "b"], idle=True) == []
     clock.now += 21
-    assert seen.late(["a", "b"], idle=True) == ["a"]
+    assert seen.overdue(["a", "b"], idle=True) == ["a"]
     clock.now += 100
-    assert seen.late(["b"], idle=True) == ["b"]
+    assert seen.overdue(["b"], idle=True) == ["b"]
 
 
 def test_time_counts_only_from_when_a_thread_is_idle(clock: Clock) -> None:
-    seen = Stragglers()
-    seen.took(60.0)
+    seen = SpeculationPolicy()
+    seen.record(60.0)
     for _ in range(5):
-        assert seen.late(["a"], idle=False) == []
+        assert seen.overdue(["a"], idle=False) == []
         clock.now += 100
-    assert seen.late(["a"], idle=True) == []
+    assert seen.overdue(["a"], idle=True) == []
     clock.now += 121
-    assert seen.late(["a"], idle=False) == [], "something came that it may wait for"
-    assert seen.late(["a"], idle=True) == []
+    assert seen.overdue(["a"], idle=False) == [], "something came that it may wait for"
+    assert seen.overdue(["a"], idle=True) == []
     clock.now += 121
-    assert seen.late(["a"], idle=True) == ["a"]
+    assert seen.overdue(["a"], idle=True) == ["a"]
 
 
 def test_nobody_is_late_where_nothing_was_ever_done_and_short_shards_have_time(clock: Clock) -> None:
-    seen = Stragglers()
-    seen.late(["a"], idle=True)
+    seen = SpeculationPolicy()
+    seen.overdue(["a"], idle=True)
     clock.now += 10_000
-    assert seen.late(["a"], idle=True) == []
-    seen = Stragglers()
-    seen.took(0.5)
-    seen.late(["a"], idle=True)
+    assert seen.overdue(["a"], idle=True) == []
+    seen = SpeculationPolicy()
+    seen.record(0.5)
+    seen.overdue(["a"], idle=True)
     clock.now += LEAST_S - 1
-    assert seen.late(["a"], idle=True) == []
+    assert seen.overdue(["a"], idle=True) == []
     clock.now += 2
-    assert seen.late(["a"], idle=True) == ["a"]
+    assert seen.overdue(["a"], idle=True) == ["a"]

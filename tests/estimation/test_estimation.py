@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from audiopipe import estimation as planner
 from audiopipe.cli import main
 from audiopipe.errors import ConfigError
-from audiopipe.estimation import Rates, ThePlan, Weather, Workload, estimate, instances, load_rates, simulate
+from audiopipe.estimation import FailureModel, Rates, ThePlan, Workload, estimate, instances, load_rates, simulate
 from audiopipe.estimation.simulate import Outcome
 from audiopipe.report import estimate as present
 
-FINE = Weather(spread=0.0, slow_nodes=0.0, lost_per_node_hour=0.0)
+FINE = FailureModel(spread=0.0, slow_nodes=0.0, lost_per_node_hour=0.0)
 RATES = Rates("a test", "by hand", core_x_with_gpu=400.0, core_x_without_gpu=300.0, gpu="A10G", gpu_x=10_000.0)
 G5 = next(row for row in instances("aws") if row.name == "g5.4xlarge")
 
@@ -183,8 +183,8 @@ def test_a_shared_queue_shrugs_off_a_straggler_and_partitions_wait_for_it() -> N
 
 
 def test_a_game_is_the_same_for_the_same_seed() -> None:
-    assert simulate(50, 1.0, 4, Weather(), seed=5) == simulate(50, 1.0, 4, Weather(), seed=5)
-    assert simulate(50, 1.0, 4, Weather(), seed=5) != simulate(50, 1.0, 4, Weather(), seed=6)
+    assert simulate(50, 1.0, 4, FailureModel(), seed=5) == simulate(50, 1.0, 4, FailureModel(), seed=5)
+    assert simulate(50, 1.0, 4, FailureModel(), seed=5) != simulate(50, 1.0, 4, FailureModel(), seed=6)
 
 
 def test_nothing_to_play_is_refused() -> None:
@@ -194,13 +194,13 @@ def test_nothing_to_play_is_refused() -> None:
 
 def test_the_picture_says_how_often_the_planned_nodes_were_in_time() -> None:
     played = {2: [Outcome(20.0, 1.0, 0), Outcome(25.0, 1.0, 0)], 4: [Outcome(10.0, 1.0, 0), Outcome(12.0, 1.0, 0)]}
-    assert present.chance(played, 24.0, 2) == "The planned 2 nodes met the deadline in 1 of 2; 4 met it in all."
-    assert present.chance(played, 24.0, 4) == "The planned 4 nodes met the deadline in 2 of 2."
-    assert present.chance(played, 11.0, 2) == "The planned 2 nodes met the deadline in 0 of 2."
+    assert present.success_rate(played, 24.0, 2) == "The planned 2 nodes met the deadline in 1 of 2; 4 met it in all."
+    assert present.success_rate(played, 24.0, 4) == "The planned 4 nodes met the deadline in 2 of 2."
+    assert present.success_rate(played, 11.0, 2) == "The planned 2 nodes met the deadline in 0 of 2."
 
 
 def test_the_page_has_the_choices_the_caveats_and_a_picture() -> None:
-    html = present.show(Workload(videos=2000), RATES, nodes=3, games=2)._repr_html_()
+    html = present.show(Workload(videos=2000), RATES, nodes=3, simulations=2)._repr_html_()
     assert "The planned 3 nodes met the deadline in 2 of 2." in html
     assert "plan.md: 8 × g5.4xlarge" in html
     assert "<svg" in html

@@ -99,7 +99,7 @@ def test_ten_hours_in_one_video_need_no_more_than_a_minute_does(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_two_hours_of_speech_without_times_need_no_more_memory(tmp_path):
-    prompts = next(iter(speech(CACHE, say=lambda line: None).values()))[:60]
+    prompts = next(iter(speech(CACHE, log=lambda line: None).values()))[:60]
     frames, spans = mix(prompts, 48_000, 1, PLAIN, np.random.default_rng(0))
     short = media_file(tmp_path / "a.webm", frames.T, 48_000, "-c:a", "libopus")
     times = round(3600 / (len(frames) / 48_000))

@@ -29,7 +29,7 @@ from s3_server import free_port
 from audiopipe.cluster import connect as cluster
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
-from audiopipe.driver.cluster_health import Watch
+from audiopipe.driver.cluster_health import ClusterHealth
 
 BIN = Path(sys.executable).parent
 RUN_PARTITION = Path(__file__).parents[2] / "cluster/run_partition.sh"
@@ -293,21 +293,21 @@ def test_a_worker_that_holds_more_than_it_may_spills_to_disk_and_the_run_goes_on
     """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
     monkeypatch.setenv("PYTHONPATH", slowly(fleet.folder / "slower", 3.0)["PYTHONPATH"])
     client = cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
-    (worker,) = Watch().workers(client)
+    (worker,) = ClusterHealth().workers(client)
     held: list[Future] = []
     done_when_spilled: list[int] = []
 
     def hold_and_look(*_: object) -> None:
         if not held and fleet.commits():
             held.extend(client.scatter([np.full(PIECE, value) for value in range(PIECES)], direct=True))
-        spilled = Watch().workers(client)[worker]["metrics"]["spilled_bytes"]["disk"]
+        spilled = ClusterHealth().workers(client)[worker]["metrics"]["spilled_bytes"]["disk"]
         if spilled > 8 * PIECE:
             done_when_spilled.append(len(fleet.commits()))
 
     try:
         summary = run.run(config(fleet.catalog, fleet.output), client, on_tick=hold_and_look)
         sums = client.gather(client.map(lambda array: float(array.sum()), held))
-        same = list(Watch().workers(client))
+        same = list(ClusterHealth().workers(client))
     finally:
         cluster.close(client)
     assert summary.exit_code == DONE
@@ -368,7 +368,7 @@ def test_workers_that_retire_in_turn_are_replaced_and_what_they_had_is_done_else
         summary = run.run(
             config(fleet.catalog, fleet.output),
             client,
-            on_tick=lambda *_: seen.update(Watch().workers(client)),
+            on_tick=lambda *_: seen.update(ClusterHealth().workers(client)),
         )
     finally:
         cluster.close(client)

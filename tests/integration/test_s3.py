@@ -12,7 +12,7 @@ from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
 from audiopipe.dataset.commit import decide, read_commit
-from audiopipe.dataset.describe import claim, finalise
+from audiopipe.dataset.describe import finalize, open_run
 from audiopipe.dataset.gc import collect
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import ForbiddenSource, MissingSource, StoreError, StoreRefused
@@ -20,7 +20,7 @@ from audiopipe.media import access as source_access
 from audiopipe.media import fetch as source
 from audiopipe.media.fetch import fetch
 from audiopipe.pipeline.shard import process_shard
-from audiopipe.plan.plan import freeze
+from audiopipe.plan.plan import create_plan
 from audiopipe.store import objects as store
 from audiopipe.store import retry as store_errors
 from audiopipe.store.multipart import unfinished
@@ -155,10 +155,10 @@ def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
         environment(s3_server.environment(endpoint))
         settings = config(catalog, f"{s3.url}/stormy")
         stormy = Store(settings.output)
-        run_id = claim(stormy, settings)
-        for shard in freeze(settings, stormy).shards():
+        run_id = open_run(stormy, settings)
+        for shard in create_plan(settings, stormy).shards():
             process_shard(shard, settings, run_id)
-        finalise(stormy)
+        finalize(stormy)
         _forget()
     environment(s3_server.environment())
     assert proxy.requests > 100
@@ -266,8 +266,8 @@ def test_an_endpoint_that_does_not_answer_is_transient(
 def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "c", videos=1, missing=False)
     settings = config(catalog, s3.url)
-    run_id = claim(s3, settings)
-    (shard,) = freeze(settings, s3).shards()
+    run_id = open_run(s3, settings)
+    (shard,) = create_plan(settings, s3).shards()
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(lambda node: process_shard(shard, settings, run_id, f"node{node}"), range(3)))
     assert len({result.attempt for result in results}) == 1
@@ -275,7 +275,7 @@ def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> No
     assert committed is not None
     assert decide(s3, committed) == results[0]
     assert s3.list("_parts") == {}
-    finalise(s3)
+    finalize(s3)
     assert verify(s3.url).findings == ()
 
 

@@ -45,7 +45,7 @@ def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
 
 
 def test_an_index_in_the_bucket_leads_to_its_reports_by_relative_links(output: Store, tmp_path: Path) -> None:
-    seen = quality.read(output=output.url)
+    seen = quality.read_dataset(output=output.url)
     export(saved(tmp_path, "Quality report", quality.headline(seen)), f"{output.url}/reports/quality.html")
     ended = page.facts({"run_id": "tests", "state": "done"})
     export(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")

@@ -101,13 +101,13 @@ def test_rows_that_are_added_meanwhile_neither_hide_nor_double_others(server: Su
 def test_a_run_reads_its_catalogue_from_the_table(server: Supabase, tmp_path: Path) -> None:
     fill(server, 400)
     config = RunConfig.of(catalog="supabase://videos", output=str(tmp_path), source_prefix="s3://b", language="fr")
-    found = catalog.read(config)
+    found = catalog.read_catalog(config)
     assert found.languages() == ["fr"]
     assert found.table.num_rows == 100
     assert "s3://b/4.tar" in found.table["uri"].to_pylist()
     assert found.table["size_bytes"].null_count == 0
     with pytest.raises(CatalogError, match="no video in language 'fx'; there are de, fr"):
-        catalog.read(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
+        catalog.read_catalog(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
 
 
 def test_an_empty_table_gives_no_page(server: Supabase) -> None:

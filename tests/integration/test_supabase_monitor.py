@@ -112,7 +112,7 @@ def test_the_live_view_outlives_an_outage_says_so_and_ends_with_the_run(
         ledger.record_shard(result(0))
         ledger.heartbeat(RUN, beat())
         with SupabaseReader() as reader:
-            while reader.look() is None or not reader.look(RUN).processed:  # type: ignore[union-attr]
+            while reader.snapshot() is None or not reader.snapshot(RUN).processed:  # type: ignore[union-attr]
                 time.sleep(0.05)
         with watching(log) as terminal:
             seen = wait_for(log, "10 of 35 videos")
@@ -133,13 +133,13 @@ def test_the_live_view_outlives_an_outage_says_so_and_ends_with_the_run(
 def test_a_look_at_supabase_has_what_its_questions_have_one_by_one(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        local = ledger.look()
+        local = ledger.snapshot()
     with SupabaseReader() as reader:
-        seen = reader.look()
+        seen = reader.snapshot()
         assert seen == local
         assert seen is not None
         assert seen.processed == reader.progress(RUN).processed
         assert list(seen.workers) == reader.workers(RUN)
         assert list(seen.errors) == reader.errors(RUN, 8)
         assert [row.shard for row in seen.shards] == [row.shard for row in reader.shards(RUN, 300)]
-        assert reader.look("nope") is None
+        assert reader.snapshot("nope") is None

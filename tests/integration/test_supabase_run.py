@@ -229,7 +229,7 @@ def test_two_independent_nodes_work_on_one_run_and_each_tells_its_part(
     seen: set[str] = set()
     with SupabaseReader() as reader:
         while any(one.poll() is None for one in nodes):
-            if found := reader.look("nodes"):
+            if found := reader.snapshot("nodes"):
                 seen |= {row.worker_id for row in found.workers if row.role is Role.DRIVER}
             time.sleep(0.2)
         assert [one.returncode for one in nodes] == [0, 0]

@@ -197,16 +197,16 @@ def test_who_is_silent_for_three_beats_is_stale_and_counts_no_more_until_it_is_b
 
 
 def test_a_look_has_what_the_questions_have_one_by_one(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
-    assert ledger.look() is None
+    assert ledger.snapshot() is None
     start(ledger, run_id)
     for index in range(4):
         ledger.record_shard(make_result(index, failed=1))
     ledger.heartbeat(run_id, [driver("d"), WorkerRow("d/0")])
-    seen = ledger.look(shards=3, errors=2)
+    seen = ledger.snapshot(shards=3, errors=2)
     assert seen is not None
     assert seen.run == ledger.run(run_id)
     assert (seen.processed, len(seen.errors)) == (ledger.progress(run_id).processed, 2)
     assert list(seen.languages) == [replace(row, rate=0.0) for row in ledger.languages(run_id)]
     assert (list(seen.workers), list(seen.errors)) == (ledger.workers(run_id), ledger.errors(run_id, 2))
     assert [row.shard for row in seen.shards] == [row.shard for row in ledger.shards(run_id, 3)]
-    assert ledger.look("nope") is None
+    assert ledger.snapshot("nope") is None

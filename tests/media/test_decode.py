@@ -230,7 +230,7 @@ def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
         with closing(Reader()) as samples, life, theirs, ThreadPoolExecutor(1) as thread:
             memory, news = samples.descriptors
             thread.submit(drip, Writer(memory, os.dup(news)))
-            samples.handed_over()
+            samples.close_writer_end()
             theirs.send(b"[0, 0.0]")
             try:
                 yield decoder_forks.Decoder(samples, io.BytesIO(), life)

@@ -27,7 +27,7 @@ def ring(size=SIZE):
     with closing(Reader(size)) as reader:
         memory, news = reader.descriptors
         writer = Writer(memory, os.dup(news))
-        reader.handed_over()
+        reader.close_writer_end()
         with closing(writer):
             yield reader, writer
 

@@ -27,9 +27,9 @@ clips = st.builds(
 
 @given(st.lists(clips, max_size=60), st.integers(1, 9), st.sampled_from([1, 2]))
 @settings(max_examples=60)
-def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, held_mb):
+def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, batch_queue_mb):
     events = [Clip(c.video_id, i, c.span, c.sample_rate_hz, c.pcm, c.drop_reason) for i, c in enumerate(drawn)]
-    asked = config(batch_segments=size, batch_mb=1, held_mb=held_mb)
+    asked = config(batch_segments=size, batch_mb=1, batch_queue_mb=batch_queue_mb)
     found = list(batches(iter(events), asked))
     members = [c for item in found for c in (item.clips if isinstance(item, Batch) else [item])]
     assert sorted(c.index for c in members) == list(range(len(events)))
@@ -73,7 +73,7 @@ def test_a_clip_above_the_cap_goes_alone():
 
 def test_no_more_waits_than_the_limit_and_the_heaviest_goes_first():
     long, short = [bare(MEGABYTE // 4, index=i) for i in range(3)], [bare(1000, index=9)]
-    found = batches(iter([*short, *long]), config(held_mb=1, batch_mb=64))
+    found = batches(iter([*short, *long]), config(batch_queue_mb=1, batch_mb=64))
     assert shapes(found) == [[0, 1], [9], [2]]
 
 
@@ -84,7 +84,7 @@ def test_waiting_samples_never_exceed_the_limit():
             yield bare(20_000 + 700 * (i % 40), index=i)
 
     pulled, out = [], 0
-    for item in batches(watched(), config(held_mb=1, batch_segments=50)):
+    for item in batches(watched(), config(batch_queue_mb=1, batch_segments=50)):
         out += len(item.clips)
         waiting = len(pulled) - out
         assert waiting * 40_000 <= MEGABYTE

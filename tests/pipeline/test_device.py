@@ -10,7 +10,7 @@ from fake_gpu import DEVICE, absent_gpu
 
 from audiopipe import kernels
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.device import Passes, feed
+from audiopipe.pipeline.device import SharedExclusiveLock, transfer
 from audiopipe.pipeline.score import score
 
 CPU = torch.device("cpu")
@@ -66,16 +66,16 @@ def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkey
 
 
 def test_who_wants_to_be_alone_waits_for_the_others_and_they_for_it():
-    gate, steps, go = Passes(), [], threading.Event()
+    gate, steps, go = SharedExclusiveLock(), [], threading.Event()
 
     def beside():
-        with gate.beside_others():
+        with gate.shared():
             steps.append("beside in")
             go.wait(5)
             steps.append("beside out")
 
     def alone():
-        with gate.alone():
+        with gate.exclusive():
             steps.append("alone in")
             time.sleep(0.05)
             steps.append("alone out")
@@ -100,7 +100,7 @@ def test_who_wants_to_be_alone_waits_for_the_others_and_they_for_it():
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
     batch = batch_of(dtype=dtype)
-    fed = feed(batch, CPU)
+    fed = transfer(batch, CPU)
     assert {clip.dtype for clip in fed.samples} == {{np.int16: torch.int16, np.float32: torch.float32}[dtype]}
     same_bits(score(fed, config(**NO_RULES), CPU), score(batch, config(**NO_RULES), CPU))
 
@@ -110,7 +110,7 @@ def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
 def test_a_batch_goes_to_a_device_over_its_stream_and_comes_back_as_from_the_cpu(monkeypatch, dtype, normalize_lufs):
     asked = config(**NO_RULES, normalize_lufs=normalize_lufs)
     with absent_gpu(monkeypatch) as seen:
-        fed = feed(batch_of(dtype=dtype), DEVICE)
+        fed = transfer(batch_of(dtype=dtype), DEVICE)
         assert (fed.samples.device, fed.samples.dtype) == (DEVICE, torch.from_numpy(np.empty(0, dtype)).dtype)
         assert fed.arrived.stream is not torch.cuda.current_stream()
         found = score(fed, asked, DEVICE)
@@ -127,7 +127,7 @@ def test_a_batch_without_room_on_the_device_stays_on_the_host_until_there_is(mon
         expected = score(batch_of(), config(**NO_RULES), DEVICE)
         with monkeypatch.context() as full:
             full.setattr(torch.Tensor, "to", out_of_memory)
-            fed = feed(batch_of(), DEVICE)
+            fed = transfer(batch_of(), DEVICE)
         assert (fed.samples.device, fed.arrived) == (CPU, None)
         same_bits(score(fed, config(**NO_RULES), DEVICE), expected)
 
@@ -144,7 +144,7 @@ def test_sums_of_a_gpu_are_asked_to_come_out_the_same():
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
     device = torch.device("cuda")
-    fed = feed(batch_of(dtype=dtype), device)
+    fed = transfer(batch_of(dtype=dtype), device)
     assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)
     assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
     samples, _ = fed.on(device, slice(None))

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 from factories import config, shard_of, wav_video
 
-from audiopipe.pipeline.memory import Budget, worker_budget
+from audiopipe.pipeline.memory import MemoryBudget, worker_budget
 from audiopipe.pipeline.prefetch import Prefetch
 from audiopipe.pipeline.shard import process_shard
 
@@ -24,10 +24,10 @@ def started(function):
 
 
 def test_a_second_shard_waits_for_room_and_one_that_is_too_large_goes_alone():
-    budget, first, inside, steps = Budget(100), threading.Event(), threading.Event(), []
+    budget, first, inside, steps = MemoryBudget(100), threading.Event(), threading.Event(), []
 
     def shard(name, size, goes_on):
-        with budget.reserved(size):
+        with budget.reserve(size):
             steps.append(f"{name} in")
             inside.set()
             goes_on()
@@ -45,10 +45,10 @@ def test_a_second_shard_waits_for_room_and_one_that_is_too_large_goes_alone():
 
 
 def test_shards_that_fit_run_side_by_side():
-    budget, meeting = Budget(100), threading.Barrier(2, timeout=5)
+    budget, meeting = MemoryBudget(100), threading.Barrier(2, timeout=5)
 
     def shard():
-        with budget.reserved(50):
+        with budget.reserve(50):
             meeting.wait()
 
     threads = [started(shard) for _ in range(2)]
@@ -58,7 +58,7 @@ def test_shards_that_fit_run_side_by_side():
 
 
 def test_two_queues_share_one_budget_and_neither_starves_the_other():
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as one:
         assert wait_until(lambda: len(one._waiting) == 2)
         with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as two:
@@ -72,7 +72,7 @@ def test_two_queues_share_one_budget_and_neither_starves_the_other():
 
 
 def test_closing_gives_back_what_was_lent_and_wakes_who_waits():
-    budget = Budget(1)
+    budget = MemoryBudget(1)
     ahead = Prefetch(range(100), 1000, lambda item: 4, budget=budget)
     assert wait_until(lambda: len(ahead._waiting) == 1)
     ahead.close()

@@ -79,7 +79,7 @@ def mixed(folder):
 
 def test_every_good_video_of_the_demo_comes_in_and_every_bad_one_is_named(tiny_corpus, tmp_path):
     truth = {item["id"]: item for item in json.loads((tiny_corpus / "truth.json").read_text())}
-    videos = videos_of(catalog.read(config(catalog=str(tiny_corpus / "catalog.parquet"))).table)
+    videos = videos_of(catalog.read_catalog(config(catalog=str(tiny_corpus / "catalog.parquet"))).table)
     result = run(tmp_path, shard_of(videos))
     letters = {letter.video_id: letter.error_type for letter in result.dead_letters}
     assert letters == {v.video_id: truth[v.video_id]["error"] for v in videos if not truth[v.video_id]["good"]}
@@ -124,9 +124,9 @@ def test_what_comes_out_is_what_was_there_at_that_time(tmp_path):
 
 
 TIMINGS = [
-    {"decoders": 1, "encoders": 1, "videos_ahead": 1},
-    {"decoders": 4, "encoders": 5, "videos_ahead": 7},
-    {"decoders": 2, "encoders": 2, "videos_ahead": 2, "fetched_mb": 1, "shards_in_flight": 5},
+    {"decoders": 1, "encoders": 1, "prefetch_videos": 1},
+    {"decoders": 4, "encoders": 5, "prefetch_videos": 7},
+    {"decoders": 2, "encoders": 2, "prefetch_videos": 2, "prefetch_mb": 1, "shards_in_flight": 5},
 ]
 
 

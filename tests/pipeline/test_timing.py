@@ -3,14 +3,14 @@ import time
 
 import pytest
 
-from audiopipe.pipeline.timing import Stages
+from audiopipe.pipeline.timing import StageTimer
 
 
 def test_seconds_of_a_stage_add_up_over_threads():
-    stages = Stages()
+    stages = StageTimer()
 
     def work():
-        with stages.timed("decode"):
+        with stages.measure("decode"):
             time.sleep(0.05)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -23,19 +23,19 @@ def test_seconds_of_a_stage_add_up_over_threads():
 
 
 def test_what_another_process_computed_is_counted_with_its_stage():
-    stages = Stages()
-    with stages.timed("decode"):
+    stages = StageTimer()
+    with stages.measure("decode"):
         time.sleep(0.02)
-    stages.computed("decode", 1.5)
+    stages.add_cpu("decode", 1.5)
     assert stages.cpu_seconds()["decode"] == pytest.approx(1.5, abs=0.02)
     assert stages.seconds()["decode"] < 0.5
 
 
 def test_a_stage_that_fails_is_timed_all_the_same():
-    stages = Stages()
+    stages = StageTimer()
 
     def fail():
-        with stages.timed("fetch"):
+        with stages.measure("fetch"):
             time.sleep(0.01)
             raise OSError("x")
 
@@ -50,42 +50,42 @@ def test_iterating_times_what_it_waits_for_and_not_what_is_done_with_it():
             time.sleep(0.01)
             yield i
 
-    stages = Stages()
-    for _ in stages.each("decode", slow()):
+    stages = StageTimer()
+    for _ in stages.iterate("decode", slow()):
         time.sleep(0.05)
     assert 0.03 <= stages.seconds()["decode"] < 0.1
 
 
 def test_items_are_counted_and_the_end_of_a_stream_is_none():
-    stages = Stages()
-    assert list(stages.each("decode", iter("abc"))) == ["a", "b", "c"]
-    assert list(stages.each("decode", iter(""))) == []
-    with stages.timed("score", items=128):
+    stages = StageTimer()
+    assert list(stages.iterate("decode", iter("abc"))) == ["a", "b", "c"]
+    assert list(stages.iterate("decode", iter(""))) == []
+    with stages.measure("score", items=128):
         pass
-    with stages.timed("score", items=0):
+    with stages.measure("score", items=0):
         pass
     assert stages.items() == {"decode": 3, "score": 128}
 
 
 def test_waiting_is_time_and_not_work():
-    stages = Stages()
-    with stages.timed("fetch"):
+    stages = StageTimer()
+    with stages.measure("fetch"):
         time.sleep(0.05)
     assert stages.seconds()["fetch"] >= 0.05
     assert stages.cpu_seconds()["fetch"] < 0.02
 
 
 def test_the_depth_of_a_queue_is_its_mean():
-    stages = Stages()
+    stages = StageTimer()
     for depth in (0, 1, 5):
-        stages.taken("scored", depth)
+        stages.record_depth("scored", depth)
     assert stages.depths() == {"scored": 2.0}
 
 
 def test_a_reading_costs_microseconds():
-    stages = Stages()
+    stages = StageTimer()
     started = time.perf_counter()
     for _ in range(2000):
-        with stages.timed("x"):
+        with stages.measure("x"):
             pass
     assert (time.perf_counter() - started) / 2000 < 100e-6

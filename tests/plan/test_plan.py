@@ -15,7 +15,7 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, PlanError
 from audiopipe.plan import plan
 from audiopipe.plan.partition import partition_of
-from audiopipe.plan.plan import Totals
+from audiopipe.plan.plan import PlanTotals
 from audiopipe.store.objects import Store
 
 
@@ -71,7 +71,7 @@ def store(tmp_path):
 
 def test_every_video_is_in_one_shard_of_its_partition_in_the_order_of_ids(store):
     videos = Videos(en=table("en", ids(500)[::-1]), de=table("de", ids(99, "ä")))
-    made = plan.freeze(config(partition_count=4, shard_videos=10), store, videos)
+    made = plan.create_plan(config(partition_count=4, shard_videos=10), store, videos)
     for language, names in (("en", ids(500)), ("de", ids(99, "ä"))):
         shards = sorted(made.shards(languages=[language]), key=lambda shard: shard.index)
         assert [shard.index for shard in shards] == list(range(len(shards)))
@@ -91,7 +91,7 @@ def test_every_video_is_in_one_shard_of_its_partition_in_the_order_of_ids(store)
 
 def test_partitions_together_are_everything_and_apart(store):
     videos = Videos(en=table("en", ids(300)), de=table("de", ids(100)))
-    made = plan.freeze(config(partition_count=3, shard_videos=7), store, videos)
+    made = plan.create_plan(config(partition_count=3, shard_videos=7), store, videos)
     parts = [{shard.name for shard in made.shards(p)} for p in range(3)]
     assert set.union(*parts) == {shard.name for shard in made.shards()}
     assert sum(map(len, parts)) == len(set.union(*parts))
@@ -100,7 +100,7 @@ def test_partitions_together_are_everything_and_apart(store):
 
 def test_languages_take_turns(store):
     videos = Videos(a=table("a", ids(3)), b=table("b", ids(1)), c=table("c", ids(2)))
-    made = plan.freeze(config(shard_videos=1), store, videos)
+    made = plan.create_plan(config(shard_videos=1), store, videos)
     assert [s.name for s in made.shards(0)] == [
         *("a-000000", "b-000000", "c-000000"),
         *("a-000001", "c-000001", "a-000002"),
@@ -110,7 +110,7 @@ def test_languages_take_turns(store):
 
 def test_languages_come_one_after_the_other_in_the_order_of_the_list(store):
     videos = Videos(a=table("a", ids(2)), b=table("b", ids(1)), c=table("c", ids(2)))
-    made = plan.freeze(config(shard_videos=1), store, videos)
+    made = plan.create_plan(config(shard_videos=1), store, videos)
     names = [s.name for s in made.shards(0, ["c", "zz", "a", "c"], "sequential")]
     assert names == ["c-000000", "c-000001", "a-000000", "a-000001"]
     assert [s.language for s in made.shards(order="sequential")] == ["a", "a", "b", "c", "c"]
@@ -179,50 +179,50 @@ def test_the_same_catalogue_in_any_order_makes_the_same_bytes(tmp_path):
     whole = table("en", names, sizes)
     mixed = pa.concat_tables([whole.slice(600), whole.slice(0, 300), whole.slice(300, 300)])
     for name, videos in (("a", whole), ("b", mixed)):
-        plan.freeze(config(partition_count=5), Store(str(tmp_path / name)), Videos(en=videos))
+        plan.create_plan(config(partition_count=5), Store(str(tmp_path / name)), Videos(en=videos))
     assert contents(Store(str(tmp_path / "a"))) == contents(Store(str(tmp_path / "b")))
     assert list(contents(Store(str(tmp_path / "a")))) == ["_plan/en-000.parquet"]
 
 
 def test_a_plan_that_is_there_is_taken_without_reading_the_catalogue(store):
     videos = Videos(en=table("en", ids(5)), de=table("de", ids(5)))
-    first = plan.freeze(config(), store, videos)
+    first = plan.create_plan(config(), store, videos)
     before = contents(store)
     later = Videos(en=table("en", ids(500)), fr=table("fr", ids(5)))
-    second = plan.freeze(config(), store, later)
+    second = plan.create_plan(config(), store, later)
     assert later.reads == 0
     assert contents(store) == before
     assert list(second.shards()) == list(first.shards())
-    assert plan.freeze(config(language="en"), store, later).languages() == ["en"]
+    assert plan.create_plan(config(language="en"), store, later).languages() == ["en"]
     assert later.reads == 0
 
 
 def test_only_the_languages_without_a_plan_are_read(store):
-    plan.freeze(config(language="en"), store, Videos(en=table("en", ids(5))))
+    plan.create_plan(config(language="en"), store, Videos(en=table("en", ids(5))))
     videos = Videos(en=table("en", ids(50)), de=table("de", ids(3)), fr=table("fr", ids(3)))
-    assert plan.freeze(config(language="de"), store, videos).languages() == ["de"]
-    made = plan.freeze(config(), store, videos)
+    assert plan.create_plan(config(language="de"), store, videos).languages() == ["de"]
+    made = plan.create_plan(config(), store, videos)
     assert videos.asked == ["de", "fr"]
     assert {name: totals.videos for name, totals in made.totals().items()} == {"de": 3, "en": 5, "fr": 3}
 
 
 def test_planning_that_broke_off_is_finished_with_the_languages_of_then(store):
     videos = Videos(de=table("de", ids(2)), en=table("en", ids(3)), fr=table("fr", ids(4)))
-    plan.freeze(config(), store, videos)
+    plan.create_plan(config(), store, videos)
     (store.local / "_plan" / "en-000.parquet").unlink()
     (store.local / "_plan" / "fr-000.parquet").unlink()
     later = Videos(**videos.tables, it=table("it", ids(4)))
-    assert plan.freeze(config(), store, later).languages() == ["de", "en", "fr"]
+    assert plan.create_plan(config(), store, later).languages() == ["de", "en", "fr"]
     assert later.asked == ["en", "fr"]
 
 
 def test_another_partition_count_is_refused_with_both_numbers_and_the_remedy(store):
     videos = Videos(en=table("en", ids(5)))
-    plan.freeze(config(partition_count=4), store, videos)
+    plan.create_plan(config(partition_count=4), store, videos)
     with pytest.raises(PlanError, match=r"_plan/en-000.parquet was made for partition_count 4, not 8; .* to 4, or"):
-        plan.freeze(config(partition_count=8), store, videos)
+        plan.create_plan(config(partition_count=8), store, videos)
     with pytest.raises(PlanError, match="4, not 8"):
-        plan.freeze(config(partition_count=8, language="de"), store, Videos(de=table("de", ids(5))))
+        plan.create_plan(config(partition_count=8, language="de"), store, Videos(de=table("de", ids(5))))
     assert list(store.list("")) == ["_plan/en-000.parquet"]
 
 
@@ -233,7 +233,7 @@ def test_nodes_that_start_at_the_same_moment_agree_on_one_plan(store):
 
     def node(videos):
         barrier.wait()
-        found.append(list(plan.freeze(config(partition_count=2, shard_videos=3), store, videos).shards()))
+        found.append(list(plan.create_plan(config(partition_count=2, shard_videos=3), store, videos).shards()))
 
     threads = [threading.Thread(target=node, args=[videos]) for videos in seen]
     for thread in threads:
@@ -248,11 +248,11 @@ def test_nodes_that_start_at_the_same_moment_agree_on_one_plan(store):
 def test_a_node_that_loses_to_another_partition_count_makes_no_further_plan(store):
     class Slow(Videos):
         def videos(self, language):
-            plan.freeze(config(partition_count=2, language="de"), store, Videos(de=table("de", ids(9))))
+            plan.create_plan(config(partition_count=2, language="de"), store, Videos(de=table("de", ids(9))))
             return super().videos(language)
 
     with pytest.raises(PlanError, match="2, not 3"):
-        plan.freeze(config(partition_count=3), store, Slow(de=table("de", ids(9)), en=table("en", ids(9))))
+        plan.create_plan(config(partition_count=3), store, Slow(de=table("de", ids(9)), en=table("en", ids(9))))
     assert list(store.list("")) == ["_plan/de-000.parquet"]
 
 
@@ -260,14 +260,14 @@ def test_a_node_that_loses_to_another_partition_count_makes_no_further_plan(stor
 def test_a_file_that_is_no_plan_is_refused_by_name(store, damage, monkeypatch):
     if damage == "version":
         monkeypatch.setattr("audiopipe.plan.files.VERSION", 2)
-    plan.freeze(config(), store, Videos(en=table("en", ids(5))))
+    plan.create_plan(config(), store, Videos(en=table("en", ids(5))))
     monkeypatch.undo()
     path = store.local / "_plan" / "en-000.parquet"
     if damage == "foreign":
         pq.write_table(pa.table({"a": [1]}), path)
     elif damage != "version":
         path.write_bytes(path.read_bytes()[:-9] if damage == "cut" else b"garbage")
-    for reading in (lambda: plan.freeze(config(), store, Videos()), lambda: plan.load(store)):
+    for reading in (lambda: plan.create_plan(config(), store, Videos()), lambda: plan.load(store)):
         with pytest.raises(PlanError, match=r"_plan/en-000\.parquet"):
             reading()
 
@@ -277,14 +277,14 @@ def test_a_catalogue_error_leaves_no_plan_behind(store):
         raise CatalogError("no")
 
     with pytest.raises(CatalogError):
-        plan.freeze(config(), store, broken)
+        plan.create_plan(config(), store, broken)
     assert store.list("") == {}
 
 
 def test_a_plan_is_loaded_without_a_config(store):
     with pytest.raises(PlanError, match="no plan"):
         plan.load(store)
-    made = plan.freeze(
+    made = plan.create_plan(
         config(partition_count=3), store, Videos(**{"pt-BR": table("pt-BR", ids(5)), "pt": table("pt", ids(6))})
     )
     loaded = plan.load(store)
@@ -294,25 +294,25 @@ def test_a_plan_is_loaded_without_a_config(store):
 
 
 def test_a_later_generation_goes_on_counting(store):
-    first = plan.freeze(config(shard_videos=2), store, Videos(en=table("en", ids(5))))
+    first = plan.create_plan(config(shard_videos=2), store, Videos(en=table("en", ids(5))))
     assert first.totals()["en"].shards == 3
     more = plan.assign(table("en", ids(3, "w")), config(shard_videos=2), first_shard=3)
     facts = {"generation": 1, "partition_count": 1, "languages": None}
-    assert store.create(plan.plan_path("en", 1), plan.frozen(more, facts))
-    assert [s.index for s in plan.freeze(config(), store, Videos()).shards()] == [0, 1, 2, 3, 4]
+    assert store.create(plan.plan_path("en", 1), plan.serialize(more, facts))
+    assert [s.index for s in plan.create_plan(config(), store, Videos()).shards()] == [0, 1, 2, 3, 4]
 
 
 def test_totals_count_what_is_known(store):
     videos = table("en", ids(4), [10, None, 30, 5], [3600.0, 1800.0, None, None])
-    made = plan.freeze(config(shard_videos=3), store, Videos(en=videos, de=table("de", ids(2))))
+    made = plan.create_plan(config(shard_videos=3), store, Videos(en=videos, de=table("de", ids(2))))
     assert made.totals() == {
-        "de": Totals(videos=2, shards=1, hours=0.0, timed=0, size_bytes=0, sized=0),
-        "en": Totals(videos=4, shards=2, hours=1.5, timed=2, size_bytes=45, sized=3),
+        "de": PlanTotals(videos=2, shards=1, hours=0.0, timed=0, size_bytes=0, sized=0),
+        "en": PlanTotals(videos=4, shards=2, hours=1.5, timed=2, size_bytes=45, sized=3),
     }
 
 
 def test_totals_of_partitions_add_up(store):
-    made = plan.freeze(config(partition_count=4), store, Videos(en=table("en", ids(100), [7] * 100)))
+    made = plan.create_plan(config(partition_count=4), store, Videos(en=table("en", ids(100), [7] * 100)))
     parts = [made.totals(p)["en"] for p in range(4)]
     whole = made.totals()["en"]
     assert sum(p.videos for p in parts) == whole.videos == 100
@@ -324,7 +324,7 @@ def test_half_a_million_videos_are_planned_and_loaded_in_seconds_and_little_memo
     count = 500_000 // 4
     tables = {name: table(name, ids(count, name), [5_000_000] * count, [60.0] * count) for name in ("a", "b", "c", "d")}
     began = time.process_time()
-    plan.freeze(config(partition_count=8), store, Videos(**tables))
+    plan.create_plan(config(partition_count=8), store, Videos(**tables))
     tracemalloc.start()
     loaded = plan.load(store)
     shards = videos = 0

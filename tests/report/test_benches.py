@@ -34,7 +34,7 @@ def kernel_row(contender, ms):
 
 
 def reading(name, cores, wall_s):
-    return readings.Reading("opus", name, cores, 1000.0, wall_s, wall_s * cores, 400.0, 20.0, STAGES)
+    return readings.BenchmarkResult("opus", name, cores, 1000.0, wall_s, wall_s * cores, 400.0, 20.0, STAGES)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def saved(tmp_path):
     found = [reading(*way) for way in [*ways, ("codec floor", 2, 1.0), ("ffmpeg's C pipeline", 1, 5.0)]]
     readings.save(found, tmp_path)
     scale.save(scale.ScaleReading("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
-    return benches.read(str(tmp_path))
+    return benches.read_results(str(tmp_path))
 
 
 def test_each_bar_is_judged_by_what_was_measured(saved):
@@ -80,7 +80,7 @@ def test_tables_and_pictures_have_what_the_files_have(saved):
 def test_history_lists_every_file_the_newest_first(saved, tmp_path):
     (old,) = tmp_path.glob("scale-*.json")
     os.utime(old, (1e9, 1e9))
-    told = words(benches.history(benches.read(str(tmp_path))))
+    told = words(benches.history(benches.read_results(str(tmp_path))))
     assert told.index("kernels") < told.index("2001-09-09 01:46 scale")
     assert "LUFS 10.0 times as fast as pyloudnorm" in told
     assert "476 x real time at best" in told
@@ -89,11 +89,11 @@ def test_history_lists_every_file_the_newest_first(saved, tmp_path):
 def test_a_date_that_a_file_has_counts_more_than_the_files_own(saved, tmp_path):
     (path,) = tmp_path.glob("scale-*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "date": "2025-02-03T04:05:06+00:00"}))
-    assert "2025-02-03 04:05 scale" in words(benches.history(benches.read(str(tmp_path))))
+    assert "2025-02-03 04:05 scale" in words(benches.history(benches.read_results(str(tmp_path))))
 
 
 def test_an_empty_folder_says_what_to_run(tmp_path):
-    empty = benches.read(str(tmp_path))
+    empty = benches.read_results(str(tmp_path))
     for view in (benches.headline, benches.bars, benches.kernels, benches.pipeline, benches.scale, benches.history):
         assert view(empty).markup
     assert "audiopipe bench pipeline --save" in words(benches.pipeline(empty))
@@ -101,16 +101,16 @@ def test_an_empty_folder_says_what_to_run(tmp_path):
 
 
 def test_one_machines_files_can_be_chosen(saved, tmp_path):
-    assert benches.read(str(tmp_path), machine="some cpu").files
-    assert not benches.read(str(tmp_path), machine="H200").readings
+    assert benches.read_results(str(tmp_path), machine="some cpu").files
+    assert not benches.read_results(str(tmp_path), machine="H200").readings
 
 
 def test_a_file_that_is_no_benchmark_is_refused_by_name(tmp_path):
     (tmp_path / "other.json").write_text("[1]")
     with pytest.raises(ConfigError, match=r"other\.json is not a saved benchmark"):
-        benches.read(str(tmp_path))
+        benches.read_results(str(tmp_path))
     with pytest.raises(ConfigError, match="no such folder"):
-        benches.read(str(tmp_path / "nowhere"))
+        benches.read_results(str(tmp_path / "nowhere"))
 
 
 def test_measuring_again_refuses_what_it_does_not_know(tmp_path):

@@ -21,7 +21,7 @@ def words(piece):
 
 @pytest.fixture(scope="module")
 def data(dataset):
-    return quality.read(dataset)
+    return quality.read_dataset(dataset)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def both(dataset, tmp_path_factory):
     corpus = Store(dataset).path("").rstrip("/").rsplit("/", 1)[0] + "/corpus/catalog.parquet"
     other = tmp_path_factory.mktemp("other") / "out"
     make_output(config(corpus, other))
-    return quality.read(dataset, compare_with=str(other))
+    return quality.read_dataset(dataset, compare_with=str(other))
 
 
 def test_without_another_output_there_is_no_comparison(data):
@@ -60,7 +60,7 @@ def test_kept_counts_stand_side_by_side_with_their_difference(both):
 
 
 def test_an_output_beside_itself_has_changed_nothing(dataset):
-    told = words(comparison.comparison(quality.read(dataset, compare_with=dataset)))
+    told = words(comparison.comparison(quality.read_dataset(dataset, compare_with=dataset)))
     assert "Both were made with the same parameters." in told
     assert "0 changed their decision" in told
 

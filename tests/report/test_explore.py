@@ -41,7 +41,7 @@ def rows(dataset):
 
 @pytest.fixture(scope="module")
 def seen(dataset):
-    return explore.read(dataset, youtube_id="video01", segment=0)
+    return explore.trace_video(dataset, youtube_id="video01", segment=0)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_what_breaks_a_limit_is_marked(dataset, rows):
     dropped = rows[rows["drop_reason"] == "too_loud"]
     assert len(dropped)
     segment = int(dropped.index[0])
-    told = shown(explore.read(dataset, youtube_id="video01", segment=segment))
+    told = shown(explore.trace_video(dataset, youtube_id="video01", segment=segment))
     loudness = number(float(dropped.loc[segment, "loudness_lufs"]), 1)
     assert f"loudness {loudness} ✕ LUFS" in told["measured"]
     assert "too loud" in told["measured"]
@@ -96,7 +96,7 @@ def test_the_relative_gate_is_ten_lu_below_the_mean_of_what_is_audible():
 
 def test_what_is_written_is_shown(dataset, rows):
     kept = rows[rows["kept"]]
-    told = shown(explore.read(dataset, youtube_id="video01", segment=int(kept.index[0])))
+    told = shown(explore.trace_video(dataset, youtube_id="video01", segment=int(kept.index[0])))
     assert "every sample comes back as it was" in told["encoded"]
     assert kept["key"].iloc[0] in told["records"]
     assert "audio_filepath" in told["records"]
@@ -107,13 +107,13 @@ def test_it_says_that_the_output_holds_the_same(told, rows):
 
 
 def test_the_video_is_chosen_by_rule_where_none_is_named(dataset):
-    seen = explore.read(dataset)
+    seen = explore.trace_video(dataset)
     assert not seen.segments["kept"].all(), "one with drops has more to show"
     assert "dropped for the most reasons" in words(explore.headline(seen))
 
 
 def test_a_video_that_is_not_there_says_so_at_its_stage(dataset):
-    told = shown(explore.read(dataset, youtube_id="nowhere"))
+    told = shown(explore.trace_video(dataset, youtube_id="nowhere"))
     assert "Stopped at fetch : MissingSource" in told["headline"]
     assert "What to do: check r2_tar_key" in told["headline"]
     assert "✕ fetch · decode" in told["headline"]
@@ -131,7 +131,7 @@ BROKEN = {
 def test_a_broken_video_of_a_catalogue_shows_where_it_stopped_and_why(tmp_path, name):
     make, stage, kind = BROKEN[name]
     make(tmp_path / f"{name}.tar")
-    seen = explore.read(None, catalog=str(tmp_path))
+    seen = explore.trace_video(None, catalog=str(tmp_path))
     told = shown(seen)
     assert f"Stopped at {stage} : {kind}" in told["headline"]
     assert "What to do" in told["headline"]
@@ -139,7 +139,7 @@ def test_a_broken_video_of_a_catalogue_shows_where_it_stopped_and_why(tmp_path, 
 
 def test_times_that_cannot_be_read_stop_it_after_the_sound_was_seen(tmp_path):
     wav_video(tmp_path, "video", json=b"{broken")
-    told = shown(explore.read(None, catalog=str(tmp_path)))
+    told = shown(explore.trace_video(None, catalog=str(tmp_path)))
     assert "Stopped at segment : BadSegments" in told["headline"]
     assert "✓ fetch ✓ decode ✕ segment" in told["headline"]
     assert "Waveform 3.0 s decoded" in told["waveform"]
@@ -147,18 +147,18 @@ def test_times_that_cannot_be_read_stop_it_after_the_sound_was_seen(tmp_path):
 
 def test_looking_leaves_the_output_as_it_was(dataset):
     before = Store(dataset).list()
-    explore.read(dataset, youtube_id="video02")
+    explore.trace_video(dataset, youtube_id="video02")
     assert Store(dataset).list() == before
     assert output.read_run(Store(dataset))["run_id"] == "tests"
 
 
 def test_a_video_or_segment_that_is_not_there_is_refused(dataset, tmp_path):
     with pytest.raises(ConfigError, match="youtube_id' 'nobody'"):
-        explore.read(dataset, youtube_id="nobody")
+        explore.trace_video(dataset, youtube_id="nobody")
     with pytest.raises(ConfigError, match="segment' 7: the video has segments 0 to 1"):
-        explore.read(dataset, youtube_id="video01", segment=7)
+        explore.trace_video(dataset, youtube_id="video01", segment=7)
     with pytest.raises(ConfigError, match="give one of them"):
-        explore.read(None)
+        explore.trace_video(None)
     wav_video(tmp_path, "video")
     with pytest.raises(ConfigError, match="no such video"):
-        explore.read(None, catalog=str(tmp_path), youtube_id="nobody")
+        explore.trace_video(None, catalog=str(tmp_path), youtube_id="nobody")

@@ -17,7 +17,7 @@ TYPES = {"seconds": "<f4", "language": "u1", "excluded": "u1", "kept": "u1"}
 
 @pytest.fixture(scope="module")
 def data(dataset):
-    return quality.read(dataset)
+    return quality.read_dataset(dataset)
 
 
 def carried(piece):

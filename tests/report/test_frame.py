@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium")
 def shown(*pieces: str) -> str:
     """The body of a page of these pieces, each below a heading."""
     body = "<h1>Title</h1>" + "".join(f"<h2>Part {number}</h2>{piece}" for number, piece in enumerate(pieces))
-    return frame.framed("Title", body, frame.made_by()).partition("<main>")[2]
+    return frame.render_page("Title", body, frame.provenance()).partition("<main>")[2]
 
 
 def test_the_contents_lead_to_every_heading() -> None:
@@ -38,7 +38,7 @@ def test_a_verdict_further_down_is_told_at_the_top_and_the_last_one_counts() -> 
 
 
 def test_a_verdict_at_the_top_is_told_once() -> None:
-    made = frame.framed("T", f"<h1>T</h1>{page.verdict('good', ['Done.']).markup}<h2>More</h2>", "")
+    made = frame.render_page("T", f"<h1>T</h1>{page.verdict('good', ['Done.']).markup}<h2>More</h2>", "")
     assert made.count("Done.") == 1
 
 

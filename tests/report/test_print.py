@@ -72,13 +72,13 @@ def printed(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str, int
 
 
 def test_no_plot_of_the_quality_report_is_cut(dataset: str, tmp_path: Path) -> None:
-    data = quality.read(output=dataset, language="all", examples_per_kind=1, max_segments=1000, seed=0)
+    data = quality.read_dataset(output=dataset, language="all", examples_per_kind=1, max_segments=1000, seed=0)
     pieces = (quality.headline(data), quality.languages(data), quality.drops(data), distributions.metrics(data))
     assert_whole(saved(tmp_path, *pieces, quality.failures(data)), at_least=18)
 
 
 def test_no_plot_of_the_progress_report_is_cut(ledger: str, tmp_path: Path) -> None:
-    seen = progress_report.read(output=ledger, ledger=None, run_id=None, usd_per_hour=None)
+    seen = progress_report.read_run_report(output=ledger, ledger=None, run_id=None, usd_per_hour=None)
     pieces = (progress_report.headline(seen), run_tables.languages(seen), run_tables.troubles(seen))
     drawn = (timeline.stages(seen), timeline.throughput(seen), timeline.lanes(seen), run_tables.workers(seen))
     assert_whole(saved(tmp_path, *pieces, *drawn), at_least=4)

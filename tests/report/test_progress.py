@@ -18,7 +18,7 @@ def words(piece):
 
 @pytest.fixture(scope="module")
 def seen(ledger):
-    return progress.read(ledger)
+    return progress.read_run_report(ledger)
 
 
 def test_the_headline_has_the_ledgers_numbers_and_a_verdict(seen):
@@ -101,21 +101,21 @@ def test_a_dead_driver_is_reported(seen):
 
 
 def test_the_cost_so_far_is_the_price_times_the_hours_of_work(ledger):
-    told = progress.read(ledger, usd_per_hour=3600.0)
+    told = progress.read_run_report(ledger, usd_per_hour=3600.0)
     assert f"${told.sessions_s:,.2f} cost so far" in words(progress.headline(told))
 
 
 def test_a_negative_price_is_refused(ledger):
     with pytest.raises(ConfigError, match="usd_per_hour"):
-        progress.read(ledger, usd_per_hour=-1.0)
+        progress.read_run_report(ledger, usd_per_hour=-1.0)
 
 
 def test_an_output_without_a_ledger_is_refused(tmp_path):
     with pytest.raises(LedgerError, match="there is no ledger"):
-        progress.read(str(tmp_path))
+        progress.read_run_report(str(tmp_path))
     open_ledger(None, str(tmp_path)).close()
     with pytest.raises(LedgerError, match="no run yet"):
-        progress.read(str(tmp_path))
+        progress.read_run_report(str(tmp_path))
 
 
 def test_the_live_area_has_bars_numbers_and_errors(seen):

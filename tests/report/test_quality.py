@@ -23,7 +23,7 @@ def words(piece):
 
 @pytest.fixture(scope="module")
 def data(dataset):
-    return quality.read(dataset)
+    return quality.read_dataset(dataset)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_player_holds_the_first_seconds_of_a_segment():
 
 
 def test_a_large_dataset_is_sampled_and_the_report_says_so(dataset, data):
-    some = quality.read(dataset, max_segments=4)
+    some = quality.read_dataset(dataset, max_segments=4)
     assert 0 < len(some.segments) < len(data.segments)
     assert some.total.segments == data.total.segments
     assert set(some.segments["language"]) == {"de", "en"}
@@ -138,20 +138,20 @@ def test_a_large_dataset_is_sampled_and_the_report_says_so(dataset, data):
 
 
 def test_one_language_can_be_chosen(dataset):
-    assert set(quality.read(dataset, language="de").segments["language"]) == {"de"}
+    assert set(quality.read_dataset(dataset, language="de").segments["language"]) == {"de"}
     with pytest.raises(ConfigError, match="the output has de, en so far"):
-        quality.read(dataset, language="fi")
+        quality.read_dataset(dataset, language="fi")
 
 
 @pytest.mark.parametrize("parameter", [{"examples_per_kind": 99}, {"max_segments": 0}, {"examples_per_kind": "3"}])
 def test_an_impossible_parameter_is_refused(dataset, parameter):
     with pytest.raises(ConfigError, match=next(iter(parameter))):
-        quality.read(dataset, **parameter)
+        quality.read_dataset(dataset, **parameter)
 
 
 def test_an_output_without_commits_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no committed shard"):
-        quality.read(str(tmp_path))
+        quality.read_dataset(str(tmp_path))
 
 
 def test_a_dataset_of_which_nothing_was_kept_is_told_without_an_error(data):

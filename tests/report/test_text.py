@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from audiopipe.report.text import number, percent, plural, size, span
+from audiopipe.report.text import format_bytes, format_duration, number, percent, plural
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_a_share_is_never_rounded_to_nothing_or_all(part, whole, text):
     [(0.44, "0.4 s"), (59.6, "1 min"), (42, "42 s"), (185, "3 min 5 s"), (7800, "2 h 10 min"), (97_200, "1 d 3 h")],
 )
 def test_durations_have_two_units_at_most(seconds, text):
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_sizes_and_plurals():
-    assert [size(0), size(999), size(1_500), size(71_200_000), size(10e12)] == [
+    assert [format_bytes(0), format_bytes(999), format_bytes(1_500), format_bytes(71_200_000), format_bytes(10e12)] == [
         "0 B",
         "999 B",
         "1.5 kB",

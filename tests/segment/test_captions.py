@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import clock, read_captions, read_json, senseless, tidy
-from audiopipe.types import SegmentTimes, Span
+from audiopipe.segment.captions import is_invalid, normalize_text, parse_timestamp, read_captions, read_json
+from audiopipe.types import SegmentSource, Span
 
-VTT, SRT = SegmentTimes.VTT, SegmentTimes.SRT
+VTT, SRT = SegmentSource.VTT, SegmentSource.SRT
 
 
 def document(*segments):
@@ -69,11 +69,11 @@ def test_json_that_cannot_be_meant_is_refused(data):
 
 def test_one_senseless_entry_among_good_ones_is_kept_to_be_dropped_by_name():
     first, second, third = read_json(document({"start": 0, "end": 1}, {"end": 2}, {"start": 1e400, "end": 1e401}))
-    assert not senseless(first)
+    assert not is_invalid(first)
     assert math.isnan(second.start_s)
-    assert senseless(second)
+    assert is_invalid(second)
     assert math.isinf(third.start_s)
-    assert senseless(third)
+    assert is_invalid(third)
 
 
 def test_a_file_of_segment_times_that_would_not_fit_in_memory_is_refused(monkeypatch):
@@ -87,7 +87,7 @@ def test_a_file_of_segment_times_that_would_not_fit_in_memory_is_refused(monkeyp
 def test_text_that_utf8_cannot_hold_is_made_to_fit():
     (span,) = read_json(b'[{"start": 0, "end": 1, "text": "a\\ud800b\\u0000c \\ud83d\\ude00"}]')
     assert span.text == "a b c 😀"
-    assert tidy("\ud800 \x07\n") is None
+    assert normalize_text("\ud800 \x07\n") is None
 
 
 UGLY_VTT = """\ufeffWEBVTT - a title
@@ -186,12 +186,12 @@ def test_what_is_no_captions_is_refused(kind, data):
     [("12", 12.0), ("1:2", 62.0), ("100:00:00.000", 360_000.0), ("0:0,", 0.0), ("+1.5", 1.5), ("9" * 12, 1e12 - 1)],
 )
 def test_clocks_are_read(token, seconds):
-    assert clock(token) == seconds
+    assert parse_timestamp(token) == seconds
 
 
 @pytest.mark.parametrize("token", ["", ":", "1:2:3:4", "1.2.3", "--1", "nan", "inf", "1e3", "9" * 5000, "1:-2"])
 def test_what_is_no_clock_is_nan(token):
-    assert math.isnan(clock(token))
+    assert math.isnan(parse_timestamp(token))
 
 
 @settings(max_examples=150)

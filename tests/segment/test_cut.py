@@ -11,7 +11,7 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
 from audiopipe.segment import cut as segment
 from audiopipe.segment.cut import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT, cut, spans, windows
-from audiopipe.types import SegmentTimes, Span
+from audiopipe.types import SegmentSource, Span
 
 RATE = 100
 NAN, INF = math.nan, math.inf
@@ -39,21 +39,21 @@ def times_of(found):
 
 
 def test_auto_takes_json_then_captions_then_the_voice():
-    assert spans("auto", JSON, CUES, 5.0) == (SegmentTimes.JSON, [Span(0, 1)])
-    assert spans("auto", b"{}", CUES, 5.0) == (SegmentTimes.SRT, [Span(0, 2, "hi")])
-    assert spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0) == (SegmentTimes.VOICE, None)
+    assert spans("auto", JSON, CUES, 5.0) == (SegmentSource.JSON, [Span(0, 1)])
+    assert spans("auto", b"{}", CUES, 5.0) == (SegmentSource.SRT, [Span(0, 2, "hi")])
+    assert spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0) == (SegmentSource.VOICE, None)
 
 
 def test_fixed_windows_lie_side_by_side_without_end():
     source, times = spans("fixed", None, None, 5.0)
-    assert source is SegmentTimes.FIXED
+    assert source is SegmentSource.FIXED
     assert [next(iter(times)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
 
 
 def test_a_forced_source_is_taken_whatever_else_is_there():
-    assert spans("captions", JSON, CUES, 5.0)[0] is SegmentTimes.SRT
-    assert spans("json", JSON, CUES, 5.0)[0] is SegmentTimes.JSON
-    assert spans("fixed", b"not even JSON", CUES, 5.0)[0] is SegmentTimes.FIXED
+    assert spans("captions", JSON, CUES, 5.0)[0] is SegmentSource.SRT
+    assert spans("json", JSON, CUES, 5.0)[0] is SegmentSource.JSON
+    assert spans("fixed", b"not even JSON", CUES, 5.0)[0] is SegmentSource.FIXED
 
 
 @pytest.mark.parametrize(

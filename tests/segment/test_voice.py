@@ -40,7 +40,7 @@ def silero():
 
 @pytest.fixture(scope="module")
 def prompts():
-    return next(iter(speech(CACHE, say=lambda line: None).values()))
+    return next(iter(speech(CACHE, log=lambda line: None).values()))
 
 
 def spoken(prompts, seed, rate=RATE_HZ, count=15):
@@ -78,10 +78,10 @@ def together(signals, asked):
         while queues:
             for name in list(queues):
                 turn, queues[name] = queues[name][:16], queues[name][16:]
-                yield from (voice.Heard(name, rates[name], block) for block in turn)
+                yield from (voice.AudioBlock(name, rates[name], block) for block in turn)
                 if not queues[name]:
                     del queues[name]
-                    yield voice.Over(name, lambda count: iter(()))
+                    yield voice.EndOfStream(name, lambda count: iter(()))
 
     for clip in voice.listen(events(), asked, CPU):
         assert clip.drop_reason is None
@@ -218,7 +218,7 @@ def test_a_shard_takes_the_times_beside_the_audio_else_the_voice_else_windows(tm
         found = [(r["segment"], r["start_s"], r["end_s"]) for r in rows if r["video_id"] == name]
         expected = [(clip.index, clip.span.start_s, clip.span.end_s) for clip in alone]
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    for number, timing in enumerate(({"decoders": 1}, {"decoders": 3, "encoders": 4, "videos_ahead": 1})):
+    for number, timing in enumerate(({"decoders": 1}, {"decoders": 3, "encoders": 4, "prefetch_videos": 1})):
         assert rows_of(tmp_path, shard_of(videos), f"t{number}", **timing)[2] == files
 
 
@@ -249,7 +249,7 @@ def test_the_speech_of_a_round_is_bounded_in_bytes(monkeypatch):
 
     monkeypatch.setattr(voice, "_round", counted)
     noise = np.random.default_rng(0).integers(-9, 9, (6, 96_000), np.int16)
-    events = [voice.Heard("a", 96_000, noise) for _ in range(5)]
+    events = [voice.AudioBlock("a", 96_000, noise) for _ in range(5)]
     assert [event for event in voice.listen(events, config(), CPU) if not isinstance(event, Clip)] == []
     assert waiting
     assert max(waiting) <= noise.nbytes

@@ -127,10 +127,10 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
             raise error
         return "done"
 
-    assert store_errors.asked("reading x", lambda: failing(ConnectionResetError("reset"), 3)) == "done"
+    assert store_errors.with_retries("reading x", lambda: failing(ConnectionResetError("reset"), 3)) == "done"
     calls.clear()
     with pytest.raises(StoreError, match="reading x: ConnectionResetError: reset"):
-        store_errors.asked("reading x", lambda: failing(ConnectionResetError("reset"), 99))
+        store_errors.with_retries("reading x", lambda: failing(ConnectionResetError("reset"), 99))
     assert len(calls) == store_errors.ATTEMPTS
     for error, raised in [
         (FileNotFoundError("x"), FileNotFoundError),
@@ -139,7 +139,7 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
     ]:
         calls.clear()
         with pytest.raises(raised):
-            store_errors.asked("writing x", lambda error=error: failing(error, 99))  # type: ignore[misc]
+            store_errors.with_retries("writing x", lambda error=error: failing(error, 99))  # type: ignore[misc]
         assert len(calls) == 1
 
 
@@ -157,7 +157,7 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
 )
 def test_the_codes_of_s3_are_told_apart(code: str, answer: Exception, raised: type[Exception], told: str) -> None:
     answer.__cause__ = ClientError({"Error": {"Code": code, "Message": "m"}}, "PutObject")
-    found = store_errors.translated("writing s3://b/x", answer)
+    found = store_errors.to_store_error("writing s3://b/x", answer)
     assert type(found) is raised
     assert told in str(found)
 

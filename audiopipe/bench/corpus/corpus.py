@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from audiopipe.bench.corpus.script import Script, video_ids, write_scripts
 from audiopipe.bench.corpus.sources import LANGUAGES, Speech, cache_folder, find_speech
-from audiopipe.bench.corpus.video import Truth, make_video
+from audiopipe.bench.corpus.video import GroundTruth, make_video
 from audiopipe.errors import CatalogError, ConfigError
 
 __all__ = ["Corpus", "make_corpus"]
@@ -52,7 +52,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Made:
-    truth: Truth
+    truth: GroundTruth
     key: str
     size_bytes: int | None
 
@@ -63,7 +63,7 @@ def make_corpus(
     seed: int = 0,
     videos: int = 30,
     languages: Sequence[str] = LANGUAGES,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     cache: Path | None = None,
 ) -> Corpus:
     """Make the demo corpus in `directory`, or leave it alone if it is there.
@@ -83,15 +83,15 @@ def make_corpus(
     asked = _asked(seed, videos, languages)
     directory.mkdir(parents=True, exist_ok=True)
     if (done := _finished(directory, asked)) is not None:
-        say(f"{directory} holds this corpus already: {_sizes(done)}; nothing to do")
+        log(f"{directory} holds this corpus already: {_sizes(done)}; nothing to do")
         return done
     _clear(directory, asked)
     began = time.monotonic()
-    voices = find_speech(cache_folder(directory, cache), languages, say)
+    voices = find_speech(cache_folder(directory, cache), languages, log)
     scripts = write_scripts(voices.prompts, videos, seed)
     made = _make_all(directory, scripts)
     corpus = _finish(directory, asked, made, voices, seed)
-    say(f"made {directory} in {time.monotonic() - began:.1f} s: {_sizes(corpus)}")
+    log(f"made {directory} in {time.monotonic() - began:.1f} s: {_sizes(corpus)}")
     return corpus
 
 

@@ -11,14 +11,14 @@ from audiopipe import errors
 from audiopipe.bench.corpus.media import AAC, FORMATS, Format, encode_picture
 from audiopipe.bench.corpus.tars import Member, pack
 
-__all__ = ["FLAWS", "Flaw"]
+__all__ = ["FLAWS", "Defect"]
 
 WEBM, M4A, MP3, FLAC, WAV, OGG, MP4 = FORMATS[:7]
 M4A_INDEX_LAST = Format("m4a", "aac", 44_100, 2, AAC)
 
 
 @dataclass(frozen=True)
-class Flaw:
+class Defect:
     """`spoil` gets the audio and what lies beside it, and returns the object; None means that there is no object."""
 
     name: str
@@ -37,57 +37,57 @@ def _garbage(size: int) -> bytes:
     return np.random.default_rng(size).integers(0, 128, size, np.uint8).tobytes()
 
 
-def _cut_tar(audio: Member, beside: list[Member]) -> bytes:
-    return _head(pack([*beside, audio]), 0.6)
+def _cut_tar(audio: Member, sidecars: list[Member]) -> bytes:
+    return _head(pack([*sidecars, audio]), 0.6)
 
 
-def _garbage_tar(audio: Member, beside: list[Member]) -> bytes:
+def _garbage_tar(audio: Member, sidecars: list[Member]) -> bytes:
     return _garbage(50_000)
 
 
-def _cut_media(audio: Member, beside: list[Member]) -> bytes:
-    return pack([(audio[0], _head(audio[1], 0.6)), *beside])
+def _cut_media(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([(audio[0], _head(audio[1], 0.6)), *sidecars])
 
 
-def _no_audio_member(audio: Member, beside: list[Member]) -> bytes:
-    return pack([*beside, ("thumbnail.jpg", b"\xff\xd8\xff\xe0 no picture \xff\xd9")])
+def _no_audio_member(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([*sidecars, ("thumbnail.jpg", b"\xff\xd8\xff\xe0 no picture \xff\xd9")])
 
 
-def _no_audio_stream(audio: Member, beside: list[Member]) -> bytes:
-    return pack([(audio[0], encode_picture()), *beside])
+def _no_audio_stream(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([(audio[0], encode_picture()), *sidecars])
 
 
-def _garbage_member(audio: Member, beside: list[Member]) -> bytes:
-    return pack([(audio[0], _garbage(60_000)), *beside])
+def _garbage_member(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([(audio[0], _garbage(60_000)), *sidecars])
 
 
-def _empty_object(audio: Member, beside: list[Member]) -> bytes:
+def _empty_object(audio: Member, sidecars: list[Member]) -> bytes:
     return b""
 
 
-def _empty_member(audio: Member, beside: list[Member]) -> bytes:
-    return pack([*beside, (audio[0], b"")])
+def _empty_member(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([*sidecars, (audio[0], b"")])
 
 
-def _whole(audio: Member, beside: list[Member]) -> bytes:
-    return pack([audio, *beside])
+def _whole(audio: Member, sidecars: list[Member]) -> bytes:
+    return pack([audio, *sidecars])
 
 
-def _missing(audio: Member, beside: list[Member]) -> None:
+def _missing(audio: Member, sidecars: list[Member]) -> None:
     return None
 
 
 FLAWS = (
-    Flaw("tar cut at 60 %", errors.BadTar, WEBM, _cut_tar),
-    Flaw("garbage for a tar", errors.BadTar, WEBM, _garbage_tar),
-    Flaw("webm cut at 60 %, which declares its duration", errors.TruncatedMedia, WEBM, _cut_media),
-    Flaw("m4a cut at 60 %, its index lost", errors.UndecodableMedia, M4A_INDEX_LAST, _cut_media),
-    Flaw("no audio member", errors.NoAudio, MP3, _no_audio_member),
-    Flaw("garbage for audio", errors.UndecodableMedia, WEBM, _garbage_member),
-    Flaw("object of no bytes", errors.EmptySource, M4A, _empty_object),
-    Flaw("audio member of no bytes", errors.EmptySource, OGG, _empty_member),
-    Flaw("digital silence", errors.SilentAudio, WEBM, _whole, silent=True),
-    Flaw("object missing", errors.MissingSource, WEBM, _missing),
-    Flaw("mp4 with a picture and no sound", errors.NoAudio, MP4, _no_audio_stream),
-    Flaw("ogg cut at 60 %, of which only the catalogue knows", errors.TruncatedMedia, OGG, _cut_media),
+    Defect("tar cut at 60 %", errors.BadTar, WEBM, _cut_tar),
+    Defect("garbage for a tar", errors.BadTar, WEBM, _garbage_tar),
+    Defect("webm cut at 60 %, which declares its duration", errors.TruncatedMedia, WEBM, _cut_media),
+    Defect("m4a cut at 60 %, its index lost", errors.UndecodableMedia, M4A_INDEX_LAST, _cut_media),
+    Defect("no audio member", errors.NoAudio, MP3, _no_audio_member),
+    Defect("garbage for audio", errors.UndecodableMedia, WEBM, _garbage_member),
+    Defect("object of no bytes", errors.EmptySource, M4A, _empty_object),
+    Defect("audio member of no bytes", errors.EmptySource, OGG, _empty_member),
+    Defect("digital silence", errors.SilentAudio, WEBM, _whole, silent=True),
+    Defect("object missing", errors.MissingSource, WEBM, _missing),
+    Defect("mp4 with a picture and no sound", errors.NoAudio, MP4, _no_audio_stream),
+    Defect("ogg cut at 60 %, of which only the catalogue knows", errors.TruncatedMedia, OGG, _cut_media),
 )

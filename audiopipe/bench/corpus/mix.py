@@ -9,7 +9,7 @@ import numpy as np
 
 from audiopipe.bench.corpus.prompts import Prompt, Samples
 
-__all__ = ["LOOKS", "Look", "Span", "mix", "silence"]
+__all__ = ["LOOKS", "AcousticCondition", "Span", "mix", "silence"]
 
 Span = tuple[float, float, str]
 
@@ -18,7 +18,7 @@ NOISE_LOOP = 1 << 19
 
 
 @dataclass(frozen=True)
-class Look:
+class AcousticCondition:
     """How a video sounds. A range is drawn from evenly; a peak above 0 dBFS is clipped."""
 
     name: str
@@ -28,22 +28,22 @@ class Look:
     dual_mono: bool = False
 
 
-PLAIN = Look("plain")
+PLAIN = AcousticCondition("plain")
 # By a video's number; the rest are plain. The third format is stereo, as dual mono must be.
 LOOKS = {
-    1: Look("quiet", peak_dbfs=(-34.0, -30.0)),
-    2: Look("dual mono", dual_mono=True),
-    3: Look("hot", peak_dbfs=(6.0, 10.0)),
-    4: Look("noisy", snr_db=(2.0, 4.0)),
-    6: Look("low-passed", lowpass_hz=2_500.0),
-    9: Look("quiet", peak_dbfs=(-28.0, -24.0)),
-    13: Look("noisy", snr_db=(9.0, 12.0)),
-    16: Look("hot", peak_dbfs=(3.0, 5.0)),
+    1: AcousticCondition("quiet", peak_dbfs=(-34.0, -30.0)),
+    2: AcousticCondition("dual mono", dual_mono=True),
+    3: AcousticCondition("hot", peak_dbfs=(6.0, 10.0)),
+    4: AcousticCondition("noisy", snr_db=(2.0, 4.0)),
+    6: AcousticCondition("low-passed", lowpass_hz=2_500.0),
+    9: AcousticCondition("quiet", peak_dbfs=(-28.0, -24.0)),
+    13: AcousticCondition("noisy", snr_db=(9.0, 12.0)),
+    16: AcousticCondition("hot", peak_dbfs=(3.0, 5.0)),
 }
 
 
 def mix(
-    prompts: Sequence[Prompt], rate_hz: int, channels: int, look: Look, rng: np.random.Generator
+    prompts: Sequence[Prompt], rate_hz: int, channels: int, condition: AcousticCondition, rng: np.random.Generator
 ) -> tuple[Samples, list[Span]]:
     """The prompts one after another, with pauses, in a room.
 
@@ -52,16 +52,16 @@ def mix(
     """
     pauses = rng.uniform(*PAUSE_S, len(prompts) + 1).tolist()
     speech, spans = _lay_out(prompts, pauses, rate_hz)
-    if look.lowpass_hz is not None:
-        speech = _low_pass(speech, look.lowpass_hz, rate_hz)
+    if condition.lowpass_hz is not None:
+        speech = _low_pass(speech, condition.lowpass_hz, rate_hz)
     spoken_rms = np.sqrt(np.mean(speech[speech != 0] ** 2))
-    noise = spoken_rms * 10 ** (-rng.uniform(*look.snr_db) / 20)
-    gain = 10 ** (rng.uniform(*look.peak_dbfs) / 20) / np.abs(speech).max()
+    noise = spoken_rms * 10 ** (-rng.uniform(*condition.snr_db) / 20)
+    gain = 10 ** (rng.uniform(*condition.peak_dbfs) / 20) / np.abs(speech).max()
     frames = np.empty((len(speech), channels), np.float32)
     for channel, balance in enumerate((1.0, 0.8)[:channels]):
         frames[:, channel] = speech * balance + _noise(len(speech), rng) * noise
     frames *= gain
-    if look.dual_mono:
+    if condition.dual_mono:
         frames[:] = frames[:, :1]
     return frames, spans
 

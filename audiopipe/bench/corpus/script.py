@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from audiopipe.bench.corpus.defects import FLAWS, Flaw
+from audiopipe.bench.corpus.defects import FLAWS, Defect
 from audiopipe.bench.corpus.media import FORMATS, REUPLOAD, Format
-from audiopipe.bench.corpus.mix import LOOKS, PLAIN, Look
+from audiopipe.bench.corpus.mix import LOOKS, PLAIN, AcousticCondition
 from audiopipe.bench.corpus.prompts import Prompt
 
 __all__ = ["Script", "video_ids", "write_scripts"]
@@ -32,12 +32,12 @@ class Script:
     id: str
     language: str
     format: Format
-    look: Look
+    look: AcousticCondition
     sidecar: str | None
     prompts: tuple[Prompt, ...]
     seed: tuple[int, ...]
     mixed_channels: int
-    flaw: Flaw | None = None
+    flaw: Defect | None = None
     duplicate_of: str | None = None
 
 
@@ -93,7 +93,7 @@ def _reupload(script: Script, original: Script) -> Script:
     )
 
 
-def _flawed(script: Script, flaw: Flaw) -> Script:
+def _flawed(script: Script, flaw: Defect) -> Script:
     channels = flaw.format.channels
     return replace(script, format=flaw.format, look=PLAIN, sidecar="json", flaw=flaw, mixed_channels=channels)
 

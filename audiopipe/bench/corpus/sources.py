@@ -59,12 +59,12 @@ def cache_folder(directory: Path, cache: Path | None = None) -> Path:
     return Path(named) if named else directory / "cache"
 
 
-def speech(cache: Path, languages: Sequence[str] = LANGUAGES, say: Say = print) -> dict[str, list[Prompt]]:
+def speech(cache: Path, languages: Sequence[str] = LANGUAGES, log: Say = print) -> dict[str, list[Prompt]]:
     """The prompts of each of `languages` that can be had, fetched into `cache` if they are not there."""
-    return find_speech(cache, languages, say).prompts
+    return find_speech(cache, languages, log).prompts
 
 
-def find_speech(cache: Path, languages: Sequence[str] = LANGUAGES, say: Say = print) -> Speech:
+def find_speech(cache: Path, languages: Sequence[str] = LANGUAGES, log: Say = print) -> Speech:
     """Fetch what is missing from `cache` and list the prompts of `languages`, with their source and licences.
 
     Raises:
@@ -74,25 +74,25 @@ def find_speech(cache: Path, languages: Sequence[str] = LANGUAGES, say: Say = pr
     if unknown or not languages:
         raise CatalogError(f"no demo speech in {unknown or 'no language'}: choose from {', '.join(LANGUAGES)}")
     cache.mkdir(parents=True, exist_ok=True)
-    found = {language: folder for language in languages if (folder := _debian(cache, language, say)) is not None}
+    found = {language: folder for language in languages if (folder := _debian(cache, language, log)) is not None}
     if found:
         source, licences = "Debian asterisk-core-sounds-*-g722", {name: LICENCES[name] for name in found}
     else:
         source, licences = f"PyPI {SDIST}", {"en": SDIST_LICENCE}
-        found = {"en": _sdist(cache, say)}
-    _explain(source, licences, [language for language in languages if language not in found], say)
+        found = {"en": _sdist(cache, log)}
+    _explain(source, licences, [language for language in languages if language not in found], log)
     return Speech(source, {name: read_prompts(folder) for name, folder in found.items()}, licences)
 
 
-def _explain(source: str, licences: dict[str, str], missing: list[str], say: Say) -> None:
-    say(f"speech: {source}, {', '.join(licences)}")
+def _explain(source: str, licences: dict[str, str], missing: list[str], log: Say) -> None:
+    log(f"speech: {source}, {', '.join(licences)}")
     for language, licence in licences.items():
-        say(f"  {language}: {licence}")
+        log(f"  {language}: {licence}")
     if missing:
-        say(f"  missing: {', '.join(missing)} (their Debian packages could not be had by `apt-get download`)")
+        log(f"  missing: {', '.join(missing)} (their Debian packages could not be had by `apt-get download`)")
 
 
-def _debian(cache: Path, language: str, say: Say) -> Path | None:
+def _debian(cache: Path, language: str, log: Say) -> Path | None:
     """The unpacked prompts of one language; None where apt or the package is not to be had."""
     name = f"asterisk-core-sounds-{language}-g722"
     folder = cache / name
@@ -100,7 +100,7 @@ def _debian(cache: Path, language: str, say: Say) -> Path | None:
         return folder
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return None
-    say(f"downloading {name} (about 11 MB)")
+    log(f"downloading {name} (about 11 MB)")
     with _scratch(cache) as into:
         _update_bare_lists(into)
         if _failure([*APT, "download", name], into):
@@ -116,12 +116,12 @@ def _update_bare_lists(folder: Path) -> None:
         _failure([*APT, "update"], folder)
 
 
-def _sdist(cache: Path, say: Say) -> Path:
+def _sdist(cache: Path, log: Say) -> Path:
     """English out of a source distribution on PyPI: two recordings, cut at their pauses."""
     folder = cache / "silero-vad-en"
     if folder.is_dir():
         return folder
-    say(f"downloading {SDIST} (29 MB) from PyPI, because Debian's speech packages cannot be had")
+    log(f"downloading {SDIST} (29 MB) from PyPI, because Debian's speech packages cannot be had")
     with _scratch(cache) as into:
         if why := _failure([*PIP, SDIST], into):
             raise CatalogError(NOTHING.format(why=why[-300:]))

@@ -12,7 +12,7 @@ from audiopipe.bench.corpus.prompts import Samples
 from audiopipe.bench.corpus.script import Script
 from audiopipe.bench.corpus.tars import Member, captions, metadata, pack
 
-__all__ = ["Truth", "make_video", "signal"]
+__all__ = ["GroundTruth", "make_video", "signal"]
 
 SILENT_S = 30.0
 COVER = b"\xff\xd8\xff\xe0 no picture \xff\xd9"
@@ -20,7 +20,7 @@ SILENT_SPANS: list[Span] = [(1.0, 9.0, "nothing"), (10.0, 19.0, "still nothing")
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """A row of truth.json. `error` is the class that the pipeline should report; times and duration are exact."""
 
     id: str
@@ -38,7 +38,7 @@ class Truth:
     duplicate_of: str | None = None
 
 
-def make_video(script: Script) -> tuple[bytes | None, Truth]:
+def make_video(script: Script) -> tuple[bytes | None, GroundTruth]:
     """The bytes of the video's object (None if there is to be none) and the truth about it."""
     frames, spans = signal(script)
     duration_s = round(len(frames) / script.format.sample_rate_hz, 3)
@@ -60,9 +60,9 @@ def signal(script: Script) -> tuple[Samples, list[Span]]:
     return (frames if frames.shape[1] == form.channels else frames.mean(axis=1, keepdims=True)), spans
 
 
-def _truth(script: Script, spans: list[Span], duration_s: float) -> Truth:
+def _truth(script: Script, spans: list[Span], duration_s: float) -> GroundTruth:
     form, flaw = script.format, script.flaw
-    return Truth(
+    return GroundTruth(
         id=script.id,
         language=script.language,
         good=flaw is None,
@@ -92,9 +92,9 @@ def _beside(script: Script, spans: list[Span], duration_s: float) -> list[Member
     return []
 
 
-def _arranged(script: Script, audio: Member, beside: list[Member]) -> list[Member]:
+def _arranged(script: Script, audio: Member, sidecars: list[Member]) -> list[Member]:
     """Audio first or last; some lie in a folder of the video's name, beside a picture."""
-    members = [audio, *beside] if script.number % 3 else [*beside, audio]
+    members = [audio, *sidecars] if script.number % 3 else [*sidecars, audio]
     if script.number % 5 != 3:
         return members
     return [(f"{script.id}/{name}", data) for name, data in [*members, ("cover.jpg", COVER)]]

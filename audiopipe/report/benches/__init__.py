@@ -4,7 +4,7 @@
 """
 
 from audiopipe.report.benches.bars import bars, headline
-from audiopipe.report.benches.saved import PARAMETERS, Saved, read
+from audiopipe.report.benches.saved import PARAMETERS, Saved, read_results
 from audiopipe.report.benches.tables import history, kernels, pipeline, scale
 
-__all__ = ["PARAMETERS", "Saved", "bars", "headline", "history", "kernels", "pipeline", "read", "scale"]
+__all__ = ["PARAMETERS", "Saved", "bars", "headline", "history", "kernels", "pipeline", "read_results", "scale"]

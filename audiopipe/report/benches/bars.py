@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from audiopipe.report import page
-from audiopipe.report.benches.saved import File, Saved
+from audiopipe.report.benches.saved import ResultFile, Saved
 from audiopipe.report.figure import BAD
 from audiopipe.report.page import Html
 from audiopipe.report.text import number, plural
 
-__all__ = ["BARS", "Bar", "bars", "headline"]
+__all__ = ["BARS", "Target", "bars", "headline"]
 
 TODAY, FLOOR, FFMPEG = "today's sequential way", "codec floor", "ffmpeg's C pipeline"
 MET = "#1b9e77"
@@ -19,14 +19,14 @@ DAY_MIN = 24 * 60
 
 
 @dataclass(frozen=True)
-class Bar:
+class Target:
     """A number that must be at least, or below, another. `found` takes it from what was saved."""
 
     what: str
     anchor: str
     limit: float
     unit: str
-    found: Callable[[Saved], tuple[File, float] | None]
+    found: Callable[[Saved], tuple[ResultFile, float] | None]
     below: bool = False
 
     def met(self, value: float) -> bool:
@@ -38,70 +38,70 @@ class Bar:
 
 
 BARS = (
-    Bar(
+    Target(
         "integrated LUFS on one core, over pyloudnorm",
         "the sequential code spends 45 % of its time there",
         7,
         "times as fast",
         lambda saved: saved.loudness_times("pyloudnorm"),
     ),
-    Bar(
+    Target(
         "the same, over libebur128",
         "the usual library in C",
         1,
         "times as fast",
         lambda saved: saved.loudness_times("libebur128"),
     ),
-    Bar(
+    Target(
         "all metrics and resampling on a GPU, from the host and back",
         "the plan wants 80 segments/s of a node; a day for 500,000 videos on one takes 1,200",
         12_000,
         "segments/s",
         lambda saved: saved.gpu_value("(b) pinned host"),
     ),
-    Bar(
+    Target(
         "the same, of what the bus can copy",
         "nothing can be faster than the copy",
         0.8,
         "of the copy rate",
         lambda saved: saved.gpu_value("(b) share of the pinned copy"),
     ),
-    Bar(
+    Target(
         "whole pipeline without a GPU, over today's code",
         "26.1 segments/s, 7.56 videos/min: 46 days",
         3,
         "times as fast on one core",
         lambda saved: saved.speed_over(TODAY, gpu=False),
     ),
-    Bar(
+    Target(
         "whole pipeline with a GPU, over today's code",
         "46 times are needed in all; the rest is cores",
         4.5,
         "times as fast on one core",
         lambda saved: saved.speed_over(TODAY, gpu=True),
     ),
-    Bar(
+    Target(
         "whole pipeline without a GPU, over ffmpeg's C",
         "decode, one metric, FLAC: about what C can do",
         1,
         "times as fast",
         lambda saved: saved.speed_over(FFMPEG, gpu=False),
     ),
-    Bar(
+    Target(
         "whole pipeline with a GPU, of the codec floor",
         "decoding and encoding alone, nothing else",
         0.85,
         "of the floor",
         lambda saved: saved.speed_over(FLOOR, gpu=True),
     ),
-    Bar(
+    Target(
         "two workers and more, of that many times one",
         "2 workers at least 1.9 times one",
         0.95,
         "of linear",
         lambda saved: saved.scaling(),
     ),
-    Bar(
+    Target(
         "scheduler and ledger, 500,000 videos, work stubbed out",
         "1 % of 24 h",
         0.01 * DAY_MIN,
@@ -109,7 +109,7 @@ BARS = (
         lambda saved: saved.scale("minutes"),
         below=True,
     ),
-    Bar(
+    Target(
         "memory of the driver, of the same",
         "a small machine must do",
         2000,
@@ -147,7 +147,7 @@ def bars(saved: Saved) -> Html:
     return page.table(head, [_row(bar, saved) for bar in BARS], "ww  lll")
 
 
-def _row(bar: Bar, saved: Saved) -> list[str | Html]:
+def _row(bar: Target, saved: Saved) -> list[str | Html]:
     limit = f"{'<' if bar.below else '≥'} {bar.told(bar.limit)}"
     found = bar.found(saved)
     if found is None:

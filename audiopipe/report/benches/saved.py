@@ -11,7 +11,7 @@ from typing import Any
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["OURS", "PARAMETERS", "File", "Saved", "read"]
+__all__ = ["OURS", "PARAMETERS", "ResultFile", "Saved", "read_results"]
 
 PARAMETERS = ("folder", "machine", "rerun", "quick")
 OURS = "audiopipe"
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class File:
+class ResultFile:
     """One saved benchmark: which bench, when, on what, and what it found."""
 
     name: str
@@ -41,24 +41,24 @@ class File:
 class Saved:
     """All files of a folder, the oldest first."""
 
-    files: tuple[File, ...]
+    files: tuple[ResultFile, ...]
 
-    def of(self, bench: str) -> list[File]:
+    def of(self, bench: str) -> list[ResultFile]:
         return [file for file in self.files if file.bench == bench]
 
     @cached_property
-    def kernel_rows(self) -> list[tuple[File, Row]]:
+    def kernel_rows(self) -> list[tuple[ResultFile, Row]]:
         """Every contender in every case, of the newest file of each machine."""
         newest = {file.device: file for file in self.of("kernels")}
         return [(file, row) for file in newest.values() for row in file.body.get("cpu", [])]
 
     @cached_property
-    def readings(self) -> list[tuple[File, Row]]:
+    def readings(self) -> list[tuple[ResultFile, Row]]:
         """Every way on every material, of the newest file of each machine."""
         newest = {file.device: file for file in self.of("pipeline")}
         return [(file, row) for file in newest.values() for row in file.body.get("readings", [])]
 
-    def loudness_times(self, contender: str) -> tuple[File, float] | None:
+    def loudness_times(self, contender: str) -> tuple[ResultFile, float] | None:
         """How many times as long a contender takes as we do: one core, 10 s at 48 kHz, the batch that suits us best."""
         rows = [(file, row) for file, row in self.kernel_rows if LOUDNESS_CASE.items() <= row.items()]
         mine = [(file, row) for file, row in rows if row["contender"] == OURS]
@@ -70,7 +70,7 @@ class Saved:
                 return file, float(row["times_ours"])
         return None
 
-    def gpu_value(self, what: str) -> tuple[File, float] | None:
+    def gpu_value(self, what: str) -> tuple[ResultFile, float] | None:
         """A number of the GPU's table, by what stands before it."""
         for file in reversed(self.of("kernels")):
             for row in file.body.get("gpu", []):
@@ -78,7 +78,7 @@ class Saved:
                     return file, float(str(row["value"]).replace(",", ""))
         return None
 
-    def speed_over(self, way: str, gpu: bool) -> tuple[File, float] | None:
+    def speed_over(self, way: str, gpu: bool) -> tuple[ResultFile, float] | None:
         """Our speed on one core over another way's, on the material where it is least."""
         found = []
         for file, row in self.readings:
@@ -88,7 +88,7 @@ class Saved:
             found += [(file, _speed(row) / _speed(r)) for r in theirs if r["material"] == row["material"]]
         return min(found, key=lambda item: item[1], default=None)
 
-    def scaling(self) -> tuple[File, float] | None:
+    def scaling(self) -> tuple[ResultFile, float] | None:
         """Our speed on the most cores over that of as many times one core, on the material where it is least."""
         found = []
         for file, row in self.readings:
@@ -98,7 +98,7 @@ class Saved:
                 found.append((file, _speed(row) / row["cores"] / _speed(same[0])))
         return min(found, key=lambda item: item[1], default=None)
 
-    def scale(self, field: str) -> tuple[File, float] | None:
+    def scale(self, field: str) -> tuple[ResultFile, float] | None:
         files = [file for file in self.of("scale") if field in file.body]
         return (files[-1], float(files[-1].body[field])) if files else None
 
@@ -107,7 +107,7 @@ def _speed(row: Row) -> float:
     return float(row["audio_s"]) / float(row["wall_s"])
 
 
-def read(folder: str = "reports/benchmarks", machine: str | None = None) -> Saved:
+def read_results(folder: str = "reports/benchmarks", machine: str | None = None) -> Saved:
     """All benchmarks that were saved in a folder, or those of one machine.
 
     Args:
@@ -125,13 +125,15 @@ def read(folder: str = "reports/benchmarks", machine: str | None = None) -> Save
     return Saved(tuple(sorted(chosen, key=lambda file: (file.at, file.name))))
 
 
-def _read(path: Path) -> File:
+def _read(path: Path) -> ResultFile:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         machine = {name: str(value) for name, value in body["machine"].items()}
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path} is not a saved benchmark ({type(error).__name__}: {error}): move it away") from None
-    return File(path.stem, path.name.split("-")[0].removesuffix(".json"), _date(path, body, machine), machine, body)
+    return ResultFile(
+        path.stem, path.name.split("-")[0].removesuffix(".json"), _date(path, body, machine), machine, body
+    )
 
 
 def _date(path: Path, body: dict[str, Any], machine: dict[str, str]) -> datetime:

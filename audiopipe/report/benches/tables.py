@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from audiopipe.report import page
-from audiopipe.report.benches.saved import OURS, File, Saved
+from audiopipe.report.benches.saved import OURS, ResultFile, Saved
 from audiopipe.report.figure import KEPT, NEUTRAL, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number
@@ -26,7 +26,7 @@ def kernels(saved: Saved) -> Html:
     return page.join(*(_kernels(file) for file in {id(file): file for file, _ in saved.kernel_rows}.values()))
 
 
-def _kernels(file: File) -> Html:
+def _kernels(file: ResultFile) -> Html:
     rows: list[Row] = file.body["cpu"]
     cases = dict.fromkeys((row["seconds"], row["sample_rate"], row["batch"], row["threads"]) for row in rows)
     shown = next(
@@ -51,7 +51,7 @@ def _kernels(file: File) -> Html:
     return page.join(*pieces, Html(f"<details><summary>All {len(rows)} rows</summary>{every.markup}</details>"))
 
 
-def _told(file: File) -> str:
+def _told(file: ResultFile) -> str:
     load = f", load before {file.machine['load']}" if "load" in file.machine else ""
     return f"{file.device}, {file.at:%Y-%m-%d}{load}"
 
@@ -93,7 +93,7 @@ def pipeline(saved: Saved) -> Html:
     return page.join(*(_pipeline(file, file.body["readings"]) for file in files))
 
 
-def _pipeline(file: File, rows: list[Row]) -> Html:
+def _pipeline(file: ResultFile, rows: list[Row]) -> Html:
     ordered = sorted(rows, key=lambda row: (row["material"], row["cores"], -row["audio_s"] / row["wall_s"]))
     fastest = max(row["audio_s"] / row["wall_s"] for row in rows)
     table = [_way(row, fastest) for row in ordered]
@@ -161,7 +161,7 @@ def history(saved: Saved) -> Html:
     return page.table(["date (UTC)", "bench", "machine", "torch", "chief number", "file"], rows, "llllll")
 
 
-def _chief(file: File) -> str:
+def _chief(file: ResultFile) -> str:
     one = Saved((file,))
     if file.bench == "kernels" and (times := one.loudness_times("pyloudnorm")):
         return f"LUFS {number(times[1], 1)} times as fast as pyloudnorm"

@@ -7,7 +7,7 @@
 from audiopipe.report.explore.find import PARAMETERS
 from audiopipe.report.explore.sound import loudness, waveform, weighting
 from audiopipe.report.explore.spectra import noise, resampled, spectrogram, spectrum
-from audiopipe.report.explore.trace import Trace, read
+from audiopipe.report.explore.trace import Trace, trace_video
 from audiopipe.report.explore.way import headline, measured, segments, source
 from audiopipe.report.explore.written import compared, encoded, records
 from audiopipe.report.page import Html, grid
@@ -21,7 +21,6 @@ __all__ = [
     "loudness",
     "measured",
     "noise",
-    "read",
     "records",
     "resampled",
     "segments",
@@ -29,6 +28,7 @@ __all__ = [
     "source",
     "spectrogram",
     "spectrum",
+    "trace_video",
     "waveform",
     "weighting",
 ]

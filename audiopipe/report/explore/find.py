@@ -17,14 +17,14 @@ from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Shard, Video
 
-__all__ = ["PARAMETERS", "Found", "find"]
+__all__ = ["PARAMETERS", "Selection", "find"]
 
 PARAMETERS = ("output", "catalog", "source_prefix", "youtube_id", "segment")
 UNNAMED = "give the parameter 'youtube_id' to look at another"
 
 
 @dataclass(frozen=True)
-class Found:
+class Selection:
     """A shard of this video alone, and how it came to be looked at. `store` and `commit` are the output's, if any."""
 
     shard: Shard
@@ -41,7 +41,7 @@ class Found:
 
 def find(
     output: str | None = None, catalog: str | None = None, source_prefix: str | None = None, youtube_id: str = ""
-) -> Found:
+) -> Selection:
     """The video of an output, with its run's parameters; or of a catalogue, with the default ones.
 
     Raises:
@@ -55,18 +55,18 @@ def find(
     return _of_output(Store(output), youtube_id)
 
 
-def _of_catalog(catalog: str, source_prefix: str | None, youtube_id: str) -> Found:
+def _of_catalog(catalog: str, source_prefix: str | None, youtube_id: str) -> Selection:
     config = RunConfig.of(catalog=catalog, output="none", source_prefix=source_prefix)
-    table = catalogues.read(config).table
+    table = catalogues.read_catalog(config).table
     rows = table.filter(pc.field("video_id") == youtube_id) if youtube_id else table.sort_by("video_id")
     if not rows.num_rows:
         raise ConfigError(f"parameter 'youtube_id' {youtube_id!r}: {catalog} has no such video to be processed")
     why = "named by the parameter youtube_id" if youtube_id else f"the first of the catalogue; {UNNAMED}"
     video = Video(**rows.slice(0, 1).to_pylist()[0])
-    return Found(Shard(video.language, 0, 0, (video,)), config, why)
+    return Selection(Shard(video.language, 0, 0, (video,)), config, why)
 
 
-def _of_output(store: Store, youtube_id: str) -> Found:
+def _of_output(store: Store, youtube_id: str) -> Selection:
     plan, config = load(store), config_of(store)
     if youtube_id:
         return _named(store, plan, config, youtube_id)
@@ -98,7 +98,7 @@ def _interesting(store: Store, commit: Commit) -> tuple[str, str]:
     return str(chosen.index[0]), why
 
 
-def _named(store: Store, plan: Plan, config: RunConfig, youtube_id: str) -> Found:
+def _named(store: Store, plan: Plan, config: RunConfig, youtube_id: str) -> Selection:
     """By the plan, whose last shard with the video counts: that of its last retry."""
     for language, table in plan.tables.items():
         rows = table.filter(pc.field("video_id") == youtube_id)
@@ -106,7 +106,9 @@ def _named(store: Store, plan: Plan, config: RunConfig, youtube_id: str) -> Foun
             row = rows.sort_by("shard").slice(rows.num_rows - 1, 1)
             shard = Shard(language, row["shard"][0].as_py(), 0, (_video(row),))
             commit = read_commit(store, shard.name)
-            return Found(shard, config, "named by the parameter youtube_id", store, commit, read_run(store)["run_id"])
+            return Selection(
+                shard, config, "named by the parameter youtube_id", store, commit, read_run(store)["run_id"]
+            )
     raise ConfigError(f"parameter 'youtube_id' {youtube_id!r}: the plan of {store.url} has no such video")
 
 

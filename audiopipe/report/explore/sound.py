@@ -12,7 +12,7 @@ from audiopipe.report import page
 from audiopipe.report.explore.trace import STEP_S, Trace
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
-from audiopipe.report.text import number, span
+from audiopipe.report.text import format_duration, number
 
 __all__ = ["loudness", "waveform", "weighting"]
 
@@ -21,16 +21,16 @@ ABSOLUTE_GATE_LUFS, RELATIVE_GATE_LU = -70.0, -10.0
 NO_SOUND = "There is no sound to draw: the video stopped before, or the segment has no samples."
 
 
-def waveform(seen: Trace) -> Html:
+def waveform(trace: Trace) -> Html:
     """The decoded signal, segments kept, dropped and left out."""
-    low, high = np.array(seen.outline.low), np.array(seen.outline.high)
+    low, high = np.array(trace.outline.low), np.array(trace.outline.high)
     if not len(low):
         return page.note("Nothing was decoded.")
     group = -(-len(low) // PIXELS)
     edges = np.arange(0, len(low), group)
     low, high = np.minimum.reduceat(low, edges), np.maximum.reduceat(high, edges)
     at = (edges + group / 2) * STEP_S
-    rows, peak = seen.segments, 1.15 * max(0.1, float(max(-low.min(), high.max())))
+    rows, peak = trace.segments, 1.15 * max(0.1, float(max(-low.min(), high.max())))
 
     def onto(axes: Axes) -> None:
         for kept, colour in ((True, KEPT), (False, DROPPED)):
@@ -38,25 +38,25 @@ def waveform(seen: Trace) -> Html:
             for start, end in zip(mine.get("start_s", []), mine.get("end_s", []), strict=True):
                 axes.axvspan(start, end, color=colour, alpha=0.28, linewidth=0)
         axes.fill_between(at, low, high, color=NEUTRAL, linewidth=0.4)
-        if seen.clip is not None:
-            axes.plot([seen.clip.span.start_s, seen.clip.span.end_s], [peak, peak], color=LIMIT, linewidth=4)
-        axes.set(xlabel="time in the video (s)", ylabel="amplitude (full scale 1)", xlim=(0, seen.outline.seconds))
+        if trace.clip is not None:
+            axes.plot([trace.clip.span.start_s, trace.clip.span.end_s], [peak, peak], color=LIMIT, linewidth=4)
+        axes.set(xlabel="time in the video (s)", ylabel="amplitude (full scale 1)", xlim=(0, trace.outline.seconds))
         axes.set_ylim(-peak, peak)
 
     key = page.legend({"kept": KEPT, "dropped": DROPPED, "in no segment": NEUTRAL, "looked at below": LIMIT})
-    about = f"{span(seen.outline.seconds)} decoded; highest and lowest sample of each moment"
+    about = f"{format_duration(trace.outline.seconds)} decoded; highest and lowest sample of each moment"
     return page.join(key, page.figure(draw(onto, 1000, 170), "Waveform", about))
 
 
-def loudness(seen: Trace) -> Html:
+def loudness(trace: Trace) -> Html:
     """Momentary and short-term loudness of the chosen segment, its integrated loudness and both gates."""
-    if seen.clip is None:
+    if trace.clip is None:
         return page.note(NO_SOUND)
-    found = kernels.loudness(torch.from_numpy(np.ascontiguousarray(seen.clip.pcm))[None], seen.clip.sample_rate_hz)
+    found = kernels.loudness(torch.from_numpy(np.ascontiguousarray(trace.clip.pcm))[None], trace.clip.sample_rate_hz)
     momentary, short = (values[0].numpy() for values in (found.momentary_lufs, found.short_term_lufs))
     whole, gate = float(found.integrated_lufs[0]), _relative_gate(momentary, found.hop_s)
-    seconds = seen.clip.frames / seen.clip.sample_rate_hz
-    limit = seen.found.config.min_loudness_lufs
+    seconds = trace.clip.frames / trace.clip.sample_rate_hz
+    limit = trace.found.config.min_loudness_lufs
 
     def onto(axes: Axes) -> None:
         for values, window, colour, name in ((momentary, 0.4, KEPT, "momentary"), (short, 3.0, DROPPED, "short-term")):
@@ -85,11 +85,11 @@ def _relative_gate(momentary_lufs: np.ndarray, hop_s: float) -> float:
     return float(10 * np.log10(np.mean(10 ** (audible / 10)))) + RELATIVE_GATE_LU if len(audible) else float("nan")
 
 
-def weighting(seen: Trace) -> Html:
+def weighting(trace: Trace) -> Html:
     """The K-weighting that loudness is measured through, at the source's rate and as tabulated for 48 kHz."""
-    if seen.clip is None:
+    if trace.clip is None:
         return page.note(NO_SOUND)
-    rate = seen.clip.sample_rate_hz
+    rate = trace.clip.sample_rate_hz
     hertz = np.geomspace(20, 0.49 * rate, 240)
     mine = magnitude_db(sections(rate), hertz, rate)
     table = hertz[hertz < 0.49 * 48_000]

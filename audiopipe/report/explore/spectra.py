@@ -41,13 +41,13 @@ def _db(power: Array) -> Array:
     return decibels
 
 
-def spectrogram(seen: Trace) -> Html:
+def spectrogram(trace: Trace) -> Html:
     """Of the segment at the source's rate, with the edge that `bandwidth_hz` found."""
-    if seen.clip is None:
+    if trace.clip is None:
         return page.note(NO_SOUND)
-    rate = seen.clip.sample_rate_hz
-    excerpt = Excerpt(seen.signal[: 30 * rate], rate)
-    edge = float(seen.chosen["bandwidth_hz"]) if seen.chosen is not None else math.nan
+    rate = trace.clip.sample_rate_hz
+    excerpt = Excerpt(trace.signal[: 30 * rate], rate)
+    edge = float(trace.chosen["bandwidth_hz"]) if trace.chosen is not None else math.nan
     picture = levels(excerpt)
 
     def onto(axes: Axes) -> None:
@@ -55,21 +55,21 @@ def spectrogram(seen: Trace) -> Html:
         axes.imshow(picture, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-FLOOR_DB, vmax=0)
         if math.isfinite(edge):
             axes.axhline(edge / 1000, color="#7fe0c0", linewidth=1.4, linestyle="--")
-        axes.axhline(seen.found.config.sample_rate / 2000, color="#ffffff", linewidth=1, linestyle=":")
+        axes.axhline(trace.found.config.sample_rate / 2000, color="#ffffff", linewidth=1, linestyle=":")
         axes.set(xlabel="time in the segment (s)", ylabel="frequency (kHz)", ylim=(0, rate / 2000))
 
     about = f"brighter is louder; dashed: where the signal ends, {number(edge)} Hz"
-    about += f"; dotted: what {seen.found.config.sample_rate:,} Hz can hold"
+    about += f"; dotted: what {trace.found.config.sample_rate:,} Hz can hold"
     return page.figure(draw(onto, 470, 205), "Spectrogram", about)
 
 
-def spectrum(seen: Trace) -> Html:
+def spectrum(trace: Trace) -> Html:
     """Mean spectrum and that of the quietest moments: what lies between is signal over noise, and the edge is seen."""
-    if seen.clip is None:
+    if trace.clip is None:
         return page.note(NO_SOUND)
-    hertz, power = _powers(seen.signal, seen.clip.sample_rate_hz)
+    hertz, power = _powers(trace.signal, trace.clip.sample_rate_hz)
     mean, quiet = _db(power.mean(0)), _db(np.percentile(power, QUIET, axis=0))
-    edge = float(seen.chosen["bandwidth_hz"]) if seen.chosen is not None else math.nan
+    edge = float(trace.chosen["bandwidth_hz"]) if trace.chosen is not None else math.nan
 
     def onto(axes: Axes) -> None:
         axes.fill_between(hertz / 1000, quiet, mean, color=KEPT, alpha=0.2, linewidth=0)
@@ -82,17 +82,17 @@ def spectrum(seen: Trace) -> Html:
         axes.grid(axis="y")
 
     key = page.legend({"mean": KEPT, f"quietest {QUIET} % of moments": NEUTRAL, "where the signal ends": LIMIT})
-    about = f"ends at {number(edge)} Hz of {seen.clip.sample_rate_hz / 2:,.0f} Hz"
+    about = f"ends at {number(edge)} Hz of {trace.clip.sample_rate_hz / 2:,.0f} Hz"
     return page.join(key, page.figure(draw(onto, 470, 190), "Spectrum", about))
 
 
-def noise(seen: Trace) -> Html:
+def noise(trace: Trace) -> Html:
     """Level over time, and the level of the stationary noise that `snr_db` implies."""
-    row = seen.chosen
-    if seen.clip is None or row is None:
+    row = trace.chosen
+    if trace.clip is None or row is None:
         return page.note(NO_SOUND)
-    rate, snr = seen.clip.sample_rate_hz, float(row["snr_db"])
-    hertz, power = _powers(seen.signal, rate)
+    rate, snr = trace.clip.sample_rate_hz, float(row["snr_db"])
+    hertz, power = _powers(trace.signal, rate)
     level = _db(power.sum(1) * hertz[1])
     whole = float(_db(np.array(power.sum(1).mean() * hertz[1])))
     floor = whole - 10 * math.log10(1 + 10 ** (snr / 10)) if math.isfinite(snr) else math.nan
@@ -114,12 +114,12 @@ def noise(seen: Trace) -> Html:
     return page.join(key, page.figure(draw(onto, 470, 190), "Noise floor", about))
 
 
-def resampled(seen: Trace) -> Html:
+def resampled(trace: Trace) -> Html:
     """The spectrum before and after: below the new limit the two are one line."""
-    if seen.clip is None or seen.written is None or seen.written.audio is None:
+    if trace.clip is None or trace.written is None or trace.written.audio is None:
         return page.note("Nothing was resampled: the segment was dropped, or there is none.")
-    emitted, rate = sf.read(io.BytesIO(seen.written.audio), dtype="float32")
-    before, after = _powers(seen.signal, seen.clip.sample_rate_hz), _powers(emitted, rate)
+    emitted, rate = sf.read(io.BytesIO(trace.written.audio), dtype="float32")
+    before, after = _powers(trace.signal, trace.clip.sample_rate_hz), _powers(emitted, rate)
 
     def onto(axes: Axes) -> None:
         lines = ((before, DROPPED, 3.5, 0.45), (after, KEPT, 1.3, 1.0))
@@ -130,9 +130,9 @@ def resampled(seen: Trace) -> Html:
         axes.grid(axis="y")
 
     key = page.legend(
-        {f"source, {seen.clip.sample_rate_hz:,} Hz": DROPPED, f"emitted, {rate:,} Hz": KEPT, "half of it": LIMIT}
+        {f"source, {trace.clip.sample_rate_hz:,} Hz": DROPPED, f"emitted, {rate:,} Hz": KEPT, "half of it": LIMIT}
     )
-    gain = float(seen.chosen["gain_db"]) if seen.chosen is not None else 0.0
+    gain = float(trace.chosen["gain_db"]) if trace.chosen is not None else 0.0
     told = f", and {number(gain, 1)} dB of gain were applied" if gain else "; no gain was applied"
-    about = f"{len(seen.signal):,} samples became {len(emitted):,}{told}"
+    about = f"{len(trace.signal):,} samples became {len(emitted):,}{told}"
     return page.join(key, page.figure(draw(onto, 470, 190), "Resampled", about))

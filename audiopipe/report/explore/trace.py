@@ -27,13 +27,13 @@ from audiopipe.media import decode as media
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.pipeline.shard import process_shard
-from audiopipe.report.explore.find import Found, find
+from audiopipe.report.explore.find import Selection, find
 from audiopipe.segment.cut import cut
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Span
 
-__all__ = ["Outline", "Trace", "Written", "read"]
+__all__ = ["EncodedSegment", "Envelope", "Trace", "trace_video"]
 
 STEP_S = 0.05
 LISTENED_S = 12.0  # the longest segment up to this is looked at: short-term loudness takes 3 s to begin
@@ -42,7 +42,7 @@ Values = npt.NDArray[np.float32]
 
 
 @dataclass
-class Outline:
+class Envelope:
     """The lowest and the highest sample of every `STEP_S` of a signal, full scale 1.0."""
 
     low: list[float] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Written:
+class EncodedSegment:
     """What a shard of the video alone holds: the tables' rows, and of the chosen segment the tar's and manifest's."""
 
     segments: pd.DataFrame
@@ -80,13 +80,13 @@ class Trace:
     segment that is looked at closely, `chosen` its row and `clip` its samples, if there are any.
     """
 
-    found: Found
+    found: Selection
     source: Source | None = None
     media: Media | None = None
-    outline: Outline = field(default_factory=Outline)
+    outline: Envelope = field(default_factory=Envelope)
     number: int | None = None
     clip: Clip | None = None
-    written: Written | None = None
+    written: EncodedSegment | None = None
     failure: DeadLetter | None = None
 
     @property
@@ -108,7 +108,7 @@ class Trace:
         return mono
 
 
-def read(
+def trace_video(
     output: str | None = None,
     catalog: str | None = None,
     source_prefix: str | None = None,
@@ -136,26 +136,26 @@ def read(
     return seen
 
 
-def _failure(seen: Trace, error: AudiopipeError) -> DeadLetter:
+def _failure(trace: Trace, error: AudiopipeError) -> DeadLetter:
     """What stopped us as the pipeline tells it; an error that is no video's own (a store that is away) may pass."""
-    video, stage = seen.found.video, getattr(error, "stage", "fetch")
+    video, stage = trace.found.video, getattr(error, "stage", "fetch")
     return DeadLetter(video.video_id, video.language, stage, type(error).__name__, str(error), retriable=True)
 
 
-def _process(seen: Trace, folder: Path, wanted: int | None) -> None:
+def _process(trace: Trace, folder: Path, wanted: int | None) -> None:
     """Make a shard of the video alone, in scratch."""
-    shard = seen.found.shard
-    config = seen.found.config.model_copy(update={"output": str(folder / "out"), "scratch": None})
+    shard = trace.found.shard
+    config = trace.found.config.model_copy(update={"output": str(folder / "out"), "scratch": None})
     letters = process_shard(shard, config, "explore").dead_letters
-    seen.failure = letters[0] if letters else None
+    trace.failure = letters[0] if letters else None
     store, names = Store(config.output), object_names(shard.language, shard.index)
     segments = _table(store, names["segments"]).set_index("segment", drop=False)
     if wanted is not None and len(segments) and wanted not in segments.index:
         raise ConfigError(f"parameter 'segment' {wanted}: the video has segments 0 to {len(segments) - 1}")
-    seen.written = Written(segments, read_table(store.read(names["videos"])).to_pylist()[0])
-    seen.number = _choice(segments, wanted)
-    if seen.chosen is not None and seen.chosen["kept"]:
-        seen.written = _member(store, names, str(seen.chosen["key"]), seen.written, config.audio_format)
+    trace.written = EncodedSegment(segments, read_table(store.read(names["videos"])).to_pylist()[0])
+    trace.number = _choice(segments, wanted)
+    if trace.chosen is not None and trace.chosen["kept"]:
+        trace.written = _member(store, names, str(trace.chosen["key"]), trace.written, config.audio_format)
 
 
 def _table(store: Store, name: str) -> pd.DataFrame:
@@ -163,7 +163,9 @@ def _table(store: Store, name: str) -> pd.DataFrame:
     return frame
 
 
-def _member(store: Store, names: dict[str, str], key: str, written: Written, audio_format: str) -> Written:
+def _member(
+    store: Store, names: dict[str, str], key: str, written: EncodedSegment, audio_format: str
+) -> EncodedSegment:
     """The chosen segment's audio and JSON of the tar, and its line of the manifest."""
     with tarfile.open(fileobj=io.BytesIO(store.read(names["audio"]))) as tar:
         audio, sidecar = (tar.extractfile(key + suffix) for suffix in (SUFFIXES[audio_format], ".json"))
@@ -172,7 +174,7 @@ def _member(store: Store, names: dict[str, str], key: str, written: Written, aud
         sound, about = audio.read(), json.loads(sidecar.read())
     lines = map(json.loads, store.read(names["manifest"]).decode().splitlines())
     line = next(line for line in lines if line["audio_filepath"] == key + SUFFIXES[audio_format])
-    return Written(written.segments, written.video, sound, about, line)
+    return EncodedSegment(written.segments, written.video, sound, about, line)
 
 
 def _choice(segments: pd.DataFrame, wanted: int | None) -> int | None:
@@ -186,14 +188,14 @@ def _choice(segments: pd.DataFrame, wanted: int | None) -> int | None:
     return None
 
 
-def _follow(seen: Trace, folder: Path) -> None:
+def _follow(trace: Trace, folder: Path) -> None:
     """Fetch and decode once more, to see what is handed on: the signal's outline, and one segment's samples."""
-    config, row = seen.found.config, seen.chosen
+    config, row = trace.found.config, trace.chosen
     # Of a video without segments its beginning is looked at.
     span = Span(0.0, config.window_s) if row is None else Span(float(row["start_s"]), float(row["end_s"]))
-    with closing(fetch(seen.found.video, folder)) as source:
-        seen.source = source
-        seen.media = media.probe(source, config)
-        decoded = seen.outline.of(media.decode(source, seen.media, config), seen.media.sample_rate_hz)
-        (clip,) = cut(seen.found.video.video_id, decoded, [span], seen.media.sample_rate_hz, config)
-        seen.clip = clip if clip.frames else None
+    with closing(fetch(trace.found.video, folder)) as source:
+        trace.source = source
+        trace.media = media.probe(source, config)
+        decoded = trace.outline.of(media.decode(source, trace.media, config), trace.media.sample_rate_hz)
+        (clip,) = cut(trace.found.video.video_id, decoded, [span], trace.media.sample_rate_hz, config)
+        trace.clip = clip if clip.frames else None

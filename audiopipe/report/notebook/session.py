@@ -15,18 +15,18 @@ from audiopipe.cluster import connect as cluster
 from audiopipe.config import RunConfig
 from audiopipe.dataset import describe as output
 from audiopipe.driver.run import RunSummary, run
-from audiopipe.driver.signals import Stop
+from audiopipe.driver.signals import SignalGuard
 from audiopipe.errors import AudiopipeError, LedgerError
 from audiopipe.estimation import load_rates
 from audiopipe.ledger import Ledger, RunStatus
 from audiopipe.ledger import snapshot as monitor
-from audiopipe.plan.extend import planned
+from audiopipe.plan.extend import resolve_plan
 from audiopipe.plan.plan import Plan
 from audiopipe.report import live, page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
 from audiopipe.report.summary import summary_lines, unfinished
-from audiopipe.report.text import span
+from audiopipe.report.text import format_duration
 from audiopipe.store.objects import Store
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Preview:
         rates = load_rates()
         core_h = left_h / (rates.core_x_with_gpu if gpu else rates.core_x_without_gpu)
         cores = len(os.sched_getaffinity(0)) / THREADS_PER_CORE
-        told = f"<b>Estimated time: at least {span(3600 * core_h / cores)}</b> on this machine (cores: {cores:g}"
-        told += f"{', with its GPU' if gpu else ''}), {span(3600 * core_h)} on one core; {esc(rates.describe())}."
+        told = f"<b>Estimated time: at least {format_duration(3600 * core_h / cores)}</b> on this machine (cores: {cores:g}"
+        told += f"{', with its GPU' if gpu else ''}), {format_duration(3600 * core_h)} on one core; {esc(rates.describe())}."
         return Html(f"<p>{told} Many short videos take longer.</p>")
 
 
@@ -116,7 +116,7 @@ def preview(config: RunConfig) -> Preview:
         CatalogError, PlanError: as the run would.
     """
     store = Store(config.output)
-    return Preview(config, planned(config, _Draft(store)), frozenset(output.read_commits(store)))
+    return Preview(config, resolve_plan(config, _Draft(store)), frozenset(output.read_commits(store)))
 
 
 def connect(ahead: Preview) -> Client | None:
@@ -160,7 +160,7 @@ def work(ahead: Preview, client: Client | None) -> RunSummary:
         ConfigError: the output was made with other parameters.
     """
     try:
-        with Stop(signal.SIGINT) as stop:
+        with SignalGuard(signal.SIGINT) as stop:
             return run(ahead.config, client, on_tick=stop.before(_Live()))
     except KeyboardInterrupt:
         raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None

@@ -102,7 +102,7 @@ def test_finished_corpus_is_left_alone_and_needs_no_network(tiny: Path, monkeypa
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     before = {path: path.stat().st_mtime_ns for path in tiny.rglob("*")}
     said: list[str] = []
-    corpus = make_corpus(tiny, **TINY, cache=tiny / "no-such-cache", say=said.append)
+    corpus = make_corpus(tiny, **TINY, cache=tiny / "no-such-cache", log=said.append)
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob("*")} == before
     assert corpus.videos == 2
     assert "nothing to do" in said[0]

@@ -30,7 +30,7 @@ def without_pypi(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_language_has_over_an_hour_in_all(demo_cache: Path) -> None:
-    prompts = speech(demo_cache, say=quiet)
+    prompts = speech(demo_cache, log=quiet)
     assert list(prompts) == ["en", "es", "fr", "it", "ru"]
     assert all(400 < len(pool) < 700 for pool in prompts.values())
     assert sum(prompt.length_s for pool in prompts.values() for prompt in pool) > 2 * 3600
@@ -69,7 +69,7 @@ def test_licences_and_what_is_missing_are_said(
 
 def test_pypi_stands_in_where_apt_is_missing(tmp_path: Path, without_apt: None) -> None:
     said: list[str] = []
-    found = find_speech(tmp_path, say=said.append)
+    found = find_speech(tmp_path, log=said.append)
     assert found.source.startswith("PyPI")
     assert any("missing: es, fr, it, ru" in line for line in said)
     assert {script.language for script in write_scripts(found.prompts, 6, 0)} == {"en"}

@@ -14,7 +14,7 @@ import pytest
 from corpus_files import Demo, Sound, decode
 
 from audiopipe.bench.corpus.media import FORMATS, ffmpeg
-from audiopipe.bench.corpus.mix import Look, mix
+from audiopipe.bench.corpus.mix import AcousticCondition, mix
 from audiopipe.bench.corpus.prompts import Samples
 from audiopipe.bench.corpus.script import write_scripts
 from audiopipe.bench.corpus.sources import speech
@@ -72,7 +72,9 @@ def test_speech_is_where_the_truth_says(demo: Demo, sounds: dict[str, Sound]) ->
 
 def test_spans_begin_and_end_with_their_prompt(demo_cache: Path) -> None:
     prompts = speech(demo_cache, ["it"])["it"][40:60]
-    frames, spans = mix(prompts, 48_000, 1, Look("no noise", snr_db=(200.0, 200.0)), np.random.default_rng(0))
+    frames, spans = mix(
+        prompts, 48_000, 1, AcousticCondition("no noise", snr_db=(200.0, 200.0)), np.random.default_rng(0)
+    )
     silent = np.ones(len(frames), bool)
     for prompt, (start, end, text) in zip(prompts, spans, strict=True):
         spoken = slice(round(start * 48_000), round(end * 48_000))
