@@ -20,7 +20,7 @@ from audiopipe.errors import ConfigError
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raised whenever the same input and parameters would give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 3
+OUTPUT_VERSION = 4
 
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is a folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -109,7 +109,9 @@ class RunConfig(BaseModel):
     # How the work is done.
     batch_segments: int = _output(128, "segments in a batch, at most", ge=1, le=4096)
     batch_mb: int = _output(64, "megabytes of samples in a batch, at most", ge=1, le=4096)
-    batch_queue_mb: int = _output(256, "megabytes of samples waiting for their batch to fill, at most, for each shard", ge=1)
+    batch_queue_mb: int = _output(
+        256, "megabytes of samples waiting for their batch to fill, at most, for each shard", ge=1
+    )
     memory_mb: int = _how(1024, "megabytes of samples in a worker, for all its shards in flight together", ge=1)
     device: Literal["auto", "cpu", "cuda"] = _how("auto", "where kernels run")
     cluster: str = _how("auto", "cluster profile")

@@ -18,7 +18,7 @@ from audiopipe.store.objects import Store
 
 __all__ = ["BackupPair", "backup", "pairs", "restore"]
 
-COPIES = "_copies"
+BACKUP = "_backup"
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class BackupPair:
 
 def pairs(store: Store) -> Iterator[BackupPair]:
     """All objects that have a copy, by name."""
-    for copy in store.list(COPIES):
-        name, _, digest = copy.removeprefix(f"{COPIES}/").rpartition(".")
+    for copy in store.list(BACKUP):
+        name, _, digest = copy.removeprefix(f"{BACKUP}/").rpartition(".")
         yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
 
 
@@ -52,7 +52,7 @@ def backup(store: Store) -> None:
     for name in _originals(store):
         if name not in known:
             data = store.read(name)
-            store.create(f"{COPIES}/{name}.{hashlib.sha256(data).hexdigest()}", data)
+            store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
         elif not known[name].original_is_good:
             raise VerifyError(f"{name} is damaged; `audiopipe mend {store.url}` brings it back")
 

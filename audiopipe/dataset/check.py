@@ -11,7 +11,7 @@ from typing import Any
 import soundfile as sf
 
 from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.writer import object_names
+from audiopipe.dataset.schema import object_names
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Shard

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiopipe.dataset.commit import Commit
+from audiopipe.dataset.schema import sample_key
 from audiopipe.dataset.similarity import SimilarityIndex
-from audiopipe.dataset.writer import sample_key
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table

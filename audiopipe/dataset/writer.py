@@ -6,11 +6,9 @@ looks at a clock. `commit.py` brings the files to their store.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
-import re
 import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,78 +22,21 @@ import pyarrow.parquet as pq
 
 from audiopipe import __version__
 from audiopipe.config import RunConfig
-from audiopipe.kernels import METRICS
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.types import DeadLetter, Media, Shard, Span, Video
 
 __all__ = [
-    "METRIC_NAMES",
-    "SEGMENTS_SCHEMA",
-    "VIDEOS_SCHEMA",
     "SegmentRecord",
     "ShardFiles",
     "Spool",
     "VideoRecord",
-    "object_names",
-    "sample_key",
 ]
 
-METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
 WRITE_BYTES = 1 << 18  # of a tar at once, which tarfile would write 16 KB by 16 KB
 
-SEGMENTS_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("video_id", pa.string()),
-        ("language", pa.string()),
-        ("shard", pa.int32()),
-        ("segment", pa.int32()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("text", pa.string()),
-        ("speaker", pa.string()),
-        ("segment_times", pa.string()),
-        ("kept", pa.bool_()),
-        ("drop_reason", pa.string()),
-        *((name, pa.float32()) for name in METRIC_NAMES),
-        ("audio_bytes", pa.int64()),
-        ("source_uri", pa.string()),
-        ("source_etag", pa.string()),
-        ("container", pa.string()),
-        ("codec", pa.string()),
-        ("source_rate_hz", pa.int32()),
-        ("source_channels", pa.int32()),
-        ("gain_db", pa.float32()),
-        ("config_digest", pa.string()),
-        ("version", pa.string()),
-    ]
-)
-VIDEOS_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("language", pa.string()),
-        ("shard", pa.int32()),
-        ("uri", pa.string()),
-        ("attempts", pa.int32()),
-        ("status", pa.string()),
-        ("error_stage", pa.string()),
-        ("error_type", pa.string()),
-        ("error_message", pa.string()),
-        ("retriable", pa.bool_()),
-        ("duration_s", pa.float64()),
-        ("declared_s", pa.float64()),
-        ("container", pa.string()),
-        ("codec", pa.string()),
-        ("source_rate_hz", pa.int32()),
-        ("source_channels", pa.int32()),
-        ("source_bytes", pa.int64()),
-        ("source_etag", pa.string()),
-        ("segments", pa.int32()),
-        ("segments_kept", pa.int32()),
-        ("fingerprint", pa.binary()),
-    ]
-)
+# A sidecar does not depend on its own position in the tar.
+NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +102,6 @@ class VideoRecord:
     failure: DeadLetter | None = None
 
 
-def object_names(language: str, index: int) -> dict[str, str]:
-    """The final names of a shard's objects in the output, by role."""
-    number = f"{index:06d}"
-    return {
-        "audio": f"{language}/audio_{number}.tar",
-        "segments": f"{language}/segments_{number}.parquet",
-        "videos": f"{language}/videos_{number}.parquet",
-        "manifest": f"{language}/manifest_{number}.json",
-    }
-
-
-def sample_key(video_id: str, index: int) -> str:
-    """A member name without suffix: no dot (WebDataset ends the key there), no '/', different for different ids."""
-    safe = re.sub(r"[^A-Za-z0-9_-]", lambda found: "".join(f"={byte:02x}" for byte in found[0].encode()), video_id)
-    if len(safe) > 80:
-        safe = f"=sha256={hashlib.sha256(video_id.encode()).hexdigest()[:40]}"
-    return f"{safe}_{index:05d}"
-
-
 class ShardFiles:
     """Collects a shard's videos, in the plan's order, into files in a scratch folder."""
 
@@ -219,13 +141,14 @@ class ShardFiles:
         else:
             self.kept += 1
             self.kept_s += segment.duration_s
-            self._add_sample(row, metrics, self.spool.read(segment.data))
+            row["tar_offset"] = self._add_sample(row, metrics, self.spool.read(segment.data))
         self._segment_rows.append(row)
         self._metrics.append(metrics)
 
-    def _add_sample(self, row: dict[str, Any], metrics: npt.NDArray[np.float64], data: bytes) -> None:
+    def _add_sample(self, row: dict[str, Any], metrics: npt.NDArray[np.float64], data: bytes) -> int:
+        """Append a sample's audio and sidecar to the tar and return the offset of the first byte of the audio."""
         member = row["key"] + SUFFIXES[self.config.audio_format]
-        self._add_member(member, data)
+        offset = self._add_member(member, data)
         self._add_member(row["key"] + ".json", _sidecar(row, metrics, self.config.sample_rate))
         entry = {
             "audio_filepath": member,
@@ -235,11 +158,15 @@ class ShardFiles:
             "shard_id": self.shard.index,
         }
         self._manifest.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        return offset
 
-    def _add_member(self, name: str, data: bytes) -> None:
+    def _add_member(self, name: str, data: bytes) -> int:
+        """Append a member to the tar and return the offset of its data: a USTAR header is one block."""
         member = tarfile.TarInfo(name)
         member.size = len(data)
+        offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(member, io.BytesIO(data))
+        return offset
 
     def finish(self) -> dict[str, Path]:
         """Close the files; the local path of each object by its role. A shard with nothing kept has no tar."""
@@ -284,6 +211,7 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "segment_times": record.times,
         "kept": segment.data is not None,
         "drop_reason": segment.drop_reason,
+        "tar_offset": None,
         "audio_bytes": None if segment.data is None else segment.data.size,
         "source_uri": record.video.uri,
         "source_etag": record.etag,
@@ -326,7 +254,7 @@ def _video_row(record: VideoRecord, shard: int) -> dict[str, Any]:
 
 def _sidecar(row: dict[str, Any], metrics: npt.NDArray[np.float64], sample_rate_hz: int) -> bytes:
     """The JSON beside a sample. JSON has no NaN and no infinity: a metric that does not exist is null."""
-    body = {name: value for name, value in row.items() if name not in ("kept", "drop_reason", "audio_bytes")}
+    body = {name: value for name, value in row.items() if name not in NOT_IN_SIDECAR}
     body["sample_rate_hz"] = sample_rate_hz
     for name, value in zip(METRIC_NAMES, metrics.tolist(), strict=True):
         body[name] = float(f"{value:.6g}") if math.isfinite(value) else None

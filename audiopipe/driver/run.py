@@ -17,8 +17,8 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset import backup as copies
 from audiopipe.dataset import describe as output
 from audiopipe.dataset.commit import Commit, withdraw
+from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.totals import Totals
-from audiopipe.dataset.writer import object_names
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_ledger

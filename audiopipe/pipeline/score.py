@@ -12,7 +12,7 @@ import torch
 
 from audiopipe import kernels
 from audiopipe.config import RunConfig
-from audiopipe.dataset.writer import METRIC_NAMES
+from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, passes, transfer

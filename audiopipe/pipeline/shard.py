@@ -25,8 +25,9 @@ import torch
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, decide, publish, read_commit, upload
+from audiopipe.dataset.schema import METRIC_NAMES, object_names
 from audiopipe.dataset.similarity import packed
-from audiopipe.dataset.writer import METRIC_NAMES, SegmentRecord, ShardFiles, VideoRecord, object_names
+from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, SilentAudio, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media import decode as media

@@ -163,7 +163,7 @@ MANY = """
 import resource, sys, tempfile
 from pathlib import Path
 import numpy as np
-from audiopipe.dataset.similarity import Alike
+from audiopipe.dataset.similarity import SimilarityIndex
 
 rng, count, copies = np.random.default_rng(0), 50_000, 500
 # Values are so few that each occurs in one or two videos by chance.
@@ -185,7 +185,7 @@ def grown():
 
 before = grown()
 with tempfile.TemporaryDirectory() as folder:
-    alike = Alike(Path(folder))
+    alike = SimilarityIndex(Path(folder))
     for start in range(0, count, 4096):
         alike.add([row.tobytes() for row in events[start : start + 4096]])
     found = set(alike.pairs(0.15))

@@ -96,7 +96,7 @@ DAMAGES = {
     "a flipped byte in the run": lambda out: _flip(out / "_run.json"),
     "a flipped byte in the plan": lambda out: _flip(out / "_plan/en-000.parquet"),
     "no run and no plan": lambda out: [path.unlink() for path in (out / "_run.json", *out.glob("_plan/*"))],
-    "a flipped byte in a copy of the plan": lambda out: _flip(next(out.glob("_copies/_plan/en-000.*"))),
+    "a flipped byte in a copy of the plan": lambda out: _flip(next(out.glob("_backup/_plan/en-000.*"))),
     "a run and a commit": lambda out: (_flip(out / "_run.json"), _flip(out / "_commits/de-000000.json")),
     "two damaged commits": lambda out: [_flip(out / f"_commits/{shard}.json") for shard in ("en-000000", "de-000000")],
     "a damaged commit": lambda out: _flip(out / "_commits/en-000000.json"),
@@ -153,9 +153,9 @@ def test_a_run_on_a_damaged_plan_is_refused_and_told_what_mends_it(copy: Path) -
 
 def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) -> None:
     _flip(copy / "_run.json")
-    _flip(next(copy.glob("_copies/_run.json.*")))
+    _flip(next(copy.glob("_backup/_run.json.*")))
     (finding,) = verify(str(copy)).findings
-    assert "damaged or gone, and so is _copies/_run.json" in finding.problem
+    assert "damaged or gone, and so is _backup/_run.json" in finding.problem
     with pytest.raises(VerifyError, match="both damaged"):
         copies.restore(str(copy))
 

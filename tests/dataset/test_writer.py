@@ -12,15 +12,8 @@ from factories import config, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiopipe.dataset.writer import (
-    METRIC_NAMES,
-    SEGMENTS_SCHEMA,
-    VIDEOS_SCHEMA,
-    SegmentRecord,
-    ShardFiles,
-    VideoRecord,
-    sample_key,
-)
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
 from audiopipe.types import DeadLetter, Media, Span, Video
 
 MEDIA = Media("matroska", "opus", 48_000, 2, "fltp", 20.0)
@@ -66,6 +59,28 @@ def test_the_tar_has_sound_and_json_side_by_side_and_no_clock(tmp_path):
         assert len(names) == 12
         assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
         assert tar.extractfile("a_00001.flac").read() == b"sound 1"
+
+
+def test_tar_offset_and_size_locate_the_audio_in_the_tar(tmp_path):
+    _, paths = made(tmp_path / "x")
+    tar = paths["audio"].read_bytes()
+    rows = pq.read_table(paths["segments"]).to_pylist()
+    ranges = [(row["tar_offset"], row["audio_bytes"]) for row in rows if row["kept"]]
+    with tarfile.open(paths["audio"]) as archive:
+        members = [member for member in archive if member.name.endswith(".flac")]
+        assert ranges == [(member.offset_data, member.size) for member in members]
+        assert [tar[start : start + size] for start, size in ranges] == [
+            archive.extractfile(member).read() for member in members
+        ]
+    assert {(row["tar_offset"], row["audio_bytes"]) for row in rows if not row["kept"]} == {(None, None)}
+
+
+def test_the_sidecar_does_not_hold_its_position_in_the_tar(tmp_path):
+    _, paths = made(tmp_path / "x")
+    with tarfile.open(paths["audio"]) as tar:
+        body = json.loads(tar.extractfile("a_00000.json").read())
+    assert not body.keys() & {"tar_offset", "audio_bytes", "kept", "drop_reason"}
+    assert "tar_offset" not in paths["manifest"].read_text()
 
 
 def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):

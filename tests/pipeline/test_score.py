@@ -6,7 +6,7 @@ import torch
 from factories import clip, config
 
 from audiopipe import kernels
-from audiopipe.dataset.writer import METRIC_NAMES
+from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.score import RULES, drop_reason, score, score_device

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from audiopipe.dataset.writer import object_names
+from audiopipe.dataset.schema import object_names
 from audiopipe.errors import AudiopipeError, ConfigError
 from audiopipe.media import decode as media
 from audiopipe.media.encode import SUFFIXES

@@ -1,0 +1,89 @@
+"""The columns of an output's tables, the names of its objects and the keys of its samples."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pyarrow as pa
+
+from audiopipe.kernels import METRICS
+
+__all__ = ["METRIC_NAMES", "SEGMENTS_SCHEMA", "VIDEOS_SCHEMA", "object_names", "sample_key"]
+
+METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
+
+# A kept segment's audio is the `audio_bytes` bytes from `tar_offset` on of its shard's tar; both are null where dropped.
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("video_id", pa.string()),
+        ("language", pa.string()),
+        ("shard", pa.int32()),
+        ("segment", pa.int32()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("text", pa.string()),
+        ("speaker", pa.string()),
+        ("segment_times", pa.string()),
+        ("kept", pa.bool_()),
+        ("drop_reason", pa.string()),
+        *((name, pa.float32()) for name in METRIC_NAMES),
+        ("tar_offset", pa.int64()),
+        ("audio_bytes", pa.int64()),
+        ("source_uri", pa.string()),
+        ("source_etag", pa.string()),
+        ("container", pa.string()),
+        ("codec", pa.string()),
+        ("source_rate_hz", pa.int32()),
+        ("source_channels", pa.int32()),
+        ("gain_db", pa.float32()),
+        ("config_digest", pa.string()),
+        ("version", pa.string()),
+    ]
+)
+VIDEOS_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("language", pa.string()),
+        ("shard", pa.int32()),
+        ("uri", pa.string()),
+        ("attempts", pa.int32()),
+        ("status", pa.string()),
+        ("error_stage", pa.string()),
+        ("error_type", pa.string()),
+        ("error_message", pa.string()),
+        ("retriable", pa.bool_()),
+        ("duration_s", pa.float64()),
+        ("declared_s", pa.float64()),
+        ("container", pa.string()),
+        ("codec", pa.string()),
+        ("source_rate_hz", pa.int32()),
+        ("source_channels", pa.int32()),
+        ("source_bytes", pa.int64()),
+        ("source_etag", pa.string()),
+        ("segments", pa.int32()),
+        ("segments_kept", pa.int32()),
+        ("fingerprint", pa.binary()),
+    ]
+)
+
+
+def object_names(language: str, index: int) -> dict[str, str]:
+    """The final names of a shard's objects in the output, by role."""
+    number = f"{index:06d}"
+    return {
+        "audio": f"{language}/audio_{number}.tar",
+        "segments": f"{language}/segments_{number}.parquet",
+        "videos": f"{language}/videos_{number}.parquet",
+        "manifest": f"{language}/manifest_{number}.json",
+    }
+
+
+def sample_key(video_id: str, index: int) -> str:
+    """A member name without suffix: no dot (WebDataset ends the key there), no '/', different for different ids."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda found: "".join(f"={byte:02x}" for byte in found[0].encode()), video_id)
+    if len(safe) > 80:
+        safe = f"=sha256={hashlib.sha256(video_id.encode()).hexdigest()[:40]}"
+    return f"{safe}_{index:05d}"
