@@ -18,7 +18,7 @@ def test_an_unknown_parameter_is_refused_with_the_nearest_known_one() -> None:
         RunConfig.of(**NEEDED, windows_s=3)
 
 
-def test_an_unknown_parameter_that_resembles_none_is_refused_with_the_list_of_all() -> None:
+def test_an_unknown_parameter_without_a_near_match_lists_all() -> None:
     with pytest.raises(ConfigError, match="known are audio_format, batch_mb"):
         RunConfig.of(**NEEDED, zzz=3)
 
@@ -46,7 +46,7 @@ def test_an_impossible_value_is_refused_by_name_with_what_is_allowed(parameters:
     assert told in str(refused.value)
 
 
-def test_all_wrong_parameters_are_told_at_once() -> None:
+def test_all_wrong_parameters_are_reported_at_once() -> None:
     with pytest.raises(ConfigError, match=r"'window_s'.*'retries'"):
         RunConfig.of(**NEEDED, window_s="x", retries=-1)
 
@@ -65,7 +65,7 @@ def test_a_config_cannot_be_changed() -> None:
         RunConfig.of(**NEEDED).window_s = 3.0  # type: ignore[misc]
 
 
-def test_the_digest_covers_what_the_output_depends_on_and_nothing_else() -> None:
+def test_the_digest_covers_exactly_what_the_output_depends_on() -> None:
     digest = RunConfig.of(**NEEDED).digest
     how = {"catalog": "b.parquet", "output": "c", "workers": 3, "retries": 0, "decoders": 1, "partition_count": 5}
     assert RunConfig.of(**how).digest == digest

@@ -55,7 +55,7 @@ def test_pip_would_install_its_pip_section_with_the_constraints(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
 
 
-def test_every_dependency_has_a_constraint_that_it_accepts_and_says_why_it_is_there() -> None:
+def test_every_dependency_has_a_constraint_and_a_reason() -> None:
     pinned = constraints()
     text = (ROOT / "pyproject.toml").read_text()
     for line in PROJECT["dependencies"]:

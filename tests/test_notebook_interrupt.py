@@ -52,7 +52,7 @@ def gone(pids, seconds=30):
 
 
 @pytest.mark.slow
-def test_an_interrupted_kernel_stops_cleanly_and_the_same_notebook_goes_on(tiny_corpus, tmp_path):
+def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, tmp_path):
     store, saved = Store(str(tmp_path / "out")), tmp_path / "stopped.ipynb"
     with papermill(tiny_corpus, store.url, saved) as process:
         wait_for_commits(store, 2, process)

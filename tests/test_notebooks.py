@@ -131,7 +131,7 @@ def test_a_notebook_is_stripped_and_asks_for_the_usual_kernel(name):
     assert all(isinstance(value, (str, int, float, type(None))) for value in defaults(name).values())
 
 
-def test_the_parameters_of_run_are_fields_of_the_config_with_its_defaults():
+def test_parameters_of_run_are_config_fields_with_their_defaults():
     given = defaults("run")
     assert given["catalog"] == "demo/corpus/catalog.parquet"
     config = RunConfig.of(**given)
@@ -170,7 +170,7 @@ def test_the_summary_cell_prints_what_the_tables_hold(executed):
         assert f"{count} {reason.replace('_', ' ')}" in lines[1]
 
 
-def test_the_progress_report_tells_what_the_ledger_knows(executed):
+def test_the_progress_report_shows_the_ledger(executed):
     with open_ledger(None, executed.output, create=False) as ledger:
         run = ledger.run()
         assert run is not None
@@ -186,7 +186,7 @@ def test_the_progress_report_tells_what_the_ledger_knows(executed):
     assert "is the bottleneck" in told
 
 
-def test_the_quality_report_tells_what_the_tables_hold(executed):
+def test_the_quality_report_shows_the_tables(executed):
     rows = executed.segments()
     kept = rows[rows["kept"]]
     told = executed.text("quality")
@@ -254,7 +254,7 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(looked, name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-def test_moving_a_threshold_in_the_page_keeps_what_the_tables_say(executed):
+def test_moving_a_threshold_keeps_what_the_tables_say(executed):
     from playwright.sync_api import sync_playwright
 
     page_file = export(executed.folder / "quality.ipynb", executed.folder / "moved.html")

@@ -13,7 +13,7 @@ from audiopipe.bench import kernels as bench
 from audiopipe.bench.memory import peak_bytes
 
 
-def test_results_are_saved_as_markdown_and_json_without_naming_the_host(tmp_path: Path) -> None:
+def test_results_are_saved_as_markdown_and_json_without_hostname(tmp_path: Path) -> None:
     rows = [
         bench.Row("resample", name, 5, 48_000, 16, 1, ms, ms) for name, ms in (("audiopipe", 1.0), ("soxr HQ", 2.5))
     ]

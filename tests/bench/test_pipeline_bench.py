@@ -22,7 +22,7 @@ def two_materials(tmp_path):
     ]
 
 
-def test_every_way_is_measured_and_the_report_says_what_holds_ours_back(tmp_path, two_materials, monkeypatch):
+def test_every_method_is_measured_and_the_report_names_the_bottleneck(tmp_path, two_materials, monkeypatch):
     monkeypatch.setattr(pipeline, "make", lambda folder, cache, minutes: two_materials)
     one_core = {min(os.sched_getaffinity(0))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: one_core)
@@ -50,7 +50,7 @@ def test_every_way_is_measured_and_the_report_says_what_holds_ours_back(tmp_path
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
-def test_a_process_of_several_cores_and_shards_does_the_work_of_as_many(tmp_path, two_materials, monkeypatch):
+def test_a_process_with_several_cores_does_the_work_of_as_many(tmp_path, two_materials, monkeypatch):
     monkeypatch.setattr(pipeline, "_process", lambda name: (2, 2))
     reading = pipeline._measure(two_materials[0], readings.OURS, 2)
     assert reading.audio_s == pytest.approx(80.0, abs=0.2)
@@ -58,7 +58,7 @@ def test_a_process_of_several_cores_and_shards_does_the_work_of_as_many(tmp_path
     assert 0 < sum(reading.details["stage_cpu_s"].values()) < reading.cpu_s / 2
 
 
-def test_a_process_has_a_core_and_ours_what_a_worker_has_where_there_is_a_gpu(monkeypatch):
+def test_with_a_gpu_our_process_has_the_cores_of_a_worker(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert [pipeline._process(name) for name in (readings.FLOOR, readings.OURS)] == [(1, 1), (4, 2)]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -74,7 +74,7 @@ def test_a_reading_counts_videos_and_hours_as_the_plan_does():
     assert reading.hours == pytest.approx(500_000 / 2 / 60)
 
 
-def test_a_gpu_s_rates_are_the_planners_and_two_cores_are_told_beside_one():
+def test_gpu_rates_feed_the_estimate_and_two_cores_are_shown_with_one():
     ours = {"stage_s": {"score": 2.0}, "stage_cpu_s": {"score": 1.0}, "queue_depths": {"decoded": 0.2, "scored": 3.0}}
     ways = [(readings.OURS, 1, 500.0), (readings.OURS, 2, 970.0), (readings.SLOW, 1, 100.0)]
     ways += [(readings.FLOOR, 1, 510.0), (readings.FLOOR, 2, 1000.0), (readings.CS_OWN, 1, 300.0)]

@@ -34,7 +34,7 @@ def memory():
     fs.rm(root, recursive=True)
 
 
-def test_sizes_come_from_one_recursive_listing_where_there_are_many_folders(memory, monkeypatch):
+def test_sizes_in_many_folders_come_from_one_recursive_listing(memory, monkeypatch):
     fs, root = memory
     monkeypatch.setattr(catalog_files, "MOST_FOLDERS", 1)
     for name in ("x/1/a.tar", "x/2/bb.tar", "y.tar"):
@@ -48,7 +48,7 @@ def test_sizes_of_local_files_are_asked_for_one_by_one(tmp_path):
     assert catalog_files.sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
 
 
-def test_a_listing_that_the_network_breaks_off_is_not_taken_for_no_sizes(memory, monkeypatch):
+def test_an_interrupted_listing_is_not_treated_as_no_sizes(memory, monkeypatch):
     fs, root = memory
     fs.mkdir(root)
     monkeypatch.setattr(type(fs), "ls", lambda *_, **__: (_ for _ in ()).throw(OSError("reset by peer")))
@@ -57,7 +57,7 @@ def test_a_listing_that_the_network_breaks_off_is_not_taken_for_no_sizes(memory,
     monkeypatch.undo()
 
 
-def test_a_source_that_cannot_be_listed_leaves_sizes_unknown_and_says_so(caplog):
+def test_a_source_without_listing_leaves_sizes_unknown_with_a_warning(caplog):
     assert catalog_files.sizes(["nonsense://bucket/a.tar"]) == [None]
     assert "sizes below nonsense://bucket/ are not known" in caplog.text
     assert catalog_files.sizes(["https://example.invalid/a.tar"]) == [None]

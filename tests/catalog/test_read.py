@@ -72,7 +72,7 @@ def memory():
     fs.rm(root, recursive=True)
 
 
-def test_a_remote_table_points_beside_itself_and_sizes_come_from_a_listing(memory, tmp_path):
+def test_paths_are_relative_to_a_remote_table_and_sizes_are_listed(memory, tmp_path):
     fs, root = memory
     rows = {name: ROWS[name] for name in ("youtube_id", "language", "status", "r2_tar_key")}
     fs.put_file(str(written(tmp_path / "c.parquet", rows)), f"{root}/c.parquet")
@@ -101,7 +101,7 @@ def one(key="a.tar", **columns):
 
 
 @pytest.mark.parametrize("key", ["/data/x.tar", "s3://bucket/x.tar", "https://host/x.webm"])
-def test_an_absolute_key_stands_for_itself_without_a_prefix_and_is_refused_with_one(tmp_path, key):
+def test_an_absolute_key_is_refused_with_a_prefix(tmp_path, key):
     path = written(tmp_path / "c.parquet", one(key))
     assert rows_of(read(path))["x"]["uri"] == key
     with pytest.raises(CatalogError, match="source_prefix"):
@@ -109,7 +109,7 @@ def test_an_absolute_key_stands_for_itself_without_a_prefix_and_is_refused_with_
 
 
 @pytest.mark.parametrize("key", ["/etc/passwd", "file:///etc/passwd", "FILE:///etc/passwd", "local://etc"])
-def test_a_remote_catalogue_names_no_local_file(memory, tmp_path, key):
+def test_a_remote_catalog_names_no_local_file(memory, tmp_path, key):
     fs, root = memory
     fs.put_file(str(written(tmp_path / "c.jsonl", one(key))), f"{root}/c.jsonl")
     with pytest.raises(CatalogError, match="local file"):
@@ -180,7 +180,7 @@ def test_an_unreadable_table_is_named(tmp_path, name, data):
         read(tmp_path / name)
 
 
-def test_a_url_of_no_known_kind_is_named():
+def test_an_unsupported_url_is_refused_by_name():
     with pytest.raises(CatalogError, match="nonsense://x"):
         read("nonsense://x/c.parquet")
     with pytest.raises(CatalogError, match="nonsense://x"):
@@ -216,7 +216,7 @@ def test_dictionary_and_integer_columns_are_read_as_text(tmp_path):
     assert rows_of(read(written(tmp_path / "c.parquet", rows)))["7"]["duration_s"] == 3.0
 
 
-def test_language_filters_and_an_unknown_one_is_refused_with_what_there_is(tmp_path):
+def test_an_unknown_language_is_refused_with_the_available_ones(tmp_path):
     path = written(tmp_path / "c.parquet")
     assert read(path, language="de").languages() == ["de"]
     assert read(path, language="de,en").languages() == ["de", "en"]
@@ -246,7 +246,7 @@ def test_a_database_is_a_module_with_rows(monkeypatch):
         read("supabase://videos", source_prefix="s3://b")
 
 
-def test_a_database_whose_module_is_missing_names_the_remedy(monkeypatch):
+def test_a_missing_database_module_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setitem(catalog.BACKENDS, "supabase", "audiopipe.not_there")
     with pytest.raises(CatalogError, match="export the table to Parquet"):
         read("supabase://videos")

@@ -125,7 +125,7 @@ def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_kill_hands_back_within_20_s_and_the_run_goes_on(
+def test_sigterm_ends_a_run_within_20_s_and_it_resumes(
     number: signal.Signals, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"

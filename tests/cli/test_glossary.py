@@ -22,7 +22,7 @@ def explained(*words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", errors.__all__)
-def test_every_error_says_what_to_do_in_words_of_its_own(name: str) -> None:
+def test_every_error_has_separate_advice(name: str) -> None:
     kind = getattr(errors, name)
     assert "remedy" in vars(kind), f"{name} has no remedy of its own"
     code, told = explained(name)
@@ -44,14 +44,14 @@ def test_every_metric_has_its_unit_its_gaps_and_its_source(metric: str) -> None:
     assert (PACKAGE.parent / source).is_file()
 
 
-def test_every_parameter_exit_code_and_drop_reason_is_known() -> None:
+def test_every_parameter_exit_code_and_drop_reason_is_explained() -> None:
     known = {meaning.word for meaning in meanings()}
     assert known >= RunConfig.model_fields.keys()
     assert known >= {str(code) for code in EXITS}
     assert known >= {"too_short", "too_long", *(rule[0] for rule in RULES)}
 
 
-def test_terms_are_known_and_words_may_be_written_as_reports_do() -> None:
+def test_terms_may_be_written_as_in_reports() -> None:
     assert "one worker takes as one task" in explained("shard")[1]
     assert explained("too quiet") == explained("too_quiet")
     assert explained("dead letter")[0] == 0
@@ -76,7 +76,7 @@ def test_what_to_do_names_commands_and_options_that_exist() -> None:
         assert set(re.findall(r"(?<![\w-])--[a-z-]+", told)) - {"--help"} <= options, meaning.word
 
 
-def test_without_a_word_all_are_listed_and_an_unknown_one_is_refused_with_the_nearest() -> None:
+def test_an_unknown_term_is_refused_with_the_nearest_one() -> None:
     code, told = explained()
     assert code == 0
     assert len(told.splitlines()) == len(meanings())

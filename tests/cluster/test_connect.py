@@ -24,7 +24,7 @@ def test_auto_is_cpu_workers_where_there_is_no_gpu() -> None:
 
 
 @pytest.mark.parametrize(("cores", "gpus", "workers"), [(16, 1, 4), (96, 8, 24), (8, 4, 4), (6, 1, 1), (2, 1, 1)])
-def test_auto_is_a_worker_for_every_four_cores_of_a_gpu_where_there_is_one(cores: int, gpus: int, workers: int) -> None:
+def test_auto_starts_a_worker_per_four_cores_of_a_gpu(cores: int, gpus: int, workers: int) -> None:
     chosen = cluster.arguments("auto", cores=cores, gpus=gpus)
     assert chosen["engine"] == "dask_cuda.LocalCUDACluster"
     assert chosen["n_workers"] == chosen["wait_workers"] == workers
@@ -56,7 +56,7 @@ def test_gpus_that_are_hidden_do_not_count(monkeypatch: pytest.MonkeyPatch, visi
     assert cluster.gpu_count() == count
 
 
-def test_gpus_that_pytorch_cannot_use_are_told_and_not_left_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_pytorch_cannot_use_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "gpu_count", lambda: 2)
 
     def too_old() -> bool:
@@ -69,7 +69,7 @@ def test_gpus_that_pytorch_cannot_use_are_told_and_not_left_idle(monkeypatch: py
 
 
 @pytest.mark.parametrize(("device", "name"), [("auto", "auto"), ("cuda", "auto"), ("cpu", "local-cpu")])
-def test_who_wants_no_gpu_gets_workers_for_the_cores(monkeypatch: pytest.MonkeyPatch, device: str, name: str) -> None:
+def test_without_a_gpu_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch, device: str, name: str) -> None:
     asked = []
     monkeypatch.setattr(cluster, "connect", lambda profile, **given: asked.append((profile, given)))
     cluster.connect_for(config(device=device, workers=3))
@@ -78,13 +78,13 @@ def test_who_wants_no_gpu_gets_workers_for_the_cores(monkeypatch: pytest.MonkeyP
     assert asked == [(name, given), ("slurm", given | {"n_workers": None})]
 
 
-def test_what_the_caller_gives_counts_more_than_the_profile_and_none_is_not_given() -> None:
+def test_arguments_override_the_profile_unless_they_are_none() -> None:
     chosen = cluster.arguments("local-cpu", n_workers=3, threads_per_worker=None)
     assert chosen["n_workers"] == 3
     assert chosen["threads_per_worker"] == 2
 
 
-def test_a_file_of_ones_own_adds_profiles_and_replaces_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_file_adds_profiles_and_replaces_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("local-cpu: {n_workers: 7}\nlab: {engine: existing, address: 'tcp://lab:8786'}\n")
     monkeypatch.setenv("AUDIOPIPE_PROFILES", str(own))
@@ -142,7 +142,7 @@ class RentedCluster(SpecCluster):
 """
 
 
-def test_machines_whose_scheduler_does_not_come_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_without_a_scheduler_in_time_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rented_machines.py").write_text(RENTED.format(folder=str(tmp_path)))
     (tmp_path / "own.yaml").write_text("mine: {engine: rented_machines.RentedCluster, wait_s: 1}\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -152,7 +152,7 @@ def test_machines_whose_scheduler_does_not_come_are_given_back(tmp_path: Path, m
     assert (tmp_path / "notes").read_text() == "rented, given back"
 
 
-def test_connect_starts_workers_and_an_existing_cluster_can_be_joined_and_left() -> None:
+def test_connect_starts_workers_or_joins_an_existing_cluster() -> None:
     lifetime = {"duration": "1 hour", "stagger": "5 minutes"}
     with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", lifetime=lifetime) as client:
         assert dask.config.get("distributed.worker.lifetime.stagger") == "5 minutes"
@@ -165,7 +165,7 @@ def test_connect_starts_workers_and_an_existing_cluster_can_be_joined_and_left()
     assert dask.config.get("distributed.worker.lifetime.stagger") == "0 seconds", "as before connect"
 
 
-def test_workers_have_none_of_the_drivers_keys_even_when_they_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_have_no_keys_of_the_driver_even_when_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPABASE_SERVICE_KEY", "a-secret")
     with cluster.connect("local-cpu", n_workers=1, dashboard_address=":0") as client:
         (first,) = client.run(os.getpid).values()

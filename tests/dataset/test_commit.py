@@ -50,14 +50,14 @@ def test_a_commit_comes_back_as_it_was_written(store: Store, tmp_path: Path) -> 
     assert Commit.from_json(commit.to_json()) == commit
 
 
-def test_a_lost_race_publishes_the_winner_and_leaves_nothing_of_the_loser(store: Store, tmp_path: Path) -> None:
+def test_a_lost_race_publishes_the_winner_and_removes_the_loser(store: Store, tmp_path: Path) -> None:
     winner, loser = attempted(store, "a", b"A", tmp_path), attempted(store, "b", b"B", tmp_path)
     assert decide(store, winner).attempt == "a"
     assert decide(store, loser).attempt == "a"
     assert_is(store, b"A", "a")
 
 
-def test_a_straggler_on_another_device_finds_the_winner_killed_before_publishing(store: Store, tmp_path: Path) -> None:
+def test_a_straggler_publishes_a_winner_killed_before_publishing(store: Store, tmp_path: Path) -> None:
     winner = attempted(store, "a", b"A", tmp_path)
     straggler = attempted(store, "b", b"B", tmp_path, device="cuda:0")
     assert store.create(commit_name(SHARD), winner.to_json())  # and killed here
@@ -72,9 +72,7 @@ def test_an_attempt_that_was_killed_before_its_commit_does_not_count(store: Stor
     assert store.read("en/audio_000000.tar").startswith(b"B")
 
 
-def test_an_attempt_whose_create_was_answered_too_late_does_not_remove_its_own_parts(
-    store: Store, tmp_path: Path
-) -> None:
+def test_an_attempt_keeps_its_parts_when_its_create_times_out(store: Store, tmp_path: Path) -> None:
     mine = attempted(store, "a", b"A", tmp_path)
     assert store.create(commit_name(SHARD), mine.to_json())  # the answer is lost, and the call is made again
     assert decide(store, mine).attempt == "a"
@@ -82,7 +80,7 @@ def test_an_attempt_whose_create_was_answered_too_late_does_not_remove_its_own_p
 
 
 @pytest.mark.parametrize("killed_after", [0, 1, 2])
-def test_a_commit_that_was_half_published_is_finished_by_whoever_meets_it(
+def test_a_half_published_commit_is_finished_by_the_next_reader(
     store: Store, tmp_path: Path, killed_after: int
 ) -> None:
     commit = attempted(store, "a", b"A", tmp_path)
@@ -103,7 +101,7 @@ def test_many_attempts_at_once_make_one_shard(store: Store, tmp_path: Path) -> N
     assert_is(store, winner.encode(), winner)
 
 
-def test_a_commit_whose_objects_are_gone_names_the_command_that_mends_it(store: Store, tmp_path: Path) -> None:
+def test_a_commit_without_its_objects_names_the_repairing_command(store: Store, tmp_path: Path) -> None:
     commit = attempted(store, "a", b"A", tmp_path)
     decide(store, commit)
     store.remove_all(["en/audio_000000.tar"])

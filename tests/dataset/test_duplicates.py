@@ -110,7 +110,7 @@ def test_the_description_counts_them(whole: Store) -> None:
     assert told["hours"] == pytest.approx((4 * 40 - 2.3) / 3600, abs=1e-3)
 
 
-def test_a_fingerprint_takes_at_most_512_bytes_and_is_of_the_sound_alone(whole: Store) -> None:
+def test_a_fingerprint_has_at_most_512_bytes_and_covers_audio_only(whole: Store) -> None:
     names = [name for name in whole.list() if "/videos_" in name]
     rows = [row for name in names for row in pq.read_table(pa.BufferReader(whole.read(name))).to_pylist()]
     assert len(rows) == 7
@@ -120,7 +120,7 @@ def test_a_fingerprint_takes_at_most_512_bytes_and_is_of_the_sound_alone(whole: 
         assert (np.diff(np.frombuffer(row["fingerprint"], "<u4").astype(np.int64)) > 0).all()
 
 
-def test_an_undamaged_output_verifies_and_describing_it_again_changes_nothing(mine: Store) -> None:
+def test_an_intact_output_verifies_and_describe_is_idempotent(mine: Store) -> None:
     before = content(mine.url)
     output.finalize(mine)
     assert content(mine.url) == before
@@ -135,7 +135,7 @@ def test_another_partition_of_the_shards_names_the_same(videos: Path, whole: Sto
 
 @pytest.mark.parametrize("name", [TABLE, "en/unique_manifest_000000.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
-def test_verify_finds_damage_and_describing_mends_it(mine: Store, name: str, damage: str) -> None:
+def test_verify_finds_damage_and_describe_repairs_it(mine: Store, name: str, damage: str) -> None:
     good = mine.read(name)
     if damage == "gone":
         mine.remove_all([name])

@@ -67,7 +67,7 @@ def test_parts_of_an_attempt_that_may_be_under_way_are_left_alone(littered: Path
     assert "_parts/en-000000/dead/audio_000000.tar" not in found
 
 
-def test_parts_that_a_commit_names_and_nobody_has_published_are_kept(whole: Path, tmp_path: Path) -> None:
+def test_committed_but_unpublished_parts_are_kept(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     from audiopipe.dataset.commit import read_commit

@@ -77,9 +77,7 @@ def test_what_is_missing_is_found_and_named(copy: Path, name: str) -> None:
     assert name in told or name.rsplit("/", maxsplit=1)[-1].removesuffix(".json") in told
 
 
-def test_a_fast_look_finds_what_is_missing_or_has_another_size_and_reads_no_audio(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fast_check_finds_missing_or_resized_objects(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (copy / "en/audio_000000.tar").write_bytes(b"short")
     (copy / "de/manifest_000000.json").unlink()
     read = []
@@ -119,7 +117,7 @@ def _flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_the_named_remedy_mends_it(copy: Path, whole: Path, client: Client, damage: str) -> None:
+def test_the_recommended_command_repairs_it(copy: Path, whole: Path, client: Client, damage: str) -> None:
     DAMAGES[damage](copy)
     findings = verify(str(copy)).findings
     assert findings
@@ -143,7 +141,7 @@ def _obey(remedies: list[str], client: Client) -> None:
             run.resume(words[2], [word for before, word in pairwise(words) if before == "--shard"], client)
 
 
-def test_a_run_on_a_damaged_plan_is_refused_and_told_what_mends_it(copy: Path) -> None:
+def test_a_run_on_a_damaged_plan_is_refused_with_the_remedy(copy: Path) -> None:
     _flip(copy / "_plan/en-000.parquet")
     with pytest.raises((VerifyError, PlanError), match=r"audiopipe (mend|verify)"):
         run.resume(str(copy))

@@ -92,7 +92,7 @@ def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):
         assert len(tar.getnames()) == 12
 
 
-def test_a_metric_that_does_not_exist_is_null_in_json_and_nan_in_the_table(tmp_path):
+def test_an_undefined_metric_is_null_in_json_and_nan_in_the_table(tmp_path):
     _, paths = made(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(

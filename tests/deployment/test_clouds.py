@@ -87,7 +87,7 @@ def after(told: list[str], flag: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["ec2", "gcp"])
-def test_every_node_gets_its_own_partition_and_no_key(cloud: Cloud, name: str) -> None:
+def test_every_node_gets_one_partition_and_no_key(cloud: Cloud, name: str) -> None:
     done = cloud.run("setup_workers.sh", "--cloud", name, "3", **NODES[name])
     assert done.returncode == 0, done.stderr
     assert len(cloud.started()) == 3
@@ -103,7 +103,7 @@ def test_every_node_gets_its_own_partition_and_no_key(cloud: Cloud, name: str) -
         assert '"https://git.example/audiopipe" /opt/audiopipe' in node["content"]
 
 
-def test_a_node_on_ec2_is_gone_with_its_disk_when_it_shuts_down(cloud: Cloud) -> None:
+def test_a_node_on_ec2_is_deleted_with_its_disk_at_shutdown(cloud: Cloud) -> None:
     cloud.run("setup_workers.sh", "1", **NODES["ec2"])
     (call,) = cloud.started()
     told = call["told"]
@@ -148,7 +148,7 @@ def test_a_partition_that_is_at_work_is_not_paid_for_twice(cloud: Cloud) -> None
 
 
 @pytest.mark.parametrize("name", ["ec2", "gcp"])
-def test_a_cloud_that_refuses_in_the_middle_says_how_to_end_what_was_started(cloud: Cloud, name: str) -> None:
+def test_a_partial_launch_failure_says_how_to_end_started_nodes(cloud: Cloud, name: str) -> None:
     word = {"ec2": "run-instances", "gcp": "create"}[name]
     cloud.answers = [([word], 0, "one"), ([word], 254, "")]
     done = cloud.run("setup_workers.sh", "--cloud", name, "4", **NODES[name], RUN="mine")
@@ -181,7 +181,7 @@ def test_a_mistake_costs_nothing(cloud: Cloud, arguments: tuple[str, ...], given
     assert not cloud.started()
 
 
-def test_teardown_on_ec2_ends_nodes_waits_and_deletes_the_disks_that_are_left(cloud: Cloud) -> None:
+def test_teardown_on_ec2_ends_nodes_and_deletes_leftover_disks(cloud: Cloud) -> None:
     cloud.answers = [
         (["describe-instances"], 0, "i-1\ti-2"),
         (["describe-instances"], 0, "i-1\ti-2"),
@@ -198,7 +198,7 @@ def test_teardown_on_ec2_ends_nodes_waits_and_deletes_the_disks_that_are_left(cl
     assert (done.returncode, "no node and no disk is left" in done.stdout) == (0, True)
 
 
-def test_teardown_on_gcp_deletes_nodes_with_their_disks_wherever_they_are(cloud: Cloud) -> None:
+def test_teardown_on_gcp_deletes_nodes_and_disks_in_every_zone(cloud: Cloud) -> None:
     cloud.answers = [
         (["instances", "list"], 0, "mine-0 us-central1-a\nmine-1 europe-west4-b"),
         (["instances", "list"], 0, "mine-0 us-central1-a\nmine-1 europe-west4-b"),
@@ -318,7 +318,7 @@ def test_a_spot_notice_stops_the_units_and_no_notice_does_not(tmp_path: Path, re
         ("failed", "", "", "0", False),
     ],
 )
-def test_a_node_switches_itself_off_only_when_asked_and_done_or_failed_for_good(
+def test_a_node_powers_off_only_on_request_when_done_or_failed(
     tmp_path: Path, why: str, result: str, status: str, asked: str, off: bool
 ) -> None:
     unit = {"SERVICE_RESULT": result, "EXIT_STATUS": status, "AUDIOPIPE_POWEROFF": asked, "AUDIOPIPE_LAST_LOOK_S": "0"}
@@ -328,7 +328,7 @@ def test_a_node_switches_itself_off_only_when_asked_and_done_or_failed_for_good(
     assert (tmp_path / "called").exists() is off
 
 
-def test_a_failure_that_a_restart_has_mended_does_not_switch_the_node_off(tmp_path: Path) -> None:
+def test_a_failure_cured_by_a_restart_does_not_power_the_node_off(tmp_path: Path) -> None:
     unit = {"AUDIOPIPE_POWEROFF": "1", "AUDIOPIPE_LAST_LOOK_S": "0"}
     environment = {**systemctl(tmp_path, failed=False), **unit, "METADATA_URL": "http://127.0.0.1:9"}
     subprocess.run([CLUSTER / "power_off.sh", "failed"], env=environment, check=True, timeout=20)
@@ -336,7 +336,7 @@ def test_a_failure_that_a_restart_has_mended_does_not_switch_the_node_off(tmp_pa
 
 
 @pytest.mark.parametrize("may", [True, False])
-def test_a_node_on_gcp_deletes_itself_and_switches_off_even_where_it_may_not(tmp_path: Path, may: bool) -> None:
+def test_a_gcp_node_deletes_itself_or_else_powers_off(tmp_path: Path, may: bool) -> None:
     unit = {"SERVICE_RESULT": "success", "EXIT_STATUS": "0", "AUDIOPIPE_POWEROFF": "1"}
     with web(gcp(lambda _: False, may_delete=may)) as (address, asked):
         environment = {**systemctl(tmp_path), **unit, "METADATA_URL": address, "COMPUTE_URL": address}

@@ -80,9 +80,7 @@ def make_base(images: Images, context: Path, folder: Path) -> None:
     images.do("commit", "--rm", empty, line.removeprefix("ARG BASE="))
 
 
-def test_an_image_is_built_runs_as_its_own_user_and_new_code_does_not_fetch_gigabytes_again(
-    images: Images, data: Path, tmp_path: Path
-) -> None:
+def test_the_image_builds_runs_unprivileged_and_caches_dependencies(images: Images, data: Path, tmp_path: Path) -> None:
     context = tmp_path / "checkout"
     put_checkout(context)
     make_base(images, context, tmp_path)

@@ -80,7 +80,7 @@ def test_units_restart_what_fails_and_start_what_is_there(path: Path) -> None:
     assert os.access(CLUSTER / program.name, os.X_OK)
 
 
-def test_a_partition_that_fails_for_good_ends_its_node_s_bill() -> None:
+def test_a_permanently_failed_partition_powers_its_node_off() -> None:
     partition_unit = unit(CLUSTER / "systemd/audiopipe-partition.service")
     failed = unit(CLUSTER / "systemd" / partition_unit["Unit"]["OnFailure"])["Service"]
     assert failed["ExecStart"] == "/opt/audiopipe/cluster/power_off.sh failed"
@@ -116,7 +116,7 @@ def test_a_worker_node_without_a_gpu_runs_a_worker_a_core(tmp_path: Path) -> Non
     assert given["n_workers"] == str(os.cpu_count())
 
 
-def test_a_worker_node_with_a_gpu_runs_all_workers_that_it_has_use_for(tmp_path: Path) -> None:
+def test_a_gpu_node_runs_all_workers_that_it_can_use(tmp_path: Path) -> None:
     from audiopipe.cluster.cuda_workers import CUDAWorkers
 
     stub(tmp_path / "nvidia-smi", "echo 580.1")
@@ -132,7 +132,7 @@ def test_a_worker_node_with_a_gpu_runs_all_workers_that_it_has_use_for(tmp_path:
     }
 
 
-def test_a_scheduler_encrypts_and_shows_its_dashboard_to_nobody_else(tmp_path: Path) -> None:
+def test_a_scheduler_encrypts_and_serves_its_dashboard_locally(tmp_path: Path) -> None:
     from distributed.cli.dask_scheduler import main as scheduler
 
     stub(tmp_path / "dask", 'echo "$@"')
@@ -161,7 +161,7 @@ def test_systemd_understands_its_units(path: Path) -> None:
     assert not said
 
 
-def test_the_operator_s_manifest_has_the_shape_of_the_operator_s_own() -> None:
+def test_the_manifest_has_the_shape_of_the_operators_example() -> None:
     from dask_kubernetes.operator import make_cluster_spec
 
     ours: dict[str, Any] = yaml.safe_load((CLUSTER / "kubernetes/dask-cluster.yaml").read_text())
@@ -175,7 +175,7 @@ def test_the_operator_s_manifest_has_the_shape_of_the_operator_s_own() -> None:
         assert mine.keys() <= their.keys() | {"envFrom", "volumeMounts"}
 
 
-def test_partitions_on_kubernetes_are_as_many_as_they_are_told() -> None:
+def test_kubernetes_runs_the_configured_number_of_partitions() -> None:
     job = yaml.safe_load((CLUSTER / "kubernetes/partitions.yaml").read_text())["spec"]
     container = job["template"]["spec"]["containers"][0]
     assert job["completions"] == job["parallelism"] == int(container["env"][0]["value"])
@@ -183,7 +183,7 @@ def test_partitions_on_kubernetes_are_as_many_as_they_are_told() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "audiopipe"}}]
 
 
-def test_a_partition_is_run_by_what_the_environment_says(tmp_path: Path) -> None:
+def test_a_partition_is_run_from_the_environment(tmp_path: Path) -> None:
     environment = partition(tmp_path, "import json, sys; print(json.dumps(sys.argv[1:]))")
     done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
@@ -206,7 +206,7 @@ def test_dead_letters_are_a_result_and_other_ends_are_passed_on(tmp_path: Path, 
     assert done.returncode == passed_on
 
 
-def test_a_polite_kill_reaches_the_driver_and_its_exit_code_comes_back(tmp_path: Path) -> None:
+def test_sigterm_reaches_the_driver_and_its_exit_code_returns(tmp_path: Path) -> None:
     program = """
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(os.environ["FOLDER"], "ended").touch(), sys.exit(4)))
@@ -223,7 +223,7 @@ time.sleep(60)
     assert (tmp_path / "ended").exists()
 
 
-def test_certificates_are_of_one_authority_private_and_never_overwritten(tmp_path: Path) -> None:
+def test_certificates_share_an_authority_and_are_never_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     script = [str(CLUSTER / "make_tls.sh"), str(folder)]
     subprocess.run(script, check=True, capture_output=True)
@@ -243,7 +243,7 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in whole)]
 
 
-def test_the_container_copies_what_is_there_and_runs_as_the_user_whom_profiles_give_certificates_to() -> None:
+def test_the_container_copies_existing_files_and_runs_as_profile_user() -> None:
     from audiopipe.cluster.engines import CONTAINER_UID
 
     steps = instructions()

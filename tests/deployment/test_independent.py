@@ -26,9 +26,7 @@ def driver(catalog: Path, output: Path, index: int, count: int) -> "subprocess.P
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("count", [2, 3])
-def test_partitions_share_an_output_and_one_that_is_killed_goes_on_when_started_again(
-    catalog: Path, tmp_path: Path, count: int
-) -> None:
+def test_partitions_share_an_output_and_a_killed_one_resumes(catalog: Path, tmp_path: Path, count: int) -> None:
     output = tmp_path / "shared"
     drivers = [driver(catalog, output, index, count) for index in range(count)]
     deadline = time.monotonic() + 90

@@ -50,7 +50,7 @@ def dask_cluster() -> Draft202012Validator:
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 @pytest.mark.parametrize("name", ["partitions.yaml", "network-policy.yaml"])
-def test_kubernetes_knows_every_field_of_ours(name: str, version: str) -> None:
+def test_kubernetes_knows_every_field_of_the_manifests(name: str, version: str) -> None:
     for document in documents(name):
         kubernetes_validate.validate(document, version, strict=True)
 
@@ -108,7 +108,7 @@ def variables(one: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("role", ["scheduler", "worker"])
-def test_pods_have_their_certificates_from_the_secret_and_may_read_them(role: str) -> None:
+def test_pods_mount_readable_certificates_from_the_secret(role: str) -> None:
     (ours,) = documents("dask-cluster.yaml")
     pod, one = ours["spec"][role]["spec"], container(role, ours["spec"])
     assert variables(one)["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
@@ -120,20 +120,20 @@ def test_pods_have_their_certificates_from_the_secret_and_may_read_them(role: st
     assert pod["securityContext"]["fsGroup"] == CONTAINER_UID
 
 
-def test_a_worker_is_told_the_scheduler_s_encrypted_address_and_no_other() -> None:
+def test_a_worker_gets_only_the_schedulers_encrypted_address() -> None:
     (ours,) = documents("dask-cluster.yaml")
     told = [entry["value"] for entry in container("worker", ours["spec"])["env"] if "ADDRESS" in entry["name"]]
     assert told == ["tls://audiopipe-scheduler:8786"]
 
 
-def test_the_operator_can_ask_the_scheduler_by_http_and_nothing_of_dask_s_own_is_left_out() -> None:
+def test_the_scheduler_keeps_dasks_http_routes_for_the_operator() -> None:
     (ours,) = documents("dask-cluster.yaml")
     routes = json.loads(variables(container("scheduler", ours["spec"]))["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"])
     usual = dask.config.get("distributed.scheduler.http.routes")
     assert set(routes) == {*usual, "distributed.http.scheduler.api"}
 
 
-def test_on_a_network_of_one_s_own_nothing_is_left_of_encryption() -> None:
+def test_on_a_private_network_encryption_can_be_switched_off() -> None:
     manifest = str(MANIFESTS / "dask-cluster.yaml")
     spec = cluster.arguments("kubernetes", manifest=manifest, tls=False)["custom_cluster_spec"]["spec"]
     assert "tls" not in json.dumps(spec)
@@ -142,7 +142,7 @@ def test_on_a_network_of_one_s_own_nothing_is_left_of_encryption() -> None:
     assert "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES" in variables(container("scheduler", spec))
 
 
-def test_a_manifest_without_encryption_is_taken_only_where_that_is_said(tmp_path: Path) -> None:
+def test_an_unencrypted_manifest_needs_an_explicit_setting(tmp_path: Path) -> None:
     (ours,) = documents("dask-cluster.yaml")
     for role in ("scheduler", "worker"):
         del ours["spec"][role]["spec"]["containers"][0]["env"], ours["spec"][role]["spec"]["volumes"]

@@ -130,7 +130,7 @@ def installed(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def test_a_driver_that_is_missing_or_too_old_or_broken_is_refused_before_anything_is_installed(root: Path) -> None:
+def test_a_bad_gpu_driver_is_refused_before_anything_is_installed(root: Path) -> None:
     bootstrap = "/opt/audiopipe/cluster/bootstrap.sh"
     before = in_root(root, bootstrap, "partition")
     assert (before.returncode, "no NVIDIA driver" in before.stderr, "ALLOW_CPU=1" in before.stderr) == (1, True, True)
@@ -142,7 +142,7 @@ def test_a_driver_that_is_missing_or_too_old_or_broken_is_refused_before_anythin
     assert not (root / "opt/audiopipe/.venv").exists()
 
 
-def test_a_bare_machine_becomes_a_node_does_its_partition_and_switches_itself_off(root: Path, data: Path) -> None:
+def test_a_bare_machine_runs_its_partition_and_powers_off(root: Path, data: Path) -> None:
     has_driver(root, "580.65.06")
     (root / "seed").mkdir()
     (root / "seed/environment").write_text(SETTINGS.format(data=data))

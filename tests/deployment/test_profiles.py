@@ -128,7 +128,7 @@ def test_encryption_sets_paths_and_no_keys_in_dask_s_settings(tmp_path: Path) ->
     assert "PRIVATE" not in str(settings)
 
 
-def test_encryption_without_its_files_says_which_are_missing_and_how_to_make_them(tmp_path: Path) -> None:
+def test_missing_certificates_are_listed_with_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no ca.pem, node.pem, node.key: .*make_tls.sh"):
         cluster.connect("ssh", **GIVEN["ssh"], tls=str(tmp_path))
 
@@ -151,7 +151,7 @@ def test_a_missing_extra_is_named(profile: str, extra: str, monkeypatch: pytest.
         cluster.connect(profile, **GIVEN[profile], tls=False)
 
 
-def test_the_hosts_file_may_have_comments_and_the_first_host_runs_the_scheduler_too(tmp_path: Path) -> None:
+def test_the_hosts_file_has_comments_and_a_scheduler_host_first(tmp_path: Path) -> None:
     listed = tmp_path / "hosts"
     listed.write_text("# ours\nalpha\nbeta  # the old one\n\ngamma\n")
     assert cluster.arguments("ssh", hosts_file=str(listed))["hosts"] == ["alpha", "alpha", "beta", "gamma"]
@@ -169,7 +169,7 @@ def test_a_hosts_file_without_hosts_is_named(tmp_path: Path, content: str | None
         cluster.arguments("ssh", hosts_file=str(listed))
 
 
-def test_kubernetes_gets_the_manifest_with_workers_threads_and_image_filled_in() -> None:
+def test_kubernetes_gets_a_manifest_with_workers_threads_and_image() -> None:
     chosen = cluster.arguments("kubernetes", manifest=MANIFEST, n_workers=5, threads_per_worker=3, image="a/b:2")
     spec = chosen["custom_cluster_spec"]["spec"]
     assert spec["worker"]["replicas"] == chosen["wait_workers"] == 5
@@ -177,7 +177,7 @@ def test_kubernetes_gets_the_manifest_with_workers_threads_and_image_filled_in()
     assert {spec[role]["spec"]["containers"][0]["image"] for role in ("worker", "scheduler")} == {"a/b:2"}
 
 
-def test_a_slurm_job_asks_for_one_gpu_its_cores_and_takes_its_certificates_by_path() -> None:
+def test_a_slurm_job_requests_one_gpu_and_gets_certificate_paths() -> None:
     from dask_jobqueue.slurm import SLURMJob
 
     chosen = own(cluster.arguments("slurm", threads_per_worker=3, job_cpu=12))
@@ -230,7 +230,7 @@ def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("profile", ["ec2", "gcp"])
-def test_a_cloud_s_cluster_without_encryption_makes_no_keys_that_it_would_send_by_user_data(profile: str) -> None:
+def test_an_unencrypted_cloud_cluster_sends_no_keys_in_user_data(profile: str) -> None:
     """The library's default is `security=True`: certificates of its own, sent to nodes with Dask's configuration."""
     assert inspect.signature(VMCluster.__init__).parameters["security"].default is True
     assert cluster.arguments(profile, **GIVEN[profile], tls=False)["security"] is False
@@ -245,7 +245,7 @@ def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
     assert settings["distributed.worker.lifetime.restart"] is True
 
 
-def test_jobs_and_pods_which_do_not_get_the_driver_s_settings_are_told_theirs(tmp_path: Path) -> None:
+def test_jobs_and_pods_get_their_settings_explicitly(tmp_path: Path) -> None:
     prologue = cluster.arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
     assert prologue[0] == "module load cuda"
     told = subprocess.run(
@@ -267,13 +267,13 @@ def test_a_job_has_a_worker_for_every_four_cores_of_its_gpu() -> None:
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
-def test_what_runs_elsewhere_keeps_a_log_whatever_this_terminal_is_spared(profile: str) -> None:
+def test_remote_processes_log_even_when_the_terminal_is_quiet(profile: str) -> None:
     """SSHCluster even reads its scheduler's address in there, and would wait for ever."""
     settings = cluster._settings(cluster.arguments(profile, **GIVEN[profile], tls=False))
     assert settings.get("logging") == (None if profile.startswith("local-") else {"distributed": "info"})
 
 
-def test_ssh_gives_up_a_silent_host_after_a_minute_unless_told_otherwise() -> None:
+def test_ssh_drops_a_silent_host_after_a_minute_by_default() -> None:
     options = cluster.arguments("ssh", **GIVEN["ssh"], connect_options={"username": "speech", "connect_timeout": 5})
     assert options["connect_options"] == {
         "username": "speech",

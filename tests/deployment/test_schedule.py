@@ -92,7 +92,7 @@ def test_systemd_understands_the_timer_and_its_service(tmp_path: Path) -> None:
     subprocess.run(["systemd-analyze", "calendar", when], capture_output=True, check=True)
 
 
-def test_the_service_is_started_again_only_by_what_another_try_can_mend() -> None:
+def test_the_service_restarts_only_after_retryable_failures() -> None:
     unit = dict(re.findall(r"^(\w+)=(.+)$", (SCHEDULE / "systemd/audiopipe-schedule@.service").read_text(), re.M))
     assert (unit["SuccessExitStatus"], unit["RestartPreventExitStatus"], unit["Restart"]) == ("3", "1 2", "on-failure")
 
@@ -139,7 +139,7 @@ def test_the_workflow_tries_again_what_is_not_finished(
     assert (tmp_path / "fired").read_text() == "nightly.yaml\n" * firings
 
 
-def test_airflows_file_calls_the_script_and_tells_the_ends_apart() -> None:
+def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
     """Airflow has too many dependencies to live beside ours; where it is installed, it loads the file itself."""
     tree = ast.parse((SCHEDULE / "airflow_dag.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -180,7 +180,7 @@ def test_a_record_that_stopped_at_an_error_has_its_exit_code(
     assert exit_code(saved(tmp_path, error)) == code
 
 
-def test_a_record_that_nobody_finished_is_to_be_gone_on_with(tmp_path: Path) -> None:
+def test_an_unfinished_record_is_resumed(tmp_path: Path) -> None:
     assert exit_code(saved(tmp_path)) == 4
 
 
@@ -196,7 +196,7 @@ def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PARAMETERS, ids=lambda path: path.stem)
-def test_an_example_runs_and_its_record_says_how_it_ended(path: Path, tmp_path: Path) -> None:
+def test_an_example_runs_and_its_record_has_the_exit_status(path: Path, tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4)
     status, told = ended(fire(catalog, tmp_path, path))
     # The missing video is English, and in none of the thousand partitions but its own.
@@ -217,7 +217,7 @@ def test_a_firing_that_is_misused_ends_with_2_and_a_missing_file_too(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_firing_that_is_stopped_ends_with_4_and_the_next_one_finishes(tmp_path: Path) -> None:
+def test_a_stopped_firing_exits_with_4_and_the_next_one_finishes(tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4, missing=False)
     first = fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml")
     deadline = time.monotonic() + 60
@@ -232,7 +232,7 @@ def test_a_firing_that_is_stopped_ends_with_4_and_the_next_one_finishes(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_firings_at_once_make_one_dataset_with_nothing_twice_and_the_next_night_adds_what_came(
+def test_concurrent_firings_make_one_dataset_that_the_next_extends(
     tmp_path: Path,
 ) -> None:
     whole = corpus(tmp_path / "corpus", videos=6, missing=False)

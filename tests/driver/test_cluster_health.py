@@ -15,9 +15,7 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suspended_driver_does_not_declare_its_cluster_lost(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watch.ClusterHealth()
     assert seen.workers(client)
     monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
@@ -28,9 +26,7 @@ def test_a_driver_that_slept_itself_does_not_take_its_cluster_for_lost(
         seen.is_connected(client)
 
 
-def test_a_cluster_where_nothing_is_done_stands_still_and_one_at_work_does_not(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_inactive_cluster_is_stalled_and_a_busy_one_is_not(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STILL_S", 0.05)
     seen = watch.ClusterHealth()
     task = client.submit(time.sleep, 0.7, pure=False)
@@ -55,7 +51,7 @@ class Unreachable:
         raise TimeoutError
 
 
-def test_who_cannot_be_asked_is_not_taken_for_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_worker_is_not_treated_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "STILL_S", 0.0)
     seen = watch.ClusterHealth()
     for unanswered in (SimpleNamespace(sync=lambda *_, **__: {}, _run=None), Unreachable()):

@@ -16,7 +16,7 @@ def told(**metrics):
     return row
 
 
-def test_a_row_has_what_the_worker_says_of_its_machine():
+def test_a_row_has_the_workers_report_of_its_machine():
     row = told(cpu=312.5, memory=7_000, gpu={"utilization": 41, "memory-used": 9_000}, task_counts={"executing": 2})
     assert (row.worker_id, row.hostname, row.status) == ("driver/gpu-0", "10.0.0.7", WorkerStatus.RUNNING)
     assert (row.cpu_utilization, row.memory_bytes) == (312.5, 7_000)
@@ -24,7 +24,7 @@ def test_a_row_has_what_the_worker_says_of_its_machine():
 
 
 @pytest.mark.parametrize("gpu", [{"utilization": None, "memory-used": 9_000}, {"utilization": 41, "memory-used": None}])
-def test_a_gpu_that_cannot_tell_all_costs_no_row(gpu):
+def test_a_gpu_with_missing_values_still_has_a_row(gpu):
     row = told(gpu=gpu)
     assert (row.gpu_utilization, row.gpu_memory_bytes) == (gpu["utilization"] or 0, gpu["memory-used"] or 0)
 

@@ -67,9 +67,7 @@ def test_the_order_of_languages_changes_no_byte_and_no_digest(catalog: Path, cli
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
-def test_a_run_of_all_languages_stays_whole_when_a_driver_takes_one_of_them(
-    catalog: Path, client: Client, tmp_path: Path
-) -> None:
+def test_a_run_of_all_languages_allows_a_driver_for_one_language(catalog: Path, client: Client, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run.run(config(catalog, out), client)
     for shard in ("de-000001", "en-000001"):
@@ -100,7 +98,7 @@ def drivers(ledger: Ledger) -> list[WorkerRow]:
     return [row for row in ledger.workers(RUN_ID) if row.role is Role.DRIVER]
 
 
-def test_two_drivers_of_one_run_each_have_their_own_row(catalog: Path, client: Client, tmp_path: Path) -> None:
+def test_two_drivers_of_one_run_have_separate_rows(catalog: Path, client: Client, tmp_path: Path) -> None:
     out, ledger_path = tmp_path / "out", tmp_path / "ledger.sqlite"
     halves = [
         config(catalog, out, partition_count=2, partition_index=index, ledger=str(ledger_path)) for index in (0, 1)
@@ -122,7 +120,7 @@ def test_two_drivers_of_one_run_each_have_their_own_row(catalog: Path, client: C
     assert verify(str(out)).findings == ()
 
 
-def test_two_drivers_of_the_same_partition_on_one_host_have_a_row_each(
+def test_two_drivers_of_a_partition_on_one_host_have_separate_rows(
     catalog: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together, real = threading.Barrier(2), session.Session.work

@@ -49,7 +49,7 @@ def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_ends_with_3_and_its_dead_letter_in_table_commit_and_ledger(
+def test_a_dead_letter_is_in_table_commit_and_ledger_and_exit_is_3(
     catalog: Path, whole: Path, client: Client, tmp_path: Path
 ) -> None:
     summary = run.run(config(catalog, tmp_path / "out"), client)
@@ -163,7 +163,7 @@ def test_a_store_that_refuses_shard_after_shard_ends_the_run_early(
     assert len(calls) < 62
 
 
-def test_a_source_that_may_not_be_read_is_a_dead_letter_that_can_be_retried(
+def test_a_forbidden_source_is_a_dead_letter_that_can_be_retried(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalog = corpus(tmp_path / "c", videos=2, missing=False)
@@ -182,7 +182,7 @@ def test_a_source_that_may_not_be_read_is_a_dead_letter_that_can_be_retried(
     assert run.retry(str(tmp_path / "out"), client).exit_code == 0
 
 
-def test_a_shard_that_is_committed_and_cannot_be_published_is_not_done(
+def test_a_committed_but_unpublishable_shard_is_not_done(
     catalog: Path, whole: Path, client: Client, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -227,7 +227,7 @@ def test_retry_takes_up_the_dead_letters_alone_as_new_shards(client: Client, tmp
     assert content(out) == after
 
 
-def test_a_retry_that_was_killed_after_planning_is_gone_on_with(client: Client, tmp_path: Path) -> None:
+def test_a_retry_killed_after_planning_is_resumed(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c"), tmp_path / "out"
     run.run(config(source, out), client)
     run.retry(str(out), client)
@@ -260,7 +260,7 @@ def test_extend_takes_new_rows_alone_and_moves_nothing(client: Client, tmp_path:
     assert run.extend(str(out)).new.shards == 0
 
 
-def test_extend_of_a_run_with_a_list_takes_another_language_when_it_is_named(
+def test_extend_adds_a_language_to_a_list_when_it_is_named(
     client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, out = corpus(tmp_path / "c", missing=False), tmp_path / "out"

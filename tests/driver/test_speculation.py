@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_who_takes_twice_as_long_as_the_longest_is_late(clock: Clock) -> None:
+def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:
     seen = SpeculationPolicy()
     seen.record(30.0)
     seen.record(60.0)
@@ -49,7 +49,7 @@ def test_time_counts_only_from_when_a_thread_is_idle(clock: Clock) -> None:
     assert seen.overdue(["a"], idle=True) == ["a"]
 
 
-def test_nobody_is_late_where_nothing_was_ever_done_and_short_shards_have_time(clock: Clock) -> None:
+def test_no_shard_is_overdue_before_the_first_ends_or_while_short(clock: Clock) -> None:
     seen = SpeculationPolicy()
     seen.overdue(["a"], idle=True)
     clock.now += 10_000

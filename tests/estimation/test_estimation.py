@@ -20,7 +20,7 @@ RATES = Rates("a test", "by hand", core_x_with_gpu=400.0, core_x_without_gpu=300
 G5 = next(row for row in instances("aws") if row.name == "g5.4xlarge")
 
 
-def test_the_plan_s_table_follows_from_its_own_figures() -> None:
+def test_the_reference_table_follows_from_its_figures() -> None:
     plan = ThePlan()
     assert plan.today_days == pytest.approx(45.93, abs=0.01)  # "46 days"
     assert plan.needed_videos_per_min == pytest.approx(347.2, abs=0.05)  # "347 videos/min"
@@ -30,12 +30,12 @@ def test_the_plan_s_table_follows_from_its_own_figures() -> None:
     assert plan.hours == pytest.approx(12.53, abs=0.01)  # 500,000 / (8 × 83.16) / 60
 
 
-def test_the_plan_s_buffer_is_1_9_and_not_the_2_3_that_it_says() -> None:
+def test_the_reference_buffer_is_1_9_and_not_2_3() -> None:
     assert ThePlan().buffer == pytest.approx(8 * 83.16 / 347.22, abs=0.001)
     assert round(ThePlan().buffer, 1) == 1.9
 
 
-def test_the_plan_s_five_terabytes_are_78_kbit_s_and_ours_are_said_beside_them() -> None:
+def test_five_terabytes_are_78_kbit_s_and_both_figures_are_shown() -> None:
     assert ThePlan().source_kbps(17.0) == pytest.approx(5e12 * 8 / 5.1e8 / 1000)  # 78.4
     said = " ".join(present.caveats(Workload(), RATES, planner.choices(Workload(), RATES)))
     assert "about 5 TB, which is 78 kbit/s; 128 kbit/s would be 8.2 TB" in said
@@ -100,7 +100,7 @@ def test_the_slowest_part_is_the_bottleneck(change: dict[str, float], slow_gpu: 
     assert estimate(replace(Workload(), **change), rates, G5).bottleneck == bottleneck
 
 
-def test_a_vcpu_is_half_a_core_and_a_machine_without_a_gpu_has_its_own_rate() -> None:
+def test_a_vcpu_is_half_a_core_and_cpu_machines_have_another_rate() -> None:
     plain = next(row for row in instances("gcp") if row.gpu is None)
     assert (plain.vcpus, plain.cores) == (16, 8)
     assert estimate(Workload(), RATES, plain).node_x == 8 * 300.0
@@ -113,7 +113,7 @@ def test_a_gpu_that_was_not_measured_is_scaled_by_memory_bandwidth() -> None:
         RATES.gpu_x_of("T1000")
 
 
-def test_the_design_s_figures_stand_in_for_measurements_and_say_so(tmp_path: Path) -> None:
+def test_default_rates_replace_measurements_and_are_labeled(tmp_path: Path) -> None:
     rates = load_rates(tmp_path)
     assert rates.core_x_with_gpu == pytest.approx(0.85 * 512.195, abs=0.01)  # 1 / (1/600 + 1/3500)
     assert "NOT measured" in rates.describe()
@@ -133,7 +133,7 @@ def test_measured_rates_are_found_by_machine_and_the_newest_counts(tmp_path: Pat
         load_rates(tmp_path, "mine")
 
 
-def test_what_one_machine_could_not_measure_comes_from_another_and_else_from_the_design(tmp_path: Path) -> None:
+def test_missing_rates_come_from_other_machines_or_the_defaults(tmp_path: Path) -> None:
     names = ("machine", "source", "core_x_with_gpu", "core_x_without_gpu", "gpu", "gpu_x")
     files = {"cpu": ("cpu", "bench", None, 300.0, None, None), "gpu": ("gpu", "bench", 450.0, None, "H200", 9e4)}
     for age, name in enumerate(("cpu", "gpu")):
@@ -175,7 +175,7 @@ def test_losses_cost_time_and_every_shard_is_still_done(shared: bool) -> None:
     assert rough.efficiency * rough.hours == pytest.approx(fine.efficiency * fine.hours), "the same useful work"
 
 
-def test_a_shared_queue_shrugs_off_a_straggler_and_partitions_wait_for_it() -> None:
+def test_a_shared_queue_absorbs_a_straggler_and_partitions_wait() -> None:
     slow = replace(FINE, slow_nodes=0.3, slowness=3.0)
     shared, apart = (simulate(400, 0.1, 8, slow, shared=way, seed=1) for way in (True, False))
     assert apart.hours == pytest.approx(3 * 400 * 0.1 / 8)
@@ -192,7 +192,7 @@ def test_nothing_to_play_is_refused() -> None:
         simulate(0, 1.0, 1, FINE)
 
 
-def test_the_picture_says_how_often_the_planned_nodes_were_in_time() -> None:
+def test_the_figure_shows_how_often_the_nodes_were_in_time() -> None:
     played = {2: [Outcome(20.0, 1.0, 0), Outcome(25.0, 1.0, 0)], 4: [Outcome(10.0, 1.0, 0), Outcome(12.0, 1.0, 0)]}
     assert present.success_rate(played, 24.0, 2) == "The planned 2 nodes met the deadline in 1 of 2; 4 met it in all."
     assert present.success_rate(played, 24.0, 4) == "The planned 4 nodes met the deadline in 2 of 2."
@@ -207,7 +207,7 @@ def test_the_page_has_the_choices_the_caveats_and_a_picture() -> None:
     assert "Assumed, not measured" in html
 
 
-def test_the_command_shows_the_plan_beside_our_choices(tmp_path: Path) -> None:
+def test_the_command_shows_the_reference_with_our_choices(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["plan", "--rates", str(tmp_path)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "g5.4xlarge, as planned" in done.output
@@ -237,7 +237,7 @@ def test_the_notebook_runs_and_shows_the_choices(tmp_path: Path) -> None:
     assert "<svg" in shown
 
 
-def test_another_price_table_can_be_laid_over_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_price_table_overrides_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "prices.yaml"
     own.write_text("instances: []\n")
     monkeypatch.setenv("AUDIOPIPE_PRICES", str(own))

@@ -67,7 +67,7 @@ def place(stub: Path, gpus: int, script: str = PLACEMENT, visible: str = "", **o
 
 
 @pytest.mark.slow
-def test_auto_starts_one_worker_a_device_each_seeing_its_own_first(stub: Path) -> None:
+def test_auto_starts_a_worker_per_device_which_it_sees_first(stub: Path) -> None:
     placed = place(stub, gpus=2, threads_per_worker=3, workers_per_gpu=1)
     assert placed["engine"] == "LocalCUDACluster"
     assert placed["gpus"] == len(placed["devices"]) == 2
@@ -135,7 +135,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_other_machines_workers_share_their_devices_alike(stub: Path) -> None:
+def test_workers_of_other_machines_share_devices_the_same_way(stub: Path) -> None:
     placed = place(stub, gpus=2, script=ELSEWHERE, workers_per_gpu=2, name="node", nthreads=3)
     firsts = sorted(visible.split(",")[0] for visible in placed["devices"].values())
     assert firsts == ["0", "0", "1", "1"]

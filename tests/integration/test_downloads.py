@@ -100,7 +100,7 @@ def serve(monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["503", "silent", "stall", "drip", "reset", "truncated"])
-def test_a_source_that_fails_twice_goes_on_from_the_range_where_it_broke(serve, tmp_path, fault):
+def test_a_failed_download_resumes_at_the_range_where_it_broke(serve, tmp_path, fault):
     server, uri = serve([None, None, fault, fault])
     with_it = fetch(Video("v", "en", uri), tmp_path)
     assert with_it.path.read_bytes() == DATA

@@ -107,7 +107,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.privileged
 @as_root
-def test_a_full_output_ends_the_run_with_the_reason_and_is_gone_on_with_when_there_is_room(
+def test_a_full_output_ends_the_run_and_resumes_when_there_is_room(
     catalog: Path, calm: dict[str, bytes], disk: Path, tmp_path: Path
 ) -> None:
     ledger = ["--ledger", str(tmp_path / "ledger.sqlite"), "--retries", "0"]
@@ -211,9 +211,7 @@ def _wait_for(happened, seconds: float = 240.0) -> None:
         time.sleep(0.05)
 
 
-def test_what_a_killed_run_leaves_on_scratch_is_gone_after_the_next(
-    catalog: Path, calm: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_scratch_of_a_killed_run_is_removed_by_the_next(catalog: Path, calm: dict[str, bytes], tmp_path: Path) -> None:
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     command = job(catalog, out, "--scratch", str(scratch))
     with (tmp_path / "log").open("wb") as log:
@@ -240,7 +238,7 @@ def existing(catalog: Path, output: Path) -> list[str]:
     return job(catalog, output, "--cluster", "existing", "--heartbeat-s", "1")[1:]
 
 
-def test_a_machine_that_is_told_to_leave_is_gone_within_20_s_and_its_work_is_done_elsewhere(
+def test_a_terminated_machine_leaves_in_20_s_and_its_work_moves(
     catalog: Path, calm: dict[str, bytes], processes: Processes, tmp_path: Path
 ) -> None:
     driver = processes.start_driver(existing(catalog, tmp_path / "out"))
@@ -253,7 +251,7 @@ def test_a_machine_that_is_told_to_leave_is_gone_within_20_s_and_its_work_is_don
     assert content(tmp_path / "out") == calm
 
 
-def test_a_driver_whose_scheduler_is_gone_ends_soon_and_says_what_to_do(
+def test_a_driver_without_its_scheduler_ends_soon_with_advice(
     catalog: Path, calm: dict[str, bytes], processes: Processes, tmp_path: Path
 ) -> None:
     driver = processes.start_driver(existing(catalog, tmp_path / "out"))

@@ -185,7 +185,7 @@ def start(hosts: Hosts, profiles: str, catalog: str, hold: Path, tmp_path: Path)
         hosts.plug_cable(number)
 
 
-def test_when_a_host_is_cut_off_for_good_the_others_finish_what_three_began(
+def test_the_others_finish_when_a_host_is_cut_off_permanently(
     hosts: Hosts, start: Callable[..., Drive], hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("cut")
@@ -195,7 +195,7 @@ def test_when_a_host_is_cut_off_for_good_the_others_finish_what_three_began(
     drive.ends_as(undisturbed)
 
 
-def test_a_host_that_comes_back_works_again_in_the_same_run_and_a_short_break_is_none(
+def test_a_returning_host_rejoins_the_run_and_short_breaks_pass(
     hosts: Hosts, start: Callable[..., Drive], hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("back")
@@ -258,7 +258,7 @@ def kept(hosts: Hosts, tls: str, hold: Path, tmp_path: Path) -> Iterator[Kept]:
     mine.close()
 
 
-def test_a_worker_that_is_kept_running_joins_again_when_its_host_is_back(
+def test_a_supervised_worker_rejoins_when_its_host_is_back(
     hosts: Hosts, start: Callable[..., Drive], kept: Kept, hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("joined", cluster="existing", address=kept.address)
@@ -275,7 +275,7 @@ def test_a_worker_that_is_kept_running_joins_again_when_its_host_is_back(
     assert "it has ended" not in kept.log(1) + kept.log(2)
 
 
-def test_a_new_scheduler_at_the_address_of_a_lost_one_gets_its_workers_and_the_run_is_finished(
+def test_a_replaced_scheduler_gets_the_workers_and_the_run_ends(
     hosts: Hosts, start: Callable[..., Drive], kept: Kept, hold: Path, undisturbed: dict[str, bytes]
 ) -> None:
     drive = start("anew", cluster="existing", address=kept.address)
@@ -290,9 +290,7 @@ def test_a_new_scheduler_at_the_address_of_a_lost_one_gets_its_workers_and_the_r
     assert before.items() <= drive.commits().items(), "what was committed is not made again"
 
 
-def test_what_a_host_says_is_read_and_never_stops_it(
-    hosts: Hosts, profiles: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_output_of_a_host_is_drained(hosts: Hosts, profiles: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """SSH takes two megabytes that nobody reads, and then the process that writes more stands still."""
     monkeypatch.setenv("AUDIOPIPE_PROFILES", profiles)
 
@@ -306,7 +304,7 @@ def test_what_a_host_says_is_read_and_never_stops_it(
         cluster.close(client)
 
 
-def test_a_host_that_cannot_be_reached_is_an_error_that_says_so(
+def test_an_unreachable_host_is_an_error_that_names_it(
     hosts: Hosts, profiles: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUDIOPIPE_PROFILES", profiles)

@@ -79,7 +79,7 @@ def places(processes: Processes) -> dict[str, tuple[str, str, dict[str, bytes]]]
 @pytest.mark.slow
 @pytest.mark.timeout(ROUNDS * ROUND_S + 120)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_dataset_is_the_same_whoever_is_killed(
+def test_the_dataset_is_the_same_after_any_kill(
     processes: Processes, places: dict[str, tuple[str, str, dict[str, bytes]]], seed: int
 ) -> None:
     dice = random.Random(seed)

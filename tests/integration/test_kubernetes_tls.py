@@ -133,7 +133,7 @@ def on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
     return said
 
 
-def test_a_run_on_kubernetes_is_encrypted_and_the_operator_can_still_scale_and_end_it(
+def test_a_kubernetes_run_is_encrypted_and_the_operator_can_scale_it(
     tmp_path: Path,
 ) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4, missing=False)
@@ -157,9 +157,7 @@ class WithoutNodes(Kubernetes):
         cluster["status"] = {"phase": "Running"}
 
 
-def test_a_cluster_for_which_kubernetes_has_no_machine_is_deleted_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_kubernetes_cannot_place_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run([REPOSITORY / "cluster/make_tls.sh", tmp_path / "tls"], check=True, capture_output=True)
     kubernetes = WithoutNodes(tmp_path, {})
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))

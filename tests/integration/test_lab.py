@@ -166,9 +166,7 @@ def in_front(page: Page, tab: str) -> None:
     page.locator(".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text=tab).click()
 
 
-def test_a_run_in_the_lab_shows_what_the_dataset_holds_and_dasks_panes_show_its_cluster(
-    lab: Lab, browser: Browser, tmp_path: Path
-) -> None:
+def test_a_lab_run_shows_the_dataset_and_dask_panes_the_cluster(lab: Lab, browser: Browser, tmp_path: Path) -> None:
     page = opened(lab, browser, "run")
     execute_until(page, "Dask dashboard (while the run lasts)")
     for pane in dask_panes(page):
@@ -193,7 +191,7 @@ def test_a_run_in_the_lab_shows_what_the_dataset_holds_and_dasks_panes_show_its_
     assert not page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]').count()
 
 
-def test_the_labs_stop_button_ends_a_run_cleanly_and_the_same_cell_goes_on(lab: Lab, browser: Browser) -> None:
+def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, browser: Browser) -> None:
     page = opened(lab, browser, "stopped")
     execute_until(page, "Dask dashboard (while the run lasts)")
     select(page, "session.work")

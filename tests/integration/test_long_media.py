@@ -112,7 +112,7 @@ def test_two_hours_of_speech_without_times_need_no_more_memory(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_two_shards_of_long_stereo_videos_at_once_stay_below_the_limit(tmp_path):
+def test_two_shards_of_long_stereo_videos_stay_below_the_limit(tmp_path):
     short = media_file(tmp_path / "a.webm", tones(60.0, 48_000, 2), 48_000, "-c:a", "libopus")
     path = str(looped(tmp_path, short, 12))
     results, beside_mb = watched(tmp_path, [[path] * 5, [path] * 5])

@@ -144,9 +144,7 @@ def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
         fleet.kill(name)
 
 
-def test_a_scheduler_that_comes_back_is_found_again_and_the_run_goes_on(
-    fleet: Fleet, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_returning_scheduler_is_found_and_the_run_continues(fleet: Fleet, undisturbed: dict[str, bytes]) -> None:
     fleet.scheduler()
     fleet.worker("one")
     fleet.driver()
@@ -164,9 +162,7 @@ def test_a_scheduler_that_comes_back_is_found_again_and_the_run_goes_on(
     assert content(fleet.output) == undisturbed
 
 
-def test_a_scheduler_that_stays_away_ends_the_run_in_bounded_time_and_it_can_be_run_again(
-    fleet: Fleet, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_lost_scheduler_ends_the_run_in_time_and_it_resumes(fleet: Fleet, undisturbed: dict[str, bytes]) -> None:
     fleet.scheduler()
     fleet.worker("one")
     fleet.driver()
@@ -185,9 +181,7 @@ def test_a_scheduler_that_stays_away_ends_the_run_in_bounded_time_and_it_can_be_
     assert before.items() <= fleet.commits().items(), "what was committed is not made again"
 
 
-def test_the_shard_of_a_frozen_machine_runs_elsewhere_and_waking_does_no_harm(
-    fleet: Fleet, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_frozen_machines_shard_runs_elsewhere_and_waking_is_safe(fleet: Fleet, undisturbed: dict[str, bytes]) -> None:
     """A laptop that sleeps, a machine that is moved: nobody there answers, neither worker nor nanny; later both do."""
     fleet.settings["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = "25s"
     fleet.scheduler()
@@ -213,7 +207,7 @@ def test_the_shard_of_a_frozen_machine_runs_elsewhere_and_waking_does_no_harm(
     assert verify(str(fleet.output)).findings == ()
 
 
-def test_a_shard_on_a_slow_machine_runs_elsewhere_too_and_the_first_commit_wins(
+def test_a_slow_machines_shard_is_doubled_and_the_first_commit_wins(
     fleet: Fleet, undisturbed: dict[str, bytes]
 ) -> None:
     """A machine that is alive and answers, and whose decoders take for ever."""
@@ -270,7 +264,7 @@ async def dask_setup(worker):
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.87, "Pausing worker"), (1.1, "exceeded 95% memory budget")])
-def test_a_worker_short_of_memory_pauses_or_is_restarted_and_no_shard_is_lost(
+def test_a_worker_short_of_memory_loses_no_shard(
     fleet: Fleet, undisturbed: dict[str, bytes], share: float, said: str
 ) -> None:
     (fleet.folder / "greedy.py").write_text(GREEDY)
@@ -287,7 +281,7 @@ def test_a_worker_short_of_memory_pauses_or_is_restarted_and_no_shard_is_lost(
 PIECE, PIECES = 3_000_000, 80  # numbers of eight bytes: 1.9 GB in all, of 3 GB that the worker may have with torch
 
 
-def test_a_worker_that_holds_more_than_it_may_spills_to_disk_and_the_run_goes_on(
+def test_a_worker_above_its_limit_spills_and_the_run_continues(
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
@@ -318,7 +312,7 @@ def test_a_worker_that_holds_more_than_it_may_spills_to_disk_and_the_run_goes_on
     assert content(fleet.output) == undisturbed
 
 
-def test_a_spot_notice_ends_a_node_s_driver_in_time_and_its_partition_goes_on_elsewhere(
+def test_a_spot_notice_moves_a_partition_to_another_node_in_time(
     fleet: Fleet, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
     """`watch_spot.sh` and systemd's SIGTERM are tested with the scripts; this is what the real driver does then."""
@@ -341,9 +335,7 @@ def test_a_spot_notice_ends_a_node_s_driver_in_time_and_its_partition_goes_on_el
     assert content(fleet.output) == undisturbed
 
 
-def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
-    fleet: Fleet, undisturbed: dict[str, bytes]
-) -> None:
+def test_a_run_on_adaptive_workers_scales_up_and_loses_nothing(fleet: Fleet, undisturbed: dict[str, bytes]) -> None:
     # Dask has one worker come for every five seconds of work.
     fleet.settings |= slowly(fleet.folder / "slower", 3.0)
     adaptive = {"engine": "dask.distributed.LocalCluster", "host": "127.0.0.1", "n_workers": 0, "threads_per_worker": 1}
@@ -356,7 +348,7 @@ def test_a_run_on_adaptive_workers_gets_more_of_them_and_loses_nothing(
     assert content(fleet.output) == undisturbed
 
 
-def test_workers_that_retire_in_turn_are_replaced_and_what_they_had_is_done_elsewhere(
+def test_workers_that_retire_in_turn_are_replaced_without_loss(
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four shards a worker: whatever the machine, they take longer than it lives; one of them, and to begin with, less.

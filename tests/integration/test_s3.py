@@ -198,7 +198,7 @@ def test_wrong_keys_are_a_clear_refusal_that_shows_none(
         assert s3_server.secret not in said
 
 
-def test_a_missing_bucket_is_refused_and_a_missing_object_is_a_dead_letter(s3: Store, tmp_path: Path) -> None:
+def test_a_missing_bucket_is_refused_a_missing_object_is_skipped(s3: Store, tmp_path: Path) -> None:
     s3.write("there", b"1")
     with pytest.raises(MissingSource, match="names an object that is not there"):
         fetch(Video("v", "en", f"{s3.url}/nowhere.tar"), tmp_path)
@@ -208,7 +208,7 @@ def test_a_missing_bucket_is_refused_and_a_missing_object_is_a_dead_letter(s3: S
         fetch(Video("v", "en", s3.url), tmp_path)
 
 
-def test_one_object_that_may_not_be_read_is_a_dead_letter_and_a_bucket_that_may_not_is_refused(
+def test_a_forbidden_bucket_is_refused_a_forbidden_object_skipped(
     s3: Store,
     s3_server: S3Server,  # noqa: F811
     environment: Callable[[dict[str, str]], None],
@@ -234,7 +234,7 @@ def test_one_object_that_may_not_be_read_is_a_dead_letter_and_a_bucket_that_may_
                 fetch(private, tmp_path)
 
 
-def test_uploads_in_parts_that_nobody_finished_are_listed_and_given_up_by_gc(s3: Store, tmp_path: Path) -> None:
+def test_unfinished_multipart_uploads_are_listed_and_aborted_by_gc(s3: Store, tmp_path: Path) -> None:
     out = make_output(config(corpus(tmp_path / "c", videos=1, missing=False), f"{s3.url}/out"))
     bucket, _, key = out.path("_parts/en-000000/lost/en/audio_000000.tar").partition("/")
     begun = s3.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
@@ -279,7 +279,7 @@ def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> No
     assert verify(s3.url).findings == ()
 
 
-def test_a_file_system_of_s3_is_told_no_keys(s3: Store) -> None:
+def test_an_s3_filesystem_gets_no_keys(s3: Store) -> None:
     assert not (s3.fs.key)
     assert not (s3.fs.secret)
     assert not (s3.fs.token)

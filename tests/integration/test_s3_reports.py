@@ -44,7 +44,7 @@ def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
     return folder / "saved.ipynb"
 
 
-def test_an_index_in_the_bucket_leads_to_its_reports_by_relative_links(output: Store, tmp_path: Path) -> None:
+def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store, tmp_path: Path) -> None:
     seen = quality.read_dataset(output=output.url)
     export(saved(tmp_path, "Quality report", quality.headline(seen)), f"{output.url}/reports/quality.html")
     ended = page.facts({"run_id": "tests", "state": "done"})
@@ -62,7 +62,7 @@ def test_an_index_in_the_bucket_leads_to_its_reports_by_relative_links(output: S
 
 
 @pytest.mark.slow
-def test_a_bucket_that_may_not_be_listed_is_told_in_a_sentence(
+def test_a_bucket_without_list_permission_is_one_clear_error(
     s3_server: S3Server,  # noqa: F811
     output: Store,
     tmp_path: Path,

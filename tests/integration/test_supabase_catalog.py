@@ -98,7 +98,7 @@ def test_rows_that_are_added_meanwhile_neither_hide_nor_double_others(server: Su
     assert server.postgres.sql("SELECT count(*) > 5000 FROM videos") == [["t"]]
 
 
-def test_a_run_reads_its_catalogue_from_the_table(server: Supabase, tmp_path: Path) -> None:
+def test_a_run_reads_its_catalog_from_the_table(server: Supabase, tmp_path: Path) -> None:
     fill(server, 400)
     config = RunConfig.of(catalog="supabase://videos", output=str(tmp_path), source_prefix="s3://b", language="fr")
     found = catalog.read_catalog(config)
@@ -114,7 +114,7 @@ def test_an_empty_table_gives_no_page(server: Supabase) -> None:
     assert list(catalog_supabase.rows("videos", None)) == []
 
 
-def test_other_names_of_table_schema_columns_and_status_go_into_the_address() -> None:
+def test_the_address_names_table_schema_columns_and_status() -> None:
     address = "media?schema=archive&youtube_id=id&language=lang&status=state&r2_tar_key=path&size_bytes=bytes"
     (page,) = catalog_supabase.rows(f"{address}&completed=READY", None)
     assert page.to_pydict() == {

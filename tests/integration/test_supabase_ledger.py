@@ -122,7 +122,7 @@ def test_a_row_that_the_server_refuses_does_not_block_the_others(path: Path, cap
         assert [row.shard[-1] for row in remote.shards(RUN)] == ["0", "1", "2", "3", "5", "6", "7", "8"]
 
 
-def test_text_that_no_database_takes_is_told_without_the_odd_letters(path: Path) -> None:
+def test_text_is_sent_without_characters_that_databases_refuse(path: Path) -> None:
     letter = DeadLetter("v\udc80", "de", "fetch", "BadTar", "a\x00b \ud800 c")
     with SupabaseLedger(path) as ledger:
         start(ledger)
@@ -135,7 +135,7 @@ def test_text_that_no_database_takes_is_told_without_the_odd_letters(path: Path)
         assert {row.error_message for row in remote.errors(RUN)} == {"ab ? c", "?"}
 
 
-def test_the_plans_own_reporter_and_questions_work_over_rest(server: Supabase) -> None:
+def test_the_documented_reporter_and_queries_work_over_rest(server: Supabase) -> None:
     """An insert of a run, two upserts of a worker without naming the conflict, an error, and the view."""
     with httpx.Client(timeout=10) as http:
         client = create_client(server.url, server.secret_key, ClientOptions(httpx_client=http))
@@ -164,7 +164,7 @@ def test_the_plans_own_reporter_and_questions_work_over_rest(server: Supabase) -
     assert (seen["totals"]["processed"], seen["workers"][0]["videos_processed"], len(seen["errors"])) == (60, 60, 1)
 
 
-def test_two_drivers_of_one_partition_and_a_dead_one_are_told_apart_as_in_sqlite(server: Supabase, path: Path) -> None:
+def test_drivers_of_one_partition_are_distinct_as_in_sqlite(server: Supabase, path: Path) -> None:
     def driver(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> list[WorkerRow]:
         moment = utc(datetime.now(UTC) - timedelta(seconds=heard_s))
         return [WorkerRow(f"n/p0/{name}", Role.DRIVER, status=status, last_heartbeat=moment, videos_per_minute=3.0)]

@@ -71,7 +71,7 @@ def test_once_and_json_show_the_same_numbers_as_the_driver_has(server: Supabase,
         assert text in once.stdout, once.stdout
 
 
-def test_a_signed_in_user_may_watch_and_others_are_told_what_is_missing(server: Supabase, path: Path) -> None:
+def test_a_signed_in_user_may_watch_and_others_read_what_they_lack(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
     public = {"SUPABASE_SERVICE_KEY": "", "SUPABASE_KEY": server.publishable_key}
@@ -91,7 +91,7 @@ def test_a_signed_in_user_may_watch_and_others_are_told_what_is_missing(server: 
     assert "needs the environment variables SUPABASE_URL" in nothing.stderr
 
 
-def test_a_missing_table_a_missing_run_and_a_missing_server_each_say_what_to_do(server: Supabase) -> None:
+def test_a_missing_table_run_or_server_is_an_error_with_advice(server: Supabase) -> None:
     assert "No run in this ledger yet" in look("--once").stdout
     unknown = look("--once", "--run-id", "nope")
     assert "has no run 'nope'" in unknown.stderr
@@ -103,9 +103,7 @@ def test_a_missing_table_a_missing_run_and_a_missing_server_each_say_what_to_do(
     assert all(one.returncode for one in (unknown, missing, away))
 
 
-def test_the_live_view_outlives_an_outage_says_so_and_ends_with_the_run(
-    server: Supabase, path: Path, tmp_path: Path
-) -> None:
+def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase, path: Path, tmp_path: Path) -> None:
     log = tmp_path / "terminal.log"
     with SupabaseLedger(path, send_every_s=0.1) as ledger:
         start(ledger)
@@ -130,7 +128,7 @@ def test_the_live_view_outlives_an_outage_says_so_and_ends_with_the_run(
             assert terminal.wait(30) == 0
 
 
-def test_a_look_at_supabase_has_what_its_questions_have_one_by_one(server: Supabase, path: Path) -> None:
+def test_a_supabase_snapshot_equals_its_separate_queries(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
         local = ledger.snapshot()

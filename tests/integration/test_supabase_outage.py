@@ -116,7 +116,7 @@ def test_an_outage_in_the_middle_slows_nothing_down_and_loses_nothing(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_servers_stopped_at_random_under_load_end_with_the_same_ledger(server: Supabase, path: Path, seed: int) -> None:
+def test_random_server_stops_under_load_end_with_the_same_ledger(server: Supabase, path: Path, seed: int) -> None:
     dice, away = random.Random(seed), 0
     with SupabaseLedger(path, send_every_s=0.01) as ledger:
         start(ledger, 200)
@@ -153,7 +153,7 @@ for index in range(1000):
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 0.3])
-def test_a_driver_killed_at_any_time_has_told_all_or_leaves_it_to_be_sent(path: Path, wait_s: float) -> None:
+def test_a_killed_driver_has_sent_its_updates_or_leaves_them_queued(path: Path, wait_s: float) -> None:
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -169,7 +169,7 @@ def test_a_driver_killed_at_any_time_has_told_all_or_leaves_it_to_be_sent(path: 
     same_on_both_sides(path)
 
 
-def test_a_run_that_began_without_supabase_is_told_from_its_start(path: Path) -> None:
+def test_a_run_begun_without_supabase_is_sent_from_its_start(path: Path) -> None:
     with SqliteLedger(path) as ledger:
         start(ledger)
         ledger.record_failure(RUN, "de-000001", 1, "host-0", "StoreError", "gone", "Traceback …")
@@ -196,7 +196,7 @@ def test_sync_sends_a_ledger_that_never_knew_of_supabase(tmp_path: Path) -> None
     same_on_both_sides(default_path(output))
 
 
-def test_an_answer_from_somebody_else_is_not_taken_for_the_servers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_of_another_server_is_not_trusted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy's page with status 200 must not empty the outbox."""
     with SupabaseLedger(path, send_every_s=60) as ledger:
         start(ledger)

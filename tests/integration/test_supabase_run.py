@@ -94,7 +94,7 @@ def the_database_tells_what_is_in_the_bucket(server: Supabase, output: Path, run
         assert reader.run(run_id).status == "done"  # type: ignore[union-attr]
 
 
-def test_a_run_from_supabase_to_supabase_is_complete_and_its_workers_have_no_key(
+def test_a_supabase_run_is_complete_and_its_workers_have_no_key(
     server: Supabase, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     workers: dict[int, dict[str, str]] = {}
@@ -121,9 +121,7 @@ def test_a_run_from_supabase_to_supabase_is_complete_and_its_workers_have_no_key
     assert beside.total.videos == summary.total.videos
 
 
-def test_a_server_that_goes_away_in_the_middle_is_told_all_by_sync(
-    server: Supabase, tiny_corpus: Path, tmp_path: Path
-) -> None:
+def test_sync_sends_all_updates_after_an_outage(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def pull_the_plug(ledger: Ledger, run_id: str) -> None:
@@ -150,7 +148,7 @@ def test_a_server_that_goes_away_in_the_middle_is_told_all_by_sync(
         assert reader.shards(summary.run_id) == local.shards(summary.run_id)
 
 
-def test_a_run_is_gone_on_with_under_its_row_in_supabase(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_under_its_row_in_supabase(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run.run(config(tiny_corpus, out))
     (out / "_commits/en-000001.json").unlink()
@@ -180,7 +178,7 @@ def test_the_monitor_counts_what_lies_in_the_parquets(server: Supabase, tiny_cor
     assert seen["totals"]["processed"] == sum(row["processed"] for row in seen["languages"]) > 0
 
 
-def test_a_run_goes_on_and_is_told_whole_while_both_servers_come_and_go(
+def test_a_run_is_recorded_whole_while_both_servers_come_and_go(
     server: Supabase, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     dice, ended, outages = random.Random(7), threading.Event(), []
@@ -210,7 +208,7 @@ def test_a_run_goes_on_and_is_told_whole_while_both_servers_come_and_go(
         assert reader.shards(summary.run_id) == local.shards(summary.run_id)
 
 
-def test_two_independent_nodes_work_on_one_run_and_each_tells_its_part(
+def test_two_independent_nodes_record_their_parts_of_one_run(
     server: Supabase, s3_server: S3Server, tmp_path: Path
 ) -> None:
     """Two processes without a common disk: an object store, and each with a ledger file of its own."""

@@ -68,7 +68,7 @@ def test_file_names_follow_supabases_convention() -> None:
     assert all(re.fullmatch(r"\d{14}_[a-z_]+\.sql", name) for name in names)
 
 
-def test_the_plans_own_statements_run_as_written(postgres: Postgres) -> None:
+def test_the_documented_statements_run_as_written(postgres: Postgres) -> None:
     """An INSERT of a run, its partition query, its reporter's upsert, and an error; and what the view makes of them."""
     postgres.sql("INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     ((run_id,),) = postgres.sql("SELECT run_id FROM pipeline_runs WHERE status = 'running'")
@@ -102,7 +102,7 @@ def test_the_plans_own_statements_run_as_written(postgres: Postgres) -> None:
     assert all(50 < len(part) < 100 for part in parts)
 
 
-def test_the_plans_own_view_reads_these_tables_as_it_stands(postgres: Postgres) -> None:
+def test_the_documented_view_reads_these_tables(postgres: Postgres) -> None:
     postgres.sql(f"""
         INSERT INTO pipeline_runs (run_id, language, total_videos) VALUES ('{RUN}', 'de', 100);
         INSERT INTO worker_progress (run_id, worker_id, partition_index, partition_count, status, videos_total,
@@ -131,7 +131,7 @@ def test_the_plans_own_view_reads_these_tables_as_it_stands(postgres: Postgres) 
     assert plans == ours == [[RUN, "de", "100", "40", "100", "2", "4", "1", "1", "0", "0.25"]]
 
 
-def test_the_monitors_question_is_one_that_reads_alone_and_with_the_readers_own_rights(postgres: Postgres) -> None:
+def test_the_monitors_query_reads_only_with_the_readers_rights(postgres: Postgres) -> None:
     assert postgres.sql("""
         SELECT proname, provolatile, prosecdef FROM pg_proc WHERE proname IN ('ledger_bytes', 'monitor_snapshot')
         ORDER BY 1""") == [["ledger_bytes", "s", "f"], ["monitor_snapshot", "s", "f"]]
@@ -187,7 +187,7 @@ def test_pages_of_a_partition_hold_every_video_once(postgres: Postgres) -> None:
     assert sorted(seen) == sorted(row[0] for row in wanted)
 
 
-def test_the_one_id_whose_hash_is_the_smallest_int_has_a_partition_too(postgres: Postgres) -> None:
+def test_the_id_that_hashes_to_the_smallest_int_has_a_partition(postgres: Postgres) -> None:
     """The plan's `abs(hashtext(id))` fails there. Such an id is hard to find, so the arithmetic is asked alone."""
     with pytest.raises(AssertionError, match="integer out of range"):
         postgres.sql("SELECT mod(abs((-2147483648)::int), 8)")
@@ -198,7 +198,7 @@ def test_the_one_id_whose_hash_is_the_smallest_int_has_a_partition_too(postgres:
     assert "abs(hashtext(youtube_id)::BIGINT)" in definition
 
 
-def test_an_existing_table_of_videos_keeps_its_columns_rows_and_policies(server: Postgres) -> None:
+def test_an_existing_videos_table_keeps_columns_rows_and_policies(server: Postgres) -> None:
     server.sql("""
         DROP SCHEMA public CASCADE; CREATE SCHEMA public;
         CREATE TABLE videos (
@@ -210,7 +210,7 @@ def test_an_existing_table_of_videos_keeps_its_columns_rows_and_policies(server:
     assert call(server, "videos_in_partition", "de", 1, 0) == [["abc", "abc.tar"]]
 
 
-def test_an_existing_table_with_other_columns_does_not_stop_the_migrations(server: Postgres) -> None:
+def test_an_existing_table_with_other_columns_can_be_migrated(server: Postgres) -> None:
     server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE videos (id TEXT PRIMARY KEY, path TEXT)")
     apply_migrations(server)
     assert server.sql("SELECT count(*) FROM run_progress") == [["0"]]
@@ -231,7 +231,7 @@ def test_signed_in_users_read_and_do_not_write(postgres: Postgres) -> None:
             postgres.sql(as_role("authenticated", write))
 
 
-def test_even_with_supabases_default_grants_only_the_policies_let_through(postgres: Postgres) -> None:
+def test_policies_hold_under_supabases_default_grants(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     postgres.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated")
     assert postgres.sql(as_role("anon", "SELECT * FROM pipeline_runs")) == []
@@ -242,7 +242,7 @@ def test_even_with_supabases_default_grants_only_the_policies_let_through(postgr
     assert postgres.sql("SELECT total_videos FROM pipeline_runs") == [["5"]]
 
 
-def test_nobody_else_sees_anything(postgres: Postgres) -> None:
+def test_other_roles_see_nothing(postgres: Postgres) -> None:
     for table in (*TABLES, "run_progress"):
         with pytest.raises(AssertionError, match="permission denied"):
             postgres.sql(as_role("anon", f"SELECT * FROM {table}"))
@@ -285,7 +285,7 @@ def test_many_shards_go_in_at_once_and_again_without_effect(postgres: Postgres) 
     assert postgres.sql("SELECT count(*) FROM processing_errors") == [["999"]]
 
 
-def test_counters_never_decrease_and_an_older_heartbeat_changes_nothing(postgres: Postgres) -> None:
+def test_counters_never_decrease_and_old_heartbeats_are_ignored(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     worker = {"run_id": RUN, "worker_id": "w", "status": "running", "videos_processed": 50, "memory_bytes": 900}
     question = "SELECT videos_processed, memory_bytes, status, last_error FROM worker_progress"
@@ -298,7 +298,7 @@ def test_counters_never_decrease_and_an_older_heartbeat_changes_nothing(postgres
     assert postgres.sql(question) == [["50", "100", "running", "x"]]
 
 
-def test_a_start_told_late_does_not_open_a_run_that_has_ended_since(postgres: Postgres) -> None:
+def test_a_late_start_message_does_not_reopen_an_ended_run(postgres: Postgres) -> None:
     run = {"run_id": RUN, "language": "de", "total_videos": 5}
     call(postgres, "start_run", run, [], "2026-11-22T12:00:00Z")
     call(postgres, "finish_run", RUN, "done", "2026-11-22T13:00:00Z")

@@ -96,7 +96,7 @@ def test_int16_and_stereo_are_the_same_recording(original: torch.Tensor) -> None
         (22_050, ("-c:a", "libmp3lame", "-b:a", "64k")),
     ],
 )
-def test_a_copy_in_another_codec_at_another_gain_and_start_is_recognised(
+def test_a_copy_with_another_codec_gain_and_start_is_recognized(
     original: torch.Tensor, rate: int, codec: tuple[str, ...]
 ) -> None:
     copy = coded(original[:, int(3.217 * RATE) :] * 0.31, rate, *codec)
@@ -142,7 +142,7 @@ def test_a_quiet_recording_has_the_same_events_as_a_loud_one(original: torch.Ten
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 32_000, 44_100, 96_000, 192_000])
-def test_every_rate_is_heard(rate: int) -> None:
+def test_every_rate_has_a_fingerprint(rate: int) -> None:
     sound = babble(5, 30.0, rate)
     assert len(events(sound, rate, block=rate)) > 20
 

@@ -152,7 +152,7 @@ def test_padding_does_not_change_a_result_whatever_it_holds() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", [0, 11_111, 23_999])
-def test_a_bad_sample_is_nan_for_its_item_and_nothing_to_its_neighbours(bad: float, where: int) -> None:
+def test_a_bad_sample_is_nan_for_its_item_and_spares_its_neighbors(bad: float, where: int) -> None:
     x = scenes(3, 24_000)
     wanted = kernels.measure(x, 16_000).stack()
     x[1, 0, where] = bad
@@ -208,7 +208,7 @@ def test_views_that_are_not_contiguous_are_as_good() -> None:
     assert_same(kernels.measure(x[:, :1, ::2], 8_000), kernels.measure(x[:, :1, ::2].contiguous(), 8_000))
 
 
-def test_the_same_batch_gives_the_same_bits_from_any_number_of_threads() -> None:
+def test_a_batch_gives_the_same_bits_on_any_number_of_threads() -> None:
     x = scenes(5, 30_000)
     wanted = kernels.measure(x, 17_000).stack()
     found: list[torch.Tensor] = []

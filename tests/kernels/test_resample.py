@@ -40,7 +40,7 @@ def test_the_pass_band_is_flat(from_rate: int, to_rate: int) -> None:
 
 
 @pytest.mark.parametrize(("from_rate", "to_rate"), [p for p in PAIRS if p[0] > p[1]])
-def test_what_would_alias_is_gone(from_rate: int, to_rate: int) -> None:
+def test_aliasing_frequencies_are_removed(from_rate: int, to_rate: int) -> None:
     top = from_rate / to_rate
     shares = np.concatenate([[1.005, 1.02, 1.1], np.linspace(1.2, 0.99 * top, 6) if top > 1.3 else []])
     assert sweep_gain_db(from_rate, to_rate, shares).max() < -80
@@ -79,7 +79,7 @@ def test_length_and_phase_are_soxrs(from_rate: int, to_rate: int) -> None:
 @given(
     st.integers(8_000, 192_000), st.integers(8_000, 192_000), st.lists(st.integers(0, 4_000), min_size=1, max_size=4)
 )
-def test_any_ratio_and_length_gives_that_many_samples_and_zeros_after_them(a: int, b: int, sizes: list[int]) -> None:
+def test_any_ratio_and_length_gives_exact_samples_then_zeros(a: int, b: int, sizes: list[int]) -> None:
     a, b = a // 25 * 25, b // 25 * 25  # ratios of millions of samples to a period are right, and slow
     x = torch.ones(len(sizes), 2, max(sizes))
     y = kernels.resample(x, a, b, torch.tensor(sizes))

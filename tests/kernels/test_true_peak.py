@@ -42,7 +42,7 @@ def test_a_tone_of_any_frequency_peaks_at_its_amplitude(share: float) -> None:
     assert true_peak_dbtp(x, 48_000) == pytest.approx(20 * np.log10(0.7), abs=0.05)
 
 
-def test_a_burst_between_samples_is_found_beside_louder_samples() -> None:
+def test_a_burst_between_samples_is_found_near_louder_samples() -> None:
     n = np.arange(96_000)
     x = 0.69 * np.sin(2 * np.pi * 0.05 * n) * np.hanning(len(n))
     burst = np.arange(-600, 600)
@@ -50,7 +50,7 @@ def test_a_burst_between_samples_is_found_beside_louder_samples() -> None:
     assert true_peak_dbtp(x, 48_000) == pytest.approx(reference.true_peak_db(x), abs=0.05)
 
 
-def test_the_true_peak_is_at_least_the_sample_peak_and_that_of_the_loudest_channel() -> None:
+def test_true_peak_is_at_least_the_loudest_channels_sample_peak() -> None:
     x = (
         torch.randn(4, 5, 10_001, generator=torch.Generator().manual_seed(1))
         * torch.tensor([0.1, 0.2, 0.9, 0.3, 0.1])[:, None]

@@ -8,7 +8,7 @@ from audiopipe.errors import LedgerError
 from audiopipe.ledger import SqliteLedger, default_path, open_ledger
 
 
-def test_a_local_output_holds_its_own_ledger(tmp_path: Path) -> None:
+def test_a_local_output_holds_its_ledger(tmp_path: Path) -> None:
     assert default_path(str(tmp_path)) == tmp_path / "_ledger.sqlite"
     assert default_path(f"file://{tmp_path}/a%20b") == tmp_path / "a b" / "_ledger.sqlite"
 
@@ -24,13 +24,13 @@ def test_a_remote_output_has_one_ledger_in_the_users_state(tmp_path: Path, monke
     assert path.is_file()
 
 
-def test_a_named_file_wins_over_the_outputs_own(tmp_path: Path) -> None:
+def test_a_named_file_overrides_the_outputs_ledger(tmp_path: Path) -> None:
     with open_ledger(str(tmp_path / "new" / "x.sqlite"), "/elsewhere") as ledger:
         assert isinstance(ledger, SqliteLedger)
         assert ledger.path == tmp_path / "new" / "x.sqlite"
 
 
-def test_a_reader_makes_no_file_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_reader_makes_no_file_and_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="there is no ledger at"):
         open_ledger(None, str(tmp_path / "out"), create=False)
     assert not (tmp_path / "out").exists()

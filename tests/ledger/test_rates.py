@@ -65,14 +65,14 @@ def test_a_run_that_has_ended_keeps_the_rate_of_its_last_session(finish: Callabl
         assert window(ended, shards, now).videos_per_minute() == pytest.approx(10)
 
 
-def test_a_list_that_was_cut_off_says_nothing_of_the_time_before_it(finish: Callable[..., ShardRow]) -> None:
+def test_a_truncated_list_has_no_rate_before_its_first_entry(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(minute / 100, 1) for minute in range(1, RECENT * 2 + 1)]
     ended = replace(RUN, status=RunStatus.DONE, completed_at=after(RECENT * 2 / 100).isoformat())
     seen = window(ended, shards[RECENT:], after(RECENT))
     assert seen.videos_per_minute() == pytest.approx(100)
 
 
-def test_nothing_finished_means_no_eta_and_nothing_left_means_none_to_wait(finish: Callable[..., ShardRow]) -> None:
+def test_nothing_finished_has_no_eta_and_nothing_left_has_no_wait(finish: Callable[..., ShardRow]) -> None:
     assert eta(window(RUN, [], after(5)), 100) is None
     assert window(RUN, [], START).videos_per_minute() == 0
     left = eta(window(RUN, [finish(1)], after(2)), 0)
@@ -100,7 +100,7 @@ def test_the_range_is_repeatable_and_holds_the_expected_end(finish: Callable[...
     assert 0.1 < (first.high_s - first.low_s) / first.seconds < 0.8
 
 
-def test_the_range_covers_the_true_end_about_as_often_as_it_says(finish: Callable[..., ShardRow]) -> None:
+def test_the_range_covers_the_true_end_as_often_as_stated(finish: Callable[..., ShardRow]) -> None:
     """Shards of a simulated run with random lengths: eight of ten real ends should lie in the 10-90 % range."""
     random, inside = np.random.default_rng(42), 0
     for _ in range(60):
@@ -126,7 +126,7 @@ def test_regular_shards_are_more_certain_than_irregular_ones(finish: Callable[..
     assert spread([(index + 1) / 4 for index in range(40)]) < 0.1 * spread(irregular)
 
 
-def test_a_stalled_run_is_seen_to_slow_down(finish: Callable[..., ShardRow]) -> None:
+def test_the_rate_of_a_stalled_run_falls(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(minute / 4) for minute in range(1, 41)]
     soon, late = (eta(window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
     assert soon is not None

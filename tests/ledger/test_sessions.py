@@ -77,7 +77,7 @@ def test_a_driver_that_joins_does_not_start_a_new_session(ledger: SqliteLedger, 
     assert run.resumed_at > "2026-11-22T10:00:00.000Z"
 
 
-def test_a_run_is_done_only_when_its_last_driver_ends_and_all_shards_are_there(
+def test_a_run_is_done_when_all_shards_are_there_and_drivers_ended(
     ledger: SqliteLedger, run_id: str, make_result: Make
 ) -> None:
     def beat(partition: int, status: WorkerStatus) -> None:
@@ -118,7 +118,7 @@ def test_a_crashed_driver_does_not_keep_open_what_its_successor_ends(ledger: Sql
     assert run.completed_at is not None
 
 
-def test_counters_never_decrease_and_an_older_heartbeat_changes_nothing(ledger: SqliteLedger, run_id: str) -> None:
+def test_counters_never_decrease_and_old_heartbeats_are_ignored(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id)
     worker = WorkerRow(
         "w", status=WorkerStatus.RUNNING, videos_processed=50, error_count=2, last_error="x", memory_bytes=900,
@@ -141,9 +141,7 @@ def test_a_workers_second_run_leaves_its_first_alone(ledger: SqliteLedger, run_i
     assert [ledger.workers(name)[0].videos_processed for name in (run_id, "second")] == [5, 7]
 
 
-def test_a_driver_that_died_long_ago_does_not_keep_a_run_open_that_others_end(
-    ledger: SqliteLedger, run_id: str
-) -> None:
+def test_a_long_dead_driver_does_not_hold_a_run_open(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id, shards=2)
     ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=31, partition_index=1)])
     ledger.heartbeat(run_id, [driver("n0/p0/a", WorkerStatus.DONE)])
@@ -166,7 +164,7 @@ def test_of_two_drivers_of_one_partition_the_last_to_end_decides(
     assert status_of(ledger, run_id) is RunStatus.DONE
 
 
-def test_a_driver_that_is_heard_of_after_the_end_makes_the_run_go_on(ledger: SqliteLedger, run_id: str) -> None:
+def test_a_heartbeat_after_the_end_reopens_the_run(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id)
     ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=60, partition_index=1)])
     ledger.finish_run(run_id, RunStatus.INCOMPLETE)
@@ -179,9 +177,7 @@ def test_a_driver_that_is_heard_of_after_the_end_makes_the_run_go_on(ledger: Sql
     assert ledger.run(run_id).completed_at is None  # type: ignore[union-attr]
 
 
-def test_who_is_silent_for_three_beats_is_stale_and_counts_no_more_until_it_is_back(
-    ledger: SqliteLedger, run_id: str
-) -> None:
+def test_a_process_silent_for_three_heartbeats_is_stale(ledger: SqliteLedger, run_id: str) -> None:
     def worker(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> WorkerRow:
         moment = utc(datetime.now(UTC) - timedelta(seconds=heard_s))
         return WorkerRow(name, status=status, last_heartbeat=moment, videos_per_minute=4.0)
@@ -196,7 +192,7 @@ def test_who_is_silent_for_three_beats_is_stale_and_counts_no_more_until_it_is_b
     assert ledger.progress(run_id).active_workers == 2
 
 
-def test_a_look_has_what_the_questions_have_one_by_one(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+def test_a_snapshot_equals_its_separate_queries(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     assert ledger.snapshot() is None
     start(ledger, run_id)
     for index in range(4):

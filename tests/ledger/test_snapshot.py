@@ -88,7 +88,7 @@ def test_the_snapshot_has_the_numbers_that_one_computes_by_hand(filled: SqliteLe
     assert seen["run"]["hours_elapsed"] == pytest.approx(1 / 3)
 
 
-def test_languages_have_their_own_rate_and_end(filled: SqliteLedger) -> None:
+def test_languages_have_separate_rates_and_etas(filled: SqliteLedger) -> None:
     german, french = monitor.snapshot(filled, now=NOW)["languages"]
     assert (german["processed"], german["rate"]) == (300, pytest.approx(170 / 13.5))
     assert (french["processed"], french["rate"]) == (20, pytest.approx(20 / 13.5))
@@ -96,7 +96,7 @@ def test_languages_have_their_own_rate_and_end(filled: SqliteLedger) -> None:
     assert french["eta_s"] == pytest.approx(60 * 380 / (20 / 13.5))
 
 
-def test_workers_and_drivers_not_heard_of_for_three_beats_are_stale(filled: SqliteLedger) -> None:
+def test_workers_and_drivers_without_three_heartbeats_are_stale(filled: SqliteLedger) -> None:
     seen = monitor.snapshot(filled, now=NOW)
     assert {row["worker_id"]: row["stale"] for row in seen["workers"]} == {
         "host-0": False,
@@ -120,7 +120,7 @@ def test_the_snapshot_is_json_without_infinities(filled: SqliteLedger) -> None:
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen
 
 
-def test_the_picture_shows_what_the_snapshot_says(filled: SqliteLedger) -> None:
+def test_the_terminal_view_shows_the_snapshot(filled: SqliteLedger) -> None:
     text = text_of(filled, now=NOW)
     for part in ("run-1", "320 of 1,000 videos", "1 failed", "4,800 of 6,400 segments kept", "300/600", "20/400"):
         assert part in text
@@ -133,7 +133,7 @@ def test_the_picture_shows_what_the_snapshot_says(filled: SqliteLedger) -> None:
     assert "UndecodableMedia" in text
 
 
-def test_what_somebody_should_look_at_is_said_in_words(filled: SqliteLedger) -> None:
+def test_problems_are_listed_in_words(filled: SqliteLedger) -> None:
     text = text_of(filled, now=NOW)
     assert "! driver node-0 has been silent for 31 s: if its process is gone, start it again" in text
     assert "! 1 of 2 workers do not answer" in text
@@ -147,7 +147,7 @@ def test_a_run_that_ended_says_when_and_whether_to_start_it_again(filled: Sqlite
     assert "to go," not in text
 
 
-def test_rows_of_a_replaced_driver_and_of_workers_long_gone_have_left(filled: SqliteLedger) -> None:
+def test_rows_of_replaced_drivers_and_old_workers_are_hidden(filled: SqliteLedger) -> None:
     def driver(name: str, partition: int, heard: float, started: float, status: str = "running") -> list[WorkerRow]:
         times = {"last_heartbeat": ago(heard), "started_at": ago(started)}
         of = {"partition_index": partition, "partition_count": 3, "status": WorkerStatus(status)}
@@ -185,7 +185,7 @@ def test_of_very_many_workers_the_silent_ones_are_shown_first(filled: SqliteLedg
     assert "not shown: 66 more workers" in text
 
 
-def test_what_strangers_wrote_is_shown_without_markup_or_terminal_escapes(filled: SqliteLedger) -> None:
+def test_untrusted_text_is_shown_without_markup_or_escapes(filled: SqliteLedger) -> None:
     text = text_of(filled, now=NOW)
     assert "evil [red]text[/red]" in text
     assert "\x1b" not in text

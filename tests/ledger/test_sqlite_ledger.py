@@ -88,7 +88,7 @@ def test_a_run_without_workers_has_no_rate_and_no_end(ledger: SqliteLedger, run_
     assert (progress.processed, progress.avg_rate, progress.hours_remaining) == (0, None, None)
 
 
-def test_the_plans_own_upsert_works_as_written(ledger: SqliteLedger) -> None:
+def test_the_documented_upsert_works_as_written(ledger: SqliteLedger) -> None:
     """The columns and values of the plan's ProgressReporter, and its INSERT of a run, as PostgREST would write them."""
     query(ledger, "INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     (run,) = ledger.runs()
@@ -128,7 +128,7 @@ def test_the_same_dead_letter_of_two_runs_is_kept_for_both(
     assert [len(ledger.errors(name)) for name in (run_id, "another")] == [1, 1]
 
 
-def test_a_shard_made_anew_replaces_the_old_one_and_its_dead_letters(
+def test_a_repeated_shard_replaces_its_row_and_dead_letters(
     ledger: SqliteLedger, run_id: str, make_result: Make
 ) -> None:
     start(ledger, run_id)

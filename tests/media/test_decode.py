@@ -118,7 +118,7 @@ def test_what_a_lossy_decoder_puts_above_full_scale_survives(tmp_path):
     assert np.abs(pcm).max() > 1.05
 
 
-def test_a_picture_beside_the_sound_is_passed_over(tmp_path):
+def test_a_cover_image_is_ignored(tmp_path):
     picture = ("-f", "lavfi", "-t", "1", "-i", "color=c=navy:s=64x36:r=10", "-c:v", "mpeg4", "-c:a", "aac")
     said, pcm = decoded(media_file(tmp_path / "a.mp4", tones(1.0, 16_000, 1), 16_000, *picture))
     assert said.codec == "aac"
@@ -139,7 +139,7 @@ def test_a_title_in_another_encoding_is_nothing_to_us(tmp_path):
     assert decoded(path)[1].shape == (1, 16_000)
 
 
-def test_a_stream_whose_own_header_is_damaged_is_as_good_as_none(tmp_path):
+def test_a_stream_with_a_damaged_header_counts_as_none(tmp_path):
     path = media_file(tmp_path / "a.mkv", tones(1.0, 48_000, 2), 48_000, "-c:a", "libvorbis")
     path.write_bytes(path.read_bytes().replace(b"\x01vorbis", b"\x02vorbis", 1))  # FFmpeg counts no channels in it
     with pytest.raises(NoAudio, match="is matroska,webm without an audio stream"):
@@ -147,7 +147,7 @@ def test_a_stream_whose_own_header_is_damaged_is_as_good_as_none(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 5000, os.urandom(5000), b"RIFF\xff\xff\xff\xffWAVEfmt "])
-def test_garbage_is_undecodable_and_says_why_without_our_paths(tmp_path, data):
+def test_garbage_is_undecodable_with_a_reason_without_paths(tmp_path, data):
     path = tmp_path / "a.webm"
     path.write_bytes(data)
     with pytest.raises((UndecodableMedia, NoAudio)) as caught:
@@ -167,7 +167,7 @@ def long_file(tmp_path):
         (signal.SIGSTOP, UndecodableMedia, "hung for 1 s"),
     ],
 )
-def test_a_decoder_that_dies_or_hangs_is_told_apart(tmp_path, number, error, words):
+def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, error, words):
     source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
     blocks = media.decode(source, media.probe(source, asked), asked)
     next(blocks)
@@ -185,7 +185,7 @@ def test_a_decoder_that_dies_or_hangs_is_told_apart(tmp_path, number, error, wor
         (None, UndecodableMedia, "its header kept the decoder busy for 2 s"),
     ],
 )
-def test_what_reads_a_header_and_dies_or_hangs_is_told_apart(tmp_path, monkeypatch, number, error, words):
+def test_a_dead_header_reader_is_distinct_from_a_hung_one(tmp_path, monkeypatch, number, error, words):
     monkeypatch.setattr(media, "PROBE_TIMEOUT_S", 2.0)
     nobody_writes = tmp_path / "a.wav"
     os.mkfifo(nobody_writes)
@@ -200,7 +200,7 @@ def test_what_reads_a_header_and_dies_or_hangs_is_told_apart(tmp_path, monkeypat
             said.result()
 
 
-def test_what_reading_a_header_took_is_told(tmp_path):
+def test_the_cpu_time_of_reading_a_header_is_recorded(tmp_path):
     told = []
     media.probe(source_of(long_file(tmp_path)), config(), told.append)
     (cpu_s,) = told
@@ -250,7 +250,7 @@ def test_a_decoder_that_drips_is_given_up(tmp_path, monkeypatch):
     assert time.monotonic() - started < 5
 
 
-def test_a_decoder_that_gives_up_says_why(tmp_path):
+def test_a_decoder_that_fails_gives_a_reason(tmp_path):
     source = source_of(long_file(tmp_path))
     said = media.probe(source, config())
     source.path.unlink()
@@ -260,7 +260,7 @@ def test_a_decoder_that_gives_up_says_why(tmp_path):
 
 @pytest.mark.parametrize("kinds", [[(44_100, 2), (22_050, 1)], [(22_050, 1), (44_100, 2)]])
 @pytest.mark.parametrize("measured", ["mean", "source"])
-def test_a_stream_that_changes_in_the_middle_keeps_the_rate_and_channels_it_began_with(tmp_path, kinds, measured):
+def test_a_changing_stream_keeps_its_initial_rate_and_channels(tmp_path, kinds, measured):
     parts = [media_file(tmp_path / f"{c}.aac", tones(2.0, rate, c), rate, *AAC) for rate, c in kinds]
     path = tmp_path / "both.aac"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
@@ -282,7 +282,7 @@ def test_stopping_midway_leaves_no_decoder(tmp_path):
     assert decoders() == []
 
 
-def test_a_webm_that_ends_early_is_found_and_kept_only_if_asked(tmp_path):
+def test_a_truncated_webm_is_detected_and_kept_only_on_request(tmp_path):
     whole = media_file(tmp_path / "a.webm", tones(20.0, 48_000, 2), 48_000, *OPUS).read_bytes()
     path = tmp_path / "cut.webm"
     path.write_bytes(whole[: len(whole) // 2])
@@ -294,7 +294,7 @@ def test_a_webm_that_ends_early_is_found_and_kept_only_if_asked(tmp_path):
     media.refuse_truncated(source_of(path), said, seconds, config(truncated="keep"))
 
 
-def test_the_catalogue_knows_better_than_an_ogg_without_a_duration(tmp_path):
+def test_the_catalogs_duration_replaces_a_missing_one_of_ogg(tmp_path):
     whole = media_file(tmp_path / "a.ogg", tones(20.0, 48_000, 1), 48_000, *OPUS).read_bytes()
     path = tmp_path / "cut.ogg"
     path.write_bytes(whole[: len(whole) // 2])

@@ -45,7 +45,7 @@ def header(name: str, kind: bytes, size: int) -> bytes:
 GOOD = member("a.wav", AUDIO)
 
 
-def test_the_audio_is_a_byte_range_of_the_tar_and_the_documents_are_read(tmp_path: Path) -> None:
+def test_audio_is_a_byte_range_of_the_tar_and_documents_are_read(tmp_path: Path) -> None:
     source = opened(tar_of(member("a.json", b"{}"), GOOD, member("a.srt", b"srt"), member("a.vtt", b"vtt")), tmp_path)
     assert source.path.read_bytes()[source.offset : source.offset + source.size] == AUDIO
     assert (source.document, source.captions) == (b"{}", ("vtt", b"vtt"))
@@ -123,7 +123,7 @@ def test_it_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=3000), st.integers(0, 4095), st.integers(0, 255))
-def test_whatever_the_bytes_it_is_a_video_error_or_a_range_within_the_file(data: bytes, at: int, byte: int) -> None:
+def test_any_bytes_give_a_video_error_or_a_range_within_the_file(data: bytes, at: int, byte: int) -> None:
     good = bytearray(tar_of(member("a.json", b"{}"), GOOD))
     good[at % len(good)] = byte
     for tar in (data, bytes(good), bytes(good[:512]) + data):

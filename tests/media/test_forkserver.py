@@ -66,7 +66,7 @@ def until(happens, within_s=10.0):
         time.sleep(0.02)
 
 
-def test_one_process_forks_the_decoders_of_all_files_and_no_descriptor_stays_open(long_source):
+def test_one_process_forks_all_decoders_and_closes_descriptors(long_source):
     with_one = begun(long_source)
     forker = the_forker()
     with_one.close()
@@ -81,7 +81,7 @@ def test_one_process_forks_the_decoders_of_all_files_and_no_descriptor_stays_ope
     assert forker.children() == []
 
 
-def test_what_a_decoder_took_of_a_cpu_is_told_also_if_it_was_stopped(long_source):
+def test_the_cpu_time_of_a_stopped_decoder_is_recorded(long_source):
     told = []
     said = media.probe(long_source, config())
     list(media.decode(long_source, said, config(), used=told.append))
@@ -93,7 +93,7 @@ def test_what_a_decoder_took_of_a_cpu_is_told_also_if_it_was_stopped(long_source
     assert 0 < told[1] < 10
 
 
-def test_when_the_forker_is_killed_its_decoders_go_and_the_next_file_has_another(long_source):
+def test_a_killed_fork_server_is_replaced_for_the_next_file(long_source):
     blocks = begun(long_source)
     forker, (decoder,) = the_forker(), decoders()
     forker.kill()
@@ -107,7 +107,7 @@ def test_when_the_forker_is_killed_its_decoders_go_and_the_next_file_has_another
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_forker_that_does_not_answer_is_replaced_and_no_video_is_to_blame(long_source, monkeypatch, when):
+def test_an_unresponsive_fork_server_is_replaced_and_blames_no_video(long_source, monkeypatch, when):
     monkeypatch.setattr(decoder_forks, "KILLED_WITHIN_S", 0.5)
     said = media.probe(long_source, config())
     blocks = begun(long_source)
@@ -126,7 +126,7 @@ def test_a_forker_that_does_not_answer_is_replaced_and_no_video_is_to_blame(long
     assert samples(long_source) == 60 * 48_000
 
 
-def test_a_forker_that_does_not_answer_when_a_header_is_to_be_read_blames_no_video(long_source, monkeypatch):
+def test_a_fork_server_that_hangs_at_a_header_blames_no_video(long_source, monkeypatch):
     monkeypatch.setattr(decoder_forks, "KILLED_WITHIN_S", 0.5)
     monkeypatch.setattr(media, "PROBE_TIMEOUT_S", 1.0)
     begun(long_source).close()
@@ -137,7 +137,7 @@ def test_a_forker_that_does_not_answer_when_a_header_is_to_be_read_blames_no_vid
     assert samples(long_source) == 60 * 48_000
 
 
-def test_complaints_are_limited_as_a_file_may_give_cause_for_no_end_of_them(long_source):
+def test_the_stderr_of_a_decoder_is_limited(long_source):
     blocks = begun(long_source)
     (decoder,) = decoders()
     assert decoder.rlimit(psutil.RLIMIT_FSIZE) == (1 << 20, 1 << 20)
@@ -169,14 +169,14 @@ def test_a_decoder_s_memory_is_limited(long_source):
     blocks.close()
 
 
-def test_without_a_forker_that_can_be_started_the_error_says_so(long_source, monkeypatch):
+def test_a_fork_server_that_cannot_start_is_an_error(long_source, monkeypatch):
     decoder_forks._FORKER.close()
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(ChildProcessError, match="could not be started"):
         samples(long_source)
 
 
-def test_a_machine_without_room_for_another_process_is_no_fault_of_the_video(monkeypatch, capfd):
+def test_a_failed_fork_is_an_error_of_the_machine(monkeypatch, capfd):
     def full():
         raise BlockingIOError("Resource temporarily unavailable")
 

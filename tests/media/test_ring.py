@@ -61,7 +61,7 @@ def test_pieces_of_any_size_come_out_in_order_in_pieces_of_any_other(seed):
     assert b"".join(found) == b"".join(pieces)
 
 
-def test_a_great_many_small_pieces_block_nobody():
+def test_many_small_pieces_block_neither_side():
     with ring() as (reader, writer):
         thread = written_by_a_thread(writer, [b"ab"] * 20_000)
         assert b"".join(read(reader, 2) for _ in range(20_000)) == b"ab" * 20_000
@@ -87,7 +87,7 @@ def test_a_process_at_the_other_end():
         assert process.wait() == 0
 
 
-def test_what_was_written_before_the_writer_was_killed_is_there_and_then_the_end():
+def test_data_of_a_killed_writer_is_read_before_the_end():
     expected = bytes(range(256)) * (4 * SIZE // 256)
     with closing(Reader(SIZE)) as reader, writing_process(reader, len(expected)) as process:
         found = read(reader, SIZE // 2)
@@ -109,7 +109,7 @@ def test_a_writer_waits_while_the_ring_is_full():
         thread.join(5)
 
 
-def test_a_reader_gives_up_when_it_was_told_to():
+def test_a_reader_stops_when_it_is_canceled():
     with ring() as (reader, writer):
         writer.write(memoryview(b"abc"))
         started = time.monotonic()
@@ -118,7 +118,7 @@ def test_a_reader_gives_up_when_it_was_told_to():
         assert 0.1 < time.monotonic() - started < 5
 
 
-def test_a_writer_learns_that_nobody_reads_any_more():
+def test_a_writer_notices_a_closed_reader():
     with ring() as (reader, writer):
         writer.write(memoryview(bytes(SIZE)))
         reader._news.close()

@@ -28,7 +28,7 @@ def same_bits(found, expected):
         np.testing.assert_array_equal(a.samples, b.samples)
 
 
-def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkeypatch):
+def test_memory_pressure_changes_neither_shape_nor_bits(monkeypatch):
     batches = [batch_of(seed=10 * i) for i in range(4)]
     expected = [score(batch, config(**NO_RULES), CPU) for batch in batches]
     real, lock, state, shapes = kernels.measure_and_resample, threading.Lock(), {"inside": 0, "failed": 0}, []
@@ -65,7 +65,7 @@ def test_memory_that_a_neighbour_took_changes_neither_the_shape_nor_a_bit(monkey
         same_bits(a, b)
 
 
-def test_who_wants_to_be_alone_waits_for_the_others_and_they_for_it():
+def test_exclusive_and_shared_holders_wait_for_each_other():
     gate, steps, go = SharedExclusiveLock(), [], threading.Event()
 
     def beside():
@@ -107,7 +107,7 @@ def test_a_batch_that_was_fed_before_scores_as_one_that_was_not(dtype):
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 @pytest.mark.parametrize("normalize_lufs", [None, -23.0])
-def test_a_batch_goes_to_a_device_over_its_stream_and_comes_back_as_from_the_cpu(monkeypatch, dtype, normalize_lufs):
+def test_a_batch_on_a_device_stream_gives_the_cpus_result(monkeypatch, dtype, normalize_lufs):
     asked = config(**NO_RULES, normalize_lufs=normalize_lufs)
     with absent_gpu(monkeypatch) as seen:
         fed = transfer(batch_of(dtype=dtype), DEVICE)
@@ -122,7 +122,7 @@ def test_a_batch_goes_to_a_device_over_its_stream_and_comes_back_as_from_the_cpu
         assert one.gain_db == pytest.approx(expected.gain_db, abs=1e-3)
 
 
-def test_a_batch_without_room_on_the_device_stays_on_the_host_until_there_is(monkeypatch):
+def test_a_batch_waits_on_the_host_for_room_on_the_device(monkeypatch):
     with absent_gpu(monkeypatch):
         expected = score(batch_of(), config(**NO_RULES), DEVICE)
         with monkeypatch.context() as full:
@@ -142,7 +142,7 @@ def test_sums_of_a_gpu_are_asked_to_come_out_the_same():
 
 @needs_cuda
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
-def test_on_a_gpu_samples_travel_as_they_are_over_a_stream_of_their_own(dtype):
+def test_a_gpu_gets_samples_unchanged_over_a_separate_stream(dtype):
     device = torch.device("cuda")
     fed = transfer(batch_of(dtype=dtype), device)
     assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)

@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_an_array_is_made_of_the_last_ones_memory_also_in_a_worker_of_dask() -> None:
+def test_an_array_reuses_freed_memory_in_a_dask_worker_too() -> None:
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
 
     def faults(how: str) -> int:

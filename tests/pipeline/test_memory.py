@@ -23,7 +23,7 @@ def started(function):
     return thread
 
 
-def test_a_second_shard_waits_for_room_and_one_that_is_too_large_goes_alone():
+def test_a_shard_waits_for_memory_and_an_oversized_one_runs_alone():
     budget, first, inside, steps = MemoryBudget(100), threading.Event(), threading.Event(), []
 
     def shard(name, size, goes_on):
@@ -71,7 +71,7 @@ def test_two_queues_share_one_budget_and_neither_starves_the_other():
     assert budget._lent == 0
 
 
-def test_closing_gives_back_what_was_lent_and_wakes_who_waits():
+def test_closing_releases_all_memory_and_wakes_the_waiters():
     budget = MemoryBudget(1)
     ahead = Prefetch(range(100), 1000, lambda item: 4, budget=budget)
     assert wait_until(lambda: len(ahead._waiting) == 1)
@@ -80,7 +80,7 @@ def test_closing_gives_back_what_was_lent_and_wakes_who_waits():
 
 
 @pytest.mark.parametrize("memory_mb", [1, 100_000])
-def test_two_shards_of_which_only_one_fits_at_a_time_both_end_with_the_same_bytes(tmp_path, memory_mb):
+def test_shards_that_take_turns_in_memory_give_the_same_bytes(tmp_path, memory_mb):
     shards = [shard_of([wav_video(tmp_path, f"v{i}{n}", 20.0, 48_000) for n in range(3)], index=i) for i in range(2)]
     asked = config(output=str(tmp_path / "out"), segments="fixed", memory_mb=memory_mb, min_snr_db=None)
     threads = [started(lambda shard=shard: process_shard(shard, asked, "run")) for shard in shards]

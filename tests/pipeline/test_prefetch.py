@@ -47,7 +47,7 @@ def test_it_runs_ahead_by_the_limit_and_no_further():
         assert wait_until(lambda: len(seen) == 5)
 
 
-def test_it_tells_how_many_waited_when_one_was_asked_for():
+def test_it_records_how_many_items_waited_at_each_request():
     depths = []
     with closing(Prefetch(range(3), 3, on_take=depths.append)) as ahead:
         assert wait_until(lambda: ahead._finished)
@@ -81,7 +81,7 @@ def test_an_exception_comes_where_it_arose_and_once():
             next(ahead)
 
 
-def test_closing_early_ends_the_producer_and_its_own_clean_up():
+def test_closing_early_ends_the_producer_and_its_clean_up():
     cleaned = threading.Event()
 
     def endless():
@@ -107,7 +107,7 @@ def test_closing_twice_is_harmless():
     ahead.close()
 
 
-def test_an_error_while_the_producer_cleans_up_does_not_hang_the_consumer():
+def test_an_error_in_the_producers_clean_up_does_not_hang_consumers():
     def bad_end():
         try:
             yield 1
@@ -197,7 +197,7 @@ def test_lanes_take_turns_and_an_ended_one_goes_to_the_next_stream():
 
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4), st.integers(1, 4), st.integers(0, 4))
 @settings(max_examples=40)
-def test_every_item_comes_once_and_each_stream_in_its_own_order(counts, lanes, turn, threads):
+def test_every_item_comes_once_and_in_the_order_of_its_stream(counts, lanes, turn, threads):
     found = list(in_lanes((items_of(n, c) for n, c in enumerate(counts)), lanes, turn, threads))
     assert sorted(found) == [(n, i) for n, c in enumerate(counts) for i in range(c)]
     for n, c in enumerate(counts):
@@ -214,7 +214,7 @@ def test_lanes_with_threads_work_at_the_same_time():
     assert list(in_lanes(stream(n) for n in range(3))) == [0, 1, 2]
 
 
-def test_closing_the_lanes_closes_every_open_stream_and_opens_no_other():
+def test_closing_the_lanes_closes_every_stream_and_opens_none():
     opened, closed = [], []
 
     def stream(n):
@@ -232,7 +232,7 @@ def test_closing_the_lanes_closes_every_open_stream_and_opens_no_other():
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_a_stream_that_breaks_breaks_the_lanes_after_what_came_before_it(threads):
+def test_a_broken_stream_ends_the_lanes_after_its_earlier_items(threads):
     def stream(n):
         yield n
         if n == 1:

@@ -42,7 +42,7 @@ def test_the_first_broken_rule_names_the_reason(reason, change):
 
 
 @pytest.mark.parametrize("metric", [rule[1] for rule in RULES])
-def test_a_metric_that_does_not_exist_condemns_nobody(metric):
+def test_an_undefined_metric_drops_no_segment(metric):
     assert drop_reason(GOOD | {metric: math.nan}, config(**ALL_RULES)) is None
 
 
@@ -89,7 +89,7 @@ def test_one_bad_clip_leaves_its_neighbours_alone():
     assert (second.samples == 0).all()
 
 
-def test_metrics_are_the_kernels_own_in_their_order():
+def test_metrics_are_those_of_the_kernels_in_order():
     one = clip(16_000, dtype=np.float32)
     (found,) = score(Batch((one,)), keep_all(), CPU)
     direct = kernels.measure(torch.from_numpy(one.pcm)[None], 16_000).stack()[0].numpy()
@@ -143,7 +143,7 @@ def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, room):
         assert np.abs(a.samples.astype(int) - b.samples).max() <= 1
 
 
-def test_no_memory_for_one_clip_is_a_matter_of_the_machine_and_not_of_the_video(monkeypatch):
+def test_no_memory_for_one_clip_is_an_error_of_the_machine(monkeypatch):
     def never(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -160,7 +160,7 @@ def loudness_of(found):
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
 @pytest.mark.parametrize("target", [-23.0, -16.0])
-def test_normalising_reaches_the_target_on_what_comes_out_and_says_by_how_much(rate, target):
+def test_normalizing_reaches_the_target_and_records_the_gain(rate, target):
     batch = Batch((clip(rate * 2, rate), clip(rate * 2 - 900, rate, channels=1, seed=3)))
     plain = score(batch, keep_all(), CPU)
     for before, after in zip(plain, score(batch, keep_all(normalize_lufs=target), CPU), strict=True):

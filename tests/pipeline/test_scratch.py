@@ -19,7 +19,7 @@ with scratch_folder("theirs", sys.argv[1]) as folder:
 """
 
 
-def test_a_folder_is_gone_at_the_end_however_the_work_ends(tmp_path: Path) -> None:
+def test_a_folder_is_removed_however_the_work_ends(tmp_path: Path) -> None:
     with scratch_folder("shard", str(tmp_path / "new")) as folder:
         (folder / "below").mkdir()
         assert folder.parent == tmp_path / "new"
@@ -28,7 +28,7 @@ def test_a_folder_is_gone_at_the_end_however_the_work_ends(tmp_path: Path) -> No
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_killed_process_s_folder_goes_with_the_next_and_a_living_one_s_stays(tmp_path: Path) -> None:
+def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         theirs = Path(holder.stdout.readline().strip())  # type: ignore[union-attr]
         (tmp_path / f"{PREFIX}file").write_text("not a folder")

@@ -77,7 +77,7 @@ def mixed(folder):
     ]
 
 
-def test_every_good_video_of_the_demo_comes_in_and_every_bad_one_is_named(tiny_corpus, tmp_path):
+def test_every_good_demo_video_is_read_and_every_bad_one_named(tiny_corpus, tmp_path):
     truth = {item["id"]: item for item in json.loads((tiny_corpus / "truth.json").read_text())}
     videos = videos_of(catalog.read_catalog(config(catalog=str(tiny_corpus / "catalog.parquet"))).table)
     result = run(tmp_path, shard_of(videos))
@@ -98,7 +98,7 @@ def test_every_good_video_of_the_demo_comes_in_and_every_bad_one_is_named(tiny_c
     }
 
 
-def test_the_tar_the_table_and_the_manifest_tell_of_the_same_samples(tmp_path):
+def test_tar_table_and_manifest_have_the_same_samples(tmp_path):
     result = run(tmp_path, shard_of(mixed(tmp_path)), **NO_RULES)
     root = tmp_path / "out/en"
     rows = [r for r in pq.read_table(root / "segments_000000.parquet").to_pylist() if r["kept"]]
@@ -203,7 +203,7 @@ def test_one_bad_video_never_costs_its_neighbours(tmp_path):
     assert with_bad["en/segments_000000.parquet"] == without["en/segments_000000.parquet"]
 
 
-def test_a_video_that_ends_early_takes_back_the_segments_that_came_before(tmp_path):
+def test_a_truncated_video_withdraws_its_earlier_segments(tmp_path):
     whole = media_file(tmp_path / "a.webm", tones(20.0, 48_000, 2), 48_000, "-c:a", "libopus").read_bytes()
     (tmp_path / "cut.webm").write_bytes(whole[: len(whole) // 2])
     shard = shard_of([Video("cut", "en", str(tmp_path / "cut.webm")), wav_video(tmp_path, "good", 5.0)])
@@ -240,7 +240,7 @@ def test_a_done_shard_is_not_done_again(tmp_path):
     assert run(tmp_path, shard) == first
 
 
-def test_a_decoder_killed_from_outside_leaves_nothing_and_the_next_attempt_succeeds(tmp_path, monkeypatch):
+def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkeypatch):
     videos = [*mixed(tmp_path), Video("x", "en", str(media_file(tmp_path / "x.wav", tones(60, 48_000, 1), 48_000)))]
     shard = shard_of(videos)
     run(tmp_path, shard, "calm", **NO_RULES)
@@ -302,7 +302,7 @@ def test_stages_are_timed_and_counted(tmp_path):
     assert math.isclose(result.audio_s, 40 + 9 + 9 + 1 + 6, abs_tol=0.1)
 
 
-def test_the_gain_of_a_normalised_segment_is_recorded(tmp_path):
+def test_the_gain_of_a_normalized_segment_is_recorded(tmp_path):
     shard = shard_of([wav_video(tmp_path, "a", 10.0)])
     run(tmp_path, shard, normalize_lufs=-23.0, **NO_RULES)
     rows = pq.read_table(tmp_path / "out/en/segments_000000.parquet").to_pylist()

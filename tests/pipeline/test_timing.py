@@ -44,7 +44,7 @@ def test_a_stage_that_fails_is_timed_all_the_same():
     assert stages.seconds()["fetch"] >= 0.01
 
 
-def test_iterating_times_what_it_waits_for_and_not_what_is_done_with_it():
+def test_iterating_times_the_wait_for_items_and_not_their_use():
     def slow():
         for i in range(3):
             time.sleep(0.01)

@@ -104,7 +104,7 @@ def test_a_real_postgresql_gives_every_id_the_same_partition(asked, column, coun
     np.testing.assert_array_equal(partition_of(ids, count), answer[:, column])
 
 
-def test_the_smallest_hash_has_a_partition_though_its_absolute_value_is_no_int4(asked):
+def test_the_smallest_hash_has_a_partition_without_int4_overflow(asked):
     assert hashtext(SMALLEST).tolist() == [-(2**31)]
     assert partition_of(SMALLEST, 7).tolist() == [2**31 % 7]
     ids, answer = asked

@@ -69,7 +69,7 @@ def store(tmp_path):
     return Store(str(tmp_path / "out"))
 
 
-def test_every_video_is_in_one_shard_of_its_partition_in_the_order_of_ids(store):
+def test_videos_are_in_one_shard_of_their_partition_ordered_by_id(store):
     videos = Videos(en=table("en", ids(500)[::-1]), de=table("de", ids(99, "ä")))
     made = plan.create_plan(config(partition_count=4, shard_videos=10), store, videos)
     for language, names in (("en", ids(500)), ("de", ids(99, "ä"))):
@@ -173,7 +173,7 @@ def fits(rows, limits):
     return len(rows) <= limits.shard_videos and size <= 3_000_000 and seconds <= 300
 
 
-def test_the_same_catalogue_in_any_order_makes_the_same_bytes(tmp_path):
+def test_the_same_catalog_in_any_order_makes_the_same_bytes(tmp_path):
     names = ids(1000)
     sizes = np.random.default_rng(0).integers(0, 10**9, 1000).tolist()
     whole = table("en", names, sizes)
@@ -184,7 +184,7 @@ def test_the_same_catalogue_in_any_order_makes_the_same_bytes(tmp_path):
     assert list(contents(Store(str(tmp_path / "a")))) == ["_plan/en-000.parquet"]
 
 
-def test_a_plan_that_is_there_is_taken_without_reading_the_catalogue(store):
+def test_an_existing_plan_is_used_without_reading_the_catalog(store):
     videos = Videos(en=table("en", ids(5)), de=table("de", ids(5)))
     first = plan.create_plan(config(), store, videos)
     before = contents(store)
@@ -206,7 +206,7 @@ def test_only_the_languages_without_a_plan_are_read(store):
     assert {name: totals.videos for name, totals in made.totals().items()} == {"de": 3, "en": 5, "fr": 3}
 
 
-def test_planning_that_broke_off_is_finished_with_the_languages_of_then(store):
+def test_interrupted_planning_is_finished_with_its_first_languages(store):
     videos = Videos(de=table("de", ids(2)), en=table("en", ids(3)), fr=table("fr", ids(4)))
     plan.create_plan(config(), store, videos)
     (store.local / "_plan" / "en-000.parquet").unlink()
@@ -216,7 +216,7 @@ def test_planning_that_broke_off_is_finished_with_the_languages_of_then(store):
     assert later.asked == ["en", "fr"]
 
 
-def test_another_partition_count_is_refused_with_both_numbers_and_the_remedy(store):
+def test_another_partition_count_is_refused_with_both_numbers(store):
     videos = Videos(en=table("en", ids(5)))
     plan.create_plan(config(partition_count=4), store, videos)
     with pytest.raises(PlanError, match=r"_plan/en-000.parquet was made for partition_count 4, not 8; .* to 4, or"):
@@ -245,7 +245,7 @@ def test_nodes_that_start_at_the_same_moment_agree_on_one_plan(store):
     assert list(store.list("")) == ["_plan/de-000.parquet", "_plan/en-000.parquet"]
 
 
-def test_a_node_that_loses_to_another_partition_count_makes_no_further_plan(store):
+def test_a_node_with_another_partition_count_adds_no_plan(store):
     class Slow(Videos):
         def videos(self, language):
             plan.create_plan(config(partition_count=2, language="de"), store, Videos(de=table("de", ids(9))))
@@ -272,7 +272,7 @@ def test_a_file_that_is_no_plan_is_refused_by_name(store, damage, monkeypatch):
             reading()
 
 
-def test_a_catalogue_error_leaves_no_plan_behind(store):
+def test_a_catalog_error_leaves_no_plan_behind(store):
     def broken(_config):
         raise CatalogError("no")
 
@@ -293,7 +293,7 @@ def test_a_plan_is_loaded_without_a_config(store):
     assert list(loaded.shards()) == list(made.shards())
 
 
-def test_a_later_generation_goes_on_counting(store):
+def test_a_later_generation_continues_the_numbering(store):
     first = plan.create_plan(config(shard_videos=2), store, Videos(en=table("en", ids(5))))
     assert first.totals()["en"].shards == 3
     more = plan.assign(table("en", ids(3, "w")), config(shard_videos=2), first_shard=3)
@@ -302,7 +302,7 @@ def test_a_later_generation_goes_on_counting(store):
     assert [s.index for s in plan.create_plan(config(), store, Videos()).shards()] == [0, 1, 2, 3, 4]
 
 
-def test_totals_count_what_is_known(store):
+def test_totals_count_known_values(store):
     videos = table("en", ids(4), [10, None, 30, 5], [3600.0, 1800.0, None, None])
     made = plan.create_plan(config(shard_videos=3), store, Videos(en=videos, de=table("de", ids(2))))
     assert made.totals() == {
@@ -320,7 +320,7 @@ def test_totals_of_partitions_add_up(store):
     assert sum(p.size_bytes for p in parts) == whole.size_bytes == 700
 
 
-def test_half_a_million_videos_are_planned_and_loaded_in_seconds_and_little_memory(store):
+def test_half_a_million_videos_are_planned_fast_in_little_memory(store):
     count = 500_000 // 4
     tables = {name: table(name, ids(count, name), [5_000_000] * count, [60.0] * count) for name in ("a", "b", "c", "d")}
     began = time.process_time()

@@ -86,13 +86,13 @@ def test_history_lists_every_file_the_newest_first(saved, tmp_path):
     assert "476 x real time at best" in told
 
 
-def test_a_date_that_a_file_has_counts_more_than_the_files_own(saved, tmp_path):
+def test_the_date_in_a_file_precedes_its_modification_time(saved, tmp_path):
     (path,) = tmp_path.glob("scale-*.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "date": "2025-02-03T04:05:06+00:00"}))
     assert "2025-02-03 04:05 scale" in words(benches.history(benches.read_results(str(tmp_path))))
 
 
-def test_an_empty_folder_says_what_to_run(tmp_path):
+def test_an_empty_folder_names_the_command_to_run(tmp_path):
     empty = benches.read_results(str(tmp_path))
     for view in (benches.headline, benches.bars, benches.kernels, benches.pipeline, benches.scale, benches.history):
         assert view(empty).markup

@@ -50,7 +50,7 @@ def test_changed_decisions_are_counted_and_named(both):
     assert f"{first['video_id']} {first['start_s']:.1f} to {first['end_s']:.1f} s" in told
 
 
-def test_kept_counts_stand_side_by_side_with_their_difference(both):
+def test_kept_counts_are_shown_with_their_difference(both):
     told = words(comparison.comparison(both))
     for name, mine in both.by_language.items():
         theirs = both.other.by_language[name]
@@ -59,7 +59,7 @@ def test_kept_counts_stand_side_by_side_with_their_difference(both):
         assert f"{name} {mine.segments} {theirs.segments} {mine.segments_kept} {theirs.segments_kept} {shown}" in told
 
 
-def test_an_output_beside_itself_has_changed_nothing(dataset):
+def test_an_output_compared_with_itself_has_no_changes(dataset):
     told = words(comparison.comparison(quality.read_dataset(dataset, compare_with=dataset)))
     assert "Both were made with the same parameters." in told
     assert "0 changed their decision" in told
@@ -70,7 +70,7 @@ def test_segments_cut_at_other_times_are_not_taken_for_the_same(both):
     assert "0 segments are in both" in words(comparison.comparison(replace(both, other=moved)))
 
 
-def test_a_map_is_drawn_for_each_pair_in_the_colours_of_kept_and_dropped(data):
+def test_a_map_of_each_pair_has_the_colors_of_kept_and_dropped(data):
     made = maps.maps(data)
     assert made.markup.count("<svg") == len(maps.PAIRS)
     assert "data:image/png" in made.markup
@@ -100,7 +100,7 @@ def test_the_segment_that_is_unlike_its_language_is_found(data):
     assert rows.loc[odd, "video_id"] in told
 
 
-def test_segments_that_are_all_alike_have_no_outliers(data):
+def test_identical_segments_have_no_outliers(data):
     flat = replace(data, segments=data.segments.assign(**dict.fromkeys(outliers.WATCHED, 1.0)))
     assert "No kept segment lies" in words(outliers.outliers(flat))
 
@@ -113,7 +113,7 @@ def write_duplicates(store, rows):
     store.write("duplicates.parquet", sink.getvalue())
 
 
-def test_duplicates_are_shown_in_groups_and_only_where_there_is_a_table(data, tmp_path):
+def test_duplicates_are_shown_in_groups_if_there_is_a_table(data, tmp_path):
     store = Store(str(tmp_path))
     mine = replace(data, store=store)
     assert duplicates.duplicates(mine).markup == ""

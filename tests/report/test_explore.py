@@ -54,13 +54,13 @@ def test_the_headline_counts_what_the_table_has(told, rows):
     assert "✓ fetch ✓ decode ✓ segment ✓ score ✓ encode ✓ write" in told["headline"]
 
 
-def test_every_metric_of_the_segment_is_told_as_the_table_has_it(told, rows):
+def test_every_metric_of_the_segment_equals_the_table(told, rows):
     for metric, (unit, _) in METRICS.items():
         value = number(float(rows.loc[0, metric]), digits(metric))
         assert f"{title(metric).removesuffix(f' ({unit})')} {value}" in told["measured"], metric
 
 
-def test_segments_stand_beside_the_limits_with_the_decision(told, rows):
+def test_segments_are_shown_with_limits_and_decision(told, rows):
     for number_, row in rows.iterrows():
         decision = "kept" if row["kept"] else row["drop_reason"].replace("_", " ")
         assert f"{number_} {row['start_s']:.2f} s {row['end_s']:.2f} s {decision}" in told["segments"]
@@ -79,14 +79,14 @@ def test_what_breaks_a_limit_is_marked(dataset, rows):
     assert "Nothing was encoded" in told["encoded"]
 
 
-def test_the_signal_is_the_segments_own(seen):
+def test_the_signal_is_that_of_the_segment(seen):
     assert len(seen.signal) == round(0.8 * 16_000)
     assert np.abs(seen.signal).max() < 1
     assert seen.outline.seconds == pytest.approx(2.1, abs=0.01)
     assert max(seen.outline.high) == pytest.approx(np.abs(seen.signal).max(), abs=0.1)
 
 
-def test_the_relative_gate_is_ten_lu_below_the_mean_of_what_is_audible():
+def test_the_relative_gate_is_ten_lu_below_the_audible_mean():
     from audiopipe.report.explore.sound import _relative_gate
 
     blocks = np.repeat([-20.0, -100.0], 10)  # half of it is below the absolute gate
@@ -137,7 +137,7 @@ def test_a_broken_video_of_a_catalogue_shows_where_it_stopped_and_why(tmp_path, 
     assert "What to do" in told["headline"]
 
 
-def test_times_that_cannot_be_read_stop_it_after_the_sound_was_seen(tmp_path):
+def test_unreadable_times_stop_it_after_the_waveform(tmp_path):
     wav_video(tmp_path, "video", json=b"{broken")
     told = shown(explore.trace_video(None, catalog=str(tmp_path)))
     assert "Stopped at segment : BadSegments" in told["headline"]

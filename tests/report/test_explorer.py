@@ -49,7 +49,7 @@ def test_the_page_carries_the_tables_values_bit_by_bit(data):
     assert [body["languages"][number] for number in body["language"]] == rows["language"].tolist()
 
 
-def test_the_runs_own_limits_keep_what_the_run_kept(data):
+def test_the_runs_limits_keep_the_same_segments(data):
     body = carried(explorer.explorer(data))
     passes = body["excluded"] == 0
     for rule in (rule for rule in body["rules"] if rule["limit"] is not None):

@@ -68,7 +68,7 @@ def test_a_page_ends_with_the_error_in_words(saved):
     assert "After" not in html
 
 
-def test_an_error_that_nobody_foresaw_shows_where_it_was_raised(saved):
+def test_an_unexpected_error_shows_where_it_was_raised(saved):
     html = exported(saved(v4.new_output("error", ename="KeyError", evalue="x", traceback=["\x1b[31mTrace\x1b[0m"])))
     assert "KeyError" in html
     assert "Trace" in html

@@ -30,19 +30,19 @@ def test_the_contents_lead_to_every_heading() -> None:
     assert "<nav" not in shown("a", "b"), "two headings are seen at a glance"
 
 
-def test_a_verdict_further_down_is_told_at_the_top_and_the_last_one_counts() -> None:
+def test_the_last_verdict_on_a_page_is_repeated_at_its_top() -> None:
     first, last = page.verdict("good", ["So far."]).markup, page.verdict("bad", ["Not finished.", "Do this."]).markup
     made = shown(first, last)
     assert made.index("Do this.") < made.index("Part 0") < made.index("So far.")
     assert made.count("Not finished.") == 2
 
 
-def test_a_verdict_at_the_top_is_told_once() -> None:
+def test_a_verdict_at_the_top_is_shown_once() -> None:
     made = frame.render_page("T", f"<h1>T</h1>{page.verdict('good', ['Done.']).markup}<h2>More</h2>", "")
     assert made.count("Done.") == 1
 
 
-def test_a_page_says_what_made_it_when_for_how_long_and_with_what(tmp_path) -> None:
+def test_a_page_states_its_source_date_duration_and_versions(tmp_path) -> None:
     facts = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 75.2, "parameters": {"output": "<out>"}}
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# T")], metadata={"papermill": facts})
     nbformat.write(notebook, tmp_path / "quality.ipynb")
@@ -62,7 +62,7 @@ def test_the_parameters_that_were_changed_come_first_and_are_named() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-def test_a_click_sorts_a_table_by_what_its_cells_mean_and_long_ones_filter(tmp_path) -> None:
+def test_a_click_sorts_a_table_by_value_and_long_tables_filter(tmp_path) -> None:
     from playwright.sync_api import sync_playwright
 
     rows = [

@@ -28,7 +28,7 @@ def words(html):
     return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL))
 
 
-def test_reports_of_a_run_share_its_row_with_what_was_known_last(reports):
+def test_reports_of_a_run_share_its_row_with_the_last_state(reports):
     reports("progress.html", "Progress report", run_id="r1", state="running", started="2026-01-02T03:04:05", at="2")
     reports("run.html", "Run", run_id="r1", state="done", ended="2026-01-02T05:00:00", at="3", videos=1200, failed=7)
     html = reports("quality.html", "Quality report", run_id="r1", segments=200, kept=150, hours_kept=1.5, at="1")
@@ -44,7 +44,7 @@ def test_the_newest_run_comes_first_and_reports_of_no_run_last(reports):
     assert told.index("new –") < told.index("old –") < told.index("Benchmarks")
 
 
-def test_links_are_relative_and_lead_to_the_pages_whatever_their_names(reports, tmp_path):
+def test_relative_links_lead_to_pages_of_any_name(reports, tmp_path):
     html = reports("a b#1?.html", "Run <1>", run_id="<i>")
     links = re.findall(r'<a href="([^"]*)"', html)
     assert [(tmp_path / "reports" / unquote(link)).is_file() for link in links] == [True]

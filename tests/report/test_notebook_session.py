@@ -30,12 +30,12 @@ def test_parameters_are_what_the_parameter_cell_assigns(kernel):
     assert cells.parameters() == {"catalog": "c", "output": "o", "workers": None}
 
 
-def test_papermills_injected_cell_wins_over_the_notebooks_own(kernel):
+def test_papermills_injected_cell_overrides_the_notebooks(kernel):
     kernel(OWN, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
     assert cells.parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
 
 
-def test_an_unknown_injected_parameter_ends_in_an_error_with_the_near_match(kernel):
+def test_an_unknown_injected_parameter_fails_with_the_nearest_name(kernel):
     kernel(OWN, '# Parameters\ncatalg = "x"\n')
     with pytest.raises(ConfigError, match="unknown parameter 'catalg': did you mean 'catalog'"):
         RunConfig.of(**cells.parameters())
@@ -99,7 +99,7 @@ def test_looking_ahead_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_last_cell_of_an_unfinished_run_fails_with_what_is_missing(capsys):
+def test_the_last_cell_of_an_unfinished_run_fails_naming_the_rest(capsys):
     from audiopipe.dataset.totals import Totals
     from audiopipe.driver.run import RunSummary
     from audiopipe.ledger import RunStatus

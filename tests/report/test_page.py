@@ -18,7 +18,7 @@ def test_a_piece_shows_as_html_in_a_notebook_and_shortly_elsewhere():
     assert len(repr(piece)) < 60
 
 
-def test_a_figure_takes_the_ink_of_the_page_and_refers_to_nothing_outside():
+def test_a_figure_uses_the_pages_colors_and_has_no_external_links():
     picture = draw(lambda axes: axes.plot([0, 1, 2], [0.0051, 0.0062, 0.0049]), 300, 150)
     assert picture.startswith("<svg ")
     assert "currentColor" in picture

@@ -29,7 +29,7 @@ def test_the_headline_has_the_ledgers_numbers_and_a_verdict(seen):
     assert "1 attempt at shards had to be repeated" in told
 
 
-def test_failed_videos_and_attempts_are_told_with_examples_and_as_text(seen):
+def test_failed_videos_and_attempts_are_listed_with_examples(seen):
     made = run_tables.troubles(seen)
     assert "<b>slow down</b>" not in made.markup
     told = words(made)
@@ -54,7 +54,7 @@ def test_pictures_are_drawn(seen):
         assert "<svg" in made.markup
 
 
-def test_thousands_of_shards_of_many_workers_are_all_drawn_and_told_apart(seen):
+def test_thousands_of_shards_of_many_workers_are_all_drawn(seen):
     start = datetime.now(UTC) - timedelta(hours=12)
     shards = [
         replace(

@@ -61,7 +61,7 @@ def test_drop_reasons_are_counted_with_the_limit_that_they_broke(data, table):
     assert "loudness (LUFS) above −14.85: max_loudness_lufs" in told
 
 
-def test_failed_videos_are_told_with_their_reason(data):
+def test_failed_videos_are_listed_with_their_reason(data):
     told = words(quality.failures(data))
     assert "MissingSource 1 fetch 1 en nowhere" in told
 
@@ -75,7 +75,7 @@ def test_every_metric_has_a_panel_with_its_unit(data):
         assert about.split("(")[0].strip()[:20] in made
 
 
-def test_threshold_curves_say_what_each_limit_keeps(data, table):
+def test_threshold_curves_show_what_each_limit_keeps(data, table):
     told = words(distributions.thresholds(data))
     loudness = table["loudness_lufs"].to_numpy()
     kept = 100 * np.mean(loudness <= -14.85)
@@ -154,7 +154,7 @@ def test_an_output_without_commits_is_refused(tmp_path):
         quality.read_dataset(str(tmp_path))
 
 
-def test_a_dataset_of_which_nothing_was_kept_is_told_without_an_error(data):
+def test_a_dataset_without_kept_segments_is_reported(data):
     none = replace(data, segments=data.segments.assign(kept=False))
     for draw in (
         quality.languages,
@@ -166,7 +166,7 @@ def test_a_dataset_of_which_nothing_was_kept_is_told_without_an_error(data):
         assert draw(none).markup
 
 
-def test_a_metric_without_any_value_is_told_without_an_error(data):
+def test_a_metric_without_values_is_reported(data):
     blank = replace(data, segments=data.segments.assign(snr_db=np.nan, loudness_lufs=-np.inf))
     for draw in (
         quality.languages,

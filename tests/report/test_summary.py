@@ -22,7 +22,7 @@ def summary(status=RunStatus.DONE, new=None, failed=None):
     return RunSummary("r", "s3://bucket/out", status, totals(), new, 3, failed or {}, 60.0)
 
 
-def test_five_lines_say_all_of_a_run_that_is_done():
+def test_five_lines_summarize_a_finished_run():
     lines = summary_lines(summary())
     assert len(lines) == 5
     assert "8 done, 2 failed: 2 BadTar" in lines[0]
@@ -37,7 +37,7 @@ def test_a_run_with_nothing_to_do_says_so_plainly():
     assert "nothing to do: all 3 shards were committed before" in summary_lines(summary(new=Totals()))[2]
 
 
-def test_an_unfinished_run_says_what_is_missing_and_what_to_do():
+def test_an_unfinished_run_names_what_is_missing_and_what_to_do():
     failed = {"en-000001": "StoreError: 503"}
     unfinished = RunSummary("r", "o", RunStatus.INCOMPLETE, totals(shards=2), totals(shards=2), 3, failed, 60.0)
     last = summary_lines(unfinished)[-1]

@@ -67,7 +67,7 @@ def test_json_that_cannot_be_meant_is_refused(data):
         read_json(data)
 
 
-def test_one_senseless_entry_among_good_ones_is_kept_to_be_dropped_by_name():
+def test_an_invalid_entry_among_good_ones_is_dropped_with_a_reason():
     first, second, third = read_json(document({"start": 0, "end": 1}, {"end": 2}, {"start": 1e400, "end": 1e401}))
     assert not is_invalid(first)
     assert math.isnan(second.start_s)
@@ -76,7 +76,7 @@ def test_one_senseless_entry_among_good_ones_is_kept_to_be_dropped_by_name():
     assert is_invalid(third)
 
 
-def test_a_file_of_segment_times_that_would_not_fit_in_memory_is_refused(monkeypatch):
+def test_a_file_of_segment_times_too_large_for_memory_is_refused(monkeypatch):
     monkeypatch.setattr("audiopipe.segment.captions.LARGEST_FILE", 10)
     with pytest.raises(BadSegments, match="11 bytes"):
         read_json(b" " * 11)

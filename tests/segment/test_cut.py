@@ -159,7 +159,7 @@ def test_a_clip_comes_out_as_soon_as_its_end_has_arrived():
     assert len(seen) == 10, "the decoder must be heard to its end"
 
 
-def test_a_clip_that_is_a_small_part_of_a_block_does_not_keep_the_block_alive():
+def test_a_small_clip_does_not_keep_its_block_in_memory():
     small, large = cut("v", [np.zeros((1, 1000), np.int16)], [Span(0, 1), Span(0, 6)], RATE, config())
     assert small.pcm.base is None
     assert large.pcm.base is not None

@@ -92,7 +92,7 @@ def together(signals, asked):
     return found
 
 
-def test_many_streams_at_once_have_the_times_that_silero_finds_in_each_alone(prompts, silero):
+def test_batched_streams_have_the_times_of_silero_on_each_alone(prompts, silero):
     model, timestamps = silero
     signals = [(spoken(prompts, seed, count=count)[0], RATE_HZ) for seed, count in enumerate((15, 9, 1, 12))]
     found = together(signals, config(**THEIRS))
@@ -104,7 +104,7 @@ def test_many_streams_at_once_have_the_times_that_silero_finds_in_each_alone(pro
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 15_999])
-def test_another_rate_is_heard_without_seams_between_blocks(prompts, silero, rate):
+def test_another_rate_is_resampled_without_seams_between_blocks(prompts, silero, rate):
     model, timestamps = silero
     samples, _ = spoken(prompts, 7, count=8, rate=rate)
     whole = kernels.resample(torch.from_numpy(samples), rate, RATE_HZ)
@@ -202,7 +202,7 @@ def rows_of(folder, shard, name, **parameters):
     return result, table, {path.name: path.read_bytes() for path in paths}
 
 
-def test_a_shard_takes_the_times_beside_the_audio_else_the_voice_else_windows(tmp_path, prompts):
+def test_a_shard_uses_given_times_else_voice_else_windows(tmp_path, prompts):
     listed = json.dumps({"segments": [{"start": 0.5, "end": 2.0, "text": "w"}]}).encode()
     samples = {name: spoken(prompts, seed, count=9)[0] for seed, name in enumerate(("a", "b", "c", "d", "e"))}
     videos = [video(tmp_path, name, signal) for name, signal in samples.items()]
@@ -229,7 +229,7 @@ def test_voice_that_is_demanded_and_not_there_is_a_dead_letter(tmp_path, prompts
     assert {row["video_id"] for row in rows} == {"a"}
 
 
-def test_a_video_that_breaks_off_while_it_is_heard_is_one_dead_letter(tmp_path, prompts):
+def test_a_video_that_breaks_off_in_voice_detection_is_a_dead_letter(tmp_path, prompts):
     whole = spoken(prompts, 2, count=12)[0]
     videos = [video(tmp_path, "a", whole), video(tmp_path, "b", spoken(prompts, 3, count=6)[0])]
     videos[0] = Video("a", "en", videos[0].uri, duration_s=len(whole) / RATE_HZ + 60)

@@ -42,7 +42,7 @@ def test_what_is_created_is_not_replaced_by_another(store: Store) -> None:
     assert store.read("a/b") == b"first"
 
 
-def test_a_create_whose_answer_was_lost_finds_that_it_won(store: Store) -> None:
+def test_a_create_with_a_lost_response_finds_that_it_won(store: Store) -> None:
     assert store.create("a/b", b"mine")
     assert store.create("a/b", b"mine")
 
@@ -62,7 +62,7 @@ def test_an_object_is_written_uploaded_listed_and_removed(store: Store, tmp_path
     store.remove("en")
 
 
-def test_reading_what_is_not_there_says_so_at_once(store: Store) -> None:
+def test_reading_a_missing_object_fails_at_once(store: Store) -> None:
     with pytest.raises(FileNotFoundError):
         store.read("nothing")
     assert store.list("nothing") == {}
@@ -155,7 +155,7 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
         ("InternalError", OSError(errno.EREMOTEIO, "oops"), StoreError, "oops"),
     ],
 )
-def test_the_codes_of_s3_are_told_apart(code: str, answer: Exception, raised: type[Exception], told: str) -> None:
+def test_error_codes_of_s3_are_distinguished(code: str, answer: Exception, raised: type[Exception], told: str) -> None:
     answer.__cause__ = ClientError({"Error": {"Code": code, "Message": "m"}}, "PutObject")
     found = store_errors.to_store_error("writing s3://b/x", answer)
     assert type(found) is raised
@@ -170,7 +170,7 @@ def test_a_store_shows_its_address_and_nothing_of_the_environment(monkeypatch: p
     assert "canary" not in repr(store.__dict__)
 
 
-def test_a_stores_answer_is_raised_as_it_is_and_not_as_its_own_cause(tmp_path: Path) -> None:
+def test_a_store_error_is_raised_once_and_is_not_its_own_cause(tmp_path: Path) -> None:
     (tmp_path / "en").write_text("a file where a folder must be")
     (tmp_path / "part").write_text("x")
     with pytest.raises(FileExistsError) as answer:

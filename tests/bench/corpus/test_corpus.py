@@ -59,7 +59,7 @@ def test_keys_and_sizes_are_those_of_the_files(demo: Demo, catalog: pd.DataFrame
             assert path.stat().st_size == row.size_bytes
 
 
-def test_catalog_knows_the_full_duration_of_what_is_cut_and_not_that_of_all(demo: Demo, catalog: pd.DataFrame) -> None:
+def test_catalog_has_full_durations_of_cut_videos_but_not_of_all(demo: Demo, catalog: pd.DataFrame) -> None:
     rows = catalog.set_index("youtube_id")
     for truth in demo.truths:
         if not truth["good"]:

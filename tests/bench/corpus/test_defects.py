@@ -34,7 +34,7 @@ def ffmpeg_fails(data: bytes) -> bool:
     return not subprocess.run(command, input=data, capture_output=True, check=False).stdout
 
 
-def test_each_flaw_is_there_once_and_names_an_error_of_ours(demo: Demo) -> None:
+def test_each_defect_is_there_once_and_names_an_error_class(demo: Demo) -> None:
     bad = [truth for truth in demo.truths if not truth["good"]]
     assert [truth["look"] for truth in bad] == [flaw.name for flaw in FLAWS]
     assert all(issubclass(getattr(errors, truth["error"]), errors.VideoError) for truth in bad)

@@ -104,7 +104,7 @@ def test_unknown_language_is_refused(tmp_path: Path) -> None:
         speech(tmp_path, ["klingon"], quiet)
 
 
-def test_cache_is_the_one_named_then_the_environments_then_the_corpus_own(
+def test_cache_is_the_argument_then_the_environment_then_the_corpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AUDIOPIPE_DEMO_CACHE", raising=False)

@@ -99,7 +99,7 @@ def test_no_container_moves_the_sound(demo: Demo, sounds: dict[str, Sound], demo
         assert best_lag(decoded[:size, 0], mixed[:size, 0].clip(-1, 1)) <= 24, truth["container"]
 
 
-def test_json_beside_the_audio_has_the_true_segments(demo: Demo) -> None:
+def test_json_next_to_the_audio_has_the_true_segments(demo: Demo) -> None:
     for truth in (truth for truth in demo.good if truth["segments"] == "json"):
         data = next(data for name, data in demo.members(truth).items() if name.endswith(".json"))
         metadata = json.loads(data)
@@ -110,7 +110,7 @@ def test_json_beside_the_audio_has_the_true_segments(demo: Demo) -> None:
         assert all(segment["speaker"] for segment in metadata["segments"])
 
 
-def test_captions_beside_the_audio_have_the_true_times(demo: Demo) -> None:
+def test_captions_next_to_the_audio_have_the_true_times(demo: Demo) -> None:
     clock = re.compile(r"(\d\d):(\d\d):(\d\d)[.,](\d{3}) --> (\d\d):(\d\d):(\d\d)[.,](\d{3})[^\n]*\n(.*)")
     for truth in (truth for truth in demo.good if truth["segments"] in ("vtt", "srt")):
         data = next(data for name, data in demo.members(truth).items() if name.endswith(truth["segments"])).decode()
@@ -136,7 +136,7 @@ def test_audio_comes_first_in_some_tars_and_last_in_others(demo: Demo) -> None:
     assert {0, 1} <= set(places)
 
 
-def test_looks_can_be_measured(demo: Demo, sounds: dict[str, Sound]) -> None:
+def test_acoustic_conditions_can_be_measured(demo: Demo, sounds: dict[str, Sound]) -> None:
     def of(look: str) -> Samples:
         return sounds[demo.looking(look)["id"]].samples
 
