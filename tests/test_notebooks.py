@@ -22,7 +22,7 @@ from audiopipe.dataset.describe import read_commits
 from audiopipe.dataset.totals import Totals
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.report import export, text_of
-from audiopipe.report.benches import PARAMETERS as BENCH
+from audiopipe.report.benchmarks import PARAMETERS as BENCH
 from audiopipe.report.dataset import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
 from audiopipe.report.progress import PARAMETERS as PROGRESS

@@ -1,0 +1,175 @@
+"""Read saved benchmarks: one JSON file for each benchmark and machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from audiopipe.errors import ConfigError
+from audiopipe.report.benchmarks.rows import OURS, Case, GpuRow, JsonObject, KernelRow, PipelineRow, ScaleRow
+
+__all__ = ["PARAMETERS", "Measurement", "ResultFile", "ResultFiles", "read_results"]
+
+PARAMETERS = ("folder", "machine", "rerun", "quick")
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """One saved benchmark. Only the rows of its own kind are filled."""
+
+    name: str
+    benchmark: str
+    measured_at: datetime
+    machine: Mapping[str, str]
+    kernels: tuple[KernelRow, ...] = ()
+    gpu: tuple[GpuRow, ...] = ()
+    pipelines: tuple[PipelineRow, ...] = ()
+    scale: ScaleRow | None = None
+
+    @property
+    def device(self) -> str:
+        """`H200, 16 cores` or `AMD EPYC, 2 cores`."""
+        cpu = self.machine.get("cpu", "unknown CPU")
+        return f"{self.machine['gpu'] if self.has_gpu else cpu}, {self.machine.get('cores', '?')} cores"
+
+    @property
+    def has_gpu(self) -> bool:
+        return self.machine.get("gpu", "none") != "none"
+
+    def pipeline(self, name: str, material: str, cores: int = 1) -> PipelineRow | None:
+        """Return the row of a pipeline on an input and a number of cores, None if it was not measured."""
+        rows = (row for row in self.pipelines if (row.name, row.material, row.cores) == (name, material, cores))
+        return next(rows, None)
+
+
+class Measurement(NamedTuple):
+    """A number and the file that it comes from."""
+
+    file: ResultFile
+    value: float
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """All saved benchmarks of a folder, the oldest first."""
+
+    files: tuple[ResultFile, ...]
+
+    def of(self, benchmark: str) -> list[ResultFile]:
+        return [file for file in self.files if file.benchmark == benchmark]
+
+    def _newest(self, benchmark: str) -> list[ResultFile]:
+        """Return the newest file of each machine."""
+        return list({file.device: file for file in self.of(benchmark)}.values())
+
+    @cached_property
+    def kernel_files(self) -> list[ResultFile]:
+        return [file for file in self._newest("kernels") if file.kernels]
+
+    @cached_property
+    def pipeline_files(self) -> list[ResultFile]:
+        return [file for file in self._newest("pipeline") if file.pipelines]
+
+    @property
+    def scale_rows(self) -> list[tuple[ResultFile, ScaleRow]]:
+        return [(file, file.scale) for file in self.of("scale") if file.scale is not None]
+
+    def loudness_ratio(self, contender: str) -> Measurement | None:
+        """Return a contender's time divided by ours: one core, 10 s at 48 kHz, our fastest batch size."""
+        rows = [(file, row) for file in self.kernel_files for row in file.kernels if _is_loudness(row)]
+        ours = [(file, row) for file, row in rows if row.contender == OURS]
+        if not ours:
+            return None
+        file, best = min(ours, key=lambda item: item[1].ms_per_item)
+        for other, row in rows:
+            if other is file and row.contender == contender and row.case == best.case:
+                return Measurement(file, row.times_ours)
+        return None
+
+    def gpu_value(self, label: str) -> Measurement | None:
+        """Return the newest number of the GPU benchmark whose label starts with `label`."""
+        for file in reversed(self.of("kernels")):
+            for row in file.gpu:
+                if row.label.startswith(label):
+                    return Measurement(file, float(row.value.replace(",", "")))
+        return None
+
+    def speed_ratio(self, baseline: str, gpu: bool) -> Measurement | None:
+        """Return our speed on one core divided by a baseline's, on the input where the ratio is lowest."""
+        ratios = [
+            Measurement(file, row.speed / other.speed)
+            for file in self.pipeline_files
+            for row in file.pipelines
+            if (row.name, row.cores, file.has_gpu) == (OURS, 1, gpu)
+            and (other := file.pipeline(baseline, row.material))
+        ]
+        return min(ratios, key=lambda ratio: ratio.value, default=None)
+
+    def scaling(self) -> Measurement | None:
+        """Return our speed per core on several cores divided by that on one, on the input where the ratio is lowest."""
+        ratios = [
+            Measurement(file, row.speed / row.cores / one_core.speed)
+            for file in self.pipeline_files
+            for row in file.pipelines
+            if row.name == OURS and row.cores > 1 and (one_core := file.pipeline(OURS, row.material))
+        ]
+        return min(ratios, key=lambda ratio: ratio.value, default=None)
+
+    def scale(self, value: Callable[[ScaleRow], float]) -> Measurement | None:
+        """Return a number of the newest scale benchmark."""
+        rows = self.scale_rows
+        return Measurement(rows[-1][0], value(rows[-1][1])) if rows else None
+
+
+def _is_loudness(row: KernelRow) -> bool:
+    return row.task == "integrated_loudness" and row.case == Case(10, 48_000, row.case.batch, 1)
+
+
+def read_results(folder: str = "reports/benchmarks", machine: str | None = None) -> ResultFiles:
+    """Read all benchmarks saved in a folder, or those of one machine.
+
+    Args:
+        machine: a part of the name of its CPU or GPU, in any case.
+
+    Raises:
+        ConfigError: the folder does not exist, or a file in it is not a saved benchmark.
+    """
+    if not Path(folder).is_dir():
+        raise ConfigError(f"parameter 'folder' {folder!r}: no such folder; `audiopipe bench … --save` creates it")
+    files = [_read_file(path) for path in sorted(Path(folder).glob("*.json")) if not path.name.startswith("rates-")]
+    chosen = [file for file in files if (machine or "").lower() in file.device.lower()]
+    return ResultFiles(tuple(sorted(chosen, key=lambda file: (file.measured_at, file.name))))
+
+
+def _read_file(path: Path) -> ResultFile:
+    benchmark = path.name.split("-")[0].removesuffix(".json")
+    try:
+        body: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+        machine = {name: str(value) for name, value in body["machine"].items()}
+        return ResultFile(
+            path.stem,
+            benchmark,
+            _measured_at(path, [body.get("date"), body.get("at"), machine.get("date")]),
+            machine,
+            tuple(map(KernelRow.of, body.get("cpu", []))),
+            tuple(map(GpuRow.of, body.get("gpu", []))),
+            tuple(map(PipelineRow.of, body.get("readings", []))),
+            ScaleRow.of(body) if benchmark == "scale" else None,
+        )
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path} is not a saved benchmark ({reason}): move it to another folder") from None
+
+
+def _measured_at(path: Path, dates: list[str | None]) -> datetime:
+    """Return the first date that the file states, else the time it was written."""
+    for date in dates:
+        if isinstance(date, str):
+            time = datetime.fromisoformat(date)
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)

@@ -1,0 +1,91 @@
+"""The rows of a saved benchmark, as `audiopipe bench … --save` writes them to JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = ["OURS", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow"]
+
+OURS = "audiopipe"
+JsonObject = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """The input of a kernel benchmark."""
+
+    seconds: int
+    sample_rate: int
+    batch: int
+    threads: int
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.seconds} s at {self.sample_rate / 1000:g} kHz, batches of {self.batch}, {threads}"
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """The time of one contender in one case. `times_ours` is that time divided by ours."""
+
+    task: str
+    contender: str
+    case: Case
+    ms_per_item: float
+    times_ours: float
+
+    @classmethod
+    def of(cls, row: JsonObject) -> KernelRow:
+        case = Case(row["seconds"], row["sample_rate"], row["batch"], row["threads"])
+        return cls(row["task"], row["contender"], case, float(row["ms_per_item"]), float(row["times_ours"]))
+
+
+@dataclass(frozen=True)
+class GpuRow:
+    """A labeled number of the GPU benchmark, as text."""
+
+    label: str
+    value: str
+
+    @classmethod
+    def of(cls, row: JsonObject) -> GpuRow:
+        return cls(str(row["what"]), str(row["value"]))
+
+
+@dataclass(frozen=True)
+class PipelineRow:
+    """The best round of one pipeline on one input and a number of cores."""
+
+    material: str
+    name: str
+    cores: int
+    audio_s: float
+    wall_s: float
+    peak_mb: float | None
+
+    @classmethod
+    def of(cls, row: JsonObject) -> PipelineRow:
+        times = float(row["audio_s"]), float(row["wall_s"])
+        return cls(row["material"], row["name"], int(row["cores"]), *times, row.get("peak_mb"))
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio per second of wall time."""
+        return self.audio_s / self.wall_s
+
+
+@dataclass(frozen=True)
+class ScaleRow:
+    """Scheduler and ledger with stubbed work."""
+
+    ledger: str
+    videos: int
+    shards: int
+    minutes: float
+    driver_mb: float
+    monitor_ms: float
+
+    @classmethod
+    def of(cls, row: JsonObject) -> ScaleRow:
+        numbers = (float(row[name]) for name in ("minutes", "driver_mb", "monitor_ms"))
+        return cls(str(row["ledger"]), int(row["videos"]), int(row["shards"]), *numbers)
