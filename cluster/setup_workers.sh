@@ -10,7 +10,7 @@
 # delete instances, so that a node that is done takes its disk with it.
 # Optional: INSTANCE_TYPE (g5.4xlarge, g2-standard-16), RUN (audiopipe), SPOT=0 for on-demand, DISK_GB (200),
 # MAX_HOURS (36), DRY_RUN=1: say what would be started, and start nothing.
-# It costs N times the price of INSTANCE_TYPE an hour: see `audiopipe plan --profile ec2 --nodes N` first.
+# It costs N times the price of INSTANCE_TYPE an hour: see `audiopipe estimate --profile ec2 --nodes N` first.
 set -euo pipefail
 cloud=ec2
 if [ "${1:-}" = --cloud ]; then

@@ -1,4 +1,4 @@
-"""The `audiopipe` command: a thin front of the functions that notebooks call."""
+"""The `audiopipe` command: a thin layer over the functions that notebooks and scripts call."""
 
 from audiopipe.cli import bench as benches
 from audiopipe.cli import outputs, prepare, runs

@@ -1,10 +1,10 @@
-"""The command itself: its exit codes, and what becomes of an error."""
+"""Define the `audiopipe` command group, its exit codes, and the handling of errors."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from dataclasses import dataclass
 
 import click
 from rich.console import Console
@@ -12,29 +12,43 @@ from rich.console import Console
 from audiopipe import __version__
 from audiopipe.errors import AudiopipeError
 
-__all__ = ["CONSOLE", "EXITS", "EXIT_CODES", "main"]
+__all__ = ["CONSOLE", "EXITS", "EXIT_CODES", "ExitCode", "main"]
 
-# What each means, and what to do then.
-EXITS: dict[int, tuple[str, str]] = {
-    0: ("done", "nothing"),
-    1: ("failed; for verify, something is wrong with the output", "read the last line, it names the error"),
-    2: ("misused: a parameter is unknown or impossible, or does not fit the output", "read the last line, correct it"),
-    3: ("done, with dead letters: videos that can never be processed as they are", "audiopipe retry, when mended"),
-    4: ("not finished: interrupted, or a store or a network stayed down", "run the same command again"),
+
+@dataclass(frozen=True)
+class ExitCode:
+    """The meaning of an exit code, and what to do about it."""
+
+    meaning: str
+    remedy: str
+
+
+EXITS = {
+    0: ExitCode("done", "nothing"),
+    1: ExitCode("failed; for verify, the output has errors", "read the last line: it names the error"),
+    2: ExitCode(
+        "misused: a parameter is unknown or invalid, or does not match the output, or an extra is not installed",
+        "read the last line and correct what it names",
+    ),
+    3: ExitCode(
+        "done, with dead letters: videos that cannot be processed as they are",
+        "correct the videos, then audiopipe retry",
+    ),
+    4: ExitCode("not finished: interrupted, or a store or a network stayed down", "run the same command again"),
 }
-EXIT_CODES = "\b\nExit codes:\n" + "".join(f"  {code}  {text}\n" for code, (text, _) in EXITS.items())
+EXIT_CODES = "\b\nExit codes:\n" + "".join(f"  {code}  {item.meaning}\n" for code, item in EXITS.items())
 
 CONSOLE = Console(stderr=True)
 
-# Every failed task and lost connection fills Dask's log with stack traces; what they mean is said by the run itself.
-# For the workers that this process starts too, which inherit its environment.
+# Dask logs a stack trace for every failed task and lost connection; the run reports those itself. Set in the
+# environment, so that worker processes started from here inherit it.
 QUIET_DASK = "{'distributed': 'critical', 'distributed.client': 'critical'}"
 
 
 class _Commands(click.Group):
-    """Turns this package's errors into one line and an exit code."""
+    """A command group that turns this package's errors into one line and an exit code."""
 
-    def invoke(self, context: click.Context) -> Any:
+    def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except AudiopipeError as error:
@@ -45,7 +59,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
-@click.option("-v", "--verbose", is_flag=True, help="show Dask's own log as well")
+@click.option("-v", "--verbose", is_flag=True, help="show Dask's log as well")
 def main(verbose: bool) -> None:
     """Turn half a million videos into a scored, resampled, sharded speech dataset in a day."""
     if not verbose:

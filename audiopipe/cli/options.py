@@ -1,4 +1,4 @@
-"""Options made from the fields of RunConfig, so that no parameter is described twice."""
+"""Derive command options from the fields of RunConfig, so that each parameter is described once."""
 
 from __future__ import annotations
 
@@ -9,56 +9,61 @@ import click
 
 from audiopipe.config import RunConfig
 
-__all__ = ["config_options", "output_options"]
+__all__ = ["Command", "config_options", "output_options"]
+
+Command = Callable[..., None]
+
+# Parameters of a command that continues an existing output.
+EXECUTION_FIELDS = ("workers", "cluster", "ledger", "scratch", "device")
 
 
-def _click_type(annotation: Any) -> Any:
-    """The click type of a RunConfig field; None in a union means 'none' switches it off."""
-    options = [option for option in get_args(annotation) if option is not type(None)] or [annotation]
-    if get_origin(annotation) is Literal:
-        return click.Choice([str(choice) for choice in get_args(annotation)])
-    return _Optional(options[0]) if type(None) in get_args(annotation) else options[0]
-
-
-class _Optional(click.ParamType[Any]):
-    """A value, or 'none'."""
+class _Optional(click.ParamType[object]):
+    """A click type for a value or the word 'none', which becomes None."""
 
     def __init__(self, kind: type) -> None:
         self.kind = click.types.convert_type(kind)
         self.name = f"{self.kind.name}|none"
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+    def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> object:
         if value is None or str(value).lower() == "none":
             return None
         return self.kind.convert(value, parameter, context)
 
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of RunConfig, in their order."""
+def _click_type(annotation: Any) -> click.ParamType[Any] | type:
+    """Return the click type of a RunConfig field."""
+    if get_origin(annotation) is Literal:
+        return click.Choice([str(choice) for choice in get_args(annotation)])
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
+    return _Optional(kinds[0]) if type(None) in get_args(annotation) else kinds[0]
+
+
+def config_options(command: Command) -> Command:
+    """Add one option for each field of RunConfig, in the fields' order."""
     for name, info in reversed(RunConfig.model_fields.items()):
         flag = f"--{name.replace('_', '-')}"
         if info.annotation is bool:
             flag += f"/--no-{name.replace('_', '-')}"
-        shown = {} if info.is_required() else {"default": info.default, "show_default": info.default is not None}
+        default = {} if info.is_required() else {"default": info.default, "show_default": info.default is not None}
         option = click.option(
-            flag, name, type=_click_type(info.annotation), required=info.is_required(), help=info.description, **shown
+            flag, name, type=_click_type(info.annotation), required=info.is_required(), help=info.description, **default
         )
         command = option(command)
     return command
 
 
-def output_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a command that goes on with an output from what lies in it."""
+def output_options(command: Command) -> Command:
+    """Add the argument and the options of a command that continues an existing output."""
     fields = RunConfig.model_fields
-    options = [
+    decorators = [
         click.argument("output"),
         *(
             click.option(f"--{name}", type=_click_type(fields[name].annotation), help=fields[name].description)
-            for name in ("workers", "cluster", "ledger", "scratch", "device")
+            for name in EXECUTION_FIELDS
         ),
         click.option("--json", "as_json", is_flag=True, help="print the summary as JSON"),
-        click.option("--quiet", is_flag=True, help="no live progress"),
+        click.option("--quiet", is_flag=True, help="do not show live progress"),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for decorator in reversed(decorators):
+        command = decorator(command)
     return command

@@ -1,4 +1,4 @@
-"""Commands that look at an output and tidy it: progress, verify, gc, sync, export."""
+"""Define the commands that read or maintain an output: monitor, explain, sync, export, verify, gc, restore."""
 
 from __future__ import annotations
 
@@ -17,58 +17,55 @@ from audiopipe.errors import ConfigError
 
 @main.command()
 @click.argument("output", required=False)
-@click.option("--ledger", help="SQLite file of the run's progress, if it is not beside the output")
+@click.option("--ledger", help="SQLite file or supabase://, if the ledger is not in the output's folder")
 @click.option("--run-id", help="default: the newest run")
-@click.option("--once", is_flag=True, help="print once instead of watching until the end")
+@click.option("--once", is_flag=True, help="print once instead of watching until the run ends")
 @click.option("--json", "as_json", is_flag=True, help="print the numbers once, as JSON")
-def progress(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
-    """Show how a run goes: totals, languages, workers, the last errors."""
+def monitor(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
+    """Show the progress of a run: totals, languages, workers, the last errors."""
     from audiopipe.ledger import open_ledger
-    from audiopipe.ledger import snapshot as monitor
-    from audiopipe.report import terminal
+    from audiopipe.ledger.snapshot import snapshot
+    from audiopipe.report.terminal import render, watch
 
     with open_ledger(ledger, output, create=False) as source:
         if as_json:
-            click.echo(json.dumps(monitor.snapshot(source, run_id)))
+            click.echo(json.dumps(snapshot(source, run_id)))
         elif once:
-            Console().print(terminal.render(source, run_id))
+            Console().print(render(source, run_id))
         else:
-            terminal.watch(source, run_id)
-
-
-main.add_command(progress, "monitor")
+            watch(source, run_id)
 
 
 @main.command()
 @click.argument("word", required=False)
 def explain(word: str | None) -> None:
-    """What a word means that a run or a report says: a term, an error, a reason, an exit code, a metric, a parameter.
+    """Explain a word of a run or a report: a term, error, drop reason, exit code, metric or parameter.
 
-    Without a word, all words there are.
+    Without a word, list all of them.
     """
-    from audiopipe.cli.glossary import meanings
+    from audiopipe.cli.glossary import glossary
 
-    known = meanings()
+    entries = glossary()
     if word is None:
-        for meaning in known:
-            click.echo(f"{meaning.word:24}{meaning.text.partition(chr(10))[0]}")
+        for entry in entries:
+            click.echo(f"{entry.word:24}{entry.text.partition(chr(10))[0]}")
         return
-    word = word.replace(" ", "_").replace("-", "_")  # as reports write it
-    found = [meaning for meaning in known if meaning.word == word]
-    if not found:
-        near = difflib.get_close_matches(word, {meaning.word for meaning in known}, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "audiopipe explain lists them"
-        raise ConfigError(f"nothing here is called '{word}': {hint}")
-    for meaning in found:
-        click.echo(f"{meaning.word}: {meaning.kind}\n{meaning.text}")
-        if meaning.remedy:
-            click.echo(f"what to do: {meaning.remedy}")
+    word = word.replace(" ", "_").replace("-", "_")  # reports print names with spaces
+    matches = [entry for entry in entries if entry.word == word]
+    if not matches:
+        close = difflib.get_close_matches(word, {entry.word for entry in entries}, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(close)}?" if close else "`audiopipe explain` lists all words"
+        raise ConfigError(f"unknown word '{word}': {hint}")
+    for entry in matches:
+        click.echo(f"{entry.word}: {entry.kind}\n{entry.text}")
+        if entry.remedy:
+            click.echo(f"what to do: {entry.remedy}")
 
 
 @main.command()
 @click.argument("output")
 def sync(output: str) -> None:
-    """Send to Supabase what a run could not send while the database was down."""
+    """Send the ledger updates to Supabase that a run could not send while the database was down."""
     from audiopipe.ledger.address import sync_ledger
 
     sent, refused = sync_ledger(output)
@@ -80,80 +77,77 @@ def sync(output: str) -> None:
 @click.argument("notebook", type=click.Path(path_type=Path, exists=True))
 @click.argument("html")
 @click.option("--print", "cell", help="also print the text output of the cell with this tag")
-@click.option(
-    "--exit-code", "pass_on", is_flag=True, help="end with the exit code of the run that the notebook records"
-)
-def export(notebook: Path, html: str, cell: str | None, pass_on: bool) -> None:
-    """Turn a notebook that papermill saved into one HTML file that needs no network.
+@click.option("--exit-code", "use_exit_code", is_flag=True, help="exit with the exit code that the notebook recorded")
+def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
+    """Convert a notebook that papermill saved into one HTML file that needs no network.
 
-    HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all.
+    HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all
+    reports.
     """
-    from audiopipe import report
+    from audiopipe.report.export import export as export_notebook
+    from audiopipe.report.export import text_of
+    from audiopipe.report.notebook.record import exit_code
 
-    report.export(notebook, html)
+    export_notebook(notebook, html)
     if cell:
-        click.echo(report.text_of(notebook, cell))
-    if pass_on:
-        from audiopipe.report.notebook.record import exit_code
-
+        click.echo(text_of(notebook, cell))
+    if use_exit_code:
         sys.exit(exit_code(notebook))
 
 
 @main.command()
 @click.argument("output")
-@click.option("--fast", is_flag=True, help="compare names and sizes alone, without reading audio or tables")
+@click.option("--fast", is_flag=True, help="compare names and sizes only; do not read audio or tables")
 @click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
 def verify(output: str, fast: bool, as_json: bool) -> None:
-    """Read all of an output again: plan, commits, objects, tars, tables and manifests must agree."""
+    """Read all of an output and check that plan, commits, objects, tars, tables and manifests agree."""
     from audiopipe.dataset.verify import verify as verify_output
 
-    found = verify_output(output, fast)
+    result = verify_output(output, fast)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        click.echo(json.dumps(asdict(result)))
     else:
-        for finding in found.findings:
+        for finding in result.findings:
             click.echo(str(finding))
-        click.echo(
-            f"{found.shards} shards, {found.objects} objects, {found.samples} samples read: "
-            + (f"{len(found.findings)} findings" if found.findings else "all as committed")
-        )
-    sys.exit(1 if found.findings else 0)
+        verdict = f"{len(result.findings)} findings" if result.findings else "all objects match their commits"
+        click.echo(f"{result.shards} shards, {result.objects} objects, {result.samples} samples read: {verdict}")
+    sys.exit(1 if result.findings else 0)
 
 
 @main.command()
 @click.argument("output")
-@click.option("--remove", is_flag=True, help="remove what is listed")
+@click.option("--remove", is_flag=True, help="remove the listed objects")
 @click.option(
     "--min-age-hours",
     default=24.0,
     show_default=True,
-    help="leave younger parts alone: an attempt may be under way",
+    help="skip younger parts: an attempt may still be uploading them",
     type=click.FloatRange(0),
 )
 @click.option("--json", "as_json", is_flag=True, help="print the names and sizes as JSON")
 def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
-    """List, or remove, what no commit names: parts of lost attempts, and objects of shards; nothing else."""
+    """List or remove the objects that no commit names: parts of failed attempts and orphaned objects of shards."""
     from audiopipe.dataset.gc import collect
 
-    found = collect(output, remove, min_age_hours)
+    garbage = collect(output, remove, min_age_hours)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        click.echo(json.dumps(asdict(garbage)))
         return
-    for name, size in found.objects.items():
+    for name, size in garbage.objects.items():
         click.echo(f"{size:>12,}  {name}")
-    for name, begun in found.uploads.items():
-        click.echo(f"{'unfinished':>12}  {name}: an upload {begun}")
-    done = "removed" if remove else "--remove removes them"
-    click.echo(f"{len(found.objects)} objects, {found.size:,} bytes, {len(found.uploads)} unfinished uploads: {done}")
+    for name, started in garbage.uploads.items():
+        click.echo(f"{'unfinished':>12}  {name}: upload {started}")
+    done = "removed" if remove else "add --remove to remove them"
+    counts = f"{len(garbage.objects)} objects, {garbage.size:,} bytes, {len(garbage.uploads)} unfinished uploads"
+    click.echo(f"{counts}: {done}")
 
 
 @main.command()
 @click.argument("output")
-def mend(output: str) -> None:
-    """Bring back a damaged or lost _run.json or plan from the copy that the output keeps, or the copy from it."""
-    from audiopipe.dataset import backup as copies
+def restore(output: str) -> None:
+    """Restore a damaged or lost _run.json or plan from its backup in the output, or the backup from the original."""
+    from audiopipe.dataset.backup import restore as restore_output
 
-    written = copies.restore(output)
-    for name in written:
-        click.echo(f"brought back {name}")
-    click.echo("the run and its plan, and their copies, are whole")
+    for name in restore_output(output):
+        click.echo(f"restored {name}")
+    click.echo("the run, its plan and their backups are intact")

@@ -1,4 +1,4 @@
-"""Commands for before a run: a corpus to try it on, and what it will take."""
+"""Define the commands to use before a run: demo, estimate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 132  # characters of the table of machines
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--videos", default=30, show_default=True, help="number of good videos", type=click.IntRange(1, 1000))
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="seed of the random choices")
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
     """Make a corpus of real speech in five languages, as videos to try the pipeline on."""
@@ -31,21 +31,21 @@ def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--videos", default=500_000, show_default=True, type=click.IntRange(1), help="to be processed")
-@click.option("--minutes", default=17.0, show_default=True, help="of audio in a video, on average")
-@click.option("--deadline-h", default=24.0, show_default=True, help="hours that it may take")
-@click.option("--nodes", type=click.IntRange(1, 10_000), help="default: as few as meet the deadline")
-@click.option("--profile", default="auto", show_default=True, help="ec2 and gcp show their own machines, others all")
+@click.option("--videos", default=500_000, show_default=True, type=click.IntRange(1), help="videos to process")
+@click.option("--minutes", default=17.0, show_default=True, help="minutes of audio per video, on average")
+@click.option("--deadline-h", default=24.0, show_default=True, help="hours until the run must be finished")
+@click.option("--nodes", type=click.IntRange(1, 10_000), help="default: the fewest that meet the deadline")
+@click.option("--profile", default="auto", show_default=True, help="ec2 and gcp list their machines, others list all")
 @click.option(
     "--audio-format",
     default="flac",
     show_default=True,
     type=click.Choice(["flac", "wav", "opus", "mp3"]),
-    help="of the results: what has to leave the machines' cloud",
+    help="codec of the results: decides how many bytes leave the cloud",
 )
 @click.option("--rates", "folder", default="reports/benchmarks", show_default=True, help="folder of rates-*.json")
 @click.option("--json", "as_json", is_flag=True, help="print the choices as JSON")
-def plan(
+def estimate(
     videos: int,
     minutes: float,
     deadline_h: float,
@@ -55,25 +55,24 @@ def plan(
     folder: str,
     as_json: bool,
 ) -> None:
-    """Nodes, hours, bottleneck and cost of a run on the machines of the price table."""
+    """Estimate nodes, hours, bottleneck and cost of a run on the machines of the price table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from audiopipe import estimation as planner
-    from audiopipe.report import estimate as present
+    from audiopipe.estimation import Workload, choices, load_rates
+    from audiopipe.report.estimate import HEAD, PROVIDER_OF, caveats, rows
 
-    work = planner.Workload(videos, minutes, deadline_h, audio_format)
-    rates = planner.load_rates(folder)
-    found = planner.choices(work, rates, present.PROVIDER_OF.get(profile), nodes)
+    work = Workload(videos, minutes, deadline_h, audio_format)
+    rates = load_rates(folder)
+    estimates = choices(work, rates, PROVIDER_OF.get(profile), nodes)
     if as_json:
-        extra = [{"bottleneck": one.bottleneck, "total_usd": one.costs.total} for one in found]
-        body = [asdict(one) | more for one, more in zip(found, extra, strict=True)]
+        body = [asdict(item) | {"bottleneck": item.bottleneck, "total_usd": item.costs.total} for item in estimates]
         click.echo(json.dumps({"rates": asdict(rates), "choices": body}, default=str))
         return
-    table = Table(*present.HEAD, box=SIMPLE_HEAD)
-    for row in present.rows(found):
+    table = Table(*HEAD, box=SIMPLE_HEAD)
+    for row in rows(estimates):
         table.add_row(*row)
-    # On a narrow terminal, or in a pipe, lines that the terminal breaks are better than numbers cut short.
+    # On a narrow terminal or in a pipe, wrapped lines are better than truncated numbers.
     Console(width=max(WIDTH, Console().width)).print(table)
-    for sentence in present.caveats(work, rates, found):
+    for sentence in caveats(work, rates, estimates):
         click.echo(sentence)

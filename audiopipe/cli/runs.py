@@ -1,4 +1,4 @@
-"""Commands that do the work: run, resume, retry, extend."""
+"""Define the commands that process videos: run, resume, retry, extend."""
 
 from __future__ import annotations
 
@@ -25,25 +25,57 @@ if TYPE_CHECKING:
 @main.command(epilog=EXIT_CODES)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
-@click.option("--quiet", is_flag=True, help="no live progress")
-def run(as_json: bool, quiet: bool, **parameters: Any) -> None:
-    """Run, or go on with, the pipeline over a catalogue."""
+@click.option("--quiet", is_flag=True, help="do not show live progress")
+def run(as_json: bool, quiet: bool, **parameters: object) -> None:
+    """Process the videos of a catalog, or resume a run that was interrupted."""
     config = RunConfig.of(**parameters)
     from audiopipe.driver.run import run as run_pipeline
 
     _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
 
 
-def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
-    """Do a driver's work with its progress shown, print how it ended, and end the process with its exit code."""
-    from audiopipe.report import summary_lines
+@main.command(epilog=EXIT_CODES)
+@output_options
+@click.option("--shard", "shards", multiple=True, help="process this shard again from the start; may be repeated")
+def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: object) -> None:
+    """Finish an output without its catalog: process every shard that is missing or damaged, in all partitions."""
+    from audiopipe.driver.run import resume as resume_output
 
-    _tell()
+    _drive(lambda tick: resume_output(output, shards, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+
+
+@main.command(epilog=EXIT_CODES)
+@output_options
+def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None:
+    """Process only the failed videos of an output again, as new shards."""
+    from audiopipe.driver.run import retry as retry_output
+
+    _drive(lambda tick: retry_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+
+
+@main.command(epilog=EXIT_CODES)
+@output_options
+@click.option("--catalog", help="where to look for new videos; default: the catalog of the run")
+@click.option(
+    "--language", help="languages to add videos of: 'all' or a list, new languages included; default: those of the run"
+)
+def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> None:
+    """Add the videos that the catalog gained since the output was planned, as new shards."""
+    from audiopipe.driver.run import extend as extend_output
+
+    _drive(lambda tick: extend_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+
+
+def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
+    """Run a driver with live progress, print its summary, and exit with its exit code."""
+    from audiopipe.report.summary import summary_lines
+
+    _log_to_stderr()
     try:
         with SignalGuard(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
             summary = work(stop.before(show))
     except KeyboardInterrupt:
-        CONSOLE.print("stopped; what is committed stays: run the same command again to go on")
+        CONSOLE.print("stopped; committed shards are safe: run the same command again to continue")
         sys.exit(4)
     if as_json:
         body = {**summary.total.content(), "run_id": summary.run_id, "status": summary.status, "output": summary.output}
@@ -53,51 +85,21 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     sys.exit(summary.exit_code)
 
 
-def _tell() -> None:
-    """Show what this package logs, the dashboard's link above all, on the terminal's error stream."""
+def _log_to_stderr() -> None:
+    """Print this package's log messages, such as the dashboard's link, on stderr."""
     log, handler = logging.getLogger("audiopipe"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
 
 
-def _given(parameters: dict[str, Any]) -> dict[str, Any]:
+def _without_none(parameters: dict[str, object]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
-
-
-@main.command(epilog=EXIT_CODES)
-@output_options
-@click.option("--shard", "shards", multiple=True, help="make this shard again, from nothing; may be repeated")
-def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: Any) -> None:
-    """Finish an output from what lies in it: no catalogue, all partitions, what is missing or damaged."""
-    from audiopipe.driver.run import resume as resume_output
-
-    _drive(lambda tick: resume_output(output, shards, on_tick=tick, **_given(parameters)), as_json, quiet)
-
-
-@main.command(epilog=EXIT_CODES)
-@output_options
-def retry(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
-    """Try the failed videos of an output again, and only those, as new shards."""
-    from audiopipe.driver.run import retry as retry_output
-
-    _drive(lambda tick: retry_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
-
-
-@main.command(epilog=EXIT_CODES)
-@output_options
-@click.option("--catalog", help="where to look for new videos; default: the run's own catalogue")
-@click.option("--language", help="whose videos: 'all', or a list, also of new languages; default: those of the run")
-def extend(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
-    """Add the videos that came to the catalogue since an output was planned, as new shards."""
-    from audiopipe.driver.run import extend as extend_output
-
-    _drive(lambda tick: extend_output(output, on_tick=tick, **_given(parameters)), as_json, quiet)
 
 
 @contextmanager
 def _live(quiet: bool) -> Iterator[OnTick]:
-    """A callback that redraws a run's progress in the terminal."""
+    """Yield a callback that redraws a run's progress in the terminal."""
     from rich.live import Live
 
     from audiopipe.report.terminal import render

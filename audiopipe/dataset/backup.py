@@ -54,7 +54,7 @@ def backup(store: Store) -> None:
             data = store.read(name)
             store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
         elif not known[name].original_is_good:
-            raise VerifyError(f"{name} is damaged; `audiopipe mend {store.url}` brings it back")
+            raise VerifyError(f"{name} is damaged; `audiopipe restore {store.url}` brings it back")
 
 
 def restore(url: str) -> list[str]:

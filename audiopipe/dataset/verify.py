@@ -112,7 +112,7 @@ class _Check:
                 yield Finding(pair.name, f"is damaged or gone, and so is {pair.copy}", self._again())
             elif not pair.whole:
                 bad = pair.copy if pair.original_is_good else pair.name
-                yield Finding(bad, "is damaged or gone", f"audiopipe mend {shlex.quote(self.store.url)}")
+                yield Finding(bad, "is damaged or gone", f"audiopipe restore {shlex.quote(self.store.url)}")
 
     def _resume(self, *shards: str) -> str:
         chosen = "".join(f" --shard {shlex.quote(name)}" for name in shards)

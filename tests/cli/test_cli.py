@@ -19,14 +19,15 @@ COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
 
 
 def audiopipe(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command."""
     return subprocess.run([*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=240)
 
 
-def test_every_command_explains_itself_and_every_option_has_a_help() -> None:
+def test_every_command_and_every_option_has_a_help_text() -> None:
     for name, command in cli.main.commands.items():
         assert command.help, name
         for option in command.params:
-            if isinstance(option, click.Option) and option.name not in ("help", "seed"):
+            if isinstance(option, click.Option) and option.name != "help":
                 assert option.help, f"{name} --{option.name}"
         assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 0
 
@@ -37,13 +38,21 @@ def test_run_has_an_option_for_every_field_of_the_config() -> None:
 
 
 def test_the_help_names_the_exit_codes() -> None:
-    told = CliRunner().invoke(cli.main, ["--help"]).output
+    output = CliRunner().invoke(cli.main, ["--help"]).output
     for line in ("0  done", "2  misused", "3  done, with dead letters", "4  not finished"):
-        assert line in told
+        assert line in output
+
+
+def test_renamed_commands_and_options_are_gone() -> None:
+    for name in ("plan", "mend", "progress"):
+        assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 2
+    flags = {flag for item in cli.main.commands["run"].params for flag in item.opts}
+    assert not flags & {"--held-mb", "--fetched-mb", "--videos-ahead"}
+    assert flags >= {"--batch-queue-mb", "--prefetch-mb", "--prefetch-videos"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "culprit"),
     [
         (["run", "--output", "out"], "--catalog"),
         (["run", "--catalog", "a", "--output", "b", "--catalgo", "c"], "--catalgo"),
@@ -52,36 +61,36 @@ def test_the_help_names_the_exit_codes() -> None:
         (["run", "--catalog", "nowhere.parquet", "--output", "b"], "nowhere.parquet"),
     ],
 )
-def test_misuse_ends_with_2_and_names_what_is_wrong(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_misuse_exits_with_2_and_names_the_culprit(arguments: list[str], culprit: str, tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert culprit in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_none_switches_a_threshold_off() -> None:
-    seen = {}
+    received = {}
 
     @click.command()
     @options.config_options
     def probe(**parameters: object) -> None:
-        seen.update(parameters)
+        received.update(parameters)
 
-    needed = ["--catalog", "a", "--output", "b"]
-    CliRunner().invoke(probe, [*needed, "--min-snr-db", "none", "--max-clipping-ratio", "0.1"])
-    config = RunConfig.of(**seen)
+    required = ["--catalog", "a", "--output", "b"]
+    CliRunner().invoke(probe, [*required, "--min-snr-db", "none", "--max-clipping-ratio", "0.1"])
+    config = RunConfig.of(**received)
     assert config.min_snr_db is None
     assert config.max_clipping_ratio == 0.1
 
 
-def test_an_output_that_is_none_cannot_be_verified_or_watched(tmp_path: Path) -> None:
+def test_an_empty_folder_cannot_be_verified_or_monitored(tmp_path: Path) -> None:
     assert audiopipe("verify", str(tmp_path)).returncode == 1
-    told = audiopipe("progress", str(tmp_path), "--once")
-    assert told.returncode == 1
-    assert "ledger" in told.stderr
+    done = audiopipe("monitor", str(tmp_path), "--once")
+    assert done.returncode == 1
+    assert "ledger" in done.stderr
 
 
-def test_the_main_job_runs_resumes_verifies_and_shows_its_progress(tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_verified_and_monitored(tiny_corpus: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", output, "--shard-videos", "6"]
     job += ["--workers", "1", "--json"]
@@ -92,40 +101,40 @@ def test_the_main_job_runs_resumes_verifies_and_shows_its_progress(tiny_corpus: 
     bad = [row["error"] for row in truth if row["error"]]
     assert total["videos"] == len(truth)
     assert total["errors"] == {name: bad.count(name) for name in sorted(set(bad))}
-    again = audiopipe(*job)
-    assert again.returncode == 3
-    assert json.loads(again.stdout)["new_shards"] == 0
+    second = audiopipe(*job)
+    assert second.returncode == 3
+    assert json.loads(second.stdout)["new_shards"] == 0
     verified = audiopipe("verify", output)
     assert (verified.returncode, verified.stderr) == (0, "")
-    assert "all as committed" in verified.stdout
-    progress = audiopipe("progress", output, "--json")
-    assert json.loads(progress.stdout)["run"]["status"] == "done"
-    other = audiopipe(*job, "--window-s", "3")
-    assert other.returncode == 2
-    assert "window_s: 5.0 there, 3.0 here" in other.stderr
+    assert "all objects match their commits" in verified.stdout
+    monitored = audiopipe("monitor", output, "--json")
+    assert json.loads(monitored.stdout)["run"]["status"] == "done"
+    mismatch = audiopipe(*job, "--window-s", "3")
+    assert mismatch.returncode == 2
+    assert "window_s: 5.0 there, 3.0 here" in mismatch.stderr
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_stop_that_python_drops_in_a_finaliser_is_remembered() -> None:
-    class Finalised:
+def test_a_stop_that_python_drops_in_a_finalizer_is_handled() -> None:
+    class Finalized:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGTERM)
 
-    before = signal.getsignal(signal.SIGTERM)
+    previous = signal.getsignal(signal.SIGTERM)
     with SignalGuard(signal.SIGTERM) as stop:
         done: list[int] = []
         work = stop.before(done.append)
         work(1)
-        unused = Finalised()
+        unused = Finalized()
         del unused
         with pytest.raises(KeyboardInterrupt):
             work(2)
     assert done == [1]
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is previous
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_ends_a_run_within_20_s_and_it_resumes(
+def test_a_signal_ends_a_run_within_20_s_and_it_can_resume(
     number: signal.Signals, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
@@ -136,9 +145,9 @@ def test_sigterm_ends_a_run_within_20_s_and_it_resumes(
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.05)
     os.kill(process.pid, number)
-    told = process.communicate(timeout=20)[1]
+    stderr = process.communicate(timeout=20)[1]
     assert process.returncode == 4
-    assert "run the same command again" in told
-    assert "Traceback" not in told
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
     assert audiopipe(*job).returncode == 3
     assert audiopipe("verify", str(output)).returncode == 0

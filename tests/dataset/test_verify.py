@@ -134,7 +134,7 @@ def _obey(remedies: list[str], client: Client) -> None:
         assert words[:1] == ["audiopipe"]
         if words[1] == "gc":
             collect(words[2], remove="--remove" in words)
-        elif words[1] == "mend":
+        elif words[1] == "restore":
             copies.restore(words[2])
         else:
             assert words[1] == "resume"
@@ -143,7 +143,7 @@ def _obey(remedies: list[str], client: Client) -> None:
 
 def test_a_run_on_a_damaged_plan_is_refused_with_the_remedy(copy: Path) -> None:
     _flip(copy / "_plan/en-000.parquet")
-    with pytest.raises((VerifyError, PlanError), match=r"audiopipe (mend|verify)"):
+    with pytest.raises((VerifyError, PlanError), match=r"audiopipe (restore|verify)"):
         run.resume(str(copy))
     assert copies.restore(str(copy)) == ["_plan/en-000.parquet"]
     assert copies.restore(str(copy)) == []

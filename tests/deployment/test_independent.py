@@ -40,5 +40,5 @@ def test_partitions_share_an_output_and_a_killed_one_resumes(catalog: Path, tmp_
     alone = tmp_path / "alone"
     make_output(config(catalog, alone, partition_count=count))
     assert content(output) == content(alone)
-    seen = subprocess.run([AUDIOPIPE, "progress", str(output), "--once"], capture_output=True, text=True, check=True)
+    seen = subprocess.run([AUDIOPIPE, "monitor", str(output), "--once"], capture_output=True, text=True, check=True)
     assert all(f"p{index}" in seen.stdout for index in range(count)), "the monitor sees every node"

@@ -208,7 +208,7 @@ def test_the_page_has_the_choices_the_caveats_and_a_picture() -> None:
 
 
 def test_the_command_shows_the_reference_with_our_choices(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["plan", "--rates", str(tmp_path)], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(main, ["estimate", "--rates", str(tmp_path)], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "g5.4xlarge, as planned" in done.output
     assert "$217" in done.output
@@ -216,7 +216,9 @@ def test_the_command_shows_the_reference_with_our_choices(tmp_path: Path) -> Non
 
 
 def test_the_command_s_json_holds_the_profile_s_machines_only(tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["plan", "--profile", "gcp", "--nodes", "4", "--json", "--rates", str(tmp_path)])
+    done = CliRunner().invoke(
+        main, ["estimate", "--profile", "gcp", "--nodes", "4", "--json", "--rates", str(tmp_path)]
+    )
     body = json.loads(done.output)
     assert body["rates"]["measured"] is False
     assert {choice["instance"]["provider"] for choice in body["choices"]} == {"gcp"}
