@@ -44,7 +44,7 @@ def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
     help="codec of the results: decides how many bytes leave the cloud",
 )
 @click.option("--rates", "folder", default="reports/benchmarks", show_default=True, help="folder of rates-*.json")
-@click.option("--json", "as_json", is_flag=True, help="print the choices as JSON")
+@click.option("--json", "as_json", is_flag=True, help="print the estimate as JSON")
 def estimate(
     videos: int,
     minutes: float,
@@ -59,20 +59,26 @@ def estimate(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from audiopipe.estimation import Workload, choices, load_rates
-    from audiopipe.report.estimate import HEAD, PROVIDER_OF, caveats, rows
+    from audiopipe import estimation
+    from audiopipe.report.estimate import COLUMNS, notes, table_rows
 
-    work = Workload(videos, minutes, deadline_h, audio_format)
-    rates = load_rates(folder)
-    estimates = choices(work, rates, PROVIDER_OF.get(profile), nodes)
+    result = estimation.estimate(
+        videos,
+        minutes,
+        deadline_h=deadline_h,
+        nodes=nodes,
+        profile=profile,
+        audio_format=audio_format,
+        rates_folder=folder,
+    )
     if as_json:
-        body = [asdict(item) | {"bottleneck": item.bottleneck, "total_usd": item.costs.total} for item in estimates]
-        click.echo(json.dumps({"rates": asdict(rates), "choices": body}, default=str))
+        rows = [asdict(row) | {"bottleneck": row.bottleneck, "total_usd": row.costs.total} for row in result.rows]
+        click.echo(json.dumps({"rates": asdict(result.rates), "rows": rows}, default=str))
         return
-    table = Table(*HEAD, box=SIMPLE_HEAD)
-    for row in rows(estimates):
-        table.add_row(*row)
+    table = Table(*COLUMNS, box=SIMPLE_HEAD)
+    for cells in table_rows(result):
+        table.add_row(*cells)
     # On a narrow terminal or in a pipe, wrapped lines are better than truncated numbers.
     Console(width=max(WIDTH, Console().width)).print(table)
-    for sentence in caveats(work, rates, estimates):
-        click.echo(sentence)
+    for note in notes(result):
+        click.echo(note)

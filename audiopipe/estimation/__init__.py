@@ -1,29 +1,30 @@
-"""What a run will take before it is started: nodes, hours, money, and how sure one can be.
+"""Forecast the time and cost of a run before it starts.
 
-Rates come from measurements where there are some and from the design's figures where there are none, prices from a
-table with a date and a source in each row; both say so in everything that is shown.
+`estimate` compares the machines of the price table; `simulate` shows how stragglers and lost nodes change the answer.
+Rates come from saved benchmarks where they exist and are assumed otherwise; prices come from a table in which each row
+has a date and a source. A report on an estimate states both.
 """
 
-from audiopipe.estimation.estimate import Costs, Estimate, Workload, choices, estimate
-from audiopipe.estimation.prices import Instance, Provider, instances, providers
+from audiopipe.estimation.costs import Costs, InstanceEstimate, Workload, estimate_instance
+from audiopipe.estimation.estimate import Estimate, estimate
+from audiopipe.estimation.prices import Instance, PriceTable, Provider, load_prices
 from audiopipe.estimation.rates import Rates, load_rates
 from audiopipe.estimation.simulate import FailureModel, Outcome, simulate
-from audiopipe.estimation.theirs import ThePlan
 
 __all__ = [
     "Costs",
     "Estimate",
     "FailureModel",
     "Instance",
+    "InstanceEstimate",
     "Outcome",
+    "PriceTable",
     "Provider",
     "Rates",
-    "ThePlan",
     "Workload",
-    "choices",
     "estimate",
-    "instances",
+    "estimate_instance",
+    "load_prices",
     "load_rates",
-    "providers",
     "simulate",
 ]

@@ -1,4 +1,4 @@
-"""The price table: machines, traffic, storage, each row with its date and source."""
+"""Read the price table: machines, traffic, storage and the ledger, each row with its date and source."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from datetime import date
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["Instance", "Provider", "StoragePrices", "instances", "ledger_usd_month", "providers", "store"]
+__all__ = ["Instance", "LedgerPrice", "PriceTable", "Provider", "StoragePrices", "load_prices"]
+
+SECTIONS = ("instances", "ledger", "providers", "store")
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A machine that can be rented. `vcpus` are threads; `cores` is what codecs scale with."""
+    """A machine to rent. `vcpus` counts hardware threads; the speed of codecs scales with `cores`."""
 
     name: str
     provider: str
@@ -30,7 +31,7 @@ class Instance:
     memory_gb: int
     usd_hour: float
     market: str
-    read: date
+    as_of: date
     source: str
 
     @property
@@ -40,58 +41,88 @@ class Instance:
 
 @dataclass(frozen=True)
 class Provider:
-    """What a cloud takes for each GB that leaves it."""
+    """A cloud's price for each GB that leaves it."""
 
     egress_usd_gb: float
-    read: date
+    as_of: date
     source: str
 
 
 @dataclass(frozen=True)
 class StoragePrices:
-    """What the object store takes."""
+    """The object store's prices."""
 
     usd_gb_month: float
     usd_million_writes: float
     usd_million_reads: float
-    read: date
+    as_of: date
     source: str
 
 
-@cache
-def _table(path: str | None) -> dict[str, Any]:
-    text = Path(path).read_text() if path else (files("audiopipe.estimation") / "prices.yaml").read_text()
-    table: dict[str, Any] = yaml.safe_load(text)
-    if missing := {"instances", "providers", "store", "ledger"} - table.keys():
-        raise ConfigError(f"{path}: the price table has no {', '.join(sorted(missing))}")
-    return table
+@dataclass(frozen=True)
+class LedgerPrice:
+    """The price of the hosted ledger database."""
+
+    usd_month: float
+    as_of: date
+    source: str
 
 
-def _prices() -> dict[str, Any]:
-    return _table(os.environ.get("AUDIOPIPE_PRICES"))
+@dataclass(frozen=True)
+class PriceTable:
+    """All prices of an estimate."""
+
+    instances: tuple[Instance, ...]
+    providers: dict[str, Provider]
+    store: StoragePrices
+    ledger: LedgerPrice
+
+    def __post_init__(self) -> None:
+        if unknown := {instance.provider for instance in self.instances} - self.providers.keys():
+            raise ConfigError(
+                f"the price table has no egress price of {', '.join(sorted(unknown))}; add it to `providers`"
+            )
+
+    def instances_of(self, provider: str | None) -> tuple[Instance, ...]:
+        """Return the machines of one provider, or of all if None.
+
+        Raises:
+            ConfigError: the table has no machine of this provider.
+        """
+        matches = tuple(instance for instance in self.instances if provider in (None, instance.provider))
+        if not matches:
+            known = ", ".join(sorted({instance.provider for instance in self.instances})) or "none"
+            wanted = "no machines" if provider is None else f"no machine of '{provider}'; known providers: {known}"
+            raise ConfigError(f"the price table has {wanted}")
+        return matches
 
 
-def instances(provider: str | None = None) -> list[Instance]:
-    """The machines of one provider, or of all.
+def load_prices() -> PriceTable:
+    """Load the table that `AUDIOPIPE_PRICES` names, or the packaged one.
 
     Raises:
-        ConfigError: the table has none of this provider.
+        ConfigError: the file cannot be read or has a missing section or field.
     """
-    rows = [Instance(**row) for row in _prices()["instances"]]
-    found = [row for row in rows if provider in (None, row.provider)]
-    if not found:
-        known = ", ".join(sorted({row.provider for row in rows}))
-        raise ConfigError(f"the price table has no machine of '{provider}': known are {known}")
-    return found
+    return _load(os.environ.get("AUDIOPIPE_PRICES"))
 
 
-def providers() -> dict[str, Provider]:
-    return {name: Provider(**row) for name, row in _prices()["providers"].items()}
-
-
-def store() -> StoragePrices:
-    return StoragePrices(**_prices()["store"])
-
-
-def ledger_usd_month() -> float:
-    return float(_prices()["ledger"]["usd_month"])
+@cache
+def _load(path: str | None) -> PriceTable:
+    name = path or "prices.yaml"
+    try:
+        source = Path(path) if path else files("audiopipe.estimation") / "prices.yaml"
+        table = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the price table {name}: {error}") from None
+    if not isinstance(table, dict) or (missing := [section for section in SECTIONS if section not in table]):
+        absent = ", ".join(missing) if isinstance(table, dict) else ", ".join(SECTIONS)
+        raise ConfigError(f"the price table {name} has no {absent}")
+    try:
+        return PriceTable(
+            instances=tuple(Instance(**row) for row in table["instances"]),
+            providers={provider: Provider(**row) for provider, row in table["providers"].items()},
+            store=StoragePrices(**table["store"]),
+            ledger=LedgerPrice(**table["ledger"]),
+        )
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"the price table {name} has an invalid row: {error}") from None

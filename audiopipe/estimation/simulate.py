@@ -1,4 +1,4 @@
-"""A run played through event by event: shards that differ, nodes that are slow, fail or are taken away."""
+"""Simulate a run event by event: shards of different sizes, slow nodes, and nodes that fail or are preempted."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["FailureModel", "Outcome", "simulate"]
 
 @dataclass(frozen=True)
 class FailureModel:
-    """What goes wrong; all of it assumed, none measured.
+    """The variation and failures of a cluster; all values are assumptions.
 
     Args:
-        spread: sigma of the shards' log-normal work.
-        slow_nodes, slowness: part of the nodes that are stragglers, and how many times slower.
-        lost_per_node_hour: failures and spot losses of a node.
-        replaced_h: until a lost node, or another for it, works again.
+        spread: sigma of the log-normal distribution of the shards' work.
+        slow_nodes: share of the nodes that are stragglers.
+        slowness: factor by which a straggler is slower.
+        losses_per_node_hour: rate of failures and spot preemptions of one node.
+        replacement_h: hours until a lost node, or its replacement, works again.
     """
 
     spread: float = 0.15
     slow_nodes: float = 0.05
     slowness: float = 1.5
-    lost_per_node_hour: float = 0.02
-    replaced_h: float = 0.1
+    losses_per_node_hour: float = 0.02
+    replacement_h: float = 0.1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How long it took, in hours, and how well the nodes' time was used (1: nothing wasted)."""
+    """The result of one simulated run: hours, share of the nodes' time spent on useful work, and number of losses."""
 
     hours: float
     efficiency: float
@@ -41,51 +42,58 @@ class Outcome:
 def simulate(
     shards: int, shard_h: float, nodes: int, failures: FailureModel, *, shared: bool = True, seed: int = 0
 ) -> Outcome:
-    """Play one run.
+    """Simulate one run.
+
+    A lost node loses the shard that it works on. With a shared queue, the next free node repeats the shard; without
+    one, the node repeats it when it is back.
 
     Args:
-        shard_h: hours that an average node works on an average shard.
-        shared: one queue for all nodes (a Dask cluster); else each node has a partition of its own from the start.
+        shards: number of shards.
+        shard_h: hours that an average node needs for an average shard.
+        nodes: number of nodes.
+        failures: variation and failures of the cluster.
+        shared: use one queue for all nodes (a Dask cluster); otherwise give each node a fixed partition.
+        seed: seed of the random numbers; the same seed gives the same outcome.
 
-    A node that is lost loses the shard under way, which is done again: by whoever is free if the queue is shared, by
-    itself after its return if not.
+    Raises:
+        ValueError: `shards`, `nodes` or `shard_h` is not positive.
     """
     if shards < 1 or nodes < 1 or shard_h <= 0:
         raise ValueError("shards, nodes and shard_h must be positive")
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     mean = -(failures.spread**2) / 2  # so that the average work is shard_h
-    work = [shard_h * math.exp(dice.gauss(mean, failures.spread)) for _ in range(shards)]
-    slow = [failures.slowness if dice.random() < failures.slow_nodes else 1.0 for _ in range(nodes)]
+    work = [shard_h * math.exp(rng.gauss(mean, failures.spread)) for _ in range(shards)]
+    slow = [failures.slowness if rng.random() < failures.slow_nodes else 1.0 for _ in range(nodes)]
     queues = [deque(work)] * nodes if shared else [deque(work[node::nodes]) for node in range(nodes)]
-    return _simulate_once(dice, queues, slow, failures, sum(work))
+    return _run_events(rng, queues, slow, failures, sum(work))
 
 
-def _simulate_once(
+def _run_events(
     rng: random.Random, queues: list[deque[float]], slow: list[float], failures: FailureModel, useful_h: float
 ) -> Outcome:
-    """Every event is a node that becomes free; the shard that it lost, if any, goes back to its queue then."""
-    free = [(0.0, node, 0.0) for node in range(len(queues))]
-    heapq.heapify(free)
-    losses, ended = 0, 0.0
-    # A shared queue may be empty now and get a lost shard back later: a free node waits for those still at work.
+    """Process events in order of time. An event is a node that becomes free, with the shard that it lost, if any."""
+    events = [(0.0, node, 0.0) for node in range(len(queues))]
+    heapq.heapify(events)
+    losses, end_h = 0, 0.0
+    # A shared queue that is empty now may receive a lost shard later, so free nodes wait for the busy ones.
     waiting: list[int] = []
-    while free:
-        now, node, lost = heapq.heappop(free)
-        if lost:
-            queues[node].appendleft(lost)
+    while events:
+        now_h, node, lost_shard = heapq.heappop(events)
+        if lost_shard:
+            queues[node].appendleft(lost_shard)
             while waiting:
-                heapq.heappush(free, (now, waiting.pop(), 0.0))
+                heapq.heappush(events, (now_h, waiting.pop(), 0.0))
         if not queues[node]:
             waiting.append(node)
             continue
         shard = queues[node].popleft()
-        takes = shard * slow[node]
-        until_loss = rng.expovariate(failures.lost_per_node_hour) if failures.lost_per_node_hour else math.inf
-        if until_loss < takes:
+        duration_h = shard * slow[node]
+        rate = failures.losses_per_node_hour
+        until_loss_h = rng.expovariate(rate) if rate else math.inf
+        if until_loss_h < duration_h:
             losses += 1
-            # The scheduler notices at once and gives the shard to others; the node itself is back later.
-            heapq.heappush(free, (now + until_loss + failures.replaced_h, node, shard))
+            heapq.heappush(events, (now_h + until_loss_h + failures.replacement_h, node, shard))
         else:
-            ended = max(ended, now + takes)
-            heapq.heappush(free, (now + takes, node, 0.0))
-    return Outcome(hours=ended, efficiency=useful_h / (ended * len(queues)), losses=losses)
+            end_h = max(end_h, now_h + duration_h)
+            heapq.heappush(events, (now_h + duration_h, node, 0.0))
+    return Outcome(hours=end_h, efficiency=useful_h / (end_h * len(queues)), losses=losses)

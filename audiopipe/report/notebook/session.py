@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "work"]
 
 REDRAW_S = 1.0
-THREADS_PER_CORE = 2  # a core's second thread brings nothing, as the planner's rates have it
+THREADS_PER_CORE = 2  # a core's second thread brings nothing, as in audiopipe.estimation
 
 
 class RunIncomplete(AudiopipeError):
