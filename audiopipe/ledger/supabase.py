@@ -54,11 +54,11 @@ class OutboxLedger(SqliteLedger):
         super().__init__(path)
         self.url = url
         with self._transaction() as connection:
-            if not connection.execute("SELECT 1 FROM told WHERE url = ?", (url,)).fetchone():
+            if not connection.execute("SELECT 1 FROM sync_target WHERE url = ?", (url,)).fetchone():
                 # The outbox is for one server; a new one is told from the start.
-                connection.execute("DELETE FROM told")
+                connection.execute("DELETE FROM sync_target")
                 connection.execute("DELETE FROM outbox")
-                connection.execute("INSERT INTO told (url) VALUES (?)", (url,))
+                connection.execute("INSERT INTO sync_target (url) VALUES (?)", (url,))
                 self._tell_all()
 
     def __repr__(self) -> str:

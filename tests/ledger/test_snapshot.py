@@ -235,7 +235,7 @@ def test_a_watcher_outlives_an_outage_and_keeps_the_last_picture(
         return real(*arguments)
 
     real = monitor.snapshot
-    monkeypatch.setattr(monitor, "snapshot", flaky)
+    monkeypatch.setattr(terminal, "snapshot", flaky)
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     terminal.watch(filled, every_s=0.001, console=console)
     assert isinstance(console.file, io.StringIO)

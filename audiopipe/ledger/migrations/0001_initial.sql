@@ -1,5 +1,5 @@
--- The plan's tables, columns and view with their names, and what they need to survive restarts.
--- Times are UTC, ISO 8601 with milliseconds and a 'Z'; counts are of videos, segments and bytes as named.
+-- Tables, columns and the view have the names of the plan document; further columns make a run survive restarts.
+-- Times are UTC, ISO 8601 text with milliseconds and a 'Z'. The name of a count says what it counts.
 
 CREATE TABLE pipeline_runs (
   run_id TEXT PRIMARY KEY NOT NULL DEFAULT (
@@ -10,7 +10,7 @@ CREATE TABLE pipeline_runs (
   started_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   completed_at TEXT,
   status TEXT NOT NULL DEFAULT 'running' CHECK (status IN ('running', 'done', 'incomplete', 'failed')),
-  -- Rates count from the last start only, so that the time between two sessions is not work.
+  -- Start of the last session: rates exclude the time between two sessions.
   resumed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   output TEXT,
   config_digest TEXT,
@@ -29,7 +29,7 @@ CREATE TABLE run_languages (
 CREATE TABLE worker_progress (
   run_id TEXT NOT NULL REFERENCES pipeline_runs (run_id),
   worker_id TEXT NOT NULL,
-  -- A driver has a row too, so that a dead one is seen; it is not counted as a worker.
+  -- A driver has a row too, so that a dead driver is detected; sums over workers exclude it.
   role TEXT NOT NULL DEFAULT 'worker' CHECK (role IN ('worker', 'driver')),
   partition_index INTEGER NOT NULL DEFAULT 0,
   partition_count INTEGER NOT NULL DEFAULT 1,
@@ -83,7 +83,7 @@ CREATE TABLE shards (
   PRIMARY KEY (run_id, shard)
 );
 CREATE INDEX shards_by_finish ON shards (run_id, finished_at);
--- Covers every sum that the view and the monitor ask for.
+-- Covers every sum that the view and the monitor query.
 CREATE INDEX shards_by_language ON shards (
   run_id, status, language, videos, videos_failed, segments, segments_kept, audio_s, kept_s, bytes_in, bytes_out);
 
@@ -101,13 +101,33 @@ CREATE TABLE processing_errors (
   stage TEXT,
   attempt INTEGER,
   retriable INTEGER,
-  -- What makes an error the same when it is told twice: <shard>/<video> of a dead letter, or a failure's own UUID.
+  -- Identifies an error that is recorded twice: <shard>/<video> for a dead letter, a UUID for a failed attempt.
   event_id TEXT,
+  -- Number of attempts before a video became a dead letter.
+  attempts INTEGER NOT NULL DEFAULT 1,
   UNIQUE (run_id, event_id)
 );
 
--- The plan's view. `processed` is counted from finished shards, so that a restart counts nothing twice; a run with
--- none (the plan's own reporter) is counted from its workers. Each side is summed before it is joined.
+-- Updates not yet sent to a server, in order (`outbox.py`). Empty if the ledger has no server.
+CREATE TABLE outbox (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL CHECK (kind IN ('start', 'shard', 'failure', 'worker', 'finish')),
+  -- A newer row replaces an older row with the same key: only the last state of a worker matters.
+  key TEXT UNIQUE,
+  body TEXT NOT NULL,
+  -- The reason why the server rejected the row. A rejected row is not sent again; it stays for inspection.
+  refused TEXT
+);
+
+-- The server that has, together with the outbox, all rows of this file. A new server is sent everything.
+CREATE TABLE sync_target (
+  url TEXT PRIMARY KEY NOT NULL,
+  since TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+);
+
+-- The view of the plan document. `processed` sums the finished shards, so that a restart counts no video twice; for a
+-- run without any (the plan document's reporter writes workers only) it sums the workers. Each side is summed before
+-- the join.
 CREATE VIEW run_progress AS
 SELECT
   r.run_id,
