@@ -13,7 +13,7 @@ __all__ = ["METRIC_NAMES", "SEGMENTS_SCHEMA", "VIDEOS_SCHEMA", "object_names", "
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
 
-# A kept segment's audio is the `audio_bytes` bytes from `tar_offset` on of its shard's tar; both are null where dropped.
+# A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Both are null where dropped.
 SEGMENTS_SCHEMA = pa.schema(
     [
         ("key", pa.string()),

@@ -54,8 +54,8 @@ class Batch:
 def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:
     """Replace the clips of a stream by batches of them.
 
-    A batch comes when it is full, when more than `batch_queue_mb` wait, or at the end. What is not a clip, or is a clip that
-    was dropped before it was scored, passes through at once.
+    A batch is yielded when it is full, when more than `batch_queue_mb` wait, or at the end. Clips that were dropped
+    before scoring, and events that are not clips, pass through at once.
     """
     waiting: dict[Key, list[Clip]] = {}
     held = 0

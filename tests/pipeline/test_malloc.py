@@ -9,9 +9,9 @@ ROUNDS, MEGABYTE_PAGES = 200, 256
 PROGRAM = f"""
 import resource, sys
 import numpy as np
-from audiopipe.pipeline.malloc import keep_freed_memory
+from audiopipe.pipeline.malloc import raise_malloc_thresholds
 if sys.argv[1] == "keep":
-    keep_freed_memory()
+    raise_malloc_thresholds()
 np.ones(1 << 17)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({ROUNDS}):

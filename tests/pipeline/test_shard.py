@@ -14,7 +14,9 @@ from fake_gpu import DEVICE, absent_gpu, there
 
 from audiopipe.catalog import read as catalog
 from audiopipe.errors import DecoderDied, StoreError, TransientError
-from audiopipe.pipeline import shard as pipeline
+from audiopipe.pipeline import assemble
+from audiopipe.pipeline import shard as shard_module
+from audiopipe.pipeline import video as video_module
 from audiopipe.pipeline.prefetch import Prefetch
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.segment import cut as segment
@@ -139,11 +141,21 @@ def test_the_same_input_gives_the_same_bytes_however_it_is_timed(tmp_path, monke
     for number, timing in enumerate(TIMINGS):
         run(tmp_path, shard, f"t{number}", **asked, **timing)
         assert objects(tmp_path, f"t{number}") == expected, timing
-    for number, stage in enumerate(("_fetch", "_score", "encode")):
+    for number, (module, function) in enumerate(STAGES[stage] for stage in ("fetch", "score", "encode")):
         with monkeypatch.context() as patch:
-            patch.setattr(pipeline, stage, delayed(getattr(pipeline, stage), number))
-            run(tmp_path, shard, stage, **asked)
-        assert objects(tmp_path, stage) == expected, stage
+            patch.setattr(module, function, delayed(getattr(module, function), number))
+            run(tmp_path, shard, function, **asked)
+        assert objects(tmp_path, function) == expected, function
+
+
+# Where `process_shard` looks up the function of a stage.
+STAGES = {
+    "fetch": (video_module, "fetch"),
+    "decode": (video_module, "decode"),
+    "score": (shard_module, "score"),
+    "encode": (assemble, "encode"),
+    "upload": (shard_module, "upload"),
+}
 
 
 def delayed(function, seed):
@@ -174,7 +186,7 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
     shard = shard_of(mixed(tmp_path))
     expected = run(tmp_path, shard, segments=segments)
     with absent_gpu(monkeypatch) as seen:
-        monkeypatch.setattr(pipeline, "score_device", lambda config: DEVICE)
+        monkeypatch.setattr(shard_module, "score_device", lambda config: DEVICE)
         monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
         found = run(tmp_path, shard, "gpu", segments=segments)
     assert seen["operations"] > 0
@@ -245,7 +257,7 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
     shard = shard_of(videos)
     run(tmp_path, shard, "calm", **NO_RULES)
     died = threading.Event()
-    decode = pipeline.media.decode
+    decode = video_module.decode
 
     def decode_and_kill(source, *arguments):
         blocks = decode(source, *arguments)
@@ -255,7 +267,7 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
             decoder_of(source.path).kill()
         yield from blocks
 
-    monkeypatch.setattr(pipeline.media, "decode", decode_and_kill)
+    monkeypatch.setattr(video_module, "decode", decode_and_kill)
     with pytest.raises(DecoderDied):
         run(tmp_path, shard, **NO_RULES)
     assert died.is_set()
@@ -265,10 +277,11 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
     assert objects(tmp_path) == objects(tmp_path, "calm")
 
 
-@pytest.mark.parametrize("stage", ["_fetch", "_score", "encode", "upload"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_transient_error_at_any_stage_ends_the_shard_cleanly(tmp_path, monkeypatch, stage):
     shard, calls = shard_of(mixed(tmp_path)), []
-    real = getattr(pipeline, stage)
+    module, function = STAGES[stage]
+    real = getattr(module, function)
 
     def fails_at_the_second(*arguments):
         calls.append(stage)
@@ -276,11 +289,11 @@ def test_a_transient_error_at_any_stage_ends_the_shard_cleanly(tmp_path, monkeyp
             raise StoreError("the store broke off")
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline, stage, fails_at_the_second)
+    monkeypatch.setattr(module, function, fails_at_the_second)
     with pytest.raises(TransientError, match="broke off"):
         run(tmp_path, shard, **NO_RULES)
     assert objects(tmp_path) == {}
-    monkeypatch.setattr(pipeline, stage, real)
+    monkeypatch.setattr(module, function, real)
     assert run(tmp_path, shard, **NO_RULES).videos == 7
 
 

@@ -1,0 +1,170 @@
+"""Read one video: fetch it, find the times of its segments, decode it and cut the clips.
+
+The result is a stream of events. A video whose times are known gives its clips while it decodes, and then its record.
+A video whose times are to be found in its audio gives blocks and an end; the voice stage turns these into clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from audiopipe.config import RunConfig
+from audiopipe.dataset.similarity import packed
+from audiopipe.dataset.writer import VideoRecord
+from audiopipe.errors import BadSegments, PoisonVideo, VideoError
+from audiopipe.kernels.fingerprint import Fingerprint
+from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
+from audiopipe.media.fetch import Source, fetch
+from audiopipe.pipeline.timing import StageTimer
+from audiopipe.segment.cut import cut, spans, windows
+from audiopipe.segment.voice import AudioBlock, EndOfStream
+from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
+
+__all__ = ["Event", "VideoEvent", "dead_letter", "event_bytes", "fetch_video", "video_events"]
+
+LONGEST_BLOCK_S = 10.0
+
+# From the voice stage on: clips, and at the end of a video its record, which holds the failure if there is one.
+Event = Clip | VideoRecord
+# Before the voice stage there are also the blocks and the end of a video whose times are to be found in its audio.
+VideoEvent = Event | AudioBlock | EndOfStream[Event]
+
+
+def fetch_video(folder: Path, timer: StageTimer, excluded: Mapping[str, str], video: Video) -> Source:
+    """Fetch a video into a scratch folder.
+
+    Args:
+        excluded: reasons by video id.
+
+    Raises:
+        PoisonVideo: the video is excluded.
+        VideoError: as `fetch`.
+    """
+    if video.video_id in excluded:
+        raise PoisonVideo(excluded[video.video_id])
+    with timer.measure("fetch"):
+        return fetch(video, folder)
+
+
+def video_events(
+    video: Video, fetched: Future[Source], config: RunConfig, timer: StageTimer
+) -> Generator[VideoEvent, None, None]:
+    """Yield the clips of one video while it decodes, then its record; without known times, blocks and an end.
+
+    A `VideoError` becomes the record's failure; other errors are raised.
+    """
+    record, open_source = VideoRecord(video), ExitStack()
+    decoder: _VideoDecoder | None = None
+    try:
+        with ExitStack() as stack:
+            source = stack.enter_context(closing(fetched.result()))
+            record.etag, record.bytes_in = source.etag, source.bytes_in
+            with timer.measure("decode", items=0):
+                record.media = probe(source, config, partial(timer.add_cpu, "decode"))
+            decoder = _VideoDecoder(record, record.media, source, config, timer)
+            times, known_spans = spans(config.segments, source.document, source.captions, config.window_s)
+            record.times = times.value
+            if known_spans is not None:
+                yield from decoder.clips(known_spans)
+            else:
+                for block in decoder.blocks():
+                    yield AudioBlock(video.video_id, record.media.sample_rate_hz, block)
+                open_source = stack.pop_all()
+    except VideoError as error:
+        record.failure = dead_letter(video, error)
+    if decoder is not None and record.times == SegmentSource.VOICE:
+        yield EndOfStream(video.video_id, partial(_end_voice_video, decoder, open_source))
+    else:
+        yield record
+
+
+def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int) -> Iterator[Event]:
+    """Yield the record of a video that the voice stage has cut; if no voice was found, fixed windows before it.
+
+    Args:
+        clips: how many the voice stage has cut.
+    """
+    record, config = decoder.record, decoder.config
+    record.clips = clips
+    with open_source:
+        try:
+            if clips == 0 and record.failure is None:
+                if config.segments == "voice":
+                    raise BadSegments(f"{record.video.uri}: no voice found; segments='auto' would use fixed windows")
+                record.times = SegmentSource.FIXED.value
+                yield from decoder.clips(windows(config.window_s))
+        except VideoError as error:
+            record.failure = dead_letter(record.video, error)
+    yield record
+
+
+@dataclass(frozen=True)
+class _VideoDecoder:
+    """Decodes a fetched video and keeps its record up to date."""
+
+    record: VideoRecord
+    media: Media
+    source: Source
+    config: RunConfig
+    timer: StageTimer
+
+    def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
+        """Decode and cut at known times, and count the clips."""
+        for clip in cut(self.record.video.video_id, self.blocks(), times, self.media.sample_rate_hz, self.config):
+            self.record.clips += 1
+            yield clip
+
+    def blocks(self) -> Iterator[Pcm]:
+        """Decode to blocks [C, T]; measure duration and fingerprint on the way.
+
+        Raises:
+            VideoError: as `decode`; also, at the end, `TruncatedMedia`.
+        """
+        add_cpu = partial(self.timer.add_cpu, "decode")
+        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu)
+        blocks = self._measure_duration(self.timer.iterate("decode", decoded))
+        if self.config.duplicate_similarity is not None:
+            blocks = self._fingerprint(blocks)
+        yield from blocks
+        refuse_truncated(self.source, self.media, self.record.decoded_s, self.config)
+
+    def _block_s(self) -> Seconds:
+        """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
+        window_s = self.config.window_s
+        if self.record.times != SegmentSource.FIXED or window_s > LONGEST_BLOCK_S:
+            return BLOCK_S
+        return window_s * max(1, BLOCK_S // window_s)
+
+    def _measure_duration(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
+        frames = 0
+        for block in blocks:
+            frames += block.shape[-1]
+            self.record.decoded_s = frames / self.media.sample_rate_hz
+            yield block
+
+    def _fingerprint(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
+        fingerprint = Fingerprint(self.media.sample_rate_hz, decoded_channels(self.media, self.config))
+        for block in blocks:
+            with self.timer.measure("fingerprint"):
+                fingerprint.add(torch.from_numpy(block))
+            yield block
+        with self.timer.measure("fingerprint"):
+            self.record.fingerprint = packed(fingerprint.finish())
+
+
+def dead_letter(video: Video, error: VideoError) -> DeadLetter:
+    """Describe why a video failed."""
+    error_type, message = type(error).__name__, str(error)
+    return DeadLetter(video.video_id, video.language, error.stage, error_type, message, error.retriable, video.attempts)
+
+
+def event_bytes(event: VideoEvent) -> int:
+    """Return the size of an event's samples."""
+    return event.pcm.nbytes if isinstance(event, Clip | AudioBlock) else 0
