@@ -146,6 +146,13 @@ class Store:
         """The bytes of an object; FileNotFoundError if there is none."""
         return bytes(with_retries(self._told("reading", name), lambda: self.fs.cat_file(self.path(name))))
 
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Read `size` bytes of an object from `start` on, in one request; FileNotFoundError if there is none."""
+        path = self.path(name)
+        return bytes(
+            with_retries(self._told("reading", name), lambda: self.fs.cat_file(path, start=start, end=start + size))
+        )
+
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
         """The bytes of many small objects; a remote store is asked for several at once."""
         if self.local is not None or len(names) < 2:
