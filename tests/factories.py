@@ -1,4 +1,4 @@
-"""What the pipeline's tests are made from: signals, media in any container, tars, shards."""
+"""Make the input of tests: signals, media files in any container, tars, shards. Find and delay decoder processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def config(**parameters):
     return RunConfig.of(**{"catalog": "c", "output": "o", "decode_timeout_s": 20.0} | parameters)
 
 
-def is_decoder(pid: int) -> bool:
-    """A process that decodes a file, or reads its header: a fork of the one that forks them."""
+def is_decoder_process(pid: int) -> bool:
+    """Check whether a process decodes a file or reads a header: it is a fork of the fork server."""
     try:
         process = psutil.Process(pid)
         parent, command = process.parent(), process.cmdline()
@@ -34,58 +34,62 @@ def is_decoder(pid: int) -> bool:
         return False
 
 
-def decoders() -> list[psutil.Process]:
-    """Those at work for this process."""
-    return [process for process in psutil.Process().children(recursive=True) if is_decoder(process.pid)]
+def list_decoders() -> list[psutil.Process]:
+    """List the running decoder processes of this process."""
+    return [process for process in psutil.Process().children(recursive=True) if is_decoder_process(process.pid)]
 
 
-def decoder_of(path: Path) -> psutil.Process:
-    """The one that has this file open."""
-    found = []
-    for process in decoders():
-        with suppress(psutil.NoSuchProcess):  # another video's, which ended while we looked
-            found += [process] if str(path) in [file.path for file in process.open_files()] else []
-    (one,) = found
-    return one
+def find_decoder(path: Path) -> psutil.Process:
+    """Find the decoder process that has this file open."""
+    matches = []
+    for process in list_decoders():
+        with suppress(psutil.NoSuchProcess):  # the decoder of another video ended since it was listed
+            matches += [process] if str(path) in [file.path for file in process.open_files()] else []
+    (decoder,) = matches
+    return decoder
 
 
-# Read by every Python that has its folder in PYTHONPATH: what a fork does before it reads a header, or decodes.
-FORKS = """
+# Every Python with the folder of this file in PYTHONPATH imports it. It runs code in each fork of the fork server.
+SITECUSTOMIZE = """
 import json, os, pathlib, signal, sys, time
 
-def act(job, asked):
-{act}
+def run_injected(job, request, stderr):
+{code}
 
-def forked():
-    act(*json.loads(sys._getframe(1).f_locals["request"]))
+def after_fork():
+    caller = sys._getframe(1).f_locals
+    run_injected(*json.loads(caller["request"]), caller["stderr"])
 
 if "audiopipe.media.forkserver" in sys.orig_argv:
-    os.register_at_fork(after_in_child=forked)
+    os.register_at_fork(after_in_child=after_fork)
 """
 
 
-def in_decoders(folder: Path, act: str) -> dict[str, str]:
-    """Settings with which decoders do this first; it may look at the `job` and what is `asked`."""
+def inject_decoder_code(folder: Path, code: str) -> dict[str, str]:
+    """Return environment variables with which every decoder process runs `code` first.
+
+    The code may use `job` ('header' or 'decode'), `request` (a dict) and `stderr` (the decoder's file descriptor).
+    """
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(FORKS.format(act=textwrap.indent(act, "    ")))
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE.format(code=textwrap.indent(code, "    ")))
     return {"PYTHONPATH": str(folder)}
 
 
-def slowly(folder: Path, seconds: float) -> dict[str, str]:
-    """Settings with which every file takes so much longer."""
-    return in_decoders(folder, f"if job == 'header': time.sleep({seconds})")
+def delay_decoders(folder: Path, seconds: float) -> dict[str, str]:
+    """Return environment variables with which every file takes `seconds` longer."""
+    return inject_decoder_code(folder, f"if job == 'header': time.sleep({seconds})")
 
 
 def tones(seconds, rate, channels, seed=0):
-    """[C, T] float64, each channel a tone of its own with a slow tremolo and some noise, peak about 0.5."""
+    """Make [C, T] float64: a different tone in each channel, with slow tremolo and some noise, peak about 0.5."""
     t = np.arange(round(seconds * rate)) / rate
     hertz = 220.0 * 1.5 ** np.arange(channels)[:, None]
     noise = np.random.default_rng(seed).standard_normal((channels, len(t)))
     return 0.4 * np.sin(2 * np.pi * hertz * t) * (0.75 + 0.25 * np.sin(2 * np.pi * 1.3 * t)) + 0.002 * noise
 
 
-def babble(seed, seconds=40.0, rate=48_000):
-    """[1, T] float32, peak 0.3: one sound of 0.08 to 0.3 s after the other, each with its own spectrum."""
+def synthetic_speech(seed, seconds=40.0, rate=48_000):
+    """Make [1, T] float32, peak 0.3: a sequence of sounds of 0.08 to 0.3 s, each with a different spectrum."""
     rng = np.random.default_rng(seed)
     parts = []
     frames = 0
@@ -102,7 +106,7 @@ def babble(seed, seconds=40.0, rate=48_000):
 
 
 def media_file(path: Path, signal, rate, *options, sample="f32le", layout=None):
-    """Encode [C, T] to `path`, whose suffix names the container. `options` are ffmpeg's."""
+    """Encode [C, T] to `path` with ffmpeg's `options`. The suffix of `path` selects the container."""
     dtype = {"f32le": "<f4", "s16le": "<i2"}[sample]
     inputs = ["-f", sample, "-ar", str(rate), "-ac", str(signal.shape[0]), "-i", "pipe:0"]
     if layout:
@@ -126,10 +130,10 @@ def source_of(path: Path, duration_s=None):
     return Source(Video("v", "en", str(path), size, duration_s), path, 0, size, size, "etag")
 
 
-def wav_video(folder: Path, name: str, seconds=3.0, rate=16_000, channels=1, language="en", **beside):
-    """A bare video: a tar with a 16-bit WAV, and documents given as `json=` or `srt=`."""
+def wav_video(folder: Path, name: str, seconds=3.0, rate=16_000, channels=1, language="en", **sidecars):
+    """Make the tar of a video: a 16-bit WAV and the sidecars given as `json=` or `srt=`."""
     audio = media_file(folder / f"{name}.wav", tones(seconds, rate, channels, seed=len(name)), rate)
-    members = {f"{name}.wav": audio.read_bytes()} | {f"{name}.{kind}": data for kind, data in beside.items()}
+    members = {f"{name}.wav": audio.read_bytes()} | {f"{name}.{kind}": data for kind, data in sidecars.items()}
     audio.unlink()
     path = tar_file(folder / f"{name}.tar", members)
     return Video(name, language, str(path), path.stat().st_size, seconds)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import babble, media_file, tar_file
+from factories import media_file, synthetic_speech, tar_file
 from output_factory import config, content, make_output
 
 from audiopipe.dataset import describe as output
@@ -24,7 +24,7 @@ OPUS, AAC = ("-c:a", "libopus", "-b:a", "48k"), ("-c:a", "aac", "-b:a", "64k")
 def catalogue(folder: Path) -> Path:
     """Two re-uploads of `b-first`, one of them in another language, one of a video of which nothing is kept."""
     (folder / "videos").mkdir(parents=True)
-    sound, quiet, other = babble(1), babble(2), babble(3)
+    sound, quiet, other = synthetic_speech(1), synthetic_speech(2), synthetic_speech(3)
     late = sound[:, int(2.345 * RATE) :]
     rows = []
     for name, language, signal, suffix, codec in [

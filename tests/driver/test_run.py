@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client
-from factories import in_decoders, wav_video
+from factories import inject_decoder_code, wav_video
 from output_factory import RUN_ID, config, content, corpus, make_output
 
 from audiopipe.dataset.describe import read_commits
@@ -285,7 +285,7 @@ def test_resume_refuses_a_shard_that_is_not_planned(whole: Path) -> None:
 # A decoder that kills whoever started it when it meets a poisoned file, as a crash in a library would.
 # The worker is the parent of the one that forks.
 POISON = """
-if b"POISON" in open(asked["url"].split(",,:", 1)[1], "rb").read():
+if b"POISON" in open(request["url"].split(",,:", 1)[1], "rb").read():
     parents = open(f"/proc/{os.getppid()}/stat").read()
     os.kill(int(parents.rpartition(")")[2].split()[1]), signal.SIGKILL)
 """
@@ -301,7 +301,7 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
     make_output(config(source, tmp_path / "innocent", shard_videos=3))
     poison = wav_video(tmp_path / "c/videos", "video02", 2.2, json=b'{"segments": [], "POISON": 1}')
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "1")
-    monkeypatch.setenv("PYTHONPATH", in_decoders(tmp_path / "poison", POISON)["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", inject_decoder_code(tmp_path / "poison", POISON)["PYTHONPATH"])
     import dask
 
     with (

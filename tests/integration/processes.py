@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import psutil
-from factories import in_decoders, slowly
+from factories import delay_decoders, inject_decoder_code
 from s3_server import S3Server, free_port
 
 BIN = Path(sys.executable).parent
@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 def hold_in(folder: Path) -> Path:
     """The file that holds decoders while it exists, those of processes with its folder in PYTHONPATH."""
     hold = folder / "hold"
-    in_decoders(folder, f"while job == 'decode' and pathlib.Path({str(hold)!r}).exists(): time.sleep(0.2)")
+    inject_decoder_code(folder, f"while job == 'decode' and pathlib.Path({str(hold)!r}).exists(): time.sleep(0.2)")
     return hold
 
 
@@ -44,7 +44,7 @@ class Processes:
         self.environment = os.environ | {
             "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{self.port}",
             # Slow enough to be caught at work: before a file says what is in it, and decoding is near by then.
-            **slowly(folder / "slowly", 0.3),
+            **delay_decoders(folder / "delayed", 0.3),
             "TMPDIR": str(folder / "scratch"),
         }
         self.running: dict[str, subprocess.Popen[bytes]] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from factories import is_decoder
+from factories import is_decoder_process
 from netns import Hosts
 from output_factory import RUN_ID, config, content, make_output
 from processes import hold_in
@@ -153,7 +153,7 @@ class Drive:
 
     def decoding(self, number: int) -> set[int]:
         """The decoders that wait on a host."""
-        return {pid for pid in self.hosts.commands(number) if is_decoder(pid)}
+        return {pid for pid in self.hosts.commands(number) if is_decoder_process(pid)}
 
     def hold_in_the_middle(self, *numbers: int) -> None:
         """Let some shards be done, and then be none any more, with one at least under way on each of these hosts."""

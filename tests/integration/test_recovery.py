@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 from distributed import Client, Future
-from factories import slowly
+from factories import delay_decoders
 from output_factory import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
@@ -138,7 +138,7 @@ def undisturbed(corpus_of_tones: Path, tmp_path_factory: pytest.TempPathFactory)
 def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
     (tmp_path / "fleet").mkdir()
     # Slow enough that something can happen to a shard while it is made.
-    fleet = Fleet(tmp_path / "fleet", corpus_of_tones, settings=slowly(tmp_path / "slowly", 0.7))
+    fleet = Fleet(tmp_path / "fleet", corpus_of_tones, settings=delay_decoders(tmp_path / "delayed", 0.7))
     yield fleet
     for name in fleet.running:
         fleet.kill(name)
@@ -285,7 +285,7 @@ def test_a_worker_above_its_limit_spills_and_the_run_continues(
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
-    monkeypatch.setenv("PYTHONPATH", slowly(fleet.folder / "slower", 3.0)["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", delay_decoders(fleet.folder / "slower", 3.0)["PYTHONPATH"])
     client = cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
     (worker,) = ClusterHealth().workers(client)
     held: list[Future] = []
@@ -337,7 +337,7 @@ def test_a_spot_notice_moves_a_partition_to_another_node_in_time(
 
 def test_a_run_on_adaptive_workers_scales_up_and_loses_nothing(fleet: Fleet, undisturbed: dict[str, bytes]) -> None:
     # Dask has one worker come for every five seconds of work.
-    fleet.settings |= slowly(fleet.folder / "slower", 3.0)
+    fleet.settings |= delay_decoders(fleet.folder / "slower", 3.0)
     adaptive = {"engine": "dask.distributed.LocalCluster", "host": "127.0.0.1", "n_workers": 0, "threads_per_worker": 1}
     adaptive |= {"dashboard_address": ":0", "adapt": {"minimum": 1, "maximum": 2, "interval": "200ms"}}
     (fleet.folder / "profiles.yaml").write_text(yaml.safe_dump({"elastic": adaptive}))
@@ -352,7 +352,7 @@ def test_workers_that_retire_in_turn_are_replaced_without_loss(
     fleet: Fleet, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Four shards a worker: whatever the machine, they take longer than it lives; one of them, and to begin with, less.
-    monkeypatch.setenv("PYTHONPATH", slowly(fleet.folder / "slower", 5.0)["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", delay_decoders(fleet.folder / "slower", 5.0)["PYTHONPATH"])
     seen: set[str] = set()
     lifetime = {"duration": "20 seconds", "stagger": "2 seconds"}
     client = cluster.connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)

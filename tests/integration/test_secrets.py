@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from factories import in_decoders
+from factories import inject_decoder_code
 from output_factory import RUN_ID, corpus
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
@@ -78,7 +78,7 @@ def run(top: str, folder: Path, environment: dict[str, str], *more: str) -> tupl
     return code, (folder / "said").read_bytes()
 
 
-TELL = "os.write(sys._getframe(2).f_locals['complaints'], repr(dict(os.environ)).encode())"
+PRINT_ENVIRONMENT = "os.write(stderr, repr(dict(os.environ)).encode())"
 
 
 def test_no_failure_shows_a_key_in_what_is_said_or_left(
@@ -94,7 +94,7 @@ def test_no_failure_shows_a_key_in_what_is_said_or_left(
         refused, said = run(top, tmp_path, s3_server_environment(environment, endpoint))
     assert refused in (2, 4), said.decode()
     # A decoder that tells all that it knows, and dies; elsewhere, as the run without a ledger may have done it all.
-    crash = in_decoders(tmp_path / "crash", f"{TELL}\nos.kill(os.getpid(), signal.SIGSEGV)")
+    crash = inject_decoder_code(tmp_path / "crash", f"{PRINT_ENVIRONMENT}\nos.kill(os.getpid(), signal.SIGSEGV)")
     crashed, said = run(top, tmp_path, environment | crash, "--output", f"{top}/crashed")
     assert crashed == 3, said.decode()
     notebook(top, tmp_path, environment)

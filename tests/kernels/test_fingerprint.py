@@ -17,8 +17,8 @@ RATE = 48_000
 CHANCE, COPY = 0.05, 0.25
 
 
-def babble(seed: int, seconds: float = 40.0, rate: int = RATE) -> torch.Tensor:
-    return torch.from_numpy(factories.babble(seed, seconds, rate))
+def speech(seed: int, seconds: float = 40.0, rate: int = RATE) -> torch.Tensor:
+    return torch.from_numpy(factories.synthetic_speech(seed, seconds, rate))
 
 
 def events(x: torch.Tensor, rate: int = RATE, block: int = 48_000) -> torch.Tensor:
@@ -70,7 +70,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def original() -> torch.Tensor:
-    return babble(0)
+    return speech(0)
 
 
 def test_the_size_of_the_blocks_changes_nothing(original: torch.Tensor) -> None:
@@ -105,16 +105,16 @@ def test_a_copy_with_another_codec_gain_and_start_is_recognized(
 
 def test_other_recordings_are_not_like_it(original: torch.Tensor) -> None:
     mine = events(original)
-    assert max(alike(mine, events(babble(seed))) for seed in range(1, 9)) < CHANCE
+    assert max(alike(mine, events(speech(seed))) for seed in range(1, 9)) < CHANCE
 
 
 def test_a_part_counts_for_what_it_is_of_the_whole() -> None:
-    whole = babble(3, 80.0)
+    whole = speech(3, 80.0)
     assert 0.35 < alike(events(whole), events(whole[:, : 40 * RATE])) < 0.65
 
 
 def test_a_long_recording_keeps_the_lowest_events_of_all_its_parts() -> None:
-    parts = [babble(seed) for seed in range(4)]
+    parts = [speech(seed) for seed in range(4)]
     found = events(torch.cat(parts, 1))
     assert len(found) == MAX_EVENTS
     assert (found.diff() > 0).all()
@@ -134,7 +134,7 @@ def test_what_has_no_events_is_like_nothing(name: str) -> None:
     }
     found = events(sounds[name])
     assert len(found) <= 2
-    assert alike(found, events(babble(0, 10.0))) == 0.0
+    assert alike(found, events(speech(0, 10.0))) == 0.0
 
 
 def test_a_quiet_recording_has_the_same_events_as_a_loud_one(original: torch.Tensor) -> None:
@@ -143,7 +143,7 @@ def test_a_quiet_recording_has_the_same_events_as_a_loud_one(original: torch.Ten
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 24_000, 32_000, 44_100, 96_000, 192_000])
 def test_every_rate_has_a_fingerprint(rate: int) -> None:
-    sound = babble(5, 30.0, rate)
+    sound = speech(5, 30.0, rate)
     assert len(events(sound, rate, block=rate)) > 20
 
 

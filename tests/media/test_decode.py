@@ -12,7 +12,7 @@ from threading import Event
 
 import numpy as np
 import pytest
-from factories import config, decoders, media_file, source_of, tones
+from factories import config, list_decoders, media_file, source_of, tones
 
 from audiopipe.bench.corpus.media import ffmpeg
 from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
@@ -47,7 +47,7 @@ def decoded(path, **parameters):
 @pytest.fixture(autouse=True)
 def no_decoder_stays():
     yield
-    assert decoders() == []
+    assert list_decoders() == []
 
 
 @pytest.mark.parametrize(("container", "codec", "rate", "channels", "options", "tolerance"), FORMATS)
@@ -171,7 +171,7 @@ def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, e
     source, asked = source_of(long_file(tmp_path)), config(decode_timeout_s=1.0)
     blocks = media.decode(source, media.probe(source, asked), asked)
     next(blocks)
-    (decoder,) = decoders()
+    (decoder,) = list_decoders()
     decoder.send_signal(number)
     with pytest.raises(error, match=words):
         list(blocks)
@@ -192,10 +192,10 @@ def test_a_dead_header_reader_is_distinct_from_a_hung_one(tmp_path, monkeypatch,
     source = replace(source_of(nobody_writes), size=1000)
     with ThreadPoolExecutor(1) as thread:
         said = thread.submit(media.probe, source, config())
-        while not decoders():
+        while not list_decoders():
             time.sleep(0.01)
         if number:
-            decoders()[0].send_signal(number)
+            list_decoders()[0].send_signal(number)
         with pytest.raises(error, match=words):
             said.result()
 
@@ -277,9 +277,9 @@ def test_stopping_midway_leaves_no_decoder(tmp_path):
     source = source_of(long_file(tmp_path))
     blocks = media.decode(source, media.probe(source, config()), config())
     next(blocks)
-    assert len(decoders()) == 1
+    assert len(list_decoders()) == 1
     blocks.close()
-    assert decoders() == []
+    assert list_decoders() == []
 
 
 def test_a_truncated_webm_is_detected_and_kept_only_on_request(tmp_path):

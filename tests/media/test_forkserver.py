@@ -11,7 +11,7 @@ from contextlib import closing
 
 import psutil
 import pytest
-from factories import config, decoders, media_file, source_of, tones
+from factories import config, list_decoders, media_file, source_of, tones
 
 from audiopipe.errors import DecoderDied
 from audiopipe.media import decode as media
@@ -23,12 +23,12 @@ WORKER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from factories import config, decoders, source_of
-from audiopipe import media
+from factories import config, list_decoders, source_of
+from audiopipe.media.decode import decode, probe
 source = source_of(Path(sys.argv[1]))
-blocks = media.decode(source, media.probe(source, config()), config())
+blocks = decode(source, probe(source, config()), config())
 next(blocks)
-print(*[p for one in decoders() for p in (one.pid, one.ppid())], flush=True)
+print(*[pid for decoder in list_decoders() for pid in (decoder.pid, decoder.ppid())], flush=True)
 time.sleep(60)
 """
 
@@ -46,7 +46,7 @@ def begun(source, **parameters):
 
 
 def the_forker():
-    (one,) = decoders()
+    (one,) = list_decoders()
     return one.parent()
 
 
@@ -95,7 +95,7 @@ def test_the_cpu_time_of_a_stopped_decoder_is_recorded(long_source):
 
 def test_a_killed_fork_server_is_replaced_for_the_next_file(long_source):
     blocks = begun(long_source)
-    forker, (decoder,) = the_forker(), decoders()
+    forker, (decoder,) = the_forker(), list_decoders()
     forker.kill()
     with pytest.raises(DecoderDied, match="is lost with"):
         list(blocks)
@@ -122,7 +122,7 @@ def test_an_unresponsive_fork_server_is_replaced_and_blames_no_video(long_source
             next(blocks)
     blocks.close()
     assert time.monotonic() - started < 5
-    until(lambda: gone(forker) and decoders() == [])
+    until(lambda: gone(forker) and list_decoders() == [])
     assert samples(long_source) == 60 * 48_000
 
 
@@ -139,7 +139,7 @@ def test_a_fork_server_that_hangs_at_a_header_blames_no_video(long_source, monke
 
 def test_the_stderr_of_a_decoder_is_limited(long_source):
     blocks = begun(long_source)
-    (decoder,) = decoders()
+    (decoder,) = list_decoders()
     assert decoder.rlimit(psutil.RLIMIT_FSIZE) == (1 << 20, 1 << 20)
     blocks.close()
 
@@ -155,7 +155,7 @@ def test_the_worker_s_death_ends_forker_and_decoder(long_source):
 
 def test_ctrl_c_is_not_for_decoders(long_source):
     blocks = begun(long_source)
-    forker, (decoder,) = the_forker(), decoders()
+    forker, (decoder,) = the_forker(), list_decoders()
     for process in (forker, decoder):
         process.send_signal(signal.SIGINT)
     assert sum(block.shape[-1] for block in blocks) == 57 * 48_000
@@ -164,7 +164,7 @@ def test_ctrl_c_is_not_for_decoders(long_source):
 
 def test_a_decoder_s_memory_is_limited(long_source):
     blocks = begun(long_source)
-    (decoder,) = decoders()
+    (decoder,) = list_decoders()
     assert decoder.rlimit(psutil.RLIMIT_AS) == (4 << 30, 4 << 30)
     blocks.close()
 

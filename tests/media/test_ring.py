@@ -73,7 +73,7 @@ def writing_process(reader, size):
     """Another process writes so many bytes, and ends."""
     command = [sys.executable, "-c", PROCESS, *map(str, reader.descriptors), str(size)]
     with subprocess.Popen(command, pass_fds=reader.descriptors) as process:
-        reader.handed_over()
+        reader.close_writer_end()
         try:
             yield process
         finally:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
-from factories import config, decoder_of, decoders, media_file, shard_of, tar_file, tones, wav_video
+from factories import config, find_decoder, list_decoders, media_file, shard_of, tar_file, tones, wav_video
 from fake_gpu import DEVICE, absent_gpu, there
 
 from audiopipe.catalog import read as catalog
@@ -33,7 +33,7 @@ def nothing_stays(tmp_path):
     (tmp_path / "scratch").mkdir()
     yield
     assert set(threading.enumerate()) <= before
-    assert decoders() == []
+    assert list_decoders() == []
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -264,7 +264,7 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
         if source.video.video_id == "x" and not died.is_set():
             yield next(blocks)
             died.set()
-            decoder_of(source.path).kill()
+            find_decoder(source.path).kill()
         yield from blocks
 
     monkeypatch.setattr(video_module, "decode", decode_and_kill)
