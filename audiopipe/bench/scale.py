@@ -16,7 +16,6 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,7 +23,6 @@ import pyarrow.parquet as pq
 from audiopipe.bench.machine import describe
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, decide
-from audiopipe.driver import session
 from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
 from audiopipe.ledger import snapshot as monitor
@@ -38,7 +36,6 @@ __all__ = ["ScaleReading", "bench", "rows", "save"]
 VIDEO_SEGMENTS, SEGMENT_S = 207, 5.0  # of a video, as the plan counts them
 DAY_MINUTES = 24 * 60
 QUERIES = 20
-_REAL_TASK = session._task
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,7 @@ def bench(
             workers=workers,
         )
         started = time.monotonic()
-        with patch.object(session, "_task", _task):
-            summary = run(config)
+        summary = run(config, task=stub_shard)
         ended = time.monotonic()
         run(config)
         resumed = time.monotonic()
@@ -162,13 +158,7 @@ def _catalogue(folder: Path, videos: int, languages: int) -> Path:
     return folder / "catalog.parquet"
 
 
-def _task(shard: Shard, config: RunConfig, run_id: str, driver: str, isolate: bool) -> ShardResult:
-    """The driver's own task, in a worker process that has no other work than this bench's."""
-    setattr(session, "process_shard", _made_up)  # noqa: B010 - for good: threads of a worker would undo one another
-    return _REAL_TASK(shard, config, run_id, driver, isolate)
-
-
-def _made_up(shard: Shard, config: RunConfig, run_id: str, worker: str, *_: object) -> ShardResult:
+def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
     """`process_shard` without the processing: counts as of real speech, one dead letter, a commit."""
     now = datetime.now(UTC).isoformat()
     count = len(shard.videos)

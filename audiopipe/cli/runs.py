@@ -41,7 +41,7 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
     """Finish an output without its catalog: process every shard that is missing or damaged, in all partitions."""
     from audiopipe.driver.run import resume as resume_output
 
-    _drive(lambda tick: resume_output(output, shards, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+    _drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **_without_none(parameters)), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)

@@ -7,6 +7,7 @@ anything; `connect` starts or reaches it and waits until its workers are there.
 from __future__ import annotations
 
 import ipaddress
+import multiprocessing
 import os
 import time
 import warnings
@@ -32,7 +33,7 @@ from audiopipe.cluster.worker_names import with_named_workers
 from audiopipe.config import RunConfig
 from audiopipe.errors import ClusterError, ConfigError
 
-__all__ = ["arguments", "close", "connect", "connect_for", "gpu_count", "profiles"]
+__all__ = ["arguments", "check_main_guard", "close", "connect", "connect_for", "gpu_count", "profiles"]
 
 # What an engine's class imports only when it is used, so that its absence is told before anything is started.
 IMPORTED_LATE = {"dask.distributed.SSHCluster": "asyncssh"}
@@ -94,6 +95,22 @@ def arguments(profile: str, *, cores: int | None = None, gpus: int | None = None
     return engine_arguments(profile, chosen)
 
 
+def check_main_guard() -> None:
+    """Check that this process is not a new worker that imports its driver's script.
+
+    Dask starts local workers by `spawn`, which imports the main script in each of them (dask/distributed#5726). A call
+    at the script's top level would start a cluster in every worker of the first one, and the driver would hang.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "a worker process ran into this call while it imported your script: put the call under "
+            'if __name__ == "__main__":'
+        )
+
+
 def connect_for(config: RunConfig) -> Client:
     """A client of the workers that a run asks for; raises as `connect`."""
     profile = "local-cpu" if (config.cluster, config.device) == ("auto", "cpu") else config.cluster
@@ -110,6 +127,7 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
             GPUs that PyTorch cannot use.
         ClusterError: it could not be reached, or its workers did not come in time.
     """
+    check_main_guard()
     chosen = arguments(profile, **overrides)
     ours = {name: chosen.pop(name) for name in OURS}
     if ours["engine"] == "existing":
@@ -207,7 +225,15 @@ def _reach(profile: str, profile_settings: Mapping[str, Any], chosen: dict[str, 
     with without_secrets(), warnings.catch_warnings():
         # Of several clusters on a machine all but one have their dashboard elsewhere; its link is told in any case.
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
-        cluster = start(**chosen | ({"security": security} if security else {}))
+        try:
+            cluster = start(**chosen | ({"security": security} if security else {}))
+        except RuntimeError as error:
+            if profile_settings["engine"] not in LOCAL:
+                raise
+            raise ClusterError(
+                f"profile '{profile}': a worker process ended while it started ({error}); its last lines are above. "
+                'If your script calls audiopipe at its top level, put the call under if __name__ == "__main__":'
+            ) from None
     if profile_settings["adapt"]:
         cluster.adapt(**profile_settings["adapt"])
     return Client(cluster)

@@ -1,112 +1,120 @@
-"""Whether a cluster is still there: its scheduler, any worker, and what is said between them.
+"""The health of a cluster: whether its scheduler answers, it has workers, and shards make progress.
 
-A driver must not wait for ever for what is gone.
+The driver checks it at every tick, so that a lost cluster ends the run instead of blocking it.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from distributed import Client, Worker
 from distributed.comm.core import CommClosedError
 
+from audiopipe.driver.heartbeat import WorkerInfo
+
 __all__ = ["CLUSTER_LOST", "ClusterHealth", "ClusterStalledError"]
 
-# What Dask's client raises when the scheduler is gone.
+# Errors that Dask's client raises when the scheduler is gone.
 CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
 
-# A scheduler that was restarted is found again within seconds, and one on a busy host answers within as many; one that
-# is gone would be looked for all the while that Dask's client was given to connect. Workers are waited for longer: spot
-# machines come back.
-SCHEDULER_AWAY_S = 60.0
-WORKERS_AWAY_S = 900.0
-ANSWER_S = 10.0
-# Workers are asked what they are at when nothing has happened for so long, and once more as long after that.
-STILL_S = 60.0
-IDLE_LOOKS = 2
+# A restarted scheduler, or one on a busy host, answers within seconds. Workers get longer: spot machines come back.
+SCHEDULER_TIMEOUT_S = 60.0
+WORKERS_TIMEOUT_S = 900.0
+REPLY_TIMEOUT_S = 10.0
+# Without progress for this long, the workers are asked how many tasks they execute; one such check may fall between
+# two tasks, so several must find none.
+STALL_CHECK_S = 60.0
+MAX_IDLE_CHECKS = 2
 
 
 class ClusterStalledError(CommClosedError):
-    """Shards are under way, and no worker knows of one: what they should be told is stuck.
+    """Shards are submitted, but no worker executes one: messages between the processes are stuck.
 
-    Dask times its messages by the wall clock: where that is set back within milliseconds of one, the next ones wait
-    until it has caught up.
+    Dask times its message batches by the wall clock (dask/distributed#4528): if the clock is set back just after a
+    batch, the next one waits until the clock has caught up.
     """
 
 
 @dataclass
 class ClusterHealth:
-    """Since when the scheduler has not answered, or had no worker to name; None while it does and has.
+    """The times at which a cluster last failed to answer and last made progress.
 
-    Counted from a question: a driver that was suspended itself, or waited long for its disk, has asked nobody.
+    Times are taken before each request, so a driver that was suspended, or waited for its disk, counts no silence.
+
+    Attributes:
+        scheduler_lost_since: time of the first unanswered request; None while the scheduler answers.
+        workers_lost_since: time of the first request that found no worker; None while there is one.
+        last_progress: time at which a shard was last submitted or finished.
+        idle_checks: checks in a row that found no executing task.
     """
 
-    scheduler_away: float | None = None
-    workers_away: float | None = None
-    moved: float = field(default_factory=time.monotonic)
-    idle_looks: int = 0
+    scheduler_lost_since: float | None = None
+    workers_lost_since: float | None = None
+    last_progress: float = field(default_factory=time.monotonic)
+    idle_checks: int = 0
 
-    def workers(self, client: Client) -> dict[str, Any]:
-        """The cluster's workers by address, and what they say of themselves; none if the scheduler does not answer."""
+    def workers(self, client: Client) -> list[WorkerInfo]:
+        """Ask the scheduler for its workers; empty if it does not answer."""
         asked = time.monotonic()
-        known = self._ask(client)
-        self.scheduler_away = None if known is not None else self.scheduler_away or asked
-        self.workers_away = None if known else self.workers_away or asked
-        return known or {}
+        workers = self._request_workers(client)
+        self.scheduler_lost_since = None if workers is not None else self.scheduler_lost_since or asked
+        self.workers_lost_since = None if workers else self.workers_lost_since or asked
+        return workers or []
 
     @staticmethod
-    def _ask(client: Client) -> dict[str, Any] | None:
-        """None without an answer."""
+    def _request_workers(client: Client) -> list[WorkerInfo] | None:
+        """Return None if the scheduler does not answer."""
         if client.status != "running":
             return None
         try:
             identity = client.scheduler.identity  # type: ignore[union-attr] # only a closed client has none
-            known = client.sync(identity, n_workers=-1, callback_timeout=ANSWER_S)
+            answer = client.sync(identity, n_workers=-1, callback_timeout=REPLY_TIMEOUT_S)
         except CLUSTER_LOST:
             return None
-        return dict(known["workers"])
+        return [WorkerInfo.parse(worker) for worker in answer["workers"].values()]
 
     def is_connected(self, client: Client) -> bool:
-        """Whether the scheduler is there just now.
+        """Return whether the client has a connection to the scheduler now.
 
         Raises:
-            CommClosedError: it, or every worker, has been away for too long.
+            CommClosedError: the scheduler has not answered, or had no worker, for too long.
         """
         now = time.monotonic()
         if client.status != "running":
-            self.scheduler_away = self.scheduler_away or now
-        if client.status == "closed" or _since(self.scheduler_away, now) > SCHEDULER_AWAY_S:
-            raise CommClosedError(f"its scheduler has not answered for {_since(self.scheduler_away, now):.0f} s")
-        if _since(self.workers_away, now) > WORKERS_AWAY_S:
-            raise CommClosedError(f"it has had no worker for {WORKERS_AWAY_S:.0f} s")
+            self.scheduler_lost_since = self.scheduler_lost_since or now
+        if client.status == "closed" or _elapsed(self.scheduler_lost_since, now) > SCHEDULER_TIMEOUT_S:
+            silence = _elapsed(self.scheduler_lost_since, now)
+            raise CommClosedError(f"its scheduler has not answered for {silence:.0f} s")
+        if _elapsed(self.workers_lost_since, now) > WORKERS_TIMEOUT_S:
+            raise CommClosedError(f"it has had no worker for {WORKERS_TIMEOUT_S:.0f} s")
         return bool(client.status == "running")
 
     def mark_progress(self) -> None:
-        """Note that a shard was given to the cluster, or came back."""
-        self.moved, self.idle_looks = time.monotonic(), 0
+        """Note that a shard was submitted or finished."""
+        self.last_progress, self.idle_checks = time.monotonic(), 0
 
     def check_stalled(self, client: Client) -> None:
-        """Look whether anything is done, if shards are under way and nothing was heard of them for long.
+        """Check that workers execute tasks, if shards are submitted and made no progress for long.
 
         Raises:
-            StandsStillError: nothing is.
+            ClusterStalledError: several checks in a row found no executing task.
         """
-        if time.monotonic() - self.moved < STILL_S * (1 + self.idle_looks):
+        if time.monotonic() - self.last_progress < STALL_CHECK_S * (1 + self.idle_checks):
             return
-        if self._at_work(client) != 0:
+        if self._count_executing(client) != 0:
             self.mark_progress()
             return
-        self.idle_looks += 1
-        if self.idle_looks == IDLE_LOOKS:
-            raise ClusterStalledError(f"no worker has had a shard to work on for {time.monotonic() - self.moved:.0f} s")
+        self.idle_checks += 1
+        if self.idle_checks == MAX_IDLE_CHECKS:
+            idle = time.monotonic() - self.last_progress
+            raise ClusterStalledError(f"no worker has executed a shard for {idle:.0f} s")
 
     @staticmethod
-    def _at_work(client: Client) -> int | None:
-        """How many tasks all workers execute just now; None if it cannot be told."""
+    def _count_executing(client: Client) -> int | None:
+        """Ask all workers for their executing tasks; None if the workers do not answer."""
         try:
-            counts = client.sync(client._run, _executing, callback_timeout=ANSWER_S)
+            counts = client.sync(client._run, _executing, callback_timeout=REPLY_TIMEOUT_S)
         except CLUSTER_LOST:
             return None
         return sum(counts.values()) if counts else None
@@ -116,5 +124,5 @@ def _executing(dask_worker: Worker) -> int:
     return dask_worker.state.executing_count
 
 
-def _since(moment: float | None, now: float) -> float:
-    return 0.0 if moment is None else now - moment
+def _elapsed(start: float | None, now: float) -> float:
+    return 0.0 if start is None else now - start

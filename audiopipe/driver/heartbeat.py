@@ -1,8 +1,9 @@
-"""The rows that a driver writes about itself and its workers, from the scheduler's own metrics."""
+"""Ledger rows of a driver and its workers, from the metrics that Dask's scheduler holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,45 +11,81 @@ from audiopipe.config import RunConfig
 from audiopipe.ledger import Role, WorkerRow, WorkerStatus, utc
 from audiopipe.types import ShardResult
 
-__all__ = ["driver_row", "worker_rows"]
+__all__ = ["WorkerInfo", "driver_row", "worker_rows"]
 
 RATE_WINDOW = timedelta(minutes=10)
 
 
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker as Dask's scheduler describes it.
+
+    Attributes:
+        last_seen: UNIX time of its last heartbeat; None if the scheduler has none.
+        executing: tasks that run now.
+        cpu: percent of one core.
+    """
+
+    name: str
+    host: str
+    threads: int
+    last_seen: float | None
+    executing: int
+    cpu: float
+    memory_bytes: int
+    gpu_utilization: float
+    gpu_memory_bytes: int
+
+    @classmethod
+    def parse(cls, info: Mapping[str, Any]) -> WorkerInfo:
+        """Read a value of `Client.scheduler_info()["workers"]`."""
+        metrics = info.get("metrics", {})
+        # A MIG instance has no utilization, and an integrated GPU no memory: Dask reports None.
+        gpu = metrics.get("gpu", {})
+        return cls(
+            name=str(info["name"]),
+            host=str(info.get("host", "")),
+            threads=int(info.get("nthreads", 0)),
+            last_seen=info.get("last_seen"),
+            executing=int(metrics.get("task_counts", {}).get("executing", 0)),
+            cpu=float(metrics.get("cpu", 0.0)),
+            memory_bytes=int(metrics.get("memory", 0)),
+            gpu_utilization=float(gpu.get("utilization") or 0.0),
+            gpu_memory_bytes=int(gpu.get("memory-used") or 0),
+        )
+
+
 def worker_rows(
-    workers: Mapping[str, Mapping[str, Any]],
+    workers: Iterable[WorkerInfo],
     driver: str,
     config: RunConfig,
     results: Sequence[ShardResult],
     now: datetime,
     status: WorkerStatus,
 ) -> list[WorkerRow]:
-    """One row for each worker of `Client.scheduler_info()["workers"]`.
+    """Return a row for each worker.
 
     Args:
-        driver: put before the worker's name, as in the results' `worker`.
-        results: of this session.
-        status: of the driver; workers that have no task are idle while it runs, and done when it is.
+        driver: id of the driver, the first part of each worker's id, as in `ShardResult.worker`.
+        results: results of this session.
+        status: status of the driver; while it is running, a worker without a task is idle.
     """
     rows = []
-    for worker in workers.values():
-        metrics, worker_id = worker.get("metrics", {}), f"{driver}/{worker['name']}"
-        gpu = metrics.get("gpu", {})  # None for what it cannot tell: a part of one, or one without memory of its own
-        busy = bool(metrics.get("task_counts", {}).get("executing"))
-        state = status if status is not WorkerStatus.RUNNING or busy else WorkerStatus.IDLE
-        rows.append(
-            WorkerRow(
-                worker_id,
-                hostname=str(worker.get("host", "")),
-                status=state,
-                last_heartbeat=utc(datetime.fromtimestamp(worker.get("last_seen", now.timestamp()), UTC)),
-                cpu_utilization=float(metrics.get("cpu", 0.0)),
-                memory_bytes=int(metrics.get("memory", 0)),
-                gpu_utilization=float(gpu.get("utilization") or 0.0),
-                gpu_memory_bytes=int(gpu.get("memory-used") or 0),
-                **_sums([result for result in results if result.worker == worker_id], config, now),
-            )
+    for worker in workers:
+        worker_id = f"{driver}/{worker.name}"
+        idle = status is WorkerStatus.RUNNING and not worker.executing
+        last_seen = now if worker.last_seen is None else datetime.fromtimestamp(worker.last_seen, UTC)
+        row = WorkerRow(
+            worker_id,
+            hostname=worker.host,
+            gpu_utilization=worker.gpu_utilization,
+            cpu_utilization=worker.cpu,
+            memory_bytes=worker.memory_bytes,
+            gpu_memory_bytes=worker.gpu_memory_bytes,
+            status=WorkerStatus.IDLE if idle else status,
+            last_heartbeat=utc(last_seen),
         )
+        rows.append(_with_counters(row, config, [result for result in results if result.worker == worker_id], now))
     return rows
 
 
@@ -60,8 +97,8 @@ def driver_row(
     status: WorkerStatus,
     now: datetime,
 ) -> WorkerRow:
-    """The driver's own row: its last heartbeat is how one sees that it is alive."""
-    return WorkerRow(
+    """Return the driver's own row; its last heartbeat shows that the driver is alive."""
+    row = WorkerRow(
         driver,
         role=Role.DRIVER,
         hostname=driver.split("/", maxsplit=1)[0],
@@ -69,25 +106,24 @@ def driver_row(
         last_heartbeat=utc(now),
         last_error=next(reversed(list(failed.values())), None),
         error_count=len(failed),
-        **_sums(results, config, now),
     )
+    return _with_counters(row, config, results, now)
 
 
-def _sums(results: Sequence[ShardResult], config: RunConfig, now: datetime) -> dict[str, Any]:
+def _with_counters(row: WorkerRow, config: RunConfig, results: Sequence[ShardResult], now: datetime) -> WorkerRow:
+    """Add the partition, the totals over results, and the rates of the last `RATE_WINDOW`."""
     recent = [result for result in results if now - datetime.fromisoformat(result.finished_at) < RATE_WINDOW]
     first = min((datetime.fromisoformat(result.started_at) for result in recent), default=now)
     minutes = max((now - max(first, now - RATE_WINDOW)).total_seconds() / 60, 1 / 60)
-    return {
-        "partition_index": config.partition_index,
-        "partition_count": config.partition_count,
-        "videos_processed": _total(result.videos for result in results),
-        "segments_total": _total(result.segments for result in results),
-        "segments_processed": _total(result.segments for result in results),
-        "segments_dropped": _total(result.segments - result.segments_kept for result in results),
-        "videos_per_minute": _total(result.videos for result in recent) / minutes,
-        "segments_per_second": _total(result.segments for result in recent) / minutes / 60,
-    }
-
-
-def _total(amounts: Iterable[int]) -> int:
-    return sum(amounts)
+    segments = sum(result.segments for result in results)
+    return replace(
+        row,
+        partition_index=config.partition_index,
+        partition_count=config.partition_count,
+        videos_processed=sum(result.videos for result in results),
+        segments_total=segments,
+        segments_processed=segments,
+        segments_dropped=sum(result.segments - result.segments_kept for result in results),
+        videos_per_minute=sum(result.videos for result in recent) / minutes,
+        segments_per_second=sum(result.segments for result in recent) / minutes / 60,
+    )

@@ -1,27 +1,29 @@
-"""Run a pipeline: plan, submit, retry, record, finalise; go on with one, extend it, try its dead letters again.
+"""Run a pipeline: plan, submit, retry, record and finalize; resume a run, extend it, retry its dead letters.
 
-The object store is the truth: what has a commit and its objects is done, and a run is resumed by starting it again.
-The ledger is written for people to look at. With `cluster.py` this is the only room that knows Dask.
+The object store is the truth: a shard is done if its commit and its objects exist, and starting a run again resumes it.
+The ledger is a view for people.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from distributed import Client
 
+from audiopipe.cluster.connect import check_main_guard
 from audiopipe.config import RunConfig
-from audiopipe.dataset import backup as copies
-from audiopipe.dataset import describe as output
+from audiopipe.dataset.backup import backup
 from audiopipe.dataset.commit import Commit, withdraw
+from audiopipe.dataset.describe import config_of, effective_results, finalize, open_run, read_commits
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.totals import Totals
 from audiopipe.driver.session import OnTick, Session
+from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load
 from audiopipe.store.objects import Store
@@ -31,7 +33,13 @@ __all__ = ["RunSummary", "extend", "resume", "retry", "run"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended. `total` is over all commits of the output, `new` over this session's."""
+    """The outcome of a run.
+
+    Attributes:
+        total: totals over all commits of the output.
+        new: totals over the shards that this call committed.
+        shards_failed: reason by name, for shards without a commit.
+    """
 
     run_id: str
     output: str
@@ -44,93 +52,125 @@ class RunSummary:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 done with dead letters, 4 not finished: run again."""
+        """Return 0 for done, 3 for done with dead letters, 4 for not finished: run again."""
         if self.status is not RunStatus.DONE:
             return 4
         return 3 if self.total.videos_failed else 0
 
 
-def run(config: RunConfig, client: Client | None = None, on_tick: OnTick | None = None) -> RunSummary:
-    """Run or resume, until every shard of this partition is committed or has failed too often.
+def run(
+    config: RunConfig | None = None,
+    *,
+    client: Client | None = None,
+    on_tick: OnTick | None = None,
+    task: Task = process_shard,
+    **parameters: object,
+) -> RunSummary:
+    """Run or resume a pipeline until every shard of the partition is committed or has failed too often.
+
+    In a script, call it under `if __name__ == "__main__":`, because Dask's local workers import the script.
 
     Args:
-        client: of the cluster to use; without one the config's profile is started, if there is anything to do.
+        config: parameters of the run; or pass them by name: `run(catalog="videos.parquet", output="out")`.
+        client: client of the Dask cluster to use; by default the cluster of the config's profile is started, if there
+            is work, and closed at the end.
         on_tick: called with the ledger and the run's id about twice a second, to show progress.
+        task: runs on a worker for each shard, as `task(shard, config, run_id, worker)`; it must commit the shard and
+            return its result.
+        parameters: fields of `RunConfig`.
 
     Raises:
         ConfigError, CatalogError, PlanError, StoreRefused: at the start, before any work.
         VerifyError: a commit in the output is damaged.
-        ClusterError: the workers did not come.
+        ClusterError: the workers did not start.
     """
+    check_main_guard()
+    if config is None:
+        config = RunConfig.of(**parameters)
+    elif parameters:
+        raise ConfigError(
+            f"run() got a RunConfig and also {', '.join(parameters)}: pass either a RunConfig or parameters by name"
+        )
     store = Store(config.output)
-    run_id = output.open_run(store, config)
-    return _work(config, store, run_id, resolve_plan(config, store), config.partition_index, client, on_tick)
+    run_id = open_run(store, config)
+    return _work(config, store, run_id, resolve_plan(config, store), config.partition_index, client, on_tick, task)
 
 
 def resume(
-    url: str,
+    output: str,
+    *,
     shards: Iterable[str] = (),
     client: Client | None = None,
     on_tick: OnTick | None = None,
-    **parameters: Any,
+    **parameters: object,
 ) -> RunSummary:
-    """Finish what an output's plan still lacks, in all partitions, from the output alone, and describe it again.
+    """Commit the shards that an output's plan still lacks, in all partitions, and describe the output again.
 
     Args:
-        shards: to be made again: their commits and objects are removed first. No driver may be at work.
-        parameters: of `RunConfig`, that say how the work is done.
+        output: address of the output; it holds all that is needed, also the run's config.
+        shards: names of shards to process again; their commits and objects are removed first, so no other driver may
+            be running.
+        client, on_tick: as for `run`.
+        parameters: fields of `RunConfig` that do not change the output, such as `workers`.
 
     Raises:
         VerifyError, PlanError: there is no run at that address, or its plan is damaged.
-        ConfigError: no such shard, or a parameter that would change the output.
+        ConfigError: there is no such shard, or a parameter would change the output.
     """
-    store = Store(url)
-    config, run_id, plan = _of_output(store, parameters)
+    check_main_guard()
+    store = Store(output)
+    config, run_id, plan = _open_output(store, parameters)
     planned = {shard.name: shard for shard in plan.shards()}
     for name in shards:
         if name not in planned:
-            raise ConfigError(
-                f"no shard '{name}' in the plan of {url}: they are named like {next(iter(planned), 'en-0')}"
-            )
+            example = next(iter(planned), "en-000000")
+            raise ConfigError(f"no shard '{name}' in the plan of {output}: its shards are named like {example}")
         withdraw(store, name, object_names(planned[name].language, planned[name].index).values())
     return _work(config, store, run_id, plan, None, client, on_tick)
 
 
-def retry(url: str, client: Client | None = None, on_tick: OnTick | None = None, **parameters: Any) -> RunSummary:
-    """Try the dead letters of an output again, as shards of a new generation of its plan.
+def retry(
+    output: str, *, client: Client | None = None, on_tick: OnTick | None = None, **parameters: object
+) -> RunSummary:
+    """Process the dead letters of an output again, as shards of a new generation of its plan.
 
-    Raises: as `resume`.
+    Args and Raises: as for `resume`.
     """
-    store = Store(url)
-    config, run_id, _ = _of_output(store, parameters)
-    commits = output.read_commits(store)
-    dead: dict[str, set[str]] = {}
-    for result in output.effective_results(commits, load(store)).values():
-        dead.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
-    plan = plan_retry(config, store, dead, commits.keys())
+    check_main_guard()
+    store = Store(output)
+    config, run_id, _ = _open_output(store, parameters)
+    commits = read_commits(store)
+    dead_letters: dict[str, set[str]] = {}
+    for result in effective_results(commits, load(store)).values():
+        dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
+    plan = plan_retry(config, store, dead_letters, commits.keys())
     return _work(config, store, run_id, plan, None, client, on_tick)
 
 
-def extend(url: str, client: Client | None = None, on_tick: OnTick | None = None, **parameters: Any) -> RunSummary:
-    """Add the videos that came to the catalogue since, as shards of a new generation of the plan.
+def extend(
+    output: str, *, client: Client | None = None, on_tick: OnTick | None = None, **parameters: object
+) -> RunSummary:
+    """Add the videos that are new in the catalog, as shards of a new generation of the plan.
 
     Args:
-        parameters: as of `resume`, `catalog`, and `language`: whose videos; by default those of the run, which are
-            'all' if it asked for that, and otherwise its list and what was added to it since.
+        output, client, on_tick: as for `resume`.
+        parameters: as for `resume`, and also `catalog` and `language`. By default the languages are those of the run:
+            'all', or its list and the languages that were added to it later.
 
-    Raises: as `resume`, and `CatalogError` if the catalogue cannot be read.
+    Raises: as `resume`, and `CatalogError` if the catalog cannot be read.
     """
-    store = Store(url)
-    config, run_id, plan = _of_output(store, parameters)
+    check_main_guard()
+    store = Store(output)
+    config, run_id, plan = _open_output(store, parameters)
     if "language" not in parameters and config.listed_languages is not None:
-        known = dict.fromkeys([*config.listed_languages, *plan.languages()])
-        config = output.config_of(store, **parameters, language=",".join(known))
+        languages = dict.fromkeys([*config.listed_languages, *plan.languages()])
+        config = config_of(store, **parameters, language=",".join(languages))
     return _work(config, store, run_id, plan_extension(config, store), None, client, on_tick)
 
 
-def _of_output(store: Store, parameters: dict[str, Any]) -> tuple[RunConfig, str, Plan]:
-    config = output.config_of(store, **parameters)
-    return config, output.open_run(store, config), load(store)
+def _open_output(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
+    config = config_of(store, **parameters)
+    return config, open_run(store, config), load(store)
 
 
 def _work(
@@ -141,43 +181,43 @@ def _work(
     partition: int | None,
     client: Client | None,
     on_tick: OnTick | None,
+    task: Task = process_shard,
 ) -> RunSummary:
-    """Bring the shards of a partition, or of all, to their commits; describe the output if the whole plan is there."""
+    """Commit the shards of a partition (None: of all); finalize the output if the whole plan is committed."""
     started = time.monotonic()
-    copies.backup(store)
-    commits = _committed(store)
-    # Also languages that are not in the list: what is resumed is all that was planned.
+    backup(store)
+    commits = _complete_commits(store)
+    # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
-    mine = list(plan.shards(partition, languages, config.language_order))
+    shards = list(plan.shards(partition, languages, config.language_order))
     with open_ledger(config.ledger, config.output) as ledger:
-        # The run is all that is planned in the output, even if this driver takes a part of it.
-        session = Session(config, run_id, load(store), ledger, commits, mine, on_tick)
+        session = Session(config, run_id, load(store), ledger, commits, shards, on_tick, task)
         session.open()
-        if session.todo:
+        if session.pending:
             session.work(client)
-            commits = _committed(store)
+            commits = _complete_commits(store)
         whole = load(store)
         if all(shard.name in commits for shard in whole.shards()):
-            output.finalize(store)
+            finalize(store)
         status = session.close(commits)
     return RunSummary(
         run_id=run_id,
         output=config.output,
         status=status,
-        total=Totals.of(output.effective_results(commits, whole).values()),
+        total=Totals.of(effective_results(commits, whole).values()),
         new=Totals.of(session.new),
         shards_planned=sum(total.shards for total in plan.totals().values()),
-        shards_failed={shard: why for shard, why in session.failed.items() if shard not in commits},
+        shards_failed={shard: reason for shard, reason in session.failed.items() if shard not in commits},
         wall_s=time.monotonic() - started,
     )
 
 
-def _committed(store: Store) -> dict[str, Commit]:
-    """Commits whose objects are all there, by the sizes of one listing."""
-    commits = output.read_commits(store)
-    present = store.list() if commits else {}
+def _complete_commits(store: Store) -> dict[str, Commit]:
+    """Read the commits whose objects all exist, by the sizes of one listing."""
+    commits = read_commits(store)
+    sizes = store.list() if commits else {}
     return {
         shard: commit
         for shard, commit in commits.items()
-        if all(present.get(item.name) == item.size for item in commit.objects)
+        if all(sizes.get(item.name) == item.size for item in commit.objects)
     }

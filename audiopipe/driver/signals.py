@@ -1,31 +1,32 @@
-"""A stop that a person asks for, by a signal, while a driver works."""
+"""Stop a driver by a signal."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, ParamSpec, Self
+from typing import ParamSpec, Self
 
 __all__ = ["SignalGuard"]
 
 P = ParamSpec("P")
+Handler = Callable[[int, FrameType | None], object]
 
 
 class SignalGuard:
-    """Within this context a signal ends like Ctrl-C: what is under way is given up, what is committed stays.
+    """A context in which the given signals act like Ctrl-C: running shards are canceled, commits stay.
 
-    The interrupt is raised where the signal finds the program; Python drops it if that is a finaliser or a callback
-    from C. So the request is kept too, for the driver to ask at each tick.
+    The handler raises KeyboardInterrupt wherever the program is; Python drops the exception inside a finalizer or a
+    callback from C. So the request is also stored, and `before` checks it at each tick.
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self.numbers = numbers
-        self.handlers: dict[signal.Signals, Any] = {}
+        self.handlers: dict[signal.Signals, Handler | int | None] = {}
         self.requested = False
 
     def __enter__(self) -> Self:
-        self.handlers = {number: signal.signal(number, self._ask) for number in self.numbers}
+        self.handlers = {number: signal.signal(number, self._interrupt) for number in self.numbers}
         return self
 
     def __exit__(
@@ -34,16 +35,16 @@ class SignalGuard:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         raise KeyboardInterrupt
 
     def before(self, work: Callable[P, None]) -> Callable[P, None]:
-        """The same work, but for a KeyboardInterrupt if a stop was asked for."""
+        """Wrap a function so that it raises KeyboardInterrupt once a signal has arrived."""
 
-        def checked(*arguments: P.args, **named: P.kwargs) -> None:
+        def checked(*arguments: P.args, **options: P.kwargs) -> None:
             if self.requested:
                 raise KeyboardInterrupt
-            work(*arguments, **named)
+            work(*arguments, **options)
 
         return checked

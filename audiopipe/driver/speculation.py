@@ -1,8 +1,8 @@
-"""When a shard is late: everything else is done, threads are idle, and it takes far longer than any other did.
+"""The speculation policy: which of the last shards run too long and are started on a second worker.
 
-A machine may be slow without being dead: a disk about to fail, a neighbour, a throttled core; and a task may be lost
-between scheduler and worker. So the last shards of a run are tried on another worker as well, as backup tasks are in
-MapReduce (Dean and Ghemawat, 2004, 3.6). The first commit wins, and the bytes are the same.
+A machine may be slow without being dead (a failing disk, a busy neighbor, a throttled core), and a task may get lost
+between scheduler and worker. So the last shards of a run also run on another worker, like the backup tasks of MapReduce
+(Dean and Ghemawat, 2004, section 3.6). The first commit wins, and the bytes are the same.
 """
 
 from __future__ import annotations
@@ -15,32 +15,36 @@ from audiopipe.types import Seconds
 
 __all__ = ["SpeculationPolicy"]
 
-PATIENCE = 2.0  # times the longest that any shard took
-LEAST_S = 20.0
+SLOWDOWN = 2.0  # times the longest shard so far
+MIN_OVERDUE_S = 20.0
 
 
 @dataclass
 class SpeculationPolicy:
-    """Who is late. Time is counted from when a thread became idle: until then a task may only have waited for one.
+    """Run times of shards. Time counts from when a thread became idle: before that a task may have been queued.
 
     Attributes:
-        longest_s: that a shard took so far; without one nobody is late.
+        longest_s: longest run time of a shard so far; while it is 0, no shard is overdue.
     """
 
     longest_s: Seconds = 0.0
     _idle_since: float | None = None
-    _since: dict[str, float] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)
 
     def record(self, seconds: Seconds) -> None:
-        """Note how long a shard took."""
+        """Note the run time of a finished shard."""
         self.longest_s = max(self.longest_s, seconds)
 
     def overdue(self, running: Iterable[str], idle: bool) -> list[str]:
-        """Which of the shards under way are late just now; `idle` is whether there is a thread without work."""
+        """Return the running shards that are overdue now.
+
+        Args:
+            idle: whether a worker thread has no task.
+        """
         now = time.monotonic()
         self._idle_since = (self._idle_since or now) if idle else None
-        self._since = {name: self._since.get(name, now) for name in running}
+        self._started = {name: self._started.get(name, now) for name in running}
         if self._idle_since is None or not self.longest_s:
             return []
-        limit = max(LEAST_S, PATIENCE * self.longest_s)
-        return [name for name, since in self._since.items() if now - max(since, self._idle_since) > limit]
+        limit = max(MIN_OVERDUE_S, SLOWDOWN * self.longest_s)
+        return [name for name, started in self._started.items() if now - max(started, self._idle_since) > limit]

@@ -138,7 +138,9 @@ def _obey(remedies: list[str], client: Client) -> None:
             copies.restore(words[2])
         else:
             assert words[1] == "resume"
-            run.resume(words[2], [word for before, word in pairwise(words) if before == "--shard"], client)
+            run.resume(
+                words[2], shards=[word for before, word in pairwise(words) if before == "--shard"], client=client
+            )
 
 
 def test_a_run_on_a_damaged_plan_is_refused_with_the_remedy(copy: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from distributed import Client
 from distributed.comm.core import CommClosedError
 
-from audiopipe.driver import cluster_health as watch
+from audiopipe.driver import cluster_health
 
 
 @pytest.fixture(scope="module")
@@ -16,19 +16,19 @@ def client() -> Iterator[Client]:
 
 
 def test_a_suspended_driver_does_not_declare_its_cluster_lost(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = watch.ClusterHealth()
+    seen = cluster_health.ClusterHealth()
     assert seen.workers(client)
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
+    monkeypatch.setattr(cluster_health, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 10_000))
     assert seen.is_connected(client)
     assert seen.workers(client)
-    seen.scheduler_away = time.monotonic()
+    seen.scheduler_lost_since = time.monotonic()
     with pytest.raises(CommClosedError, match="its scheduler has not answered for 10000 s"):
         seen.is_connected(client)
 
 
 def test_an_inactive_cluster_is_stalled_and_a_busy_one_is_not(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "STILL_S", 0.05)
-    seen = watch.ClusterHealth()
+    monkeypatch.setattr(cluster_health, "STALL_CHECK_S", 0.05)
+    seen = cluster_health.ClusterHealth()
     task = client.submit(time.sleep, 0.7, pure=False)
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
@@ -38,9 +38,9 @@ def test_an_inactive_cluster_is_stalled_and_a_busy_one_is_not(client: Client, mo
     seen.mark_progress()
     time.sleep(0.06)
     seen.check_stalled(client)
-    assert seen.idle_looks == 1, "one look may fall between two tasks"
+    assert seen.idle_checks == 1, "one look may fall between two tasks"
     time.sleep(0.06)
-    with pytest.raises(watch.ClusterStalledError, match="no worker has had a shard to work on for 0 s"):
+    with pytest.raises(cluster_health.ClusterStalledError, match="no worker has executed a shard for 0 s"):
         seen.check_stalled(client)
 
 
@@ -52,8 +52,8 @@ class Unreachable:
 
 
 def test_an_unreachable_worker_is_not_treated_as_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "STILL_S", 0.0)
-    seen = watch.ClusterHealth()
+    monkeypatch.setattr(cluster_health, "STALL_CHECK_S", 0.0)
+    seen = cluster_health.ClusterHealth()
     for unanswered in (SimpleNamespace(sync=lambda *_, **__: {}, _run=None), Unreachable()):
         for _ in range(3):
             seen.check_stalled(unanswered)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from factories import config
 
-from audiopipe.driver.heartbeat import worker_rows
+from audiopipe.driver.heartbeat import WorkerInfo, worker_rows
 from audiopipe.ledger.rows import WorkerStatus
 
 NOW = datetime(2026, 11, 27, 10, tzinfo=UTC)
@@ -12,7 +12,7 @@ NOW = datetime(2026, 11, 27, 10, tzinfo=UTC)
 def told(**metrics):
     """What a scheduler knows of one worker."""
     worker = {"name": "gpu-0", "host": "10.0.0.7", "last_seen": NOW.timestamp(), "metrics": metrics}
-    (row,) = worker_rows({"tcp://10.0.0.7:1": worker}, "driver", config(), [], NOW, WorkerStatus.RUNNING)
+    (row,) = worker_rows([WorkerInfo.parse(worker)], "driver", config(), [], NOW, WorkerStatus.RUNNING)
     return row
 
 

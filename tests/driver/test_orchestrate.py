@@ -11,9 +11,11 @@ import pytest
 from distributed import Client
 from output_factory import RUN_ID, config, content, corpus
 
+from audiopipe.config import RunConfig
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run, session
 from audiopipe.ledger import Ledger, Role, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, open_ledger
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult
 
 
@@ -33,6 +35,15 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "TICK_S", 0.05)
 
 
+PROCESSED_LANGUAGES: list[str] = []
+
+
+def record_language(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    """Process a shard on an in-process worker, and note its language."""
+    PROCESSED_LANGUAGES.append(shard.language)
+    return process_shard(shard, config, run_id, worker)
+
+
 def totals(ledger: Ledger) -> dict[str, tuple[int, int]]:
     return {row.language: (row.processed, row.total_videos) for row in ledger.languages(RUN_ID)}
 
@@ -41,51 +52,44 @@ def totals(ledger: Ledger) -> dict[str, tuple[int, int]]:
     ("order", "turns"), [("sequential", ["en", "en", "de", "de"]), ("round_robin", ["de", "en", "de", "en"])]
 )
 def test_the_driver_takes_languages_in_the_order_of_the_config(
-    catalog: Path, client: Client, tmp_path: Path, order: str, turns: list[str], monkeypatch: pytest.MonkeyPatch
+    catalog: Path, client: Client, tmp_path: Path, order: str, turns: list[str]
 ) -> None:
-    taken = []
-    real = session.process_shard
-
-    def noting(shard: Shard, *rest: str) -> ShardResult:
-        taken.append(shard.language)
-        return real(shard, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(session, "process_shard", noting)
+    PROCESSED_LANGUAGES.clear()
     settings = config(catalog, tmp_path / "out", language="en,de", language_order=order)
-    assert run.run(settings, client).exit_code == 0
-    assert taken == turns
+    assert run.run(settings, client=client, task=record_language).exit_code == 0
+    assert turns == PROCESSED_LANGUAGES
     with open_ledger(None, settings.output, create=False) as ledger:
         assert totals(ledger) == {"de": (4, 4), "en": (4, 4)}
 
 
 def test_the_order_of_languages_changes_no_byte_and_no_digest(catalog: Path, client: Client, tmp_path: Path) -> None:
     one = config(catalog, tmp_path / "a", language_order="sequential")
-    run.run(one, client)
+    run.run(one, client=client)
     # The other order may go on with the same output.
-    assert run.run(config(catalog, tmp_path / "a"), client).new.shards == 0
-    run.run(config(catalog, tmp_path / "b"), client)
+    assert run.run(config(catalog, tmp_path / "a"), client=client).new.shards == 0
+    run.run(config(catalog, tmp_path / "b"), client=client)
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 def test_a_run_of_all_languages_allows_a_driver_for_one_language(catalog: Path, client: Client, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run.run(config(catalog, out), client)
+    run.run(config(catalog, out), client=client)
     for shard in ("de-000001", "en-000001"):
         (out / f"_commits/{shard}.json").unlink()
-    part = run.run(config(catalog, out, language="en"), client)
+    part = run.run(config(catalog, out, language="en"), client=client)
     assert (part.new.shards, part.exit_code) == (1, 0)
     with open_ledger(None, str(out), create=False) as ledger:
         found = ledger.run(RUN_ID)
         assert found is not None
         assert (found.language, found.total_videos) == ("all", 8)
-    assert run.run(config(catalog, out), client).new.shards == 1
+    assert run.run(config(catalog, out), client=client).new.shards == 1
     assert verify(str(out)).findings == ()
 
 
 def test_a_run_grows_by_the_languages_that_it_is_asked_for_later(catalog: Path, client: Client, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for asked, language, videos in (("en", "en", 4), ("de", "de,en", 8)):
-        summary = run.run(config(catalog, out, language=asked, language_order="sequential"), client)
+        summary = run.run(config(catalog, out, language=asked, language_order="sequential"), client=client)
         assert (summary.exit_code, summary.total.videos) == (0, videos)
         with open_ledger(None, str(out), create=False) as ledger:
             found = ledger.run(RUN_ID)
@@ -104,7 +108,7 @@ def test_two_drivers_of_one_run_have_separate_rows(catalog: Path, client: Client
         config(catalog, out, partition_count=2, partition_index=index, ledger=str(ledger_path)) for index in (0, 1)
     ]
     with ThreadPoolExecutor(2) as pool:
-        summaries = list(pool.map(lambda one: run.run(one, client), halves))
+        summaries = list(pool.map(lambda one: run.run(one, client=client), halves))
     assert {summary.status for summary in summaries} == {RunStatus.DONE}
     with SqliteLedger(ledger_path, create=False) as ledger:
         rows = drivers(ledger)
@@ -127,12 +131,12 @@ def test_two_drivers_of_a_partition_on_one_host_have_separate_rows(
 
     def at_once(self: session.Session, client: Client | None) -> None:
         together.wait(60)  # both have found the same shards open
-        real(self, client)
+        real(self, client=client)
 
     monkeypatch.setattr(session.Session, "work", at_once)
     settings = config(catalog, tmp_path / "out")
     with ThreadPoolExecutor(2) as pool:
-        summaries = list(pool.map(lambda _: run.run(settings, client), range(2)))
+        summaries = list(pool.map(lambda _: run.run(settings, client=client), range(2)))
     assert [summary.exit_code for summary in summaries] == [0, 0]
     with open_ledger(None, settings.output, create=False) as ledger:
         rows = drivers(ledger)

@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +13,15 @@ from distributed import Client
 from factories import inject_decoder_code, wav_video
 from output_factory import RUN_ID, config, content, corpus, make_output
 
+from audiopipe.config import RunConfig
 from audiopipe.dataset.describe import read_commits
 from audiopipe.dataset.verify import verify
-from audiopipe.driver import run, session
+from audiopipe.driver import retry, run, session
 from audiopipe.errors import ConfigError, PlanError, StoreError, StoreRefused
 from audiopipe.ledger import open_ledger
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.store.objects import Store
+from audiopipe.types import Shard, ShardResult
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +45,23 @@ def client() -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "BACKOFF_S", 0.05)
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.05)
     monkeypatch.setattr(session, "TICK_S", 0.05)
+
+
+ATTEMPTS: Counter[str] = Counter()  # of the tasks below, which run on in-process workers
+
+
+def fail_first_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    ATTEMPTS[shard.name] += 1
+    if shard.name == "en-000000":
+        raise StoreError("the store is away")
+    return process_shard(shard, config, run_id, worker)
+
+
+def refuse_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    ATTEMPTS[shard.name] += 1
+    raise StoreRefused("reading s3://videos: not permitted (AccessDenied) to these keys")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:
@@ -52,7 +71,7 @@ def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:
 def test_a_dead_letter_is_in_table_commit_and_ledger_and_exit_is_3(
     catalog: Path, whole: Path, client: Client, tmp_path: Path
 ) -> None:
-    summary = run.run(config(catalog, tmp_path / "out"), client)
+    summary = run.run(config(catalog, tmp_path / "out"), client=client)
     assert (summary.exit_code, summary.run_id, summary.total.videos, summary.total.videos_failed) == (3, RUN_ID, 6, 1)
     assert content(tmp_path / "out") == content(whole)
     tables = [pq.read_table(path) for path in (tmp_path / "out").glob("*/videos_*.parquet")]
@@ -68,7 +87,7 @@ def test_a_dead_letter_is_in_table_commit_and_ledger_and_exit_is_3(
 
 
 def test_a_second_run_changes_no_byte(catalog: Path, client: Client, tmp_path: Path) -> None:
-    run.run(config(catalog, tmp_path / "out"), client)
+    run.run(config(catalog, tmp_path / "out"), client=client)
     before = snapshot(tmp_path / "out")
     again = run.run(config(catalog, tmp_path / "out"))  # without a cluster: there is nothing to do
     assert (again.exit_code, again.new.shards, again.total.videos) == (3, 0, 6)
@@ -77,13 +96,13 @@ def test_a_second_run_changes_no_byte(catalog: Path, client: Client, tmp_path: P
 
 def test_a_run_without_dead_letters_ends_with_0(client: Client, tmp_path: Path) -> None:
     good = corpus(tmp_path / "c", videos=2, missing=False)
-    assert run.run(config(good, tmp_path / "out"), client).exit_code == 0
+    assert run.run(config(good, tmp_path / "out"), client=client).exit_code == 0
 
 
 def test_what_was_committed_is_not_made_again(catalog: Path, whole: Path, client: Client, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
     (tmp_path / "out/_commits/en-000001.json").unlink()
-    summary = run.run(config(catalog, tmp_path / "out"), client)
+    summary = run.run(config(catalog, tmp_path / "out"), client=client)
     assert (summary.new.shards, summary.total.shards) == (1, 3)
     assert content(tmp_path / "out") == content(whole)
 
@@ -104,7 +123,7 @@ def test_two_drivers_on_one_run_do_no_harm(catalog: Path, whole: Path, client: C
     settings = config(catalog, tmp_path / "out")
     with ThreadPoolExecutor(2) as pool:
         ledgers = [settings.model_copy(update={"ledger": str(tmp_path / f"{name}.sqlite")}) for name in "ab"]
-        summaries = list(pool.map(lambda one: run.run(one, client), ledgers))
+        summaries = list(pool.map(lambda one: run.run(one, client=client), ledgers))
     assert {summary.exit_code for summary in summaries} == {3}
     assert content(tmp_path / "out") == content(whole)
     assert verify(str(tmp_path / "out")).findings == ()
@@ -112,55 +131,39 @@ def test_two_drivers_on_one_run_do_no_harm(catalog: Path, whole: Path, client: C
 
 def test_partitions_run_apart_and_make_one_dataset(catalog: Path, client: Client, tmp_path: Path) -> None:
     halves = [config(catalog, tmp_path / "out", partition_count=2, partition_index=index) for index in (0, 1)]
-    first = run.run(halves[0], client)
+    first = run.run(halves[0], client=client)
     assert not (tmp_path / "out/dataset.json").exists()
-    second = run.run(halves[1], client)
+    second = run.run(halves[1], client=client)
     assert first.new.videos + second.new.videos == 6
     assert second.total.videos == 6
     assert verify(str(tmp_path / "out")).findings == ()
 
 
 def test_what_is_transient_is_tried_again_and_then_left_open_with_4(
-    catalog: Path, whole: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    catalog: Path, whole: Path, client: Client, tmp_path: Path
 ) -> None:
-    real, calls = session.process_shard, []
-
-    def failing(shard, *rest):
-        calls.append(shard.name)
-        if shard.name == "en-000000":
-            raise StoreError("the store is away")
-        return real(shard, *rest)
-
-    monkeypatch.setattr(session, "process_shard", failing)
-    summary = run.run(config(catalog, tmp_path / "out", retries=2), client)
+    ATTEMPTS.clear()
+    summary = run.run(config(catalog, tmp_path / "out", retries=2), client=client, task=fail_first_shard)
     assert summary.exit_code == 4
     assert summary.shards_failed == {"en-000000": "StoreError: the store is away"}
-    assert calls.count("en-000000") == 3
+    assert ATTEMPTS["en-000000"] == 3
     assert not (tmp_path / "out/dataset.json").exists()
     with open_ledger(None, str(tmp_path / "out"), create=False) as ledger:
         assert "StoreError" in {error.error_type for error in ledger.errors(RUN_ID)}
-    monkeypatch.undo()
-    assert run.run(config(catalog, tmp_path / "out"), client).exit_code == 3
+    assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
     assert content(tmp_path / "out") == content(whole)
 
 
-def test_a_store_that_refuses_shard_after_shard_ends_the_run_early(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def refused(shard, *rest):
-        calls.append(shard.name)
-        raise StoreRefused("reading s3://videos: not permitted (AccessDenied) to these keys")
-
-    monkeypatch.setattr(session, "process_shard", refused)
+def test_a_store_that_refuses_shard_after_shard_ends_the_run_early(client: Client, tmp_path: Path) -> None:
+    ATTEMPTS.clear()
     many = corpus(tmp_path / "c", videos=30, seconds=0.5)
-    summary = run.run(config(many, tmp_path / "out", shard_videos=1, retries=1), client)
+    settings = config(many, tmp_path / "out", shard_videos=1, retries=1)
+    summary = run.run(settings, client=client, task=refuse_shard)
     assert summary.exit_code == 4
     assert len(summary.shards_failed) == 31
     assert "not permitted" in next(iter(summary.shards_failed.values()))
-    assert list(summary.shards_failed.values())[-1] == "not gone on with after 3 shards that were refused"
-    assert len(calls) < 62
+    assert list(summary.shards_failed.values())[-1] == "stopped: the store refused 3 shards in a row"
+    assert ATTEMPTS.total() < 62
 
 
 def test_a_forbidden_source_is_a_dead_letter_that_can_be_retried(
@@ -175,11 +178,11 @@ def test_a_forbidden_source_is_a_dead_letter_that_can_be_retried(
         return real(self, *rest, **more)
 
     monkeypatch.setattr(Path, "open", refusing)
-    assert run.run(config(catalog, tmp_path / "out"), client).exit_code == 3
+    assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
     monkeypatch.undo()
     (letter,) = read_commits(Store(str(tmp_path / "out")))["en-000000"].result.dead_letters
     assert (letter.error_type, letter.stage, letter.retriable) == ("ForbiddenSource", "fetch", True)
-    assert run.retry(str(tmp_path / "out"), client).exit_code == 0
+    assert run.retry(str(tmp_path / "out"), client=client).exit_code == 0
 
 
 def test_a_committed_but_unpublishable_shard_is_not_done(
@@ -187,12 +190,12 @@ def test_a_committed_but_unpublishable_shard_is_not_done(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/en").write_text("a file where the language's folder must be")
-    summary = run.run(config(catalog, tmp_path / "out", retries=0), client)
+    summary = run.run(config(catalog, tmp_path / "out", retries=0), client=client)
     assert summary.exit_code == 4
     assert "en-000000" in summary.shards_failed
     assert not (tmp_path / "out/dataset.json").exists()
     (tmp_path / "out/en").unlink()
-    assert run.run(config(catalog, tmp_path / "out"), client).exit_code == 3
+    assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
     assert content(tmp_path / "out") == content(whole)
 
 
@@ -204,14 +207,14 @@ def test_a_read_only_output_is_refused_before_any_work(catalog: Path, tmp_path: 
 
 def test_retry_takes_up_the_dead_letters_alone_as_new_shards(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c"), tmp_path / "out"
-    assert run.run(config(source, out), client).exit_code == 3
+    assert run.run(config(source, out), client=client).exit_code == 3
     before = content(out)
-    still = run.retry(str(out), client)
+    still = run.retry(str(out), client=client)
     assert (still.exit_code, still.new.videos, still.total.videos, still.total.videos_failed) == (3, 1, 6, 1)
     (again,) = pq.read_table(out / "en/videos_000002.parquet").to_pylist()
     assert (again["video_id"], again["attempts"]) == ("nowhere", 2)
     wav_video(tmp_path / "c/videos", "nowhere", 2.0)
-    healed = run.retry(str(out), client)
+    healed = run.retry(str(out), client=client)
     assert (healed.exit_code, healed.new.videos, healed.total.videos, healed.total.videos_failed) == (0, 1, 6, 0)
     (third,) = pq.read_table(out / "en/videos_000003.parquet").to_pylist()
     assert (third["status"], third["attempts"]) == ("done", 3)
@@ -229,10 +232,10 @@ def test_retry_takes_up_the_dead_letters_alone_as_new_shards(client: Client, tmp
 
 def test_a_retry_killed_after_planning_is_resumed(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c"), tmp_path / "out"
-    run.run(config(source, out), client)
-    run.retry(str(out), client)
+    run.run(config(source, out), client=client)
+    run.retry(str(out), client=client)
     (out / "_commits/en-000002.json").unlink()
-    again = run.retry(str(out), client)
+    again = run.retry(str(out), client=client)
     assert again.new.shards == 1
     assert sorted(path.name for path in (out / "_plan").iterdir()) == [
         *("de-000.parquet", "en-000.parquet", "en-001.parquet"),
@@ -241,7 +244,7 @@ def test_a_retry_killed_after_planning_is_resumed(client: Client, tmp_path: Path
 
 def test_extend_takes_new_rows_alone_and_moves_nothing(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c", missing=False), tmp_path / "out"
-    run.run(config(source, out), client)
+    run.run(config(source, out), client=client)
     before = content(out)
     new = wav_video(tmp_path / "c/videos", "added", 2.0)
     french = wav_video(tmp_path / "c/videos", "francais", 2.0)
@@ -250,8 +253,8 @@ def test_extend_takes_new_rows_alone_and_moves_nothing(client: Client, tmp_path:
     rows += [{"youtube_id": "added", "language": "en", "r2_tar_key": "videos/added.tar", **shared}]
     rows += [{"youtube_id": french.video_id, "language": "fr", "r2_tar_key": "videos/francais.tar", **shared}]
     pq.write_table(pa.Table.from_pylist(rows), source)
-    assert run.run(config(source, out), client).new.shards == 0
-    grown = run.extend(str(out), client)
+    assert run.run(config(source, out), client=client).new.shards == 0
+    grown = run.extend(str(out), client=client)
     assert (grown.exit_code, grown.new.videos, grown.total.videos) == (0, 2, 7)
     after = content(out)
     assert all(after[name] == before[name] for name in before if name.startswith(("en/", "de/", "_plan/")))
@@ -264,22 +267,22 @@ def test_extend_adds_a_language_to_a_list_when_it_is_named(
     client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, out = corpus(tmp_path / "c", missing=False), tmp_path / "out"
-    run.run(config(source, out, language="en"), client)
+    run.run(config(source, out, language="en"), client=client)
     with caplog.at_level("INFO", "audiopipe"):
         assert run.extend(str(out)).new.shards == 0
     assert "looking for new videos in en (--language takes others, or all)" in caplog.text
-    german = run.extend(str(out), client, language="de")
+    german = run.extend(str(out), client=client, language="de")
     assert (german.exit_code, german.new.videos, german.total.videos) == (0, 2, 5)
     late = wav_video(tmp_path / "c/videos", "late", 2.0)
     row = {"youtube_id": "late", "language": "de", "r2_tar_key": "videos/late.tar", "size_bytes": late.size_bytes}
     pq.write_table(pa.Table.from_pylist([*pq.read_table(source).to_pylist(), {**row, "status": "COMPLETED"}]), source)
-    assert run.extend(str(out), client).new.videos == 1  # what was added is of the run from then on
+    assert run.extend(str(out), client=client).new.videos == 1  # what was added is of the run from then on
     assert verify(str(out)).findings == ()
 
 
 def test_resume_refuses_a_shard_that_is_not_planned(whole: Path) -> None:
     with pytest.raises(ConfigError, match=r"no shard 'en-000099' in the plan"):
-        run.resume(str(whole), ["en-000099"])
+        run.resume(str(whole), shards=["en-000099"])
 
 
 # A decoder that kills whoever started it when it meets a poisoned file, as a crash in a library would.
@@ -309,7 +312,7 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
         Client(cluster) as client,
     ):
-        summary = run.run(config(source, tmp_path / "out", shard_videos=3), client)
+        summary = run.run(config(source, tmp_path / "out", shard_videos=3), client=client)
     assert (summary.exit_code, summary.total.videos_failed) == (3, 1)
     (letter,) = [
         letter

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from audiopipe.driver import speculation as straggler
-from audiopipe.driver.speculation import LEAST_S, SpeculationPolicy
+from audiopipe.driver import speculation
+from audiopipe.driver.speculation import MIN_OVERDUE_S, SpeculationPolicy
 
 
 class Clock:
@@ -18,7 +18,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(straggler, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(speculation, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 
@@ -57,7 +57,7 @@ def test_no_shard_is_overdue_before_the_first_ends_or_while_short(clock: Clock) 
     seen = SpeculationPolicy()
     seen.record(0.5)
     seen.overdue(["a"], idle=True)
-    clock.now += LEAST_S - 1
+    clock.now += MIN_OVERDUE_S - 1
     assert seen.overdue(["a"], idle=True) == []
     clock.now += 2
     assert seen.overdue(["a"], idle=True) == ["a"]

@@ -40,7 +40,7 @@ def client() -> Iterator[Client]:
 @pytest.fixture(scope="module")
 def ran(client: Client, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
     folder = tmp_path_factory.mktemp("dashboard")
-    return run(config(corpus(folder / "corpus"), folder / "out", shard_videos=1), client)
+    return run(config(corpus(folder / "corpus"), folder / "out", shard_videos=1), client=client)
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_browser_shows_workers_languages_and_stages(client: Client, tmp_path: 
         status, stages, workers = (browser.new_page(viewport={"width": 1200, "height": 700}) for _ in range(3))
         for page, name in ((status, "status"), (stages, "individual-fine-performance-metrics"), (workers, "workers")):
             page.goto(client.dashboard_link.replace("status", name))
-        under_way = threading.Thread(target=run, args=(settings, client))
+        under_way = threading.Thread(target=run, args=(settings,), kwargs={"client": client})
         under_way.start()
         status.wait_for_function(f"() => ({DRAWN})().some(name => String(name).startsWith('shard '))", timeout=60_000)
         under_way.join()

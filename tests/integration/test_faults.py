@@ -180,7 +180,7 @@ def test_a_cluster_whose_messages_are_stuck_is_replaced(
     catalog: Path, calm: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: str
 ) -> None:
     """As where a clock is set back by a day, in the milliseconds after a message."""
-    monkeypatch.setattr("audiopipe.driver.cluster_health.STILL_S", 2.0)
+    monkeypatch.setattr("audiopipe.driver.cluster_health.STALL_CHECK_S", 2.0)
     schedulers: list[Scheduler] = []  # of one cluster after the other
 
     def hold_back(*_: object) -> None:

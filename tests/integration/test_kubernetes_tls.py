@@ -80,7 +80,7 @@ if __name__ == "__main__":
         client = cluster.connect("kubernetes", n_workers=2, manifest=told["manifest"], tls=told["tls"])
         workers = client.scheduler_info(n_workers=-1)["workers"]
         said = {"scheduler": client.scheduler.address, "workers": {one["name"]: at for at, one in workers.items()}}
-        said["code"] = run.run(config(told["catalog"], told["output"]), client).exit_code
+        said["code"] = run.run(config(told["catalog"], told["output"]), client=client).exit_code
         said["plainly"] = asyncio.run(plainly("tcp://audiopipe-scheduler:8786"))
         said |= asyncio.run(operated())
         cluster.close(client)

@@ -299,7 +299,7 @@ def test_a_worker_above_its_limit_spills_and_the_run_continues(
             done_when_spilled.append(len(fleet.commits()))
 
     try:
-        summary = run.run(config(fleet.catalog, fleet.output), client, on_tick=hold_and_look)
+        summary = run.run(config(fleet.catalog, fleet.output), client=client, on_tick=hold_and_look)
         sums = client.gather(client.map(lambda array: float(array.sum()), held))
         same = list(ClusterHealth().workers(client))
     finally:

@@ -44,7 +44,7 @@ def test_a_run_on_a_queue_is_encrypted_and_its_jobs_end_with_it(
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             assert jobs() == ["RUNNING", "RUNNING"]
             lifetimes = client.run(lambda: __import__("dask").config.get("distributed.worker.lifetime.duration"))
-            summary = run.run(config(catalog, tmp_path / "out"), client)
+            summary = run.run(config(catalog, tmp_path / "out"), client=client)
         finally:
             cluster.close(client)
         deadline = time.monotonic() + 30

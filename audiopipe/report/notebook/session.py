@@ -161,7 +161,7 @@ def work(ahead: Preview, client: Client | None) -> RunSummary:
     """
     try:
         with SignalGuard(signal.SIGINT) as stop:
-            return run(ahead.config, client, on_tick=stop.before(_Live()))
+            return run(ahead.config, client=client, on_tick=stop.before(_Live()))
     except KeyboardInterrupt:
         raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None
 

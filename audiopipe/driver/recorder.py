@@ -1,0 +1,120 @@
+"""The ledger's record of a session: its run, commits, failures and heartbeats."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from distributed import Future
+
+from audiopipe import __version__
+from audiopipe.config import RunConfig
+from audiopipe.dataset.commit import Commit
+from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
+from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
+from audiopipe.plan.plan import Plan
+from audiopipe.types import ShardResult
+
+__all__ = ["Failure", "RunRecorder"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt: its exception, or None and a message if the task was canceled."""
+
+    error: BaseException | None
+    kind: str
+    message: str
+    stack: str | None
+
+    @classmethod
+    def of(cls, future: Future[ShardResult]) -> Failure:
+        error = future.exception() if future.status == "error" else None
+        if error is None:
+            return cls(None, "Canceled", f"Dask reports the task as {future.status}", None)
+        stack = "".join(traceback.format_tb(future.traceback()))
+        return cls(error, type(error).__name__, str(error) or f"Dask reports the task as {future.status}", stack)
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+@dataclass
+class RunRecorder:
+    """Writes what a session does to the ledger.
+
+    Attributes:
+        plan: the plan of the whole output, even if the session processes a part of it.
+        driver: id of the driver.
+    """
+
+    ledger: Ledger
+    run_id: str
+    plan: Plan
+    config: RunConfig
+    driver: str
+
+    def start(self, commits: Mapping[str, Commit], nothing_to_do: bool) -> None:
+        """Start or resume the run, and record the commits that the ledger may have missed.
+
+        A finished run that has nothing to do, and all of whose commits are recorded, is not touched.
+        """
+        if nothing_to_do and self._is_recorded(commits):
+            return
+        languages = [
+            LanguageTotal(language, total.videos, total.shards) for language, total in self.plan.totals().items()
+        ]
+        run = RunRow(
+            self.run_id,
+            self._language(),
+            sum(language.total_videos for language in languages),
+            output=self.config.output,
+            config_digest=self.config.digest,
+            version=__version__,
+            heartbeat_s=self.config.heartbeat_s,
+        )
+        self.ledger.start_run(run, languages)
+        for commit in commits.values():
+            self.ledger.record_shard(commit.result)
+
+    def _language(self) -> str:
+        """Return 'all' if any driver of the run was started with it, else all languages of the plan."""
+        recorded = self.ledger.run(self.run_id)
+        everything = self.config.language == "all" or (recorded is not None and recorded.language == "all")
+        return "all" if everything else ",".join(self.plan.languages())
+
+    def _is_recorded(self, commits: Mapping[str, Commit]) -> bool:
+        """Check whether the ledger has the run as finished, with all these commits."""
+        recorded = self.ledger.run(self.run_id)
+        if recorded is None or recorded.status is not RunStatus.DONE:
+            return False
+        done = {row.shard for row in self.ledger.shards(self.run_id) if row.status == ShardStatus.DONE}
+        return done >= commits.keys()
+
+    def finish(self, commits: Mapping[str, Commit], status: RunStatus, changed: bool) -> None:
+        """End the run, unless the session changed nothing and the ledger already has it as finished."""
+        if changed or not self._is_recorded(commits):
+            self.ledger.finish_run(self.run_id, status)
+
+    def success(self, result: ShardResult) -> None:
+        """Record a committed shard."""
+        self.ledger.record_shard(result)
+
+    def failure(self, shard: str, attempt: int, failure: Failure) -> None:
+        """Record a failed attempt."""
+        self.ledger.record_failure(self.run_id, shard, attempt, None, failure.kind, failure.message, failure.stack)
+
+    def heartbeat(
+        self,
+        workers: Sequence[WorkerInfo],
+        results: Sequence[ShardResult],
+        failed: Mapping[str, str],
+        status: WorkerStatus,
+    ) -> None:
+        """Write the rows of the driver and its workers."""
+        now = datetime.now(UTC)
+        driver = driver_row(self.driver, self.config, results, failed, status, now)
+        rows = worker_rows(workers, self.driver, self.config, results, now, status)
+        self.ledger.heartbeat(self.run_id, [driver, *rows])
