@@ -1,28 +1,28 @@
-"""What can go wrong, as a tree. A message says what was wrong, where, and what to do.
+"""The errors of this package, as a tree. A message says what was wrong, where, and what to do.
 
 AudiopipeError
-├── ConfigError            a parameter is unknown, impossible, or not the run's own          (exit code 2)
-├── CatalogError           the list of videos cannot be read as one                          (exit code 2)
-├── PlanError              the frozen plan does not fit what was asked                       (exit code 2)
-├── ClusterError           the workers did not come
+├── ConfigError            a parameter is unknown, invalid, or differs from the run's        (exit code 2)
+├── CatalogError           the catalog cannot be read                                        (exit code 2)
+├── PlanError              the stored plan does not match the parameters or is damaged       (exit code 2)
+├── ClusterError           the cluster's workers did not start
 ├── LedgerError            the ledger cannot be opened, or has no such run
-├── TransientError         the network or a store failed; the same call may succeed later    (retried; exit code 4)
-│   ├── StoreError         an object store did not do as told
-│   └── DecoderDied        the decoder was killed from outside
-├── StoreRefused           keys, permission, a missing bucket, a full disk: a person must act (exit code 2)
-├── VerifyError            the output is not what its commits say
-└── VideoError             this video is bad for good; it becomes a dead letter, its neighbours go on
-    ├── MissingSource      nothing at its address
-    ├── ForbiddenSource    it may not be read, and others of its place may
-    ├── EmptySource        nothing in it
-    ├── BadTar             not a tar, cut short, or one we refuse to open
-    ├── NoAudio            no audio member or no audio stream
-    ├── UndecodableMedia   the decoder can make nothing of it
-    ├── TruncatedMedia     it ends well before its declared duration
-    ├── TooLong            longer than `max_video_s`
-    ├── BadSegments        the times beside the audio cannot be read
-    ├── PoisonVideo        it killed its process, twice, with nothing else in it
-    └── SilentAudio        no sample above `silence_dbfs` in any segment
+├── TransientError         the network or a store failed; a retry may succeed                (exit code 4)
+│   ├── StoreError         an object store operation failed
+│   └── DecoderCrash       the decoder process was killed from outside
+├── PermanentStoreError    wrong keys, no permission, no bucket, or a full disk              (exit code 2)
+├── VerifyError            the output does not match its commits
+└── VideoError             the video can never be processed; it becomes a dead letter and the run continues
+    ├── MissingSource      there is no object at its address
+    ├── ForbiddenSource    the object may not be read, although others in the same place may
+    ├── EmptySource        the object has no bytes
+    ├── BadTar             the object is not a tar, is truncated, or has an unsafe member
+    ├── NoAudio            there is no audio member or no audio stream
+    ├── UndecodableMedia   the decoder cannot decode the file
+    ├── TruncatedMedia     the audio ends before its declared duration
+    ├── TooLong            the audio is longer than `max_video_s`
+    ├── BadSegments        the segment times cannot be read, or are required and missing
+    ├── PoisonVideo        processes that worked on this video alone crashed
+    └── SilentAudio        no sample of any segment exceeds `silence_dbfs`
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ __all__ = [
     "CatalogError",
     "ClusterError",
     "ConfigError",
-    "DecoderDied",
+    "DecoderCrash",
     "EmptySource",
     "ForbiddenSource",
     "LedgerError",
     "MissingSource",
     "NoAudio",
+    "PermanentStoreError",
     "PlanError",
     "PoisonVideo",
     "SilentAudio",
     "StoreError",
-    "StoreRefused",
     "TooLong",
     "TransientError",
     "TruncatedMedia",
@@ -57,93 +57,103 @@ __all__ = [
 
 
 class AudiopipeError(Exception):
-    """Base of everything this package raises on purpose.
+    """The base class of all errors that this package raises on purpose.
 
-    `exit_code` is what a command ends with that raises it; `remedy` is what `audiopipe explain` says to do about it.
+    `exit_code` is the exit code of a command that ends with the error; `remedy` is what `audiopipe explain` advises.
     """
 
     exit_code: ClassVar[int] = 1
-    remedy: ClassVar[str] = "read the last line: it names what was wrong, where, and what to do"
+    remedy: ClassVar[str] = "read the last line of the output: it says what was wrong, where, and what to do"
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: a traceback would lead into code that did nothing wrong."""
+        """Return the lines that a notebook shows in place of a traceback, which would point at unrelated code."""
         return [f"{type(self).__name__}: {self}", f"What to do: {self.remedy}."]
 
 
 class ConfigError(AudiopipeError, ValueError):
-    """A parameter is unknown, impossible, or differs from the run that the output belongs to."""
-
-    exit_code = 2
-    remedy = "correct the parameter that it names; for an output made with others, use those again or another output"
-
-
-class CatalogError(AudiopipeError):
-    """The catalogue cannot be read: its address, its columns or one of its rows is wrong."""
+    """A parameter is unknown, invalid, or differs from the run that the output belongs to."""
 
     exit_code = 2
     remedy = (
-        "correct the address, the columns or the row that it names; `audiopipe run --help` says what a catalogue is"
+        "correct the parameter that the message names; if the output was made with other parameters, use those or "
+        "choose another output"
+    )
+
+
+class CatalogError(AudiopipeError):
+    """The catalog cannot be read: its address, its columns or one of its rows is wrong."""
+
+    exit_code = 2
+    remedy = (
+        "correct the address, the columns or the row that the message names; `audiopipe run --help` lists the kinds "
+        "of catalog"
     )
 
 
 class PlanError(AudiopipeError):
-    """The frozen plan does not fit what was asked of it."""
+    """The stored plan does not match the parameters of the run, or is damaged."""
 
     exit_code = 2
-    remedy = "use the partition_count that the output was planned with; a damaged plan means another output"
+    remedy = "use the partition_count that the output was planned with; if the plan is damaged, choose another output"
 
 
 class ClusterError(AudiopipeError):
-    """The cluster could not be reached, or its workers did not come in time."""
+    """The cluster could not be reached, or its workers did not start in time."""
 
-    remedy = "look at the workers' own logs, free their machines, or raise `wait_s` of the cluster profile"
+    remedy = "read the workers' logs, free their machines, or raise `wait_s` of the cluster profile"
 
 
 class LedgerError(AudiopipeError):
-    """The ledger cannot be opened, is of another version, refuses the key, or has no such run."""
+    """The ledger cannot be opened, has another version, rejects the key, or has no such run."""
 
-    remedy = "check the ledger's address and key; the dataset does not need it, and running again writes it anew"
+    remedy = "check the ledger's address and key, then run again; the dataset is safe and a new run rewrites the ledger"
 
 
 class TransientError(AudiopipeError):
-    """Something outside failed that may well work when tried again."""
+    """The network or an external service failed; a retry may succeed."""
 
     exit_code = 4
-    remedy = "nothing: it was retried; if the run ended with code 4, run the same command again"
+    remedy = "if the run ended with exit code 4, run the same command again; otherwise the retry succeeded"
 
 
 class StoreError(TransientError):
-    """An object store refused or broke off an operation."""
+    """An operation of an object store failed or was interrupted."""
 
-    remedy = "look whether the store or the network is down, then run the same command again"
+    remedy = "check that the store and the network are up, then run the same command again"
 
 
-class StoreRefused(AudiopipeError):
-    """A store will not do it for us: wrong keys, no permission, no such bucket, a full or read-only disk."""
+class PermanentStoreError(AudiopipeError):
+    """A store rejects the operation: wrong keys, no permission, no such bucket, or a full or read-only disk."""
 
     exit_code = 2
-    remedy = "set or renew the keys in the environment, make the bucket, or free the disk; then run the same again"
+    remedy = "set or renew the keys in the environment, create the bucket, or free the disk; then run the command again"
 
 
-class DecoderDied(TransientError):
-    """The decoder process was killed by somebody else, which says nothing about the video."""
+class DecoderCrash(TransientError):
+    """The decoder process was killed from outside; the video is not at fault."""
 
-    remedy = "see who killed it (most often the kernel, for memory): lower `decoders` or `shards_in_flight`"
+    remedy = (
+        "find out what killed the process (usually the kernel, for lack of memory) and lower `decoders` or "
+        "`shards_in_flight`"
+    )
 
 
 class VerifyError(AudiopipeError):
-    """An output does not hold what its commits promise."""
+    """The output does not match its commits."""
 
-    remedy = "`audiopipe verify OUTPUT` names the shards; `audiopipe resume OUTPUT --shard NAME` makes each again"
+    remedy = (
+        "list the shards with `audiopipe verify OUTPUT`, then rebuild each with `audiopipe resume OUTPUT --shard NAME`"
+    )
 
 
 class VideoError(AudiopipeError):
-    """This video can never be processed as it is. `stage` says where that came out.
+    """The video cannot be processed as it is.
 
-    `retriable`: not for the audio's own sake, so that a later `audiopipe retry` may well succeed.
+    `stage` is the stage that failed. `retriable` is True if the cause may lie outside the audio, so that a later
+    `audiopipe retry` may succeed.
     """
 
-    remedy = "replace the video at its address, then `audiopipe retry OUTPUT`"
+    remedy = "replace the video at its address, then run `audiopipe retry OUTPUT`"
 
     stage: ClassVar[str] = "unknown"
     retriable: ClassVar[bool] = False
@@ -154,76 +164,82 @@ class MissingSource(VideoError):
 
     stage = "fetch"
     retriable = True
-    remedy = "check r2_tar_key and source_prefix; when the object is there, `audiopipe retry OUTPUT`"
+    remedy = "check r2_tar_key and source_prefix; when the object exists, run `audiopipe retry OUTPUT`"
 
 
 class ForbiddenSource(VideoError):
-    """The object at the video's address may not be read, though others of the same bucket or folder may."""
+    """The object at the video's address may not be read, although others in the same bucket or folder may."""
 
     stage = "fetch"
     retriable = True
-    remedy = "give these keys, or this user, the right to read the object; then `audiopipe retry OUTPUT`"
+    remedy = "grant these keys, or this user, permission to read the object; then run `audiopipe retry OUTPUT`"
 
 
 class EmptySource(VideoError):
-    """The object has no bytes."""
+    """The object at the video's address has no bytes."""
 
     stage = "fetch"
-    remedy = "upload the object again, then `audiopipe retry OUTPUT`"
+    remedy = "upload the object again, then run `audiopipe retry OUTPUT`"
 
 
 class BadTar(VideoError):
-    """The object is not a tar, is cut short, or holds what we refuse to open."""
+    """The object is not a tar, is truncated, or has a member that is unsafe to extract."""
 
     stage = "fetch"
-    remedy = "pack it again: one plain tar, no links, no paths that leave it; then `audiopipe retry OUTPUT`"
+    remedy = (
+        "pack the video again as one plain tar without links and without paths outside it; then run "
+        "`audiopipe retry OUTPUT`"
+    )
 
 
 class NoAudio(VideoError):
     """The tar has no audio member, or the media file has no audio stream."""
 
     stage = "fetch"
-    remedy = "put one audio file of a known kind (webm, opus, m4a, mp3, flac, wav, ...) into the tar"
+    remedy = (
+        "put one audio file of a supported kind (webm, opus, m4a, mp3, flac, wav, ...) into the tar; then run "
+        "`audiopipe retry OUTPUT`"
+    )
 
 
 class UndecodableMedia(VideoError):
-    """The decoder recognises nothing in the file, or fails before the first sample."""
+    """The decoder does not recognize the file, or fails before the first sample."""
 
     stage = "decode"
-    remedy = "play it with `ffmpeg -i`; if that fails too, fetch the video again"
+    remedy = "try to decode it with `ffmpeg -i FILE -f null -`; if that fails too, download the video again"
 
 
 class TruncatedMedia(VideoError):
-    """The audio ends well before the duration that its container or catalogue row declares."""
+    """The audio ends well before the duration that its container or catalog row declares."""
 
     stage = "decode"
-    remedy = "fetch the video again, or keep what there is with `--truncated keep` in another output"
+    remedy = "download the video again, or keep the audio that exists with `--truncated keep` in another output"
 
 
 class TooLong(VideoError):
-    """The audio is longer than the configured limit."""
+    """The audio is longer than `max_video_s`."""
 
     stage = "decode"
-    remedy = "raise `max_video_s` in another output, or cut the video"
+    remedy = "raise `max_video_s` in another output, or split the video"
 
 
 class BadSegments(VideoError):
-    """The segment times beside the audio cannot be read, or there are none and the config demands them."""
+    """The segment times of the video cannot be read, or there are none and the config requires them."""
 
     stage = "segment"
-    remedy = "correct the JSON or the captions, or force windows with `--segments fixed` in another output"
+    remedy = "correct the JSON or the captions, or use fixed windows with `--segments fixed` in another output"
 
 
 class SilentAudio(VideoError):
-    """Every segment of the video is silence."""
+    """Every segment of the video is silent."""
 
     stage = "score"
-    remedy = "listen to it; if it is only quiet, lower `silence_dbfs` in another output"
+    remedy = "listen to the video; if it is quiet but not silent, lower `silence_dbfs` in another output"
 
 
 class PoisonVideo(VideoError):
-    """Processes that worked on this video alone died, or failed in a way that nobody foresaw."""
+    """Processes that worked on this video alone crashed or failed with an unexpected error."""
 
     stage = "process"
     retriable = True
-    remedy = "`audiopipe retry OUTPUT` on a machine with more memory; if it dies again, leave it out"
+    remedy = "run `audiopipe retry OUTPUT` on a machine with more memory; if it crashes again, remove the video"

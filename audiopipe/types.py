@@ -1,11 +1,14 @@
-"""What flows between the parts. Times are seconds of the video, sizes are bytes."""
+"""The data that stages pass to each other.
+
+Times are seconds on the clock of the video's file, sizes are bytes.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 __all__ = [
@@ -21,11 +24,11 @@ __all__ = [
 ]
 
 Seconds = float
-Pcm = npt.NDArray[Any]
+Pcm = npt.NDArray[np.int16 | np.float32]
 
 
 class SegmentSource(StrEnum):
-    """Where the times of a video's segments came from."""
+    """The source of the times of a video's segments."""
 
     JSON = "json"
     VTT = "vtt"
@@ -36,9 +39,9 @@ class SegmentSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One row of the catalogue.
+    """One row of the catalog.
 
-    `attempts`: how many times the plan has it so far, this time included: 1, and 1 more with each retry.
+    `attempts` counts how often the plan contains the video up to this shard: 1, plus 1 for each `audiopipe retry`.
     """
 
     video_id: str
@@ -65,7 +68,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What a media file says of itself."""
+    """The properties of a media file, read from its container."""
 
     container: str
     codec: str
@@ -77,7 +80,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time range of a video, not yet cut."""
+    """A time range of a video whose samples are not yet cut."""
 
     start_s: Seconds
     end_s: Seconds
@@ -91,9 +94,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A segment with its samples, or, with a `drop_reason`, one that is not worth decoding further.
+    """A segment with its samples, or a dropped segment if it has a `drop_reason`.
 
-    `pcm` is [C, T], int16 (full scale 32768) or float32 (full scale 1.0), at `sample_rate_hz`.
+    Shape:
+        - pcm: [C, T], int16 with full scale 32768 or float32 with full scale 1.0, at `sample_rate_hz`
     """
 
     video_id: str
@@ -110,7 +114,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A video that failed for good, and why. `attempts` as the video's."""
+    """A video that failed permanently, with the reason. `attempts` is that of the video."""
 
     video_id: str
     language: str
@@ -123,11 +127,14 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What a finished shard says of itself: a few hundred bytes, and the body of its commit.
+    """The summary of a finished shard, a few hundred bytes long; it is stored in the shard's commit.
 
-    `stage_s` are seconds of work summed over a stage's threads, so they may add up to more than `wall_s`;
-    `stage_cpu_s` are those of a core, a decoder's too; `stage_items` are videos fetched and written, blocks of a second
-    decoded, rounds listened to, segments scored and encoded, uploads; `queue_depths` are means at the times of taking.
+    Args:
+        stage_s: seconds of work of each stage, summed over its threads, so that they may add up to more than `wall_s`.
+        stage_cpu_s: CPU seconds of each stage, including decoder processes.
+        stage_items: number of items of each stage: videos fetched and written, blocks of one second decoded, passes of
+            the voice network, segments scored and encoded, uploads.
+        queue_depths: mean length of each queue at the times when an item was taken from it.
     """
 
     shard: str

@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from distributed import KilledWorker
 
-from audiopipe.errors import AudiopipeError, StoreRefused
+from audiopipe.errors import AudiopipeError, PermanentStoreError
 from audiopipe.types import Shard
 
 __all__ = ["Decision", "RetryPolicy"]
@@ -67,7 +67,7 @@ class RetryPolicy:
             return Decision.ISOLATE
         if self.attempts[shard.name] <= self.retries:
             return Decision.RETRY
-        self.refusals += isinstance(error, StoreRefused)
+        self.refusals += isinstance(error, PermanentStoreError)
         return Decision.STOP
 
     def _is_suspect(self, shard: Shard, error: BaseException | None) -> bool:

@@ -80,7 +80,7 @@ def run(
         parameters: fields of `RunConfig`.
 
     Raises:
-        ConfigError, CatalogError, PlanError, StoreRefused: at the start, before any work.
+        ConfigError, CatalogError, PlanError, PermanentStoreError: at the start, before any work.
         VerifyError: a commit in the output is damaged.
         ClusterError: the workers did not start.
     """

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from audiopipe.errors import StoreError, StoreRefused, TransientError
+from audiopipe.errors import PermanentStoreError, StoreError, TransientError
 from audiopipe.store.objects import S3_PROTOCOLS, open_url
 from audiopipe.store.retry import is_forbidden, with_retries
 
@@ -36,12 +36,12 @@ def forget() -> None:
 
 
 def bucket_is_there(uri: str) -> None:
-    """Raise `StoreRefused` if the whole bucket is missing: S3 answers a HEAD in it as it does for a missing object."""
+    """Raise `PermanentStoreError` if the whole bucket is missing: S3 answers a HEAD in it as it does for a missing object."""
     if _is_s3(uri):
         _bucket(_bucket_and_key(uri)[0])
 
 
-def only_this_is_forbidden(uri: str, error: StoreRefused) -> bool:
+def only_this_is_forbidden(uri: str, error: PermanentStoreError) -> bool:
     """Whether a refusal is about permission, and other objects of the same place may be read."""
     if not is_forbidden(error.__cause__):
         return False
@@ -80,7 +80,7 @@ def _listed(bucket: str, prefix: str) -> list[str]:
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": NEIGHBOURS}
     try:
         page = with_retries(f"listing s3://{bucket}/{prefix}", lambda: fs.call_s3("list_objects_v2", **request))
-    except (StoreRefused, FileNotFoundError):
+    except (PermanentStoreError, FileNotFoundError):
         return []
     return [item["Key"] for item in page.get("Contents") or []]
 
@@ -89,7 +89,7 @@ def _readable(uri: str) -> bool:
     fs, path = open_url(uri)
     try:
         with_retries(f"looking at {uri}", lambda: fs.cat_file(path, start=0, end=1))
-    except (StoreRefused, TransientError, FileNotFoundError):
+    except (PermanentStoreError, TransientError, FileNotFoundError):
         return False
     return True
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from audiopipe.config import RunConfig
-from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import forkserver as decoder_forks
 from audiopipe.media.fetch import Source
 from audiopipe.media.ffmpeg_worker import DecodeRequest, Header, OpenRequest
@@ -47,7 +47,7 @@ def probe(source: Source, config: RunConfig, used: Callable[[Seconds], None] | N
         UndecodableMedia: no known container, or nothing that could be read in it.
         NoAudio: a container without an audio stream.
         TooLong: it declares more than `max_video_s`.
-        DecoderDied: somebody killed the process that read it.
+        DecoderCrash: somebody killed the process that read it.
     """
     name = source.video.uri
     header, said = _header(source, used)
@@ -122,7 +122,7 @@ def decode(
 
     Raises:
         UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a block.
-        DecoderDied: somebody killed the decoder.
+        DecoderCrash: somebody killed the decoder.
         TooLong: there is more than `max_video_s`.
     """
     channels = decoded_channels(media, config)
@@ -159,11 +159,11 @@ def _judge(source: Source, how: ExitStatus, stopped: bool = False) -> None:
 def _refuse_death(source: Source, how: ExitStatus, stopped: bool = False) -> None:
     """A signal from outside says nothing of the video; one that the decoder brought on itself does."""
     if how.code is None:
-        raise DecoderDied(f"the decoder of {source.video.uri} is lost with the process that forks them")
+        raise DecoderCrash(f"the decoder of {source.video.uri} is lost with the process that forks them")
     if stopped or how.code >= 0:
         return
     if -how.code in (9, 15, 2):
-        raise DecoderDied(f"the decoder of {source.video.uri} was killed by signal {-how.code}")
+        raise DecoderCrash(f"the decoder of {source.video.uri} was killed by signal {-how.code}")
     raise UndecodableMedia(f"{source.video.uri}: the decoder crashed with signal {-how.code}")
 
 

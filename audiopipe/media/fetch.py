@@ -16,7 +16,7 @@ from typing import Any
 
 from fsspec.asyn import sync
 
-from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, StoreError, StoreRefused
+from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, PermanentStoreError, StoreError
 from audiopipe.media.access import bucket_is_there, only_this_is_forbidden, was_read
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, read_tar
 from audiopipe.store.objects import open_url
@@ -68,7 +68,7 @@ def fetch(video: Video, scratch: Path) -> Source:
 
     Raises:
         VideoError: the object is missing, empty or not what it should be; trying again would not help.
-        StoreRefused: the store knows no such bucket, or refuses our keys; that says nothing of the video.
+        PermanentStoreError: the store knows no such bucket, or refuses our keys; that says nothing of the video.
         StoreError: the store broke off, again and again.
     """
     path, etag, copied = _localise(video, scratch)
@@ -92,7 +92,7 @@ def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
         raise MissingSource(f"nothing at {video.uri}: the catalogue names an object that is not there") from None
     except (IsADirectoryError, NotADirectoryError):
         raise MissingSource(f"{video.uri} is a folder, or below a file: not an object") from None
-    except StoreRefused as error:
+    except PermanentStoreError as error:
         if only_this_is_forbidden(video.uri, error):
             raise ForbiddenSource(f"not permitted to read {video.uri}, though others beside it are") from None
         raise

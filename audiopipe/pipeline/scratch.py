@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from audiopipe.errors import StoreRefused
+from audiopipe.errors import PermanentStoreError
 from audiopipe.store.retry import FULL
 
 __all__ = ["PREFIX", "scratch_folder"]
@@ -30,7 +30,7 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
         parent: where to make it, which is made if it is not there; None for the system's temporary folder.
 
     Raises:
-        StoreRefused: its disk is full, or cannot be written.
+        PermanentStoreError: its disk is full, or cannot be written.
     """
     below = Path(parent or tempfile.gettempdir())
     try:
@@ -45,7 +45,9 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise StoreRefused(f"scratch folder {below}: {error.strerror}; make room, or name another (scratch)") from error
+        raise PermanentStoreError(
+            f"scratch folder {below}: {error.strerror}; make room, or name another (scratch)"
+        ) from error
 
 
 def _claimed(name: str, below: Path) -> tuple[Path, int]:

@@ -42,7 +42,7 @@ def export(notebook: Path, html: Place) -> Place:
     styles. What nbconvert does well, Markdown and terminal colours, is taken from it.
 
     Raises:
-        StoreRefused, StoreError: the object store does not take it.
+        PermanentStoreError, StoreError: the object store does not take it.
     """
     content = nbformat.read(notebook, as_version=4)
     body = "\n".join(_body(content.cells))

@@ -57,7 +57,7 @@ def open_url(url: str) -> tuple[Any, str]:
 class Store:
     """Objects below one URL, named by relative paths with '/'.
 
-    All methods raise `StoreRefused` for what a person must mend (keys, permission, bucket, full disk), and `StoreError`
+    All methods raise `PermanentStoreError` for what a person must mend (keys, permission, bucket, full disk), and `StoreError`
     when the store failed again and again in ways that pass.
     """
 

@@ -14,7 +14,7 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from audiopipe.errors import StoreError, StoreRefused
+from audiopipe.errors import PermanentStoreError, StoreError
 
 __all__ = ["code_of", "is_forbidden", "to_store_error", "with_retries"]
 
@@ -41,7 +41,7 @@ def with_retries(what: str, operation: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the store's answer.
-        StoreRefused: keys, permission, a missing bucket, a full disk; trying again would not help.
+        PermanentStoreError: keys, permission, a missing bucket, a full disk; trying again would not help.
         StoreError: it failed in other ways, `ATTEMPTS` times.
     """
     attempts = Retrying(
@@ -73,7 +73,7 @@ def to_store_error(what: str, error: Exception) -> Exception:
     if code in TAKEN:
         return FileExistsError(f"{what}: there is one already")
     if refusal := _refusal(error, code):
-        return StoreRefused(f"{what}: {refusal}")
+        return PermanentStoreError(f"{what}: {refusal}")
     if isinstance(error, ANSWERS) and code != "NoSuchUpload":
         return error
     return StoreError(f"{what}: {type(error).__name__}: {error}")

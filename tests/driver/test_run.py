@@ -17,7 +17,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.describe import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import retry, run, session
-from audiopipe.errors import ConfigError, PlanError, StoreError, StoreRefused
+from audiopipe.errors import ConfigError, PermanentStoreError, PlanError, StoreError
 from audiopipe.ledger import open_ledger
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.store.objects import Store
@@ -61,7 +61,7 @@ def fail_first_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) 
 
 def refuse_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
     ATTEMPTS[shard.name] += 1
-    raise StoreRefused("reading s3://videos: not permitted (AccessDenied) to these keys")
+    raise PermanentStoreError("reading s3://videos: not permitted (AccessDenied) to these keys")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:

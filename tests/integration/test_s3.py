@@ -15,7 +15,7 @@ from audiopipe.dataset.commit import decide, read_commit
 from audiopipe.dataset.describe import finalize, open_run
 from audiopipe.dataset.gc import collect
 from audiopipe.dataset.verify import verify
-from audiopipe.errors import ForbiddenSource, MissingSource, StoreError, StoreRefused
+from audiopipe.errors import ForbiddenSource, MissingSource, PermanentStoreError, StoreError
 from audiopipe.media import access as source_access
 from audiopipe.media import fetch as source
 from audiopipe.media.fetch import fetch
@@ -116,7 +116,7 @@ def test_an_upload_that_raises_publishes_nothing(s3: Store, tmp_path: Path, monk
         return await real(self, method, *rest, **more)
 
     monkeypatch.setattr(type(s3.fs), "_call_s3", breaking)
-    with pytest.raises(StoreRefused, match="not permitted"):
+    with pytest.raises(PermanentStoreError, match="not permitted"):
         s3.upload(tmp_path / "big", "en/audio_000000.tar")
     assert "abort_multipart_upload" in calls
     assert s3.list() == {}
@@ -191,7 +191,7 @@ def test_wrong_keys_are_a_clear_refusal_that_shows_none(
         other.list,
         lambda: fetch(Video("v", "en", f"{s3.url}/x.flac"), tmp_path),
     ):
-        with pytest.raises(StoreRefused, match=told) as caught:
+        with pytest.raises(PermanentStoreError, match=told) as caught:
             call()
         said = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
         assert "canary-secret" not in said
@@ -202,7 +202,7 @@ def test_a_missing_bucket_is_refused_a_missing_object_is_skipped(s3: Store, tmp_
     s3.write("there", b"1")
     with pytest.raises(MissingSource, match="names an object that is not there"):
         fetch(Video("v", "en", f"{s3.url}/nowhere.tar"), tmp_path)
-    with pytest.raises(StoreRefused, match="there is no such bucket"):
+    with pytest.raises(PermanentStoreError, match="there is no such bucket"):
         fetch(Video("v", "en", "s3://no-such-bucket-here/x.tar"), tmp_path)
     with pytest.raises(MissingSource, match="folder"):
         fetch(Video("v", "en", s3.url), tmp_path)
@@ -225,12 +225,12 @@ def test_a_forbidden_bucket_is_refused_a_forbidden_object_skipped(
     with faulty_proxy(s3_server, 0.0, forbidden=b"list-type=2") as (endpoint, _):  # keys that may not list
         environment(s3_server.environment(endpoint))
         fetch(public, tmp_path).close()
-        with pytest.raises(StoreRefused, match="not permitted"):
+        with pytest.raises(PermanentStoreError, match="not permitted"):
             Store(s3.url).list()
     for forbidden in (b".flac", f"/{BUCKET}".encode()):
         with faulty_proxy(s3_server, 0.0, forbidden=forbidden) as (endpoint, _):
             environment(s3_server.environment(endpoint))
-            with pytest.raises(StoreRefused, match="not permitted"):
+            with pytest.raises(PermanentStoreError, match="not permitted"):
                 fetch(private, tmp_path)
 
 

@@ -78,7 +78,7 @@ def test_a_bucket_without_list_permission_is_one_clear_error(
         )
     html = export(tmp_path / "out.ipynb", tmp_path / "out.html").read_text(encoding="utf-8")
     told = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
-    assert f"StoreRefused listing {output.url}/" in told
+    assert f"PermanentStoreError listing {output.url}/" in told
     assert "not permitted (AccessDenied)" in told
     assert "What to do: " in told
     assert "Traceback" not in told

@@ -15,7 +15,7 @@ import pytest
 from factories import config, list_decoders, media_file, source_of, tones
 
 from audiopipe.bench.corpus.media import ffmpeg
-from audiopipe.errors import DecoderDied, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decode as media
 from audiopipe.media import forkserver as decoder_forks
 from audiopipe.media.ring import Reader, Writer
@@ -162,7 +162,7 @@ def long_file(tmp_path):
 @pytest.mark.parametrize(
     ("number", "error", "words"),
     [
-        (signal.SIGKILL, DecoderDied, "killed by signal 9"),
+        (signal.SIGKILL, DecoderCrash, "killed by signal 9"),
         (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
         (signal.SIGSTOP, UndecodableMedia, "hung for 1 s"),
     ],
@@ -180,7 +180,7 @@ def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, e
 @pytest.mark.parametrize(
     ("number", "error", "words"),
     [
-        (signal.SIGKILL, DecoderDied, "killed by signal 9"),
+        (signal.SIGKILL, DecoderCrash, "killed by signal 9"),
         (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
         (None, UndecodableMedia, "its header kept the decoder busy for 2 s"),
     ],

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from factories import config, list_decoders, media_file, source_of, tones
 
-from audiopipe.errors import DecoderDied
+from audiopipe.errors import DecoderCrash
 from audiopipe.media import decode as media
 from audiopipe.media import forkserver as decoder_forks
 from audiopipe.media.ring import Reader
@@ -97,7 +97,7 @@ def test_a_killed_fork_server_is_replaced_for_the_next_file(long_source):
     blocks = begun(long_source)
     forker, (decoder,) = the_forker(), list_decoders()
     forker.kill()
-    with pytest.raises(DecoderDied, match="is lost with"):
+    with pytest.raises(DecoderCrash, match="is lost with"):
         list(blocks)
     until(lambda: gone(decoder))
     assert samples(long_source) == 60 * 48_000
@@ -118,7 +118,7 @@ def test_an_unresponsive_fork_server_is_replaced_and_blames_no_video(long_source
     forker.suspend()
     started = time.monotonic()
     if when == "before":
-        with pytest.raises(DecoderDied, match="is lost with the process that forks them"):
+        with pytest.raises(DecoderCrash, match="is lost with the process that forks them"):
             next(blocks)
     blocks.close()
     assert time.monotonic() - started < 5
@@ -132,7 +132,7 @@ def test_a_fork_server_that_hangs_at_a_header_blames_no_video(long_source, monke
     begun(long_source).close()
     forker = decoder_forks._FORKER._process
     os.kill(forker.pid, signal.SIGSTOP)
-    with pytest.raises(DecoderDied, match="is lost with the process that forks them"):
+    with pytest.raises(DecoderCrash, match="is lost with the process that forks them"):
         media.probe(long_source, config())
     assert samples(long_source) == 60 * 48_000
 

@@ -13,7 +13,7 @@ from factories import config, find_decoder, list_decoders, media_file, shard_of,
 from fake_gpu import DEVICE, absent_gpu, there
 
 from audiopipe.catalog import read as catalog
-from audiopipe.errors import DecoderDied, StoreError, TransientError
+from audiopipe.errors import DecoderCrash, StoreError, TransientError
 from audiopipe.pipeline import assemble
 from audiopipe.pipeline import shard as shard_module
 from audiopipe.pipeline import video as video_module
@@ -268,7 +268,7 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
         yield from blocks
 
     monkeypatch.setattr(video_module, "decode", decode_and_kill)
-    with pytest.raises(DecoderDied):
+    with pytest.raises(DecoderCrash):
         run(tmp_path, shard, **NO_RULES)
     assert died.is_set()
     assert objects(tmp_path) == {}

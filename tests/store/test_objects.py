@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from audiopipe.errors import StoreError, StoreRefused
+from audiopipe.errors import PermanentStoreError, StoreError
 from audiopipe.store import retry as store_errors
 from audiopipe.store.objects import Store
 
@@ -112,7 +112,7 @@ def test_no_draft_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(StoreRefused, match="No space left on device; make room"):
+    with pytest.raises(PermanentStoreError, match="No space left on device; make room"):
         store.write("en/x", b"data")
     assert store.list() == {}
 
@@ -134,8 +134,8 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
     assert len(calls) == store_errors.ATTEMPTS
     for error, raised in [
         (FileNotFoundError("x"), FileNotFoundError),
-        (PermissionError(errno.EACCES, "denied"), StoreRefused),
-        (OSError(errno.EROFS, "Read-only file system"), StoreRefused),
+        (PermissionError(errno.EACCES, "denied"), PermanentStoreError),
+        (OSError(errno.EROFS, "Read-only file system"), PermanentStoreError),
     ]:
         calls.clear()
         with pytest.raises(raised):
@@ -146,9 +146,9 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("code", "answer", "raised", "told"),
     [
-        ("NoSuchBucket", FileNotFoundError("no bucket"), StoreRefused, "no such bucket"),
-        ("SignatureDoesNotMatch", PermissionError("signature"), StoreRefused, "does not know these keys"),
-        ("AccessDenied", PermissionError("denied"), StoreRefused, "not permitted"),
+        ("NoSuchBucket", FileNotFoundError("no bucket"), PermanentStoreError, "no such bucket"),
+        ("SignatureDoesNotMatch", PermissionError("signature"), PermanentStoreError, "does not know these keys"),
+        ("AccessDenied", PermissionError("denied"), PermanentStoreError, "not permitted"),
         ("PreconditionFailed", OSError(errno.EINVAL, "precondition"), FileExistsError, "one already"),
         ("NoSuchUpload", FileNotFoundError("upload"), StoreError, "upload"),
         ("NoSuchKey", FileNotFoundError("key"), FileNotFoundError, "key"),
