@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from audiopipe.bench.machine import describe
 from audiopipe.config import RunConfig
-from audiopipe.dataset.commit import Commit, decide
+from audiopipe.dataset.commit import Commit, commit_shard
 from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
 from audiopipe.ledger import snapshot as monitor
@@ -186,7 +186,7 @@ def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> Sha
         finished_at=now,
         dead_letters=(letter,),
     )
-    return decide(Store(config.output), Commit(result, (), config.digest))
+    return commit_shard(Store(config.output), Commit(result, (), config.digest))
 
 
 def _database_bytes(config: RunConfig) -> int:

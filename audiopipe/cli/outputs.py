@@ -127,9 +127,9 @@ def verify(output: str, fast: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the names and sizes as JSON")
 def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
     """List or remove the objects that no commit names: parts of failed attempts and orphaned objects of shards."""
-    from audiopipe.dataset.gc import collect
+    from audiopipe.dataset.gc import collect_garbage
 
-    garbage = collect(output, remove, min_age_hours)
+    garbage = collect_garbage(output, remove, min_age_hours)
     if as_json:
         click.echo(json.dumps(asdict(garbage)))
         return

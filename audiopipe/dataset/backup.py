@@ -16,7 +16,7 @@ from audiopipe.plan.files import FOLDER as PLAN
 from audiopipe.plan.plan import load
 from audiopipe.store.objects import Store
 
-__all__ = ["BackupPair", "backup", "pairs", "restore"]
+__all__ = ["BackupPair", "backup", "find_backup_pairs", "restore"]
 
 BACKUP = "_backup"
 
@@ -31,11 +31,11 @@ class BackupPair:
     copy_is_good: bool
 
     @property
-    def whole(self) -> bool:
+    def intact(self) -> bool:
         return self.original_is_good and self.copy_is_good
 
 
-def pairs(store: Store) -> Iterator[BackupPair]:
+def find_backup_pairs(store: Store) -> Iterator[BackupPair]:
     """All objects that have a copy, by name."""
     for copy in store.list(BACKUP):
         name, _, digest = copy.removeprefix(f"{BACKUP}/").rpartition(".")
@@ -48,7 +48,7 @@ def backup(store: Store) -> None:
     Raises:
         VerifyError: an original is damaged.
     """
-    known = {pair.name: pair for pair in pairs(store)}
+    known = {pair.name: pair for pair in find_backup_pairs(store)}
     for name in _originals(store):
         if name not in known:
             data = store.read(name)
@@ -64,10 +64,10 @@ def restore(url: str) -> list[str]:
         VerifyError, PlanError: both are damaged, or there is no copy; or it is no output.
     """
     store, written = Store(url), []
-    for pair in pairs(store):
+    for pair in find_backup_pairs(store):
         if not (pair.original_is_good or pair.copy_is_good):
             raise VerifyError(f"{pair.name} and its copy {pair.copy} are both damaged: restore one of them")
-        if not pair.whole:
+        if not pair.intact:
             good, bad = (pair.copy, pair.name) if pair.copy_is_good else (pair.name, pair.copy)
             store.write(bad, store.read(good))
             written.append(bad)

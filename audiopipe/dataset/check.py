@@ -16,7 +16,7 @@ from audiopipe.media.encode import SUFFIXES
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Shard
 
-__all__ = ["problems"]
+__all__ = ["check_shard"]
 
 # Encoders pad to whole frames: Opus by up to 20 ms, MP3 by two frames.
 PADDING_S = 0.1
@@ -24,7 +24,7 @@ PADDING_S = 0.1
 Rows = list[dict[str, Any]]
 
 
-def problems(shard: Shard, commit: Commit, bodies: Mapping[str, bytes], audio_format: str) -> Iterator[str]:
+def check_shard(shard: Shard, commit: Commit, bodies: Mapping[str, bytes], audio_format: str) -> Iterator[str]:
     """What disagrees.
 
     Args:

@@ -31,12 +31,12 @@ __all__ = [
     "CommittedObject",
     "add_checksum",
     "commit_name",
-    "decide",
+    "commit_shard",
     "publish",
     "read_commit",
+    "reopen_shard",
     "upload",
     "verify_checksum",
-    "withdraw",
 ]
 
 COMMITS = "_commits"
@@ -128,7 +128,7 @@ def _upload(store: Store, path: Path, folder: str, name: str) -> CommittedObject
     return CommittedObject(part, name, path.stat().st_size, digest)
 
 
-def decide(store: Store, mine: Commit) -> ShardResult:
+def commit_shard(store: Store, mine: Commit) -> ShardResult:
     """Commit an uploaded attempt and publish the shard.
 
     Returns:
@@ -167,7 +167,7 @@ def _parts(result: ShardResult) -> str:
     return f"_parts/{result.shard}/{result.attempt}"
 
 
-def withdraw(store: Store, shard: str, names: Iterable[str]) -> None:
+def reopen_shard(store: Store, shard: str, names: Iterable[str]) -> None:
     """Open a shard again: remove its commit, then the objects of these names. Nobody may be working on it."""
     store.remove_all([commit_name(shard)])
     store.remove_all(list(names))

@@ -161,11 +161,11 @@ def description_files(
         "config_digest": run["config_digest"],
         "config": run["config"],
         "plan": {name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list(FOLDER)},
-        "total": Totals.of(ordered).content(),
-        "languages": {language: totals.content() for language, totals in sorted(by_language.items())},
+        "total": Totals.of(ordered).counts(),
+        "languages": {language: totals.counts() for language, totals in sorted(by_language.items())},
     }
     if run["config"].get("duplicate_similarity") is not None:
-        body["duplicates"] = duplicates.summarize(store)
+        body["duplicates"] = duplicates.summarize_duplicates(store)
     return {
         DATASET: add_checksum(body),
         "tars.txt": "".join(f"{name}\n" for name in tars).encode(),

@@ -30,10 +30,10 @@ from audiopipe.store.parquet import read_table
 __all__ = [
     "SCHEMA",
     "TABLE",
+    "check_duplicates",
     "is_manifest",
-    "problems",
     "read_duplicates",
-    "summarize",
+    "summarize_duplicates",
     "unique_name",
     "write_duplicates",
 ]
@@ -91,14 +91,14 @@ def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: fl
     """Write the table and the manifests; nothing where `duplicate_similarity` is None."""
     if similarity is None:
         return
-    table = found(store, commits, similarity)
+    table = find_duplicates(store, commits, similarity)
     left_out = _left_out(table)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(partial(_write_unique, store, left_out), _named(commits, MANIFEST)))
     store.write(TABLE, _bytes(table))
 
 
-def found(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
+def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
     """The duplicates among all videos that are done: a table of `SCHEMA`, in the order of groups and ids."""
     heard: list[FingerprintedVideo] = []
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
@@ -122,7 +122,7 @@ def read_duplicates(store: Store) -> pa.Table:
     return table
 
 
-def summarize(store: Store) -> dict[str, Any]:
+def summarize_duplicates(store: Store) -> dict[str, Any]:
     """What `dataset.json` says of the duplicates; raises as `read`."""
     rows = read_duplicates(store)
     firsts = set(zip(rows["duplicate_of"].to_pylist(), rows["duplicate_of_language"].to_pylist(), strict=True))
@@ -134,7 +134,7 @@ def summarize(store: Store) -> dict[str, Any]:
     }
 
 
-def problems(
+def check_duplicates(
     store: Store, commits: Mapping[str, Commit], similarity: float | None, present: Mapping[str, int], fast: bool
 ) -> Iterator[tuple[str, str]]:
     """Objects that are missing, or, unless `fast`, are not what the shards' tables and manifests make.
@@ -149,7 +149,7 @@ def problems(
     yield from ((name, "is missing, and all shards are there") for name in missing)
     if fast or missing:
         return
-    table = found(store, commits, similarity)
+    table = find_duplicates(store, commits, similarity)
     if store.read(TABLE) != _bytes(table):
         yield TABLE, "does not name the duplicates among these videos"
     left_out = _left_out(table)

@@ -15,7 +15,7 @@ from audiopipe.plan.plan import Plan, load
 from audiopipe.store.multipart import abort, unfinished
 from audiopipe.store.objects import Store
 
-__all__ = ["Garbage", "collect", "orphans"]
+__all__ = ["Garbage", "collect_garbage", "find_orphans"]
 
 SHARD_OBJECT = re.compile(
     r"(?P<language>[^/]+)/(audio_\d{6,}\.tar|(segments|videos)_\d{6,}\.parquet|(unique_)?manifest_\d{6,}\.json)"
@@ -40,7 +40,7 @@ class Garbage:
         return sum(self.objects.values())
 
 
-def collect(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
+def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
     """List, and when told to remove, what no commit names: parts, uploads of parts, objects of shards; nothing else.
 
     Args:
@@ -55,7 +55,7 @@ def collect(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
     details = store.details()
     plan, commits = load(store), read_commits(store)
     sizes = {name: int(info["size"]) for name, info in details.items()}
-    names = [*_parts(details, commits.values(), min_age_h), *orphans(sizes, commits, plan)]
+    names = [*_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
     now = datetime.now(UTC)
     uploads = [one for one in unfinished(store, PARTS) if _hours(now - one.begun) >= min_age_h]
     if remove:
@@ -66,7 +66,7 @@ def collect(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
     return Garbage(objects, remove, {one.name: f"begun {one.begun:%Y-%m-%d %H:%M} UTC" for one in uploads})
 
 
-def orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:
+def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:
     """Objects at the final names of shards that no commit names."""
     named = {item.name for commit in commits.values() for item in commit.objects}
     named |= {unique_name(name) for name in named if is_manifest(name)}

@@ -17,7 +17,7 @@ import torch
 
 from audiopipe.kernels.fingerprint import MAX_EVENTS, similarity
 
-__all__ = ["SimilarityIndex", "packed", "unpacked"]
+__all__ = ["SimilarityIndex", "pack_events", "unpack_events"]
 
 # Fewer events in common are chance: two sentences in one voice may share one or two.
 LEAST_COMMON = 6
@@ -32,12 +32,12 @@ MEMORY = "512MB"
 Events = npt.NDArray[np.int64]
 
 
-def packed(events: torch.Tensor) -> bytes:
+def pack_events(events: torch.Tensor) -> bytes:
     """Events as `videos_*.parquet` holds them: little-endian uint32 in ascending order."""
     return events.numpy().astype("<u4").tobytes()
 
 
-def unpacked(fingerprints: Iterable[bytes]) -> Events:
+def unpack_events(fingerprints: Iterable[bytes]) -> Events:
     """Events of several, [N, MAX_EVENTS]; -1 where there are no more."""
     parts = [np.frombuffer(data, "<u4") for data in fingerprints]
     events = np.full((len(parts), MAX_EVENTS), -1, np.int64)
@@ -64,7 +64,7 @@ class SimilarityIndex:
         self._database.execute("CREATE TABLE events (event UINTEGER, video INTEGER, few BOOLEAN)")
 
     def add(self, fingerprints: Iterable[bytes]) -> None:
-        events = unpacked(fingerprints)
+        events = unpack_events(fingerprints)
         here = events >= 0
         sizes = here.sum(1)
         video = np.repeat(np.arange(self.count, self.count + len(events), dtype=np.int32), sizes)

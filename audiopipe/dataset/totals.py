@@ -47,7 +47,7 @@ class Totals:
         self.errors.update(letter.error_type for letter in result.dead_letters)
         self.stage_s.update(result.stage_s)
 
-    def content(self) -> dict[str, Any]:
+    def counts(self) -> dict[str, Any]:
         """What depends on input and config alone: no timings."""
         return {
             "shards": self.shards,

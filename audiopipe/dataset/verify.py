@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from audiopipe.dataset import backup as copies
 from audiopipe.dataset import duplicates
-from audiopipe.dataset.check import problems
+from audiopipe.dataset.check import check_shard
 from audiopipe.dataset.commit import COMMITS, Commit, commit_name, verify_checksum
 from audiopipe.dataset.describe import DATASET, RUN, description_files, read_run
-from audiopipe.dataset.gc import orphans
+from audiopipe.dataset.gc import find_orphans
 from audiopipe.errors import PlanError, VerifyError
 from audiopipe.plan.files import FOLDER
 from audiopipe.plan.plan import Plan, load
@@ -71,7 +71,7 @@ class _Check:
     def findings(self) -> Iterator[Finding]:
         """All that is wrong, in the order in which one would mend it."""
         present = self.store.list()
-        copied = list(copies.pairs(self.store))
+        copied = list(copies.find_backup_pairs(self.store))
         if RUN not in present and RUN not in {pair.name for pair in copied}:
             raise VerifyError(f"{self.store.url} holds no {RUN}: it is not the output of a run")
         commits = list(self._commits(present))
@@ -110,7 +110,7 @@ class _Check:
         for pair in copied:
             if not (pair.original_is_good or pair.copy_is_good):
                 yield Finding(pair.name, f"is damaged or gone, and so is {pair.copy}", self._again())
-            elif not pair.whole:
+            elif not pair.intact:
                 bad = pair.copy if pair.original_is_good else pair.name
                 yield Finding(bad, "is damaged or gone", f"audiopipe restore {shlex.quote(self.store.url)}")
 
@@ -172,17 +172,17 @@ class _Check:
                 else:
                     bodies[item.name] = body
         if len(bodies) == len(commit.objects) and not self.fast:
-            found = problems(shard, commit, bodies, audio_format)
+            found = check_shard(shard, commit, bodies, audio_format)
             self.samples += commit.result.segments_kept
             yield from (Finding(shard.name, problem, remedy) for problem in found)
 
     def _strays(self, present: Mapping[str, int], plan: Plan) -> Iterator[Finding]:
-        for name in orphans(present, self.commits, plan):
+        for name in find_orphans(present, self.commits, plan):
             yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
 
     def _duplicates(self, similarity: float | None, present: Mapping[str, int], sound: bool) -> Iterator[Finding]:
         fast = self.fast or not sound
-        for name, problem in duplicates.problems(self.store, self.commits, similarity, present, fast):
+        for name, problem in duplicates.check_duplicates(self.store, self.commits, similarity, present, fast):
             yield Finding(name, problem, self._resume())
 
     def _description(self, run: dict[str, object], plan: Plan, present: Mapping[str, int]) -> Iterator[Finding]:

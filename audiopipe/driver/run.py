@@ -15,7 +15,7 @@ from distributed import Client
 from audiopipe.cluster.connect import check_main_guard
 from audiopipe.config import RunConfig
 from audiopipe.dataset.backup import backup
-from audiopipe.dataset.commit import Commit, withdraw
+from audiopipe.dataset.commit import Commit, reopen_shard
 from audiopipe.dataset.describe import config_of, effective_results, finalize, open_run, read_commits
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.totals import Totals
@@ -125,7 +125,7 @@ def resume(
         if name not in planned:
             example = next(iter(planned), "en-000000")
             raise ConfigError(f"no shard '{name}' in the plan of {output}: its shards are named like {example}")
-        withdraw(store, name, object_names(planned[name].language, planned[name].index).values())
+        reopen_shard(store, name, object_names(planned[name].language, planned[name].index).values())
     return _work(config, store, run_id, plan, None, client, on_tick)
 
 

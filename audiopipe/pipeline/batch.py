@@ -14,7 +14,7 @@ from typing import TypeVar
 from audiopipe.config import RunConfig
 from audiopipe.types import Clip, Pcm
 
-__all__ = ["MEGABYTE", "Batch", "batches"]
+__all__ = ["MEGABYTE", "Batch", "batch_clips"]
 
 Other = TypeVar("Other")
 
@@ -51,7 +51,7 @@ class Batch:
         return [clip.frames for clip in self.clips]
 
 
-def batches(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:
+def batch_clips(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[Batch | Clip | Other]:
     """Replace the clips of a stream by batches of them.
 
     A batch is yielded when it is full, when more than `batch_queue_mb` wait, or at the end. Clips that were dropped

@@ -22,7 +22,7 @@ import torch
 from audiopipe.pipeline.batch import Batch
 from audiopipe.types import Clip
 
-__all__ = ["DeviceBatch", "SharedExclusiveLock", "passes", "transfer"]
+__all__ = ["DeviceBatch", "SharedExclusiveLock", "device_lock", "transfer"]
 
 # Read by cuBLAS when it begins, before any batch comes. With workspaces of several sizes the sums of the recurrent cell
 # that finds voice may come out in another order (cuDNN's notes on reproducibility), and with them the output's bytes.
@@ -40,9 +40,9 @@ class DeviceBatch:
     clips: tuple[Clip, ...]
     samples: torch.Tensor | list[torch.Tensor] = field(repr=False)
     lengths: torch.Tensor | None = field(default=None, repr=False)
-    arrived: torch.cuda.Event | None = field(default=None, repr=False)
+    ready: torch.cuda.Event | None = field(default=None, repr=False)
 
-    def on(self, device: torch.device, items: slice) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor | None]:
+    def tile(self, device: torch.device, items: slice) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor | None]:
         """Samples and lengths of some items, for kernels."""
         self._wait()
         if isinstance(self.samples, list) or self.lengths is None:
@@ -51,9 +51,9 @@ class DeviceBatch:
 
     def _wait(self) -> None:
         """Let what is asked of the device from now on by this thread begin when the samples are there."""
-        if self.arrived is not None and isinstance(self.samples, torch.Tensor):
+        if self.ready is not None and isinstance(self.samples, torch.Tensor):
             stream = torch.cuda.current_stream(self.samples.device)
-            stream.wait_event(self.arrived)
+            stream.wait_event(self.ready)
             self.samples.record_stream(stream)
 
 
@@ -113,6 +113,6 @@ class SharedExclusiveLock:
 
 
 @cache
-def passes(device: torch.device) -> SharedExclusiveLock:
+def device_lock(device: torch.device) -> SharedExclusiveLock:
     """Those of this process."""
     return SharedExclusiveLock()

@@ -156,8 +156,8 @@ def submit_ahead(
 
 def interleave(
     streams: Iterable[Generator[T, None, None]],
-    lanes: int,
-    turn: int,
+    cycle_length: int,
+    block_length: int,
     threads: int,
     limit: float,
     weight: Callable[[T], float],
@@ -183,16 +183,16 @@ def interleave(
             under_way.insert(lane, ahead)
 
     try:
-        for lane in range(lanes):
+        for lane in range(cycle_length):
             enter(lane)
         lane = 0
         while under_way:
             lane %= len(under_way)
             taken = 0
-            for item in itertools.islice(under_way[lane], turn):
+            for item in itertools.islice(under_way[lane], block_length):
                 taken += 1
                 yield item
-            if taken == turn:
+            if taken == block_length:
                 lane += 1
             else:
                 under_way.pop(lane).close()

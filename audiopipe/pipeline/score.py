@@ -15,10 +15,10 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.device import DeviceBatch, passes, transfer
+from audiopipe.pipeline.device import DeviceBatch, device_lock, transfer
 from audiopipe.types import Seconds, Span
 
-__all__ = ["ScoredClip", "drop_reason", "score", "score_device"]
+__all__ = ["ScoredClip", "drop_reason", "resolve_device", "score"]
 
 INT16_SCALE = 32768.0
 CACHED_SAMPLES = {"cpu": 1 << 18}  # of clips that become 16 bits at once, step after step; elsewhere all of a batch
@@ -56,7 +56,7 @@ RULES: tuple[tuple[str, str, str, Callable[[float, float], bool]], ...] = (
 )
 
 
-def score_device(config: RunConfig) -> torch.device:
+def resolve_device(config: RunConfig) -> torch.device:
     """The device that the config asks for; 'auto' is CUDA where there is one."""
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -80,9 +80,9 @@ def score(batch: Batch | DeviceBatch, config: RunConfig, device: torch.device) -
         TransientError: the device has no memory for even one clip.
     """
     fed = transfer(batch, device) if isinstance(batch, Batch) else batch
-    with suppress(torch.OutOfMemoryError), passes(device).shared():
+    with suppress(torch.OutOfMemoryError), device_lock(device).shared():
         return _score(fed, slice(None), config, device)
-    with passes(device).exclusive():
+    with device_lock(device).exclusive():
         return _score_in_tiles(fed, config, device)
 
 
@@ -103,7 +103,7 @@ def _score_in_tiles(fed: DeviceBatch, config: RunConfig, device: torch.device) -
 
 def _score(fed: DeviceBatch, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
     clips = fed.clips[tile]
-    x, lengths = fed.on(device, tile)
+    x, lengths = fed.tile(device, tile)
     rate = clips[0].sample_rate_hz
     found, y = kernels.measure_and_resample(x, rate, config.sample_rate, lengths)
     metrics = found.to_numpy()

@@ -22,16 +22,16 @@ from types import MappingProxyType
 import torch
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.commit import Commit, decide, publish, read_commit, upload
+from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit, upload
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
 from audiopipe.pipeline.assemble import ShardAssembler
-from audiopipe.pipeline.batch import MEGABYTE, Batch, batches
+from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
 from audiopipe.pipeline.device import DeviceBatch, transfer
 from audiopipe.pipeline.malloc import raise_malloc_thresholds
 from audiopipe.pipeline.memory import worker_budget
 from audiopipe.pipeline.prefetch import Prefetch, interleave, submit_ahead
-from audiopipe.pipeline.score import ScoredClip, score, score_device
+from audiopipe.pipeline.score import ScoredClip, resolve_device, score
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, video_events
@@ -75,7 +75,7 @@ def process_shard(
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
-        device = score_device(config)
+        device = resolve_device(config)
         bytes_in = _run_stages(shard, config, files, timer, device, excluded)
         with timer.measure("write", items=0):
             paths = files.finish()
@@ -109,7 +109,7 @@ def process_shard(
             dead_letters=tuple(files.dead_letters),
             device=str(device),
         )
-        return decide(store, Commit(result, objects, config.digest))
+        return commit_shard(store, Commit(result, objects, config.digest))
 
 
 def _use_batch_scheduler() -> None:
@@ -154,7 +154,9 @@ def _run_stages(
         )
         decoded = stack.enter_context(closing(lanes))
         clips: Iterator[Event] = listen(decoded, config, device, partial(timer.measure, "voice"))
-        batched: Iterable[DeviceBatch | Event] = (_transfer(event, timer, device) for event in batches(clips, config))
+        batched: Iterable[DeviceBatch | Event] = (
+            _transfer(event, timer, device) for event in batch_clips(clips, config)
+        )
         if device.type != "cpu":
             batched = stack.enter_context(closing(Prefetch(batched, 1, name="transfer")))
         scored = (_score(event, config, timer, device) for event in batched)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.similarity import packed
+from audiopipe.dataset.similarity import pack_events
 from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
@@ -156,7 +156,7 @@ class _VideoDecoder:
                 fingerprint.add(torch.from_numpy(block))
             yield block
         with self.timer.measure("fingerprint"):
-            self.record.fingerprint = packed(fingerprint.finish())
+            self.record.fingerprint = pack_events(fingerprint.finish())
 
 
 def dead_letter(video: Video, error: VideoError) -> DeadLetter:

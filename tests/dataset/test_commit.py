@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from audiopipe.dataset.commit import Commit, commit_name, decide, publish, read_commit, upload, withdraw
+from audiopipe.dataset.commit import Commit, commit_name, commit_shard, publish, read_commit, reopen_shard, upload
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, ShardResult
@@ -52,8 +52,8 @@ def test_a_commit_comes_back_as_it_was_written(store: Store, tmp_path: Path) -> 
 
 def test_a_lost_race_publishes_the_winner_and_removes_the_loser(store: Store, tmp_path: Path) -> None:
     winner, loser = attempted(store, "a", b"A", tmp_path), attempted(store, "b", b"B", tmp_path)
-    assert decide(store, winner).attempt == "a"
-    assert decide(store, loser).attempt == "a"
+    assert commit_shard(store, winner).attempt == "a"
+    assert commit_shard(store, loser).attempt == "a"
     assert_is(store, b"A", "a")
 
 
@@ -61,21 +61,21 @@ def test_a_straggler_publishes_a_winner_killed_before_publishing(store: Store, t
     winner = attempted(store, "a", b"A", tmp_path)
     straggler = attempted(store, "b", b"B", tmp_path, device="cuda:0")
     assert store.create(commit_name(SHARD), winner.to_json())  # and killed here
-    assert decide(store, straggler).device == "cpu"
+    assert commit_shard(store, straggler).device == "cpu"
     assert_is(store, b"A", "a")
 
 
 def test_an_attempt_that_was_killed_before_its_commit_does_not_count(store: Store, tmp_path: Path) -> None:
     attempted(store, "a", b"A", tmp_path)  # and killed here
     assert read_commit(store, SHARD) is None
-    decide(store, attempted(store, "b", b"B", tmp_path))
+    commit_shard(store, attempted(store, "b", b"B", tmp_path))
     assert store.read("en/audio_000000.tar").startswith(b"B")
 
 
 def test_an_attempt_keeps_its_parts_when_its_create_times_out(store: Store, tmp_path: Path) -> None:
     mine = attempted(store, "a", b"A", tmp_path)
     assert store.create(commit_name(SHARD), mine.to_json())  # the answer is lost, and the call is made again
-    assert decide(store, mine).attempt == "a"
+    assert commit_shard(store, mine).attempt == "a"
     assert_is(store, b"A", "a")
 
 
@@ -95,7 +95,7 @@ def test_a_half_published_commit_is_finished_by_the_next_reader(
 def test_many_attempts_at_once_make_one_shard(store: Store, tmp_path: Path) -> None:
     commits = [attempted(store, f"{number}", b"%d" % number, tmp_path) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        winners = {found.attempt for found in pool.map(lambda commit: decide(store, commit), commits)}
+        winners = {found.attempt for found in pool.map(lambda commit: commit_shard(store, commit), commits)}
     assert len(winners) == 1
     (winner,) = winners
     assert_is(store, winner.encode(), winner)
@@ -103,17 +103,17 @@ def test_many_attempts_at_once_make_one_shard(store: Store, tmp_path: Path) -> N
 
 def test_a_commit_without_its_objects_names_the_repairing_command(store: Store, tmp_path: Path) -> None:
     commit = attempted(store, "a", b"A", tmp_path)
-    decide(store, commit)
+    commit_shard(store, commit)
     store.remove_all(["en/audio_000000.tar"])
     with pytest.raises(VerifyError, match=r"audio_000000.tar is committed and gone; `audiopipe resume .* --shard en-0"):
         publish(store, commit)
 
 
 def test_a_withdrawn_shard_is_open_again(store: Store, tmp_path: Path) -> None:
-    decide(store, attempted(store, "a", b"A", tmp_path))
-    withdraw(store, SHARD, ["en/audio_000000.tar", "en/videos_000000.parquet", "en/never_there"])
+    commit_shard(store, attempted(store, "a", b"A", tmp_path))
+    reopen_shard(store, SHARD, ["en/audio_000000.tar", "en/videos_000000.parquet", "en/never_there"])
     assert store.list() == {}
-    decide(store, attempted(store, "b", b"B", tmp_path))
+    commit_shard(store, attempted(store, "b", b"B", tmp_path))
     assert_is(store, b"B", "b")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from output_factory import config, content, corpus, make_output
 
-from audiopipe.dataset.gc import collect
+from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import VerifyError
 
@@ -46,23 +46,23 @@ GARBAGE = {
 
 def test_listing_names_what_no_commit_names_and_removes_nothing(littered: Path) -> None:
     before = content(littered)
-    found = collect(str(littered), min_age_h=0)
+    found = collect_garbage(str(littered), min_age_h=0)
     assert (set(found.objects), found.size, found.removed) == (GARBAGE, 20, False)
     assert content(littered) == before
 
 
 def test_removing_touches_nothing_else(littered: Path) -> None:
     before = {path for path in littered.rglob("*") if path.is_file()}
-    collect(str(littered), remove=True, min_age_h=0)
+    collect_garbage(str(littered), remove=True, min_age_h=0)
     assert before - {path for path in littered.rglob("*") if path.is_file()} == {littered / name for name in GARBAGE}
     assert verify(str(littered)).findings == ()
-    assert collect(str(littered), min_age_h=0).objects == {}
+    assert collect_garbage(str(littered), min_age_h=0).objects == {}
 
 
 def test_parts_of_an_attempt_that_may_be_under_way_are_left_alone(littered: Path) -> None:
     old = time.time() - 25 * 3600
     os.utime(littered / "_parts/draft-1", (old, old))
-    found = collect(str(littered)).objects
+    found = collect_garbage(str(littered)).objects
     assert "_parts/draft-1" in found
     assert "_parts/en-000000/dead/audio_000000.tar" not in found
 
@@ -78,12 +78,12 @@ def test_committed_but_unpublished_parts_are_kept(whole: Path, tmp_path: Path) -
     item = commit.objects[0]
     (out / item.part).parent.mkdir(parents=True)
     (out / item.name).rename(out / item.part)  # as if killed between the commit and its publication
-    collect(str(out), remove=True, min_age_h=0)
+    collect_garbage(str(out), remove=True, min_age_h=0)
     assert (out / item.part).exists()
 
 
 def test_where_a_commit_is_damaged_nothing_is_removed(littered: Path) -> None:
     (littered / "_commits/en-000000.json").write_bytes(b"{}")
     with pytest.raises(VerifyError, match="damaged"):
-        collect(str(littered), remove=True, min_age_h=0)
+        collect_garbage(str(littered), remove=True, min_age_h=0)
     assert (littered / "_parts/draft-1").exists()

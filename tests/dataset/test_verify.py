@@ -9,7 +9,7 @@ from distributed import Client
 from output_factory import config, content, corpus, make_output
 
 from audiopipe.dataset import backup as copies
-from audiopipe.dataset.gc import collect
+from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
 from audiopipe.errors import PlanError, VerifyError
@@ -133,7 +133,7 @@ def _obey(remedies: list[str], client: Client) -> None:
         words = remedy.split()
         assert words[:1] == ["audiopipe"]
         if words[1] == "gc":
-            collect(words[2], remove="--remove" in words)
+            collect_garbage(words[2], remove="--remove" in words)
         elif words[1] == "restore":
             copies.restore(words[2])
         else:

@@ -16,7 +16,7 @@ from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
 from s3_server import BUCKET, S3Server
 
-from audiopipe.dataset.gc import collect
+from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.media.access import forget
 from audiopipe.store.objects import Store
@@ -96,7 +96,7 @@ def test_the_dataset_is_the_same_after_any_kill(
             break
     told = f"killed {killed}, left {victims}; {processes.log('driver')}"
     assert code in FINISHED, told
-    collect(output, remove=True, min_age_h=0)  # parts of the attempts that were killed
+    collect_garbage(output, remove=True, min_age_h=0)  # parts of the attempts that were killed
     assert content(output) == calm, told
     assert verify(output).findings == (), told
 

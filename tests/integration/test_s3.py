@@ -11,9 +11,9 @@ import pytest
 from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe.dataset.commit import decide, read_commit
+from audiopipe.dataset.commit import commit_shard, read_commit
 from audiopipe.dataset.describe import finalize, open_run
-from audiopipe.dataset.gc import collect
+from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import ForbiddenSource, MissingSource, PermanentStoreError, StoreError
 from audiopipe.media import access as source_access
@@ -128,7 +128,7 @@ def test_source_and_sink_on_s3_give_the_bytes_of_a_folder(s3: Store, tmp_path: P
     assert verify(out.url).findings == ()
     local = content(make_output(config(catalog, tmp_path / "out")).url)
     assert content(out.url) == local
-    assert collect(out.url, min_age_h=0).objects == {}
+    assert collect_garbage(out.url, min_age_h=0).objects == {}
 
 
 def _uploaded(catalog: Path, s3: Store) -> str:
@@ -241,10 +241,10 @@ def test_unfinished_multipart_uploads_are_listed_and_aborted_by_gc(s3: Store, tm
     s3.fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=bytes(5 << 20))
     elsewhere = s3.path("elsewhere").removeprefix(f"{bucket}/")
     other = s3.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{elsewhere}/_parts/x")
-    assert collect(out.url).uploads == {}  # young ones may be under way
-    assert list(collect(out.url, min_age_h=0).uploads) == ["_parts/en-000000/lost/en/audio_000000.tar"]
+    assert collect_garbage(out.url).uploads == {}  # young ones may be under way
+    assert list(collect_garbage(out.url, min_age_h=0).uploads) == ["_parts/en-000000/lost/en/audio_000000.tar"]
     assert len(unfinished(out, "_parts")) == 1
-    collect(out.url, remove=True, min_age_h=0)
+    collect_garbage(out.url, remove=True, min_age_h=0)
     assert unfinished(out, "_parts") == []
     assert [one.upload_id for one in unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [other["UploadId"]]
     assert verify(out.url).findings == ()
@@ -273,7 +273,7 @@ def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> No
     assert len({result.attempt for result in results}) == 1
     committed = read_commit(s3, shard.name)
     assert committed is not None
-    assert decide(s3, committed) == results[0]
+    assert commit_shard(s3, committed) == results[0]
     assert s3.list("_parts") == {}
     finalize(s3)
     assert verify(s3.url).findings == ()

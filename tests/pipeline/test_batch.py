@@ -3,7 +3,7 @@ from factories import clip, config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiopipe.pipeline.batch import MEGABYTE, Batch, batches
+from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
 from audiopipe.types import Clip, Span
 
 
@@ -30,7 +30,7 @@ clips = st.builds(
 def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, batch_queue_mb):
     events = [Clip(c.video_id, i, c.span, c.sample_rate_hz, c.pcm, c.drop_reason) for i, c in enumerate(drawn)]
     asked = config(batch_segments=size, batch_mb=1, batch_queue_mb=batch_queue_mb)
-    found = list(batches(iter(events), asked))
+    found = list(batch_clips(iter(events), asked))
     members = [c for item in found for c in (item.clips if isinstance(item, Batch) else [item])]
     assert sorted(c.index for c in members) == list(range(len(events)))
     for batch in (item for item in found if isinstance(item, Batch)):
@@ -41,39 +41,42 @@ def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, batch_
         assert count * channels * longest * batch.clips[0].pcm.itemsize <= MEGABYTE or count == 1
         assert sum(c.frames for c in batch.clips) >= 0.84 * count * longest - count
         assert [c.index for c in batch.clips] == sorted(c.index for c in batch.clips)
-    assert list(map(repr, batches(iter(events), asked))) == list(map(repr, found))
+    assert list(map(repr, batch_clips(iter(events), asked))) == list(map(repr, found))
 
 
 def test_a_batch_comes_when_it_is_full_and_the_rest_at_the_end():
     events = [bare(1000, index=i) for i in range(10)]
-    assert shapes(batches(events, config(batch_segments=4))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert shapes(batch_clips(events, config(batch_segments=4))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_what_is_not_a_clip_to_score_passes_at_once():
     dropped = bare(0, reason="too_short")
-    stream = batches(iter([bare(1000), dropped, "end of a video", bare(1000)]), config())
+    stream = batch_clips(iter([bare(1000), dropped, "end of a video", bare(1000)]), config())
     assert next(stream) is dropped
     assert next(stream) == "end of a video"
     assert len(next(stream).clips) == 2
 
 
 def test_lengths_far_apart_never_share_a_batch():
-    assert sorted(shapes(batches([bare(n, index=n) for n in (1000, 1300, 1010)], config()))) == [[1000, 1010], [1300]]
+    assert sorted(shapes(batch_clips([bare(n, index=n) for n in (1000, 1300, 1010)], config()))) == [
+        [1000, 1010],
+        [1300],
+    ]
 
 
 def test_a_batch_is_capped_in_bytes_with_its_padding():
     events = [bare(MEGABYTE // 2 // 4, index=i) for i in range(9)]  # a quarter of a megabyte each
-    assert shapes(batches(events, config(batch_mb=1))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert shapes(batch_clips(events, config(batch_mb=1))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def test_a_clip_above_the_cap_goes_alone():
     events = [bare(MEGABYTE, index=i) for i in range(3)]
-    assert shapes(batches(events, config(batch_mb=1))) == [[0], [1], [2]]
+    assert shapes(batch_clips(events, config(batch_mb=1))) == [[0], [1], [2]]
 
 
 def test_no_more_waits_than_the_limit_and_the_heaviest_goes_first():
     long, short = [bare(MEGABYTE // 4, index=i) for i in range(3)], [bare(1000, index=9)]
-    found = batches(iter([*short, *long]), config(batch_queue_mb=1, batch_mb=64))
+    found = batch_clips(iter([*short, *long]), config(batch_queue_mb=1, batch_mb=64))
     assert shapes(found) == [[0, 1], [9], [2]]
 
 
@@ -84,7 +87,7 @@ def test_waiting_samples_never_exceed_the_limit():
             yield bare(20_000 + 700 * (i % 40), index=i)
 
     pulled, out = [], 0
-    for item in batches(watched(), config(batch_queue_mb=1, batch_segments=50)):
+    for item in batch_clips(watched(), config(batch_queue_mb=1, batch_segments=50)):
         out += len(item.clips)
         waiting = len(pulled) - out
         assert waiting * 40_000 <= MEGABYTE

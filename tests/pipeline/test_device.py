@@ -112,9 +112,9 @@ def test_a_batch_on_a_device_stream_gives_the_cpus_result(monkeypatch, dtype, no
     with absent_gpu(monkeypatch) as seen:
         fed = transfer(batch_of(dtype=dtype), DEVICE)
         assert (fed.samples.device, fed.samples.dtype) == (DEVICE, torch.from_numpy(np.empty(0, dtype)).dtype)
-        assert fed.arrived.stream is not torch.cuda.current_stream()
+        assert fed.ready.stream is not torch.cuda.current_stream()
         found = score(fed, asked, DEVICE)
-        assert torch.cuda.current_stream().waited_for == [fed.arrived]
+        assert torch.cuda.current_stream().waited_for == [fed.ready]
     assert seen["waits"] < 10
     for one, expected in zip(found, score(batch_of(dtype=dtype), asked, CPU), strict=True):
         np.testing.assert_allclose(one.metrics, expected.metrics, rtol=1e-4, atol=1e-4)
@@ -128,7 +128,7 @@ def test_a_batch_waits_on_the_host_for_room_on_the_device(monkeypatch):
         with monkeypatch.context() as full:
             full.setattr(torch.Tensor, "to", out_of_memory)
             fed = transfer(batch_of(), DEVICE)
-        assert (fed.samples.device, fed.arrived) == (CPU, None)
+        assert (fed.samples.device, fed.ready) == (CPU, None)
         same_bits(score(fed, config(**NO_RULES), DEVICE), expected)
 
 
@@ -145,9 +145,9 @@ def test_sums_of_a_gpu_are_asked_to_come_out_the_same():
 def test_a_gpu_gets_samples_unchanged_over_a_separate_stream(dtype):
     device = torch.device("cuda")
     fed = transfer(batch_of(dtype=dtype), device)
-    assert (fed.samples.device.type, fed.arrived is not None) == ("cuda", True)
+    assert (fed.samples.device.type, fed.ready is not None) == ("cuda", True)
     assert fed.samples.dtype == {np.int16: torch.int16, np.float32: torch.float32}[dtype]
-    samples, _ = fed.on(device, slice(None))
+    samples, _ = fed.tile(device, slice(None))
     expected = np.empty(batch_of().shape, dtype)
     batch_of(dtype=dtype).collate(expected)
     np.testing.assert_array_equal(samples.cpu().numpy(), expected)

@@ -9,7 +9,7 @@ from audiopipe import kernels
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.score import RULES, drop_reason, score, score_device
+from audiopipe.pipeline.score import RULES, drop_reason, resolve_device, score
 from audiopipe.types import Clip, Span
 
 CPU = torch.device("cpu")
@@ -192,5 +192,5 @@ def test_dropped_clips_have_scores_and_no_samples():
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu():
-    assert score_device(config(device="cpu")) == CPU
-    assert score_device(config()).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device(config(device="cpu")) == CPU
+    assert resolve_device(config()).type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -186,7 +186,7 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
     shard = shard_of(mixed(tmp_path))
     expected = run(tmp_path, shard, segments=segments)
     with absent_gpu(monkeypatch) as seen:
-        monkeypatch.setattr(shard_module, "score_device", lambda config: DEVICE)
+        monkeypatch.setattr(shard_module, "resolve_device", lambda config: DEVICE)
         monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
         found = run(tmp_path, shard, "gpu", segments=segments)
     assert seen["operations"] > 0
