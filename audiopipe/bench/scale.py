@@ -27,7 +27,7 @@ from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
 from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.address import SUPABASE
-from audiopipe.ledger.supabase_client import Supabase
+from audiopipe.ledger.supabase_client import SupabaseClient
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, Shard, ShardResult
 
@@ -192,7 +192,7 @@ def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> Sha
 def _database_bytes(config: RunConfig) -> int:
     """What the ledger takes, indexes included, by PostgreSQL's own count or as files of SQLite."""
     if config.ledger == SUPABASE:
-        with Supabase() as supabase:
+        with SupabaseClient() as supabase:
             return int(supabase.rpc("ledger_bytes"))
     file = Path(config.ledger) if config.ledger else default_path(config.output)
     return sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
@@ -204,7 +204,7 @@ def _looks_ms(config: RunConfig, videos: int) -> list[float]:
     with open_ledger(config.ledger, config.output, create=False) as ledger:
         for _ in range(QUERIES):
             begun = time.monotonic()
-            seen = monitor.snapshot(ledger)
+            seen = monitor.take_snapshot(ledger)
             times.append(1000 * (time.monotonic() - begun))
     if seen["totals"]["processed"] != videos:
         raise RuntimeError(f"the ledger counts {seen['totals']['processed']} of {videos} videos")

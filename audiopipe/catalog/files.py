@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.errors import CatalogError, StoreError
-from audiopipe.store.objects import open_url
+from audiopipe.store.objects import open_filesystem
 
 __all__ = ["COLUMNS", "MEDIA", "base_url", "is_table", "read_folder", "read_table", "sizes"]
 
@@ -58,7 +58,7 @@ def is_table(url: str) -> str | None:
 
 def base_url(url: str) -> tuple[str, bool]:
     """The folder that a table lies in, with a slash at its end, and whether it is on this machine."""
-    fs, path = open_url(url)
+    fs, path = open_filesystem(url)
     local = isinstance(fs, LocalFileSystem)
     return (path if local else _address(url)).rpartition("/")[0] + "/", local
 
@@ -67,7 +67,7 @@ def read_table(url: str) -> pa.Table:
     """Those of `COLUMNS` that a table has, in the order of its rows."""
     kind = is_table(url)
     try:
-        fs, path = open_url(url)
+        fs, path = open_filesystem(url)
         with fs.open(path, "rb", compression="infer") as file:
             if kind in ("parquet", "pq"):
                 return _parquet(file)
@@ -84,7 +84,7 @@ def read_folder(url: str) -> pa.Table:
     folder below the one given (any, for a glob) and looks like a language's; else 'und'.
     """
     try:
-        fs, path = open_url(url)
+        fs, path = open_filesystem(url)
         base = path.rstrip("/")
         found = sorted(item for item in _files(fs, base) if _suffix(item[0]) in MEDIA)
     except BROKEN as error:
@@ -135,7 +135,7 @@ def _listing(folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
     if folder.startswith(("http://", "https://")) or folder.endswith("://"):
         return
     try:
-        fs, path = open_url(folder)
+        fs, path = open_filesystem(folder)
         root = path.rstrip("/") + "/"
         found = fs.find(root, detail=True).values() if recursive else fs.ls(root, detail=True)
         for info in found:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 
 from audiopipe.errors import CatalogError, TransientError
-from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
+from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["rows"]
 
@@ -40,7 +40,7 @@ def rows(table: str, language: str | None) -> Iterable[pa.Table]:
     Raises `CatalogError` for a wrong name, key or value, `TransientError` when the database stays away.
     """
     source = _Source.of(table)
-    with Supabase(timeout_s=30) as supabase:
+    with SupabaseClient(timeout_s=30) as supabase:
         columns = source.columns_of(_with_backoff(lambda: source.sample(supabase)))
         if not columns:
             return
@@ -69,7 +69,7 @@ class _Source:
         names = {name: given.get(name, name) for name in (*TYPES, "status")}
         return cls(table, given.get("schema", "public"), names, given.get("completed", "COMPLETED"))
 
-    def sample(self, supabase: Supabase) -> list[dict[str, Any]]:
+    def sample(self, supabase: SupabaseClient) -> list[dict[str, Any]]:
         return supabase.select(self.table, "*", lambda query: query.limit(1), self.schema)
 
     def columns_of(self, sample: list[dict[str, Any]]) -> dict[str, str]:
@@ -87,7 +87,7 @@ class _Source:
 
 
 def _all_pages(
-    supabase: Supabase, source: _Source, columns: dict[str, str], language: str | None
+    supabase: SupabaseClient, source: _Source, columns: dict[str, str], language: str | None
 ) -> Iterator[list[dict[str, Any]]]:
     """A page at a time, going on after the last row seen when the database was away for a moment."""
 
@@ -110,7 +110,7 @@ def _with_backoff(ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any
         try:
             return ask()
         except SupabaseError as error:
-            if error.trouble is not ErrorKind.DOWN:
+            if error.kind is not ErrorKind.DOWN:
                 raise CatalogError(str(error)) from None
             if attempt == TRIES - 1:
                 raise TransientError(f"{error}; the catalogue could not be read: start again when it is back") from None

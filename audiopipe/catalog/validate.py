@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from audiopipe.catalog.files import COLUMNS
 from audiopipe.config import CREDENTIALS, LANGUAGE
 from audiopipe.errors import CatalogError
-from audiopipe.store.objects import open_url
+from audiopipe.store.objects import open_filesystem
 
 __all__ = ["REQUIRED", "RawCatalog", "check_ids", "check_languages", "completed", "numbers", "texts", "uris"]
 
@@ -140,7 +140,7 @@ def uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray
 
 def _folder(prefix: str) -> str:
     """The prefix with a slash at its end; a local one as an absolute path, for workers elsewhere in the tree."""
-    fs, path = open_url(prefix)
+    fs, path = open_filesystem(prefix)
     return (path if isinstance(fs, LocalFileSystem) else prefix).rstrip("/") + "/"
 
 

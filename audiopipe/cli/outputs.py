@@ -24,12 +24,12 @@ from audiopipe.errors import ConfigError
 def monitor(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
     """Show the progress of a run: totals, languages, workers, the last errors."""
     from audiopipe.ledger import open_ledger
-    from audiopipe.ledger.snapshot import snapshot
+    from audiopipe.ledger.snapshot import take_snapshot
     from audiopipe.report.terminal import render, watch
 
     with open_ledger(ledger, output, create=False) as source:
         if as_json:
-            click.echo(json.dumps(snapshot(source, run_id)))
+            click.echo(json.dumps(take_snapshot(source, run_id)))
         elif once:
             Console().print(render(source, run_id))
         else:

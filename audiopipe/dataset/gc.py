@@ -12,7 +12,7 @@ from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.describe import read_commits, read_run
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.plan.plan import Plan, load
-from audiopipe.store.multipart import abort, unfinished
+from audiopipe.store.multipart import abort, list_unfinished
 from audiopipe.store.objects import Store
 
 __all__ = ["Garbage", "collect_garbage", "find_orphans"]
@@ -57,13 +57,13 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     sizes = {name: int(info["size"]) for name, info in details.items()}
     names = [*_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
     now = datetime.now(UTC)
-    uploads = [one for one in unfinished(store, PARTS) if _hours(now - one.begun) >= min_age_h]
+    uploads = [one for one in list_unfinished(store, PARTS) if _hours(now - one.started_at) >= min_age_h]
     if remove:
         store.remove_all(names)
         for upload in uploads:
             abort(store, upload)
     objects = {name: sizes[name] for name in sorted(names)}
-    return Garbage(objects, remove, {one.name: f"begun {one.begun:%Y-%m-%d %H:%M} UTC" for one in uploads})
+    return Garbage(objects, remove, {one.name: f"begun {one.started_at:%Y-%m-%d %H:%M} UTC" for one in uploads})
 
 
 def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:

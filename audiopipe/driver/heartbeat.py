@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from audiopipe.config import RunConfig
-from audiopipe.ledger import Role, WorkerRow, WorkerStatus, utc
+from audiopipe.ledger import Role, WorkerRow, WorkerStatus, format_utc
 from audiopipe.types import ShardResult
 
 __all__ = ["WorkerInfo", "driver_row", "worker_rows"]
@@ -83,7 +83,7 @@ def worker_rows(
             memory_bytes=worker.memory_bytes,
             gpu_memory_bytes=worker.gpu_memory_bytes,
             status=WorkerStatus.IDLE if idle else status,
-            last_heartbeat=utc(last_seen),
+            last_heartbeat=format_utc(last_seen),
         )
         rows.append(_with_counters(row, config, [result for result in results if result.worker == worker_id], now))
     return rows
@@ -103,7 +103,7 @@ def driver_row(
         role=Role.DRIVER,
         hostname=driver.split("/", maxsplit=1)[0],
         status=status,
-        last_heartbeat=utc(now),
+        last_heartbeat=format_utc(now),
         last_error=next(reversed(list(failed.values())), None),
         error_count=len(failed),
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from audiopipe.ledger.address import default_path, open_ledger, sync_ledger
 from audiopipe.ledger.protocol import Ledger
-from audiopipe.ledger.record import utc, utc_now
+from audiopipe.ledger.record import format_utc, utc_now
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
     LanguageTotal,
-    LedgerSnapshot,
-    Progress,
     Role,
+    RunProgress,
     RunRow,
+    RunRows,
     RunStatus,
     ShardRow,
     ShardStatus,
@@ -26,10 +26,10 @@ __all__ = [
     "LanguageProgress",
     "LanguageTotal",
     "Ledger",
-    "LedgerSnapshot",
-    "Progress",
     "Role",
+    "RunProgress",
     "RunRow",
+    "RunRows",
     "RunStatus",
     "ShardRow",
     "ShardStatus",
@@ -37,8 +37,8 @@ __all__ = [
     "WorkerRow",
     "WorkerStatus",
     "default_path",
+    "format_utc",
     "open_ledger",
     "sync_ledger",
-    "utc",
     "utc_now",
 ]

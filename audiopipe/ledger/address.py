@@ -33,15 +33,15 @@ def open_ledger(url: str | None, output: str | None = None, *, create: bool = Tr
     Raises `LedgerError` when there is none, it cannot be opened, or another version made it.
     """
     if url == SUPABASE and not create:
-        return cast("type[SupabaseReader]", _module("supabase_reader").SupabaseReader)()
+        return cast("type[SupabaseReader]", _import_module("supabase_reader").SupabaseReader)()
     if output is None and url in (None, SUPABASE):
         raise LedgerError("no ledger: give --ledger a SQLite file, or the output whose run it is")
     if url == SUPABASE:
-        return cast("type[SupabaseLedger]", _module("supabase").SupabaseLedger)(default_path(output or ""))
+        return cast("type[SupabaseLedger]", _import_module("supabase").SupabaseLedger)(default_path(output or ""))
     if url is not None and "://" in url and not url.startswith("file://"):
         kind = url.split("://")[0]
         raise LedgerError(f"ledger {kind}://… is not supported; give the path of a SQLite file, or {SUPABASE}")
-    path = _local(url) if url is not None else default_path(output or "")
+    path = _local_path(url) if url is not None else default_path(output or "")
     return SqliteLedger(path, create=create)
 
 
@@ -50,7 +50,7 @@ def sync_ledger(output: str) -> tuple[int, int]:
 
     Raises `LedgerError` when there is no such ledger, Supabase is down, or it refuses the key.
     """
-    sent_and_refused: tuple[int, int] = _module("supabase").sync(default_path(output))
+    sent_and_refused: tuple[int, int] = _import_module("supabase").sync(default_path(output))
     return sent_and_refused
 
 
@@ -62,15 +62,15 @@ def default_path(output: str) -> Path:
     machine does not see it; name a database with `--ledger` for that.
     """
     if "://" not in output or output.startswith("file://"):
-        return _local(output) / FILE_NAME
+        return _local_path(output) / FILE_NAME
     name = hashlib.sha256(output.rstrip("/").encode()).hexdigest()[:16]
     return platformdirs.user_state_path("audiopipe") / "ledgers" / f"{name}.sqlite"
 
 
-def _module(name: str) -> Any:
+def _import_module(name: str) -> Any:
     """A module of this package when it is asked for: Supabase's client takes a second to import."""
     return importlib.import_module(f"audiopipe.ledger.{name}")
 
 
-def _local(path: str) -> Path:
+def _local_path(path: str) -> Path:
     return Path(unquote(urlparse(path).path) if path.startswith("file://") else path).expanduser()

@@ -9,7 +9,7 @@ from importlib import resources
 
 from audiopipe.errors import LedgerError
 
-__all__ = ["applied", "migrate", "require_current", "statements", "transaction"]
+__all__ = ["migrate", "read_applied", "require_current", "split_statements", "transaction"]
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
@@ -23,27 +23,27 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
             "applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))"
         )
     _refuse_newer(connection)
-    return [name for name, text in _shipped() if _apply(connection, name, text)]
+    return [name for name, text in _load_migrations() if _apply(connection, name, text)]
 
 
 def require_current(connection: sqlite3.Connection) -> None:
     """For a reader, which changes nothing: raises `LedgerError` unless the schema is exactly ours."""
     _refuse_newer(connection)
-    missing = [name for name, _ in _shipped() if name not in applied(connection)]
+    missing = [name for name, _ in _load_migrations() if name not in read_applied(connection)]
     if missing:
         raise LedgerError(
             f"the ledger lacks {', '.join(missing)}; it was made by an older audiopipe: start its run again"
         )
 
 
-def applied(connection: sqlite3.Connection) -> set[str]:
+def read_applied(connection: sqlite3.Connection) -> set[str]:
     """Names of the migrations that a database has."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_migrations'").fetchone():
         return set()
     return {row[0] for row in connection.execute("SELECT name FROM _migrations")}
 
 
-def statements(script: str) -> Iterator[str]:
+def split_statements(script: str) -> Iterator[str]:
     """The statements of a script one by one: `executescript` would commit the open transaction first."""
     pending = ""
     for line in script.splitlines(keepends=True):
@@ -70,21 +70,21 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _apply(connection: sqlite3.Connection, name: str, text: str) -> bool:
     with transaction(connection):
         # Asked again under the lock: another process may have been faster.
-        if name in applied(connection):
+        if name in read_applied(connection):
             return False
-        for statement in statements(text):
+        for statement in split_statements(text):
             connection.execute(statement)
         connection.execute("INSERT INTO _migrations (name) VALUES (?)", (name,))
         return True
 
 
 def _refuse_newer(connection: sqlite3.Connection) -> None:
-    unknown = applied(connection) - {name for name, _ in _shipped()}
+    unknown = read_applied(connection) - {name for name, _ in _load_migrations()}
     if unknown:
         raise LedgerError(f"the ledger has {', '.join(sorted(unknown))}, unknown here: upgrade audiopipe to read it")
 
 
-def _shipped() -> list[tuple[str, str]]:
+def _load_migrations() -> list[tuple[str, str]]:
     folder = resources.files("audiopipe.ledger") / "migrations"
     files = [item for item in folder.iterdir() if item.name.endswith(".sql")]
     return [(item.name.removesuffix(".sql"), item.read_text("utf-8")) for item in sorted(files, key=lambda i: i.name)]

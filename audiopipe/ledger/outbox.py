@@ -14,12 +14,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
+from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["Outbox", "push"]
 
 BATCH = 500
-PLURAL = {"shard": "shards", "failure": "failures", "worker": "workers"}
+BATCH_KINDS = {"shard": "shards", "failure": "failures", "worker": "workers"}
 
 
 class Outbox:
@@ -31,15 +31,15 @@ class Outbox:
     def close(self) -> None:
         self._connection.close()
 
-    def waiting(self) -> int:
+    def count_pending(self) -> int:
         """Operations that are still to be sent."""
         return int(self._connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NULL").fetchone()[0])
 
-    def refused(self) -> int:
+    def count_refused(self) -> int:
         """Operations that the server will never take."""
         return int(self._connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NOT NULL").fetchone()[0])
 
-    def send(self, supabase: Supabase) -> int:
+    def send(self, supabase: SupabaseClient) -> int:
         """Send all that waits, the oldest first; returns how many the server took.
 
         Raises `SupabaseError` when it is down or refuses the key; what it has not taken by then goes on waiting.
@@ -50,17 +50,19 @@ class Outbox:
             sent += self._send_rows(supabase, rows)
         return sent
 
-    def _send_rows(self, supabase: Supabase, rows: Sequence[tuple[int, str, str]]) -> int:
+    def _send_rows(self, supabase: SupabaseClient, rows: Sequence[tuple[int, str, str]]) -> int:
         try:
-            push(supabase, _operations(rows))
+            push(supabase, _to_operations(rows))
         except SupabaseError as error:
-            if error.trouble is not ErrorKind.ROW:
+            if error.kind is not ErrorKind.ROW:
                 raise
             return self._bisect(supabase, rows, error)
-        self._connection.execute("DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (_seqs(rows),))
+        self._connection.execute(
+            "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (_encode_seqs(rows),)
+        )
         return len(rows)
 
-    def _bisect(self, supabase: Supabase, rows: Sequence[tuple[int, str, str]], error: SupabaseError) -> int:
+    def _bisect(self, supabase: SupabaseClient, rows: Sequence[tuple[int, str, str]], error: SupabaseError) -> int:
         """Halve a refused batch, so that one bad row neither blocks the others nor changes their order."""
         if len(rows) == 1:
             self._connection.execute("UPDATE outbox SET refused = ? WHERE seq = ?", (str(error), rows[0][0]))
@@ -69,23 +71,23 @@ class Outbox:
         return self._send_rows(supabase, rows[:middle]) + self._send_rows(supabase, rows[middle:])
 
 
-def push(supabase: Supabase, operations: list[dict[str, Any]]) -> None:
+def push(supabase: SupabaseClient, operations: list[dict[str, Any]]) -> None:
     """Have Supabase do the operations, all or none. Raises `SupabaseError`, also if somebody else has answered."""
     if supabase.rpc("write_ledger", operations=operations) != len(operations):
         raise SupabaseError(ErrorKind.DOWN, f"{supabase.url} does not answer as Supabase does")
 
 
-def _operations(rows: Sequence[tuple[int, str, str]]) -> list[dict[str, Any]]:
+def _to_operations(rows: Sequence[tuple[int, str, str]]) -> list[dict[str, Any]]:
     """Arguments of the function `write_ledger`; neighbours of one kind go together."""
     operations: list[dict[str, Any]] = []
     for kind, same in groupby(rows, key=lambda row: row[1]):
         bodies = [json.loads(body) for _, _, body in same]
-        if kind in PLURAL:
-            operations.append({"kind": PLURAL[kind], "rows": bodies})
+        if kind in BATCH_KINDS:
+            operations.append({"kind": BATCH_KINDS[kind], "rows": bodies})
         else:
             operations.extend({"kind": kind, **body} for body in bodies)
     return operations
 
 
-def _seqs(rows: Sequence[tuple[int, str, str]]) -> str:
+def _encode_seqs(rows: Sequence[tuple[int, str, str]]) -> str:
     return json.dumps([seq for seq, _, _ in rows])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, Self
 
-from audiopipe.ledger.rates import RECENT
+from audiopipe.ledger.rates import RECENT_SHARDS
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
     LanguageTotal,
-    LedgerSnapshot,
-    Progress,
+    RunProgress,
     RunRow,
+    RunRows,
     RunStatus,
     ShardRow,
     WorkerRow,
@@ -66,10 +66,10 @@ class Ledger(Protocol):
     def run(self, run_id: str | None = None) -> RunRow | None:
         """A run, or the newest without an id; None if there is none."""
 
-    def snapshot(self, run_id: str | None = None, shards: int = RECENT, errors: int = 8) -> LedgerSnapshot | None:
+    def run_rows(self, run_id: str | None = None, shards: int = RECENT_SHARDS, errors: int = 8) -> RunRows | None:
         """A run, or the newest without an id, as of one moment, with its last shards and errors; None if not there."""
 
-    def progress(self, run_id: str) -> Progress:
+    def progress(self, run_id: str) -> RunProgress:
         """The run's row of the plan's view `run_progress`."""
 
     def languages(self, run_id: str) -> list[LanguageProgress]:

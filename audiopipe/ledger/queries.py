@@ -14,19 +14,19 @@ __all__ = [
     "NEWEST_SHARDS",
     "REOPEN_RUN",
     "RESUME_RUN",
-    "STALE_BEATS",
-    "assignments",
-    "insert",
+    "STALE_HEARTBEATS",
+    "build_assignments",
+    "build_insert",
 ]
 
-STALE_BEATS = 3  # silence after which a worker or a driver is no longer taken for alive
+STALE_HEARTBEATS = 3  # silence after which a worker or a driver is no longer taken for alive
 
 ALIVE = "('starting', 'running', 'idle')"
 
 # Drivers that beat lately, without those whose successor on the same partition has begun since.
 DRIVERS_ALIVE = f"""
     SELECT 1 FROM worker_progress d WHERE d.run_id = :run_id AND d.role = 'driver' AND d.status IN {ALIVE}
-    AND julianday(:now) - julianday(d.last_heartbeat) < {STALE_BEATS} * pipeline_runs.heartbeat_s / 86400.0
+    AND julianday(:now) - julianday(d.last_heartbeat) < {STALE_HEARTBEATS} * pipeline_runs.heartbeat_s / 86400.0
     AND NOT EXISTS (
         SELECT 1 FROM worker_progress n WHERE n.run_id = d.run_id AND n.role = 'driver'
         AND n.worker_id <> d.worker_id AND n.partition_index = d.partition_index AND n.started_at > d.last_heartbeat)"""
@@ -49,7 +49,7 @@ FINISH_RUN = f"""
 MARK_STALE = f"""
     UPDATE worker_progress SET status = 'stale', videos_per_minute = 0, segments_per_second = 0, updated_at = :now
     WHERE run_id = :run_id AND status IN {ALIVE} AND (julianday(:now) - julianday(last_heartbeat)) * 86400.0
-    > {STALE_BEATS} * (SELECT heartbeat_s FROM pipeline_runs WHERE run_id = :run_id)"""
+    > {STALE_HEARTBEATS} * (SELECT heartbeat_s FROM pipeline_runs WHERE run_id = :run_id)"""
 
 # A driver that beats after the run was ended without it has not ended.
 REOPEN_RUN = f"""
@@ -84,14 +84,14 @@ NEWEST_SHARDS = """
     WHERE run_id = ? ORDER BY finished_at DESC, shard LIMIT ?"""
 
 
-def insert(table: str, row: Mapping[str, Any], *, keep_null: bool = False) -> tuple[str, dict[str, Any]]:
+def build_insert(table: str, row: Mapping[str, Any], *, keep_null: bool = False) -> tuple[str, dict[str, Any]]:
     """INSERT with the values that are there; a None is left to the column's default unless it is to be kept."""
     values = {name: _cell(value) for name, value in row.items() if keep_null or value is not None}
     columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
     return f"INSERT INTO {table} ({columns}) VALUES ({places})", values
 
 
-def assignments(columns: Mapping[str, Any], **special: str) -> str:
+def build_assignments(columns: Mapping[str, Any], **special: str) -> str:
     return ", ".join(f"{name} = {special.get(name, f'excluded.{name}')}" for name in columns)
 
 

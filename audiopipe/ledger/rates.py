@@ -22,12 +22,12 @@ from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.rows import RunRow, ShardRow, ShardStatus
 from audiopipe.types import Seconds
 
-__all__ = ["ENOUGH", "RECENT", "Eta", "Window", "eta", "window"]
+__all__ = ["MIN_SHARDS", "RECENT_SHARDS", "Eta", "Window", "estimate_eta", "select_window"]
 
 WINDOW = timedelta(minutes=10)
-ENOUGH = 20  # shards that a window should hold for its rate to mean something
-RECENT = 300  # shards that a reader fetches to look at rates; bounds the cost of a look
-DRAWS = 400
+MIN_SHARDS = 20  # shards that a window should hold for its rate to mean something
+RECENT_SHARDS = 300  # shards that a reader fetches to look at rates; bounds the cost of a look
+RESAMPLES = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ class Window:
         return (self.end - self.start).total_seconds()
 
     def videos_per_minute(self, language: str | None = None, worker_id: str | None = None) -> float:
-        return 60 * self._per_second([shard.videos for shard in self._chosen(language, worker_id)])
+        return 60 * self._per_second([shard.videos for shard in self._select(language, worker_id)])
 
     def segments_per_second(self, language: str | None = None, worker_id: str | None = None) -> float:
-        return self._per_second([shard.segments for shard in self._chosen(language, worker_id)])
+        return self._per_second([shard.segments for shard in self._select(language, worker_id)])
 
     def audio_per_second(self) -> float:
         """Seconds of audio per second: times real time."""
         return self._per_second([shard.audio_s for shard in self.shards])
 
-    def _chosen(self, language: str | None, worker_id: str | None) -> list[ShardRow]:
+    def _select(self, language: str | None, worker_id: str | None) -> list[ShardRow]:
         return [
             shard
             for shard in self.shards
@@ -72,21 +72,21 @@ class Eta:
     high_s: Seconds | None = None
 
 
-def window(run: RunRow, recent: Sequence[ShardRow], now: datetime) -> Window:
+def select_window(run: RunRow, recent: Sequence[ShardRow], now: datetime) -> Window:
     """The window of a run at `now`; `recent` are its last finished shards in any order (see `RECENT`)."""
     end = parse_utc(run.completed_at) if run.completed_at else now
     session = parse_utc(run.resumed_at or run.started_at or end)
     done = [(when, shard) for when, shard in _finishes(recent) if session < when <= end]
     start = session
-    if not run.completed_at and len(done) >= ENOUGH:
-        start = max(session, min(end - WINDOW, done[-ENOUGH][0]))
-    if done and len(recent) >= RECENT:
+    if not run.completed_at and len(done) >= MIN_SHARDS:
+        start = max(session, min(end - WINDOW, done[-MIN_SHARDS][0]))
+    if done and len(recent) >= RECENT_SHARDS:
         # The list is cut off at its oldest shard, so nothing is known of the time before it.
         start = max(start, done[0][0])
     return Window(start, end, tuple(shard for when, shard in done if when > start))
 
 
-def eta(window: Window, remaining_videos: int) -> Eta | None:
+def estimate_eta(window: Window, remaining_videos: int) -> Eta | None:
     """When the remaining videos will be done at the window's pace; None while nothing has finished in it."""
     rate = window.videos_per_minute() / 60
     if remaining_videos <= 0:
@@ -94,13 +94,13 @@ def eta(window: Window, remaining_videos: int) -> Eta | None:
     if rate <= 0:
         return None
     expected = remaining_videos / rate
-    if len(window.shards) < ENOUGH // 2:
+    if len(window.shards) < MIN_SHARDS // 2:
         return Eta(expected)
-    low, high = np.percentile(_drawn_etas(window, remaining_videos), [10, 90])
+    low, high = np.percentile(_bootstrap_etas(window, remaining_videos), [10, 90])
     return Eta(expected, min(float(low), expected), max(float(high), expected))
 
 
-def _drawn_etas(window: Window, remaining_videos: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _bootstrap_etas(window: Window, remaining_videos: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """ETAs in seconds at the paces of `DRAWS` resampled windows, each with a resampled future."""
     finishes = [parse_utc(shard.finished_at).timestamp() for shard in window.shards if shard.finished_at]
     gaps = np.diff([window.start.timestamp(), *finishes])
@@ -108,12 +108,12 @@ def _drawn_etas(window: Window, remaining_videos: int) -> np.ndarray[tuple[int],
     # The wait since the last finish belongs to every draw: a stalled run must not look fast.
     waiting = window.end.timestamp() - finishes[-1]
     # A fixed seed: the same ledger shows the same range each time it is looked at.
-    picks = np.random.default_rng(0).integers(0, len(videos), (DRAWS, len(videos)))
+    picks = np.random.default_rng(0).integers(0, len(videos), (RESAMPLES, len(videos)))
     pace = (gaps[picks].sum(axis=1) + waiting) / np.maximum(videos[picks].sum(axis=1), 1.0)
     # What is left is itself a sum of so many random shards; its spread shrinks with their number.
     shards_left = max(1.0, remaining_videos / max(videos.mean(), 1.0))
     spread = gaps.std() / max(gaps.mean(), 1e-9) / np.sqrt(shards_left)
-    luck = np.random.default_rng(1).normal(1.0, spread, DRAWS).clip(0.0)
+    luck = np.random.default_rng(1).normal(1.0, spread, RESAMPLES).clip(0.0)
     drawn: np.ndarray[tuple[int], np.dtype[np.float64]] = remaining_videos * pace * luck
     return drawn
 

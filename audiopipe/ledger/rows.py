@@ -14,16 +14,16 @@ __all__ = [
     "ErrorRow",
     "LanguageProgress",
     "LanguageTotal",
-    "LedgerSnapshot",
-    "Progress",
     "Role",
+    "RunProgress",
     "RunRow",
+    "RunRows",
     "RunStatus",
     "ShardRow",
     "ShardStatus",
     "WorkerRow",
     "WorkerStatus",
-    "no_such_run",
+    "describe_unknown_run",
 ]
 
 
@@ -145,9 +145,9 @@ class ShardRow(Row):
     finished_at: str | None = None
 
     @classmethod
-    def of_result(cls, result: ShardResult) -> ShardRow:
+    def from_result(cls, result: ShardResult) -> ShardRow:
         """The row of a commit; its `attempts` is the database's to count."""
-        return cls.of(
+        return cls.from_row(
             {
                 **asdict(result),
                 "status": ShardStatus.DONE,
@@ -176,7 +176,7 @@ class ErrorRow(Row):
     attempts: int = 1
 
     @classmethod
-    def of_dead_letter(cls, letter: DeadLetter, result: ShardResult) -> ErrorRow:
+    def from_dead_letter(cls, letter: DeadLetter, result: ShardResult) -> ErrorRow:
         """The same dead letter always has the same `event_id`, however often its commit is recorded."""
         return cls(
             event_id=f"{result.shard}/{letter.video_id}",
@@ -194,7 +194,7 @@ class ErrorRow(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress(Row):
+class RunProgress(Row):
     """A row of the view `run_progress`: videos, videos per minute, hours."""
 
     run_id: str
@@ -230,7 +230,7 @@ class LanguageProgress(Row):
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerSnapshot:
+class RunRows:
     """All that the monitor shows of a run, as of one moment.
 
     Attributes:
@@ -247,19 +247,19 @@ class LedgerSnapshot:
     errors: Sequence[ErrorRow]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> LedgerSnapshot:
+    def of(cls, body: Mapping[str, Any]) -> RunRows:
         """From rows by the names of these attributes."""
         return cls(
-            RunRow.of(body["run"]),
+            RunRow.from_row(body["run"]),
             int(body["processed"]),
-            [LanguageProgress.of(row) for row in body["languages"]],
-            [WorkerRow.of(row) for row in body["workers"]],
-            [ShardRow.of(row) for row in body["shards"]],
-            [ErrorRow.of(row) for row in body["errors"]],
+            [LanguageProgress.from_row(row) for row in body["languages"]],
+            [WorkerRow.from_row(row) for row in body["workers"]],
+            [ShardRow.from_row(row) for row in body["shards"]],
+            [ErrorRow.from_row(row) for row in body["errors"]],
         )
 
 
-def no_such_run(ledger: str, run_id: str, runs: Sequence[RunRow]) -> str:
+def describe_unknown_run(ledger: str, run_id: str, runs: Sequence[RunRow]) -> str:
     """What to say to somebody who asks for a run that is not there."""
     known = ", ".join(run.run_id for run in runs[:5]) or "none"
     return f"{ledger} has no run {run_id!r}; its newest are {known}: leave the id out for the newest"

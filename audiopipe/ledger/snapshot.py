@@ -10,20 +10,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import LanguageProgress, Ledger, LedgerSnapshot, Role, RunRow, RunStatus, WorkerRow, WorkerStatus
-from audiopipe.ledger.queries import STALE_BEATS
-from audiopipe.ledger.rates import RECENT, Eta, Window, eta, window
-from audiopipe.ledger.record import parse_utc, utc
-from audiopipe.ledger.rows import no_such_run
+from audiopipe.ledger import LanguageProgress, Ledger, Role, RunRow, RunRows, RunStatus, WorkerRow, WorkerStatus
+from audiopipe.ledger.queries import STALE_HEARTBEATS
+from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, select_window
+from audiopipe.ledger.record import format_utc, parse_utc
+from audiopipe.ledger.rows import describe_unknown_run
 
-__all__ = ["snapshot"]
+__all__ = ["take_snapshot"]
 
 LAST_ERRORS = 8
 HISTORY_BINS = 12
 GONE_S = 600.0  # so long a silent worker is shown as stale; then it has left, as those of a spot market do
 
 
-def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> dict[str, Any]:
+def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> dict[str, Any]:
     """A run's numbers as plain values that JSON can hold; `{"run": None}` for a ledger without runs.
 
     Times are UTC, rates are over the sliding window of `ledger.rates`, and an ETA is None while nothing is known of it.
@@ -32,20 +32,20 @@ def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = N
     Raises `LedgerError` for a run that is not there.
     """
     now = now or datetime.now(UTC)
-    look = ledger.snapshot(run_id, RECENT, LAST_ERRORS)
+    look = ledger.run_rows(run_id, RECENT_SHARDS, LAST_ERRORS)
     if look is None and run_id is not None:
-        raise LedgerError(no_such_run("the ledger", run_id, ledger.runs()))
+        raise LedgerError(describe_unknown_run("the ledger", run_id, ledger.runs()))
     if look is None:
         return {"run": None}
-    run, seen = look.run, window(look.run, look.shards, now)
+    run, seen = look.run, select_window(look.run, look.shards, now)
     totals = _totals(look, seen)
     workers = _workers(look, seen, now)
     return {
-        "at": utc(now),
+        "at": format_utc(now),
         "run": {**run.as_row(), "hours_elapsed": _hours(run, now)},
         "totals": totals,
         "window_s": seen.length_s,
-        "eta": _eta(eta(seen, totals["total_videos"] - totals["processed"]), run),
+        "eta": _eta(estimate_eta(seen, totals["total_videos"] - totals["processed"]), run),
         "languages": [_language(language, seen) for language in look.languages],
         "drivers": [row for row in workers if row["role"] == Role.DRIVER],
         "workers": [row for row in workers if row["role"] == Role.WORKER],
@@ -53,7 +53,7 @@ def snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = N
     }
 
 
-def _totals(look: LedgerSnapshot, seen: Window) -> dict[str, Any]:
+def _totals(look: RunRows, seen: Window) -> dict[str, Any]:
     summed = ("total_shards", "shards_done", "failed", "segments", "kept", "audio_s", "kept_s", "bytes_in", "bytes_out")
     return {
         "total_videos": look.run.total_videos,
@@ -81,7 +81,7 @@ def _language(language: LanguageProgress, seen: Window) -> dict[str, Any]:
     return {**language.as_row(), "rate": rate, "eta_s": 60 * max(left, 0) / rate if rate > 0 else None}
 
 
-def _workers(look: LedgerSnapshot, seen: Window, now: datetime) -> list[dict[str, Any]]:
+def _workers(look: RunRows, seen: Window, now: datetime) -> list[dict[str, Any]]:
     drivers = [row for row in look.workers if row.role is Role.DRIVER]
     replaced = {row.worker_id for row in drivers if _replaced(row, drivers)}
     histories = _histories(seen)
@@ -112,7 +112,7 @@ def _left(row: WorkerRow, run: RunRow, age_s: float) -> bool:
 
 
 def _stale(row: WorkerRow, run: RunRow, age_s: float) -> bool:
-    silent = row.status.alive and age_s > STALE_BEATS * run.heartbeat_s
+    silent = row.status.alive and age_s > STALE_HEARTBEATS * run.heartbeat_s
     return run.status is RunStatus.RUNNING and (silent or row.status is WorkerStatus.STALE)
 
 

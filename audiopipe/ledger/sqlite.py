@@ -16,10 +16,18 @@ from typing import Any, Self
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.migrate import migrate, require_current, transaction
-from audiopipe.ledger.queries import COUNTERS, FINISH_RUN, MARK_STALE, REOPEN_RUN, RESUME_RUN, assignments, insert
+from audiopipe.ledger.queries import (
+    COUNTERS,
+    FINISH_RUN,
+    MARK_STALE,
+    REOPEN_RUN,
+    RESUME_RUN,
+    build_assignments,
+    build_insert,
+)
 from audiopipe.ledger.record import utc_now
 from audiopipe.ledger.rows import ErrorRow, LanguageTotal, RunRow, RunStatus, ShardRow, WorkerRow
-from audiopipe.ledger.sqlite_reads import SqliteReads
+from audiopipe.ledger.sqlite_reads import SqliteReader
 from audiopipe.types import ShardResult
 
 __all__ = ["SqliteLedger"]
@@ -27,7 +35,7 @@ __all__ = ["SqliteLedger"]
 BUSY_MS = 30_000
 
 
-class SqliteLedger(SqliteReads):
+class SqliteLedger(SqliteReader):
     """`Ledger` on a file. Without `create` it is opened for reading alone, and has to be there."""
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
@@ -53,34 +61,34 @@ class SqliteLedger(SqliteReads):
         now = utc_now()
         row = {**run.as_row(), "started_at": run.started_at or now, "resumed_at": run.resumed_at or now}
         with self._transaction() as connection:
-            self._tell("start", {"run": row, "languages": [language.as_row() for language in languages], "at": now})
+            self._enqueue("start", {"run": row, "languages": [language.as_row() for language in languages], "at": now})
             if not connection.execute("SELECT 1 FROM pipeline_runs WHERE run_id = ?", (run.run_id,)).fetchone():
-                connection.execute(*insert("pipeline_runs", {**row, "status": "running", "completed_at": None}))
+                connection.execute(*build_insert("pipeline_runs", {**row, "status": "running", "completed_at": None}))
             else:
                 connection.execute(RESUME_RUN, {**row, "now": now})
             for language in languages:
-                sql, values = insert("run_languages", {"run_id": run.run_id, **language.as_row()})
+                sql, values = build_insert("run_languages", {"run_id": run.run_id, **language.as_row()})
                 connection.execute(
-                    f"{sql} ON CONFLICT (run_id, language) DO UPDATE SET {assignments(language.as_row())}", values
+                    f"{sql} ON CONFLICT (run_id, language) DO UPDATE SET {build_assignments(language.as_row())}", values
                 )
 
     def record_shard(self, result: ShardResult) -> None:
-        row = {"run_id": result.run_id, **ShardRow.of_result(result).as_row(), "attempts": 1}
+        row = {"run_id": result.run_id, **ShardRow.from_result(result).as_row(), "attempts": 1}
         key = (result.run_id, result.shard)
         with self._transaction() as connection:
-            known = self._done(key)
+            known = self._finished_shard(key)
             if known and (known["attempt"] == result.attempt or known["finished_at"] > row["finished_at"]):
                 return
             connection.execute(
                 "DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key
             )
-            sql, values = insert("shards", row, keep_null=True)
-            update = assignments(row, attempts="shards.attempts + 1")
+            sql, values = build_insert("shards", row, keep_null=True)
+            update = build_assignments(row, attempts="shards.attempts + 1")
             connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
-            letters = [ErrorRow.of_dead_letter(letter, result) for letter in result.dead_letters]
+            letters = [ErrorRow.from_dead_letter(letter, result) for letter in result.dead_letters]
             for letter in letters:
                 self._record_error(result.run_id, letter)
-            self._tell("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
+            self._enqueue("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
 
     def record_failure(
         self,
@@ -102,12 +110,12 @@ class SqliteLedger(SqliteReads):
         row |= {"error": f"{told['error_type']}: {told['error_message']}"}
         with self._transaction() as connection:
             self._record_error(run_id, error)
-            sql, values = insert("shards", row, keep_null=True)
+            sql, values = build_insert("shards", row, keep_null=True)
             # A late attempt that fails after another one's commit takes nothing away.
-            update = assignments(row, attempts="shards.attempts + 1")
+            update = build_assignments(row, attempts="shards.attempts + 1")
             sql = f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update} WHERE shards.status <> 'done'"
             connection.execute(sql, values)
-            self._tell("failure", told)
+            self._enqueue("failure", told)
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         now = utc_now()
@@ -115,14 +123,14 @@ class SqliteLedger(SqliteReads):
         with self._transaction() as connection:
             for row in rows:
                 row["last_heartbeat"] = row["last_heartbeat"] or now
-                sql, values = insert("worker_progress", row)
+                sql, values = build_insert("worker_progress", row)
                 counters = {name: f"MAX(worker_progress.{name}, excluded.{name})" for name in COUNTERS}
-                update = assignments(values, started_at="worker_progress.started_at", **counters)
+                update = build_assignments(values, started_at="worker_progress.started_at", **counters)
                 sql = f"{sql} ON CONFLICT (run_id, worker_id) DO UPDATE SET {update}"
                 newer = f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat RETURNING *"
                 # What is told is the row as it now stands: the counters of heartbeats that were never sent are in it.
                 for stored in connection.execute(newer, values).fetchall():
-                    self._tell("worker", dict(stored), key=f"{run_id}/{row['worker_id']}")
+                    self._enqueue("worker", dict(stored), key=f"{run_id}/{row['worker_id']}")
             beat = {"run_id": run_id, "now": max((row["last_heartbeat"] for row in rows), default=now)}
             connection.execute(MARK_STALE, beat)
             connection.execute(REOPEN_RUN, beat)
@@ -131,9 +139,9 @@ class SqliteLedger(SqliteReads):
         now = utc_now()
         with self._transaction() as connection:
             connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": now})
-            self._tell("finish", {"run_id": run_id, "status": str(status), "at": now})
+            self._enqueue("finish", {"run_id": run_id, "status": str(status), "at": now})
 
-    def _tell(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
+    def _enqueue(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
         """Called inside the transaction of every write, for a ledger that tells somebody else of it."""
 
     def _connect(self, create: bool) -> sqlite3.Connection:
@@ -152,13 +160,13 @@ class SqliteLedger(SqliteReads):
         migrate(connection)
         return connection
 
-    def _done(self, key: tuple[str, str]) -> dict[str, Any] | None:
+    def _finished_shard(self, key: tuple[str, str]) -> dict[str, Any] | None:
         sql = "SELECT attempt, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
         rows = self._all(sql, key)
         return rows[0] if rows else None
 
     def _record_error(self, run_id: str, error: ErrorRow) -> None:
-        sql, values = insert("processing_errors", {"run_id": run_id, **error.as_row()})
+        sql, values = build_insert("processing_errors", {"run_id": run_id, **error.as_row()})
         self._connection.execute(f"{sql} ON CONFLICT DO NOTHING", values)
 
     @contextmanager

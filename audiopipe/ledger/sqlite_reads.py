@@ -16,35 +16,38 @@ from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
-    LedgerSnapshot,
-    Progress,
+    RunProgress,
     RunRow,
+    RunRows,
     ShardRow,
     WorkerRow,
-    no_such_run,
+    describe_unknown_run,
 )
 
-__all__ = ["SqliteReads"]
+__all__ = ["SqliteReader"]
 
 
-class SqliteReads:
+class SqliteReader:
     """The questions of `Ledger`, over the connection that `SqliteLedger` opens."""
 
     path: Path
     _connection: sqlite3.Connection
 
     def runs(self) -> list[RunRow]:
-        return [RunRow.of(row) for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")]
+        return [
+            RunRow.from_row(row)
+            for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")
+        ]
 
     def run(self, run_id: str | None = None) -> RunRow | None:
         return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
 
-    def snapshot(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> LedgerSnapshot | None:
+    def run_rows(self, run_id: str | None = None, shards: int = rates.RECENT_SHARDS, errors: int = 8) -> RunRows | None:
         with self._moment():
             run = self.run(run_id)
             if run is None:
                 return None
-            return LedgerSnapshot(
+            return RunRows(
                 run,
                 self.progress(run.run_id).processed,
                 self._languages(run.run_id),
@@ -53,44 +56,45 @@ class SqliteReads:
                 self.errors(run.run_id, errors),
             )
 
-    def progress(self, run_id: str) -> Progress:
+    def progress(self, run_id: str) -> RunProgress:
         self._known(run_id)
-        return Progress.of(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
+        return RunProgress.from_row(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
 
     def languages(self, run_id: str) -> list[LanguageProgress]:
         run = self._known(run_id)
-        seen = rates.window(run, self._newest_shards(run_id, rates.RECENT), datetime.now(UTC))
+        seen = rates.select_window(run, self._newest_shards(run_id, rates.RECENT_SHARDS), datetime.now(UTC))
         return [replace(row, rate=seen.videos_per_minute(row.language)) for row in self._languages(run_id)]
 
     def workers(self, run_id: str) -> list[WorkerRow]:
         self._known(run_id)
         sql = "SELECT * FROM worker_progress WHERE run_id = ? ORDER BY worker_id"
-        return [WorkerRow.of(row) for row in self._all(sql, (run_id,))]
+        return [WorkerRow.from_row(row) for row in self._all(sql, (run_id,))]
 
     def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
         self._known(run_id)
         order = "shard" if limit is None else "finished_at DESC, shard LIMIT ?"
         values = (run_id,) if limit is None else (run_id, limit)
         return [
-            ShardRow.of(row) for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
+            ShardRow.from_row(row)
+            for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
         ]
 
     def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
         self._known(run_id)
         sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
-        return [ErrorRow.of(row) for row in self._all(sql, (run_id, limit))]
+        return [ErrorRow.from_row(row) for row in self._all(sql, (run_id, limit))]
 
     def _known(self, run_id: str) -> RunRow:
         found = self.run(run_id)
         if found is None:
-            raise LedgerError(no_such_run(str(self.path), run_id, self.runs()))
+            raise LedgerError(describe_unknown_run(str(self.path), run_id, self.runs()))
         return found
 
     def _languages(self, run_id: str) -> list[LanguageProgress]:
-        return [LanguageProgress.of(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
+        return [LanguageProgress.from_row(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
 
     def _newest_shards(self, run_id: str, limit: int) -> list[ShardRow]:
-        return [ShardRow.of(row) for row in self._all(NEWEST_SHARDS, (run_id, limit))]
+        return [ShardRow.from_row(row) for row in self._all(NEWEST_SHARDS, (run_id, limit))]
 
     def _all(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         with self._explained():

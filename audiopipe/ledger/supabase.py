@@ -21,14 +21,14 @@ from audiopipe.errors import LedgerError
 from audiopipe.ledger.outbox import Outbox, push
 from audiopipe.ledger.rows import LanguageTotal, ShardStatus
 from audiopipe.ledger.sqlite import SqliteLedger
-from audiopipe.ledger.supabase_client import ErrorKind, Supabase, SupabaseError
+from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["SupabaseLedger", "sync"]
 
 SEND_EVERY_S = 10.0
-LAST_SEND_S = 15.0  # how long the end of a run waits for a slow server; what is left is for `audiopipe sync`
+FINAL_SEND_S = 15.0  # how long the end of a run waits for a slow server; what is left is for `audiopipe sync`
 
-ALL = 2**62  # of SQLite's LIMIT
+NO_LIMIT = 2**62  # of SQLite's LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ def sync(path: Path) -> tuple[int, int]:
     wrong or tables are missing; nothing is lost by that.
     """
     SqliteLedger(path, create=False).close()  # raises if there is none
-    with Supabase() as supabase, OutboxLedger(path, supabase.url), closing(Outbox(path)) as outbox:
+    with SupabaseClient() as supabase, OutboxLedger(path, supabase.url), closing(Outbox(path)) as outbox:
         try:
-            return outbox.send(supabase), outbox.refused()
+            return outbox.send(supabase), outbox.count_refused()
         except SupabaseError as error:
-            raise LedgerError(f"{error}; {outbox.waiting()} updates wait in {path}") from None
+            raise LedgerError(f"{error}; {outbox.count_pending()} updates wait in {path}") from None
 
 
 class OutboxLedger(SqliteLedger):
@@ -59,7 +59,7 @@ class OutboxLedger(SqliteLedger):
                 connection.execute("DELETE FROM sync_target")
                 connection.execute("DELETE FROM outbox")
                 connection.execute("INSERT INTO sync_target (url) VALUES (?)", (url,))
-                self._tell_all()
+                self._enqueue_all()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {str(self.path)!r})"
@@ -69,14 +69,14 @@ class OutboxLedger(SqliteLedger):
             "INSERT OR REPLACE INTO outbox (kind, key, body) VALUES (?, ?, ?)", (kind, key, json.dumps(body))
         )
 
-    def _tell_all(self) -> None:
+    def _enqueue_all(self) -> None:
         """What the file holds from a time when the server was not told. The server knows it again if it knew it."""
         for run in reversed(self.runs()):
             of_run = {"run_id": run.run_id}
-            languages = [LanguageTotal.of(language.as_row()).as_row() for language in self.languages(run.run_id)]
+            languages = [LanguageTotal.from_row(language.as_row()).as_row() for language in self.languages(run.run_id)]
             self._tell("start", {"run": run.as_row(), "languages": languages, "at": run.resumed_at})
             letters: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
-            for error in reversed(self.errors(run.run_id, ALL)):
+            for error in reversed(self.errors(run.run_id, NO_LIMIT)):
                 if error.video_id is None:
                     self._tell("failure", {**of_run, **error.as_row()})
                 else:
@@ -98,8 +98,8 @@ class SupabaseLedger(OutboxLedger):
     """
 
     def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S) -> None:
-        with Supabase(timeout_s=5) as supabase:
-            _check(supabase)
+        with SupabaseClient(timeout_s=5) as supabase:
+            _check_access(supabase)
         super().__init__(path, supabase.url)
         self._sender = _Sender(self.path, send_every_s)
 
@@ -109,12 +109,12 @@ class SupabaseLedger(OutboxLedger):
         super().close()
 
 
-def _check(supabase: Supabase) -> None:
+def _check_access(supabase: SupabaseClient) -> None:
     """Raise `LedgerError` for what a person has to mend before a run makes sense."""
     try:
         push(supabase, [])
     except SupabaseError as error:
-        if error.trouble is not ErrorKind.DOWN:
+        if error.kind is not ErrorKind.DOWN:
             raise LedgerError(str(error)) from None
         log.warning("%s; the run goes on, and its updates wait", error)
 
@@ -127,27 +127,27 @@ class _Sender(threading.Thread):
         self._path, self._every_s = path, every_s
         # As of now: while a cluster starts, the environment is without keys for a moment.
         self._environment = dict(os.environ)
-        self._ending = threading.Event()
+        self._stopping = threading.Event()
         self._down = False
         self.start()
 
     def stop(self) -> None:
-        self._ending.set()
-        self.join(LAST_SEND_S)
+        self._stopping.set()
+        self.join(FINAL_SEND_S)
         with closing(Outbox(self._path)) as outbox:
-            waiting, refused = outbox.waiting(), outbox.refused()
+            waiting, refused = outbox.count_pending(), outbox.count_refused()
         if waiting:
             log.warning("%d updates wait in %s; `audiopipe sync` sends them", waiting, self._path)
         if refused:
             log.warning("%d updates in %s were refused; its table `outbox` has the reasons", refused, self._path)
 
     def run(self) -> None:
-        with Supabase(environment=self._environment) as supabase, closing(Outbox(self._path)) as outbox:
-            while not self._ending.wait(self._every_s):
+        with SupabaseClient(environment=self._environment) as supabase, closing(Outbox(self._path)) as outbox:
+            while not self._stopping.wait(self._every_s):
                 self._send(outbox, supabase)
             self._send(outbox, supabase)
 
-    def _send(self, outbox: Outbox, supabase: Supabase) -> None:
+    def _send(self, outbox: Outbox, supabase: SupabaseClient) -> None:
         """One attempt. An outage is told of when it begins and when it ends, not all the while."""
         try:
             sent = outbox.send(supabase)

@@ -21,16 +21,27 @@ from supabase import ClientOptions, create_client
 
 from audiopipe.errors import ConfigError
 
-__all__ = ["PAGE", "ErrorKind", "Supabase", "SupabaseError"]
+__all__ = ["PAGE", "ErrorKind", "SupabaseClient", "SupabaseError"]
 
 PAGE = 1000  # rows that Supabase gives at most for one request, unless its owner has changed that
 MIGRATIONS = "cluster/supabase/migrations"
 
 # Codes of PostgREST and PostgreSQL: https://docs.postgrest.org/en/stable/references/errors.html
-BAD_KEY = {"42501", "28000", "28P01", "PGRST300", "PGRST301", "PGRST302", "PGRST303", "401", "403"}
-BAD_SCHEMA = {"PGRST106", "PGRST200", "PGRST202", "PGRST203", "PGRST204", "PGRST205", "42P01", "42703", "42883", "404"}
+KEY_CODES = {"42501", "28000", "28P01", "PGRST300", "PGRST301", "PGRST302", "PGRST303", "401", "403"}
+SCHEMA_CODES = {
+    "PGRST106",
+    "PGRST200",
+    "PGRST202",
+    "PGRST203",
+    "PGRST204",
+    "PGRST205",
+    "42P01",
+    "42703",
+    "42883",
+    "404",
+}
 # Classes of SQLSTATE that one and the same row will meet every time: data, constraints, a CASE without its kind.
-BAD_ROW = ("20", "22", "23")
+ROW_CLASSES = ("20", "22", "23")
 
 
 class ErrorKind(StrEnum):
@@ -45,12 +56,12 @@ class ErrorKind(StrEnum):
 class SupabaseError(Exception):
     """A request that came to nothing. Its text says what was wrong and what to do."""
 
-    def __init__(self, trouble: ErrorKind, message: str) -> None:
+    def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
-        self.trouble = trouble
+        self.kind = kind
 
 
-class Supabase:
+class SupabaseClient:
     """A project, for one thread."""
 
     def __init__(self, timeout_s: float = 10.0, environment: Mapping[str, str] = os.environ) -> None:
@@ -132,16 +143,16 @@ class Supabase:
 
     def _sorted(self, error: APIError) -> SupabaseError:
         code, said = error.code or "", self._without_secrets(" ".join((error.message or "no reason").split()))
-        if code in BAD_KEY or "invalid api key" in said.lower() or "no api key" in said.lower():
+        if code in KEY_CODES or "invalid api key" in said.lower() or "no api key" in said.lower():
             remedy = (
                 "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, since other keys may not write; "
                 "to look at one, any key and a signed-in user's SUPABASE_ACCESS_TOKEN are enough"
             )
             return SupabaseError(ErrorKind.KEY, f"{self.url} refuses the key ({said}); {remedy}")
-        if code in BAD_SCHEMA:
+        if code in SCHEMA_CODES:
             remedy = f"apply {MIGRATIONS} (supabase db push), and check the names of table and columns"
             return SupabaseError(ErrorKind.SCHEMA, f"{self.url} lacks something ({said}); {remedy}")
-        if code.startswith(BAD_ROW) and len(code) == len("22000"):
+        if code.startswith(ROW_CLASSES) and len(code) == len("22000"):
             return SupabaseError(ErrorKind.ROW, f"{self.url} refuses a row ({code}: {said})")
         return SupabaseError(ErrorKind.DOWN, f"{self.url} is out of order ({said})")
 

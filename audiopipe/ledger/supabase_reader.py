@@ -12,14 +12,14 @@ from audiopipe.ledger import rates
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
-    LedgerSnapshot,
-    Progress,
+    RunProgress,
     RunRow,
+    RunRows,
     ShardRow,
     WorkerRow,
-    no_such_run,
+    describe_unknown_run,
 )
-from audiopipe.ledger.supabase_client import PAGE, Supabase, SupabaseError
+from audiopipe.ledger.supabase_client import PAGE, SupabaseClient, SupabaseError
 
 __all__ = ["SupabaseReader"]
 
@@ -31,12 +31,12 @@ RATE_COLUMNS = "shard,language,status,videos,segments,finished_at"
 class SupabaseReader:
     """`Ledger` for looking at runs in Supabase, from any machine. Writing raises `LedgerError`."""
 
-    def __init__(self, supabase: Supabase | None = None) -> None:
-        self._supabase = supabase or Supabase()
-        self._seen: set[str] = set()
+    def __init__(self, supabase: SupabaseClient | None = None) -> None:
+        self._supabase = supabase or SupabaseClient()
+        self._known_runs: set[str] = set()
         try:
             # Asked for at the start, so that a wrong key or a missing table or function is told of at once.
-            self.snapshot(shards=0, errors=0)
+            self.run_rows(shards=0, errors=0)
         except LedgerError:
             self.close()
             raise
@@ -54,52 +54,56 @@ class SupabaseReader:
         self._supabase.close()
 
     def runs(self) -> list[RunRow]:
-        return [RunRow.of(row) for row in self._select("pipeline_runs", lambda q: q.order("started_at", desc=True))]
+        return [
+            RunRow.from_row(row) for row in self._select("pipeline_runs", lambda q: q.order("started_at", desc=True))
+        ]
 
     def run(self, run_id: str | None = None) -> RunRow | None:
         def shape(query: Any) -> Any:
             chosen = query if run_id is None else query.eq("run_id", run_id)
             return chosen.order("started_at", desc=True).limit(1)
 
-        return next((RunRow.of(row) for row in self._select("pipeline_runs", shape)), None)
+        return next((RunRow.from_row(row) for row in self._select("pipeline_runs", shape)), None)
 
-    def snapshot(self, run_id: str | None = None, shards: int = rates.RECENT, errors: int = 8) -> LedgerSnapshot | None:
-        seen = self._ask(
+    def run_rows(self, run_id: str | None = None, shards: int = rates.RECENT_SHARDS, errors: int = 8) -> RunRows | None:
+        seen = self._call(
             lambda: self._supabase.rpc("monitor_snapshot", run_id=run_id, shards=min(shards, PAGE), errors=errors)
         )
-        return None if seen is None else LedgerSnapshot.of(seen)
+        return None if seen is None else RunRows.of(seen)
 
-    def progress(self, run_id: str) -> Progress:
-        self._known(run_id)
-        return Progress.of(self._select("run_progress", lambda query: query.eq("run_id", run_id))[0])
+    def progress(self, run_id: str) -> RunProgress:
+        self._require_run(run_id)
+        return RunProgress.from_row(self._select("run_progress", lambda query: query.eq("run_id", run_id))[0])
 
     def languages(self, run_id: str) -> list[LanguageProgress]:
-        self._known(run_id)
+        self._require_run(run_id)
         run = self.run(run_id)
         assert run is not None
-        seen = rates.window(run, self._newest_shards(run_id, rates.RECENT, RATE_COLUMNS), datetime.now(UTC))
+        seen = rates.select_window(
+            run, self._newest_shards(run_id, rates.RECENT_SHARDS, RATE_COLUMNS), datetime.now(UTC)
+        )
         rows = [
-            LanguageProgress.of(row)
-            for row in self._ask(lambda: self._supabase.rpc("progress_by_language", run_id=run_id))
+            LanguageProgress.from_row(row)
+            for row in self._call(lambda: self._supabase.rpc("progress_by_language", run_id=run_id))
         ]
         return [replace(row, rate=seen.videos_per_minute(row.language)) for row in rows]
 
     def workers(self, run_id: str) -> list[WorkerRow]:
-        return [WorkerRow.of(row) for row in self._all("worker_progress", "worker_id", run_id)]
+        return [WorkerRow.from_row(row) for row in self._read_all("worker_progress", "worker_id", run_id)]
 
     def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
         if limit is None:
-            return [ShardRow.of(row) for row in self._all("shards", "shard", run_id)]
+            return [ShardRow.from_row(row) for row in self._read_all("shards", "shard", run_id)]
 
-        self._known(run_id)
+        self._require_run(run_id)
         return self._newest_shards(run_id, limit)
 
     def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
-        self._known(run_id)
+        self._require_run(run_id)
         found: list[dict[str, Any]] = []
         while page := self._older_errors(run_id, found[-1]["id"] if found else None, limit - len(found)):
             found += page
-        return [ErrorRow.of(row) for row in found]
+        return [ErrorRow.from_row(row) for row in found]
 
     def start_run(self, *_: Any, **__: Any) -> NoReturn:
         self._read_only()
@@ -124,7 +128,7 @@ class SupabaseReader:
             chosen = query.eq("run_id", run_id).order("finished_at", desc=True, nullsfirst=False)
             return chosen.order("shard").limit(min(limit, PAGE))
 
-        return [ShardRow.of(row) for row in self._select("shards", shape, columns)]
+        return [ShardRow.from_row(row) for row in self._select("shards", shape, columns)]
 
     def _older_errors(self, run_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
         def shape(query: Any) -> Any:
@@ -133,25 +137,25 @@ class SupabaseReader:
 
         return self._select("processing_errors", shape) if limit > 0 else []
 
-    def _known(self, run_id: str) -> None:
+    def _require_run(self, run_id: str) -> None:
         """Raise `LedgerError` for a run that is not there. Runs stay, so each is asked for once."""
-        if run_id not in self._seen and self.run(run_id) is None:
-            raise LedgerError(no_such_run(self._supabase.url, run_id, self.runs()))
-        self._seen.add(run_id)
+        if run_id not in self._known_runs and self.run(run_id) is None:
+            raise LedgerError(describe_unknown_run(self._supabase.url, run_id, self.runs()))
+        self._known_runs.add(run_id)
 
     def _select(self, table: str, shape: Callable[[Any], Any], columns: str = "*") -> list[dict[str, Any]]:
-        return self._ask(lambda: self._supabase.select(table, columns, shape))
+        return self._call(lambda: self._supabase.select(table, columns, shape))
 
-    def _all(self, table: str, key: str, run_id: str) -> list[dict[str, Any]]:
-        self._known(run_id)
+    def _read_all(self, table: str, key: str, run_id: str) -> list[dict[str, Any]]:
+        self._require_run(run_id)
 
         def every_page() -> list[dict[str, Any]]:
             pages = self._supabase.pages(table, key, lambda query: query.eq("run_id", run_id))
             return [row for page in pages for row in page]
 
-        return self._ask(every_page)
+        return self._call(every_page)
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _call(self, question: Callable[[], T]) -> T:
         try:
             return question()
         except SupabaseError as error:

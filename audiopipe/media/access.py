@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiopipe.errors import PermanentStoreError, StoreError, TransientError
-from audiopipe.store.objects import S3_PROTOCOLS, open_url
+from audiopipe.store.objects import S3_PROTOCOLS, open_filesystem
 from audiopipe.store.retry import is_forbidden, with_retries
 
 __all__ = ["bucket_is_there", "forget", "only_this_is_forbidden", "was_read"]
@@ -46,7 +46,7 @@ def only_this_is_forbidden(uri: str, error: PermanentStoreError) -> bool:
     if not is_forbidden(error.__cause__):
         return False
     if "://" not in uri or uri.startswith("file://"):
-        return os.access(Path(open_url(uri)[1]).parent, os.R_OK | os.X_OK)
+        return os.access(Path(open_filesystem(uri)[1]).parent, os.R_OK | os.X_OK)
     return any(_readable(other) for other in _others(uri))
 
 
@@ -76,7 +76,7 @@ def _others(uri: str) -> Iterator[str]:
 
 def _listed(bucket: str, prefix: str) -> list[str]:
     """The first objects of a folder; none if these keys may not list it."""
-    fs, _ = open_url(f"s3://{bucket}")
+    fs, _ = open_filesystem(f"s3://{bucket}")
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": NEIGHBOURS}
     try:
         page = with_retries(f"listing s3://{bucket}/{prefix}", lambda: fs.call_s3("list_objects_v2", **request))
@@ -86,7 +86,7 @@ def _listed(bucket: str, prefix: str) -> list[str]:
 
 
 def _readable(uri: str) -> bool:
-    fs, path = open_url(uri)
+    fs, path = open_filesystem(uri)
     try:
         with_retries(f"looking at {uri}", lambda: fs.cat_file(path, start=0, end=1))
     except (PermanentStoreError, TransientError, FileNotFoundError):
@@ -96,7 +96,7 @@ def _readable(uri: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _bucket(name: str) -> None:
-    fs, _ = open_url(f"s3://{name}")
+    fs, _ = open_filesystem(f"s3://{name}")
     try:
         with_retries(f"looking into s3://{name}", lambda: fs.call_s3("list_objects_v2", Bucket=name, MaxKeys=1))
     except FileNotFoundError as error:

@@ -19,7 +19,7 @@ from fsspec.asyn import sync
 from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, PermanentStoreError, StoreError
 from audiopipe.media.access import bucket_is_there, only_this_is_forbidden, was_read
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, read_tar
-from audiopipe.store.objects import open_url
+from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import with_retries
 from audiopipe.types import Video
 
@@ -81,7 +81,7 @@ def fetch(video: Video, scratch: Path) -> Source:
 
 
 def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
-    fs, remote = open_url(video.uri)
+    fs, remote = open_filesystem(video.uri)
     told = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:

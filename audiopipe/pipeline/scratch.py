@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from audiopipe.errors import PermanentStoreError
-from audiopipe.store.retry import FULL
+from audiopipe.store.retry import FULL_ERRNOS
 
 __all__ = ["PREFIX", "scratch_folder"]
 
@@ -43,7 +43,7 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL_ERRNOS:
             raise
         raise PermanentStoreError(
             f"scratch folder {below}: {error.strerror}; make room, or name another (scratch)"

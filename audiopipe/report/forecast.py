@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from audiopipe.ledger import ShardRow
-from audiopipe.ledger.rates import eta, window
+from audiopipe.ledger.rates import estimate_eta, select_window
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.figure import DROPPED, KEPT, draw
@@ -66,7 +66,7 @@ def _forecast(
     known = [shard for shard in shards if parse_utc(shard.finished_at or "") <= moment]
     left = run_report.run.total_videos - sum(shard.videos for shard in known)
     now = moment + timedelta(milliseconds=1)
-    expected = eta(window(replace(run_report.run, completed_at=None), known, now), left)
+    expected = estimate_eta(select_window(replace(run_report.run, completed_at=None), known, now), left)
     if expected is None:
         return None
     into = (now - began).total_seconds()

@@ -97,7 +97,7 @@ def read_run_report(
         raise ConfigError(f"parameter 'usd_per_hour' {usd_per_hour!r}: must be a price of 0 or more")
     now = datetime.now(UTC)
     with open_ledger(ledger, output, create=False) as source:
-        snapshot = monitor.snapshot(source, run_id, now)
+        snapshot = monitor.take_snapshot(source, run_id, now)
         if snapshot["run"] is None:
             raise LedgerError(f"the ledger of {output} has no run yet: start one, or give 'ledger' another path")
         run = source.run(snapshot["run"]["run_id"])

@@ -17,7 +17,7 @@ from rich.text import Text
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import Ledger, Role, RunStatus
 from audiopipe.ledger.record import parse_utc
-from audiopipe.ledger.snapshot import snapshot
+from audiopipe.ledger.snapshot import take_snapshot
 
 __all__ = ["picture", "render", "watch"]
 
@@ -29,7 +29,7 @@ COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stale": "bold r
 
 def render(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> RenderableType:
     """Render totals, languages, workers and the last errors of a run, the newest by default."""
-    return picture(snapshot(ledger, run_id, now))
+    return picture(take_snapshot(ledger, run_id, now))
 
 
 def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, console: Console | None = None) -> None:
@@ -37,7 +37,7 @@ def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, conso
 
     Raises `LedgerError` if it is not there at the start.
     """
-    seen = snapshot(ledger, run_id)
+    seen = take_snapshot(ledger, run_id)
     with Live(picture(seen), console=console, auto_refresh=False) as live:
         live.refresh()
         while seen["run"] is None or seen["run"]["status"] == RunStatus.RUNNING:
@@ -45,7 +45,7 @@ def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, conso
             trouble = None
             try:
                 # A run that is watched from before its start stays the one that is watched.
-                seen = snapshot(ledger, run_id or (seen["run"] or {}).get("run_id"))
+                seen = take_snapshot(ledger, run_id or (seen["run"] or {}).get("run_id"))
             except LedgerError as error:
                 trouble = str(error)
             live.update(picture(seen, trouble), refresh=True)

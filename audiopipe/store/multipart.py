@@ -11,7 +11,7 @@ from typing import Any
 from audiopipe.store.objects import S3_PROTOCOLS, Store
 from audiopipe.store.retry import with_retries
 
-__all__ = ["Upload", "abort", "unfinished"]
+__all__ = ["Upload", "abort", "list_unfinished"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,17 @@ class Upload:
 
     name: str
     upload_id: str
-    begun: datetime
+    started_at: datetime
 
 
-def unfinished(store: Store, prefix: str) -> list[Upload]:
+def list_unfinished(store: Store, prefix: str) -> list[Upload]:
     """The uploads below a folder of the output that were begun and neither finished nor given up; none on a disk."""
     if store.url.split("://", 1)[0] not in S3_PROTOCOLS:
         return []
-    return list(_listed(store, prefix))
+    return list(_list_pages(store, prefix))
 
 
-def _listed(store: Store, prefix: str) -> Iterator[Upload]:
+def _list_pages(store: Store, prefix: str) -> Iterator[Upload]:
     bucket, _, root = store.root.partition("/")
     top = f"{root}/" if root else ""
     after: dict[str, Any] = {}

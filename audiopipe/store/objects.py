@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.store.retry import with_retries
 
-__all__ = ["Store", "open_url"]
+__all__ = ["Store", "open_filesystem"]
 
 S3_PROTOCOLS = ("s3", "s3a")
 # A connection that is silent for READ_TIMEOUT_S is given up and asked again. Three layers retry: botocore one request,
@@ -34,7 +34,7 @@ REQUEST_ATTEMPTS = 3
 LOCAL = ("file://", "memory://")
 
 
-def open_url(url: str) -> tuple[Any, str]:
+def open_filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path on it. Listings are never cached: other nodes write at the same time."""
     options: dict[str, Any] = {}
     if "://" in url and not url.startswith(LOCAL):
@@ -63,7 +63,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or url
-        self.fs, root = open_url(url)
+        self.fs, root = open_filesystem(url)
         self.root = root.rstrip("/")
 
     def __repr__(self) -> str:
@@ -78,14 +78,14 @@ class Store:
         """The full path of a relative name on the file system."""
         return f"{self.root}/{name}"
 
-    def _told(self, doing: str, name: str) -> str:
+    def _describe(self, doing: str, name: str) -> str:
         return f"{doing} {self.url}/{name}"
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object if there is none of that name; False if there is another. Of many at once one wins."""
         put = self._create_remote if self.local is None else self._create_local
         try:
-            with_retries(self._told("creating", name), lambda: put(name, data))
+            with_retries(self._describe("creating", name), lambda: put(name, data))
         except FileExistsError:
             # A create whose answer was lost is sent again, and then finds itself.
             return self.read(name) == data
@@ -125,14 +125,14 @@ class Store:
         if self.size(name) == len(data) and self.read(name) == data:
             return
         put = self.fs.pipe_file if self.local is None else self._replace_local
-        with_retries(self._told("writing", name), lambda: put(self.path(name), data))
+        with_retries(self._describe("writing", name), lambda: put(self.path(name), data))
 
     def upload(self, file: Path, name: str) -> None:
         """Copy a local file to an object (in parts, where it is large and the store has that)."""
         if self.local is None:
-            with_retries(self._told("uploading", name), lambda: self.fs.put_file(str(file), self.path(name)))
+            with_retries(self._describe("uploading", name), lambda: self.fs.put_file(str(file), self.path(name)))
         else:
-            with_retries(self._told("writing", name), lambda: self._replace_local(self.path(name), file))
+            with_retries(self._describe("writing", name), lambda: self._replace_local(self.path(name), file))
 
     def _replace_local(self, path: str, content: bytes | Path) -> None:
         draft, target = self._draft(content), Path(path)
@@ -144,26 +144,28 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """The bytes of an object; FileNotFoundError if there is none."""
-        return bytes(with_retries(self._told("reading", name), lambda: self.fs.cat_file(self.path(name))))
+        return bytes(with_retries(self._describe("reading", name), lambda: self.fs.cat_file(self.path(name))))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """Read `size` bytes of an object from `start` on, in one request; FileNotFoundError if there is none."""
         path = self.path(name)
         return bytes(
-            with_retries(self._told("reading", name), lambda: self.fs.cat_file(path, start=start, end=start + size))
+            with_retries(self._describe("reading", name), lambda: self.fs.cat_file(path, start=start, end=start + size))
         )
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
         """The bytes of many small objects; a remote store is asked for several at once."""
         if self.local is not None or len(names) < 2:
             return {name: self.read(name) for name in names}
-        bodies = with_retries(self._told("reading", names[0]), lambda: self.fs.cat([self.path(name) for name in names]))
+        bodies = with_retries(
+            self._describe("reading", names[0]), lambda: self.fs.cat([self.path(name) for name in names])
+        )
         return {name: bytes(bodies[self.fs._strip_protocol(self.path(name))]) for name in names}
 
     def size(self, name: str) -> int | None:
         """The size of an object in bytes, None if there is none."""
         try:
-            return int(with_retries(self._told("looking for", name), lambda: self.fs.info(self.path(name)))["size"])
+            return int(with_retries(self._describe("looking for", name), lambda: self.fs.info(self.path(name)))["size"])
         except FileNotFoundError:
             return None
 
@@ -175,7 +177,7 @@ class Store:
         """Names of all objects below a folder, sorted, and all that the store's listing says of them."""
         top = self.path(prefix) if prefix else self.root
         try:
-            found = with_retries(self._told("listing", prefix), lambda: self.fs.find(top, detail=True))
+            found = with_retries(self._describe("listing", prefix), lambda: self.fs.find(top, detail=True))
         except FileNotFoundError:
             return {}
         start = len(self.root) + 1
@@ -189,7 +191,7 @@ class Store:
         """
         move = self.fs.cp_file if self.local is None else self._move_local
         try:
-            with_retries(self._told("publishing", name), lambda: move(self.path(part), self.path(name)))
+            with_retries(self._describe("publishing", name), lambda: move(self.path(part), self.path(name)))
         except FileNotFoundError:
             # It was published before, or by whoever was faster, and the parts are swept.
             if self.size(name) != size:
@@ -210,6 +212,6 @@ class Store:
         """Remove objects by name; one that is not there is no error."""
         if self.local is not None:
             for name in names:
-                with_retries(self._told("removing", name), partial(Path(self.path(name)).unlink, missing_ok=True))
+                with_retries(self._describe("removing", name), partial(Path(self.path(name)).unlink, missing_ok=True))
         elif names:
-            with_retries(self._told("removing", names[0]), lambda: self.fs.rm([self.path(name) for name in names]))
+            with_retries(self._describe("removing", names[0]), lambda: self.fs.rm([self.path(name) for name in names]))

@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from audiopipe.errors import PermanentStoreError, StoreError
 
-__all__ = ["code_of", "is_forbidden", "to_store_error", "with_retries"]
+__all__ = ["is_forbidden", "s3_error_code", "to_store_error", "with_retries"]
 
 T = TypeVar("T")
 
@@ -25,15 +25,15 @@ WAIT_S = 0.2
 MAX_WAIT_S = 10.0
 
 # Errors that say something about the object or the path, which callers know how to take.
-ANSWERS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
-TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
-KEYS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
-GONE = frozenset({404, 410})
+RESULT_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
+MISSING_STATUSES = frozenset({404, 410})
 STORE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
 
 
-def with_retries(what: str, operation: Callable[[], T]) -> T:
+def with_retries(action: str, operation: Callable[[], T]) -> T:
     """Call a store until it answers, with growing pauses between the attempts.
 
     Args:
@@ -50,11 +50,11 @@ def with_retries(what: str, operation: Callable[[], T]) -> T:
         wait=wait_random_exponential(multiplier=WAIT_S, max=MAX_WAIT_S),
         reraise=True,
     )
-    result: T = attempts(_translating, what, operation)
+    result: T = attempts(_call_once, action, operation)
     return result
 
 
-def _translating(what: str, operation: Callable[[], T]) -> T:
+def _call_once(what: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
@@ -65,31 +65,31 @@ def _translating(what: str, operation: Callable[[], T]) -> T:
         raise told from error
 
 
-def to_store_error(what: str, error: Exception) -> Exception:
+def to_store_error(action: str, error: Exception) -> Exception:
     """A store's error as one of ours, or itself where it is an answer."""
-    code = code_of(error)
-    if isinstance(error, aiohttp.ClientResponseError) and error.status in GONE:
-        return FileNotFoundError(f"{what}: the server answers {error.status}")
-    if code in TAKEN:
-        return FileExistsError(f"{what}: there is one already")
-    if refusal := _refusal(error, code):
-        return PermanentStoreError(f"{what}: {refusal}")
-    if isinstance(error, ANSWERS) and code != "NoSuchUpload":
+    code = s3_error_code(error)
+    if isinstance(error, aiohttp.ClientResponseError) and error.status in MISSING_STATUSES:
+        return FileNotFoundError(f"{action}: the server answers {error.status}")
+    if code in EXISTS_CODES:
+        return FileExistsError(f"{action}: there is one already")
+    if refusal := _explain_refusal(error, code):
+        return PermanentStoreError(f"{action}: {refusal}")
+    if isinstance(error, RESULT_ERRORS) and code != "NoSuchUpload":
         return error
-    return StoreError(f"{what}: {type(error).__name__}: {error}")
+    return StoreError(f"{action}: {type(error).__name__}: {error}")
 
 
-def _refusal(error: Exception, code: str | None) -> str | None:
+def _explain_refusal(error: Exception, code: str | None) -> str | None:
     """What a person has to mend, if that is what the store says."""
     if code == "NoSuchBucket":
         return "there is no such bucket; create it, or correct the address"
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
-    if code in KEYS:
+    if code in KEY_CODES:
         return f"the store does not know these keys ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if is_forbidden(error):
         return f"not permitted ({code or getattr(error, 'strerror', None) or error}) to these keys or this user"
-    if isinstance(error, OSError) and error.errno in FULL and code is None:
+    if isinstance(error, OSError) and error.errno in FULL_ERRNOS and code is None:
         return f"{error.strerror}; make room, or make it writable"
     return None
 
@@ -98,10 +98,10 @@ def is_forbidden(error: BaseException | None) -> bool:
     """Whether an error says that these keys, or this user, may not; wrong keys are something else."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status in (401, 403)
-    return isinstance(error, PermissionError) and code_of(error) not in KEYS
+    return isinstance(error, PermissionError) and s3_error_code(error) not in KEY_CODES
 
 
-def code_of(error: BaseException) -> str | None:
+def s3_error_code(error: BaseException) -> str | None:
     """S3's own code of an error, None where it is not from there."""
     answer = error if isinstance(error, ClientError) else error.__cause__
     return str(answer.response["Error"].get("Code")) if isinstance(answer, ClientError) else None

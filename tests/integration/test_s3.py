@@ -23,7 +23,7 @@ from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import create_plan
 from audiopipe.store import objects as store
 from audiopipe.store import retry as store_errors
-from audiopipe.store.multipart import unfinished
+from audiopipe.store.multipart import list_unfinished
 from audiopipe.store.objects import Store
 from audiopipe.types import Video
 
@@ -243,10 +243,10 @@ def test_unfinished_multipart_uploads_are_listed_and_aborted_by_gc(s3: Store, tm
     other = s3.fs.call_s3("create_multipart_upload", Bucket=bucket, Key=f"{elsewhere}/_parts/x")
     assert collect_garbage(out.url).uploads == {}  # young ones may be under way
     assert list(collect_garbage(out.url, min_age_h=0).uploads) == ["_parts/en-000000/lost/en/audio_000000.tar"]
-    assert len(unfinished(out, "_parts")) == 1
+    assert len(list_unfinished(out, "_parts")) == 1
     collect_garbage(out.url, remove=True, min_age_h=0)
-    assert unfinished(out, "_parts") == []
-    assert [one.upload_id for one in unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [other["UploadId"]]
+    assert list_unfinished(out, "_parts") == []
+    assert [one.upload_id for one in list_unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [other["UploadId"]]
     assert verify(out.url).findings == ()
 
 

@@ -148,7 +148,7 @@ def test_keys_are_asked_for_by_name_and_never_shown(server: Supabase, monkeypatc
         ids()
     assert "thisiswrong" not in str(caught.value)
     assert caught.value.__suppress_context__
-    assert "thisiswrong" not in repr(supabase_client.Supabase())
+    assert "thisiswrong" not in repr(supabase_client.SupabaseClient())
     monkeypatch.delenv("SUPABASE_SERVICE_KEY")
     with pytest.raises(ConfigError, match=r"SUPABASE_URL .* SUPABASE_SERVICE_KEY"):
         ids()

@@ -25,7 +25,7 @@ from ledger_cases import (
 from supabase import ClientOptions, create_client
 from supabase_server import Supabase
 
-from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, utc
+from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, format_utc
 from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
@@ -160,13 +160,13 @@ def test_the_documented_reporter_and_queries_work_over_rest(server: Supabase) ->
     assert (row["processed"], row["total_rate"], row["active_workers"], row["failed_workers"]) == (60, 12, 1, 0)
     assert float(row["hours_remaining"]) == pytest.approx(440 / 12 / 60)
     with SupabaseReader() as reader:
-        seen = monitor.snapshot(reader, run_id)
+        seen = monitor.take_snapshot(reader, run_id)
     assert (seen["totals"]["processed"], seen["workers"][0]["videos_processed"], len(seen["errors"])) == (60, 60, 1)
 
 
 def test_drivers_of_one_partition_are_distinct_as_in_sqlite(server: Supabase, path: Path) -> None:
     def driver(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> list[WorkerRow]:
-        moment = utc(datetime.now(UTC) - timedelta(seconds=heard_s))
+        moment = format_utc(datetime.now(UTC) - timedelta(seconds=heard_s))
         return [WorkerRow(f"n/p0/{name}", Role.DRIVER, status=status, last_heartbeat=moment, videos_per_minute=3.0)]
 
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger, SupabaseReader() as reader:

@@ -59,7 +59,7 @@ def wait_for(log: Path, text: str, after: int = 0) -> int:
 def test_once_and_json_show_the_same_numbers_as_the_driver_has(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        local = monitor.snapshot(ledger)
+        local = monitor.take_snapshot(ledger)
     seen = json.loads(look("--json").stdout)
     assert seen["run"]["run_id"] == RUN
     for part in ("totals", "languages"):
@@ -110,7 +110,7 @@ def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase
         ledger.record_shard(result(0))
         ledger.heartbeat(RUN, beat())
         with SupabaseReader() as reader:
-            while reader.snapshot() is None or not reader.snapshot(RUN).processed:  # type: ignore[union-attr]
+            while reader.run_rows() is None or not reader.run_rows(RUN).processed:  # type: ignore[union-attr]
                 time.sleep(0.05)
         with watching(log) as terminal:
             seen = wait_for(log, "10 of 35 videos")
@@ -131,13 +131,13 @@ def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase
 def test_a_supabase_snapshot_equals_its_separate_queries(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        local = ledger.snapshot()
+        local = ledger.run_rows()
     with SupabaseReader() as reader:
-        seen = reader.snapshot()
+        seen = reader.run_rows()
         assert seen == local
         assert seen is not None
         assert seen.processed == reader.progress(RUN).processed
         assert list(seen.workers) == reader.workers(RUN)
         assert list(seen.errors) == reader.errors(RUN, 8)
         assert [row.shard for row in seen.shards] == [row.shard for row in reader.shards(RUN, 300)]
-        assert reader.snapshot("nope") is None
+        assert reader.run_rows("nope") is None

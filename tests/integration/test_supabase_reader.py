@@ -72,9 +72,9 @@ def dump(server: Supabase) -> list[list[list[str]]]:
 def test_the_monitor_works_on_supabase_as_on_the_local_ledger(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        local = monitor.snapshot(ledger)
+        local = monitor.take_snapshot(ledger)
     with SupabaseReader() as remote:
-        seen = monitor.snapshot(remote)
+        seen = monitor.take_snapshot(remote)
     for part in ("totals", "languages"):
         assert seen[part] == local[part]
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen

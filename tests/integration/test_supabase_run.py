@@ -227,7 +227,7 @@ def test_two_independent_nodes_record_their_parts_of_one_run(
     seen: set[str] = set()
     with SupabaseReader() as reader:
         while any(one.poll() is None for one in nodes):
-            if found := reader.snapshot("nodes"):
+            if found := reader.run_rows("nodes"):
                 seen |= {row.worker_id for row in found.workers if row.role is Role.DRIVER}
             time.sleep(0.2)
         assert [one.returncode for one in nodes] == [0, 0]

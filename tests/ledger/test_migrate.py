@@ -22,7 +22,7 @@ def dump(path: Path) -> list[str]:
 
 def test_migrating_twice_does_nothing(tmp_path: Path) -> None:
     connection = open_raw(tmp_path / "x.sqlite")
-    assert migrate.migrate(connection) == [name for name, _ in migrate._shipped()]
+    assert migrate.migrate(connection) == [name for name, _ in migrate._load_migrations()]
     before = dump(tmp_path / "x.sqlite")
     assert migrate.migrate(connection) == []
     assert dump(tmp_path / "x.sqlite") == before
@@ -31,12 +31,12 @@ def test_migrating_twice_does_nothing(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = "CREATE TABLE one (x);", "CREATE TABLE two (x);\nCREATE TABLE one (x);"
-    monkeypatch.setattr(migrate, "_shipped", lambda: [("0001_good", good), ("0002_bad", bad)])
+    monkeypatch.setattr(migrate, "_load_migrations", lambda: [("0001_good", good), ("0002_bad", bad)])
     connection = open_raw(tmp_path / "x.sqlite")
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
         migrate.migrate(connection)
     assert not connection.in_transaction
-    assert migrate.applied(connection) == {"0001_good"}
+    assert migrate.read_applied(connection) == {"0001_good"}
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == {"_migrations", "one"}
     connection.close()
@@ -47,9 +47,9 @@ def test_a_reader_refuses_a_ledger_of_an_older_or_a_newer_version(
 ) -> None:
     path = tmp_path / "x.sqlite"
     SqliteLedger(path).close()
-    shipped = migrate._shipped()
+    shipped = migrate._load_migrations()
     with monkeypatch.context() as patch:
-        patch.setattr(migrate, "_shipped", lambda: [*shipped, ("9999_later", "CREATE TABLE later (x);")])
+        patch.setattr(migrate, "_load_migrations", lambda: [*shipped, ("9999_later", "CREATE TABLE later (x);")])
         with pytest.raises(LedgerError, match="lacks 9999_later"):
             SqliteLedger(path, create=False)
         SqliteLedger(path).close()
@@ -61,13 +61,16 @@ def test_a_reader_refuses_a_ledger_of_an_older_or_a_newer_version(
 
 def test_semicolons_in_strings_and_comments_do_not_end_a_statement() -> None:
     script = "-- a; b\nSELECT ';'\n  || 'x';\n\nSELECT 2;\n-- the end\n"
-    assert [part.strip() for part in migrate.statements(script)] == ["-- a; b\nSELECT ';'\n  || 'x';", "SELECT 2;"]
+    assert [part.strip() for part in migrate.split_statements(script)] == [
+        "-- a; b\nSELECT ';'\n  || 'x';",
+        "SELECT 2;",
+    ]
     with pytest.raises(ValueError, match="has no end"):
-        list(migrate.statements("SELECT 1;\nSELECT 2"))
+        list(migrate.split_statements("SELECT 1;\nSELECT 2"))
 
 
 def test_the_migrations_are_numbered_without_gaps() -> None:
-    names = [name for name, _ in migrate._shipped()]
+    names = [name for name, _ in migrate._load_migrations()]
     assert [name[:5] for name in names] == [f"{number:04d}_" for number in range(1, len(names) + 1)]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audiopipe.ledger import RunRow, RunStatus, ShardRow
-from audiopipe.ledger.rates import ENOUGH, RECENT, eta, window
+from audiopipe.ledger.rates import MIN_SHARDS, RECENT_SHARDS, estimate_eta, select_window
 from audiopipe.types import ShardResult
 
 Make = Callable[..., ShardResult]
@@ -20,7 +20,7 @@ RUN = RunRow("r", "all", 10_000, started_at=START.isoformat(), resumed_at=START.
 def finish(make_result: Make) -> Callable[..., ShardRow]:
     def at(minutes: float, videos: int = 10, **changes: object) -> ShardRow:
         when = (START + timedelta(minutes=minutes)).isoformat()
-        return ShardRow.of_result(make_result(0, videos=videos, finished_at=when, **changes))
+        return ShardRow.from_result(make_result(0, videos=videos, finished_at=when, **changes))
 
     return at
 
@@ -31,7 +31,7 @@ def after(minutes: float) -> datetime:
 
 def test_the_rate_is_what_finished_over_the_time_it_took(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(1, 10), finish(2, 20, language="fr"), finish(4, 30, worker="host-1")]
-    seen = window(RUN, shards, after(5))
+    seen = select_window(RUN, shards, after(5))
     assert seen.videos_per_minute() == pytest.approx(60 / 5)
     assert seen.videos_per_minute("fr") == pytest.approx(20 / 5)
     assert seen.videos_per_minute(worker_id="host-1") == pytest.approx(30 / 5)
@@ -42,46 +42,46 @@ def test_the_rate_is_what_finished_over_the_time_it_took(finish: Callable[..., S
 def test_only_the_last_ten_minutes_count_when_they_hold_enough(finish: Callable[..., ShardRow]) -> None:
     slow = [finish(minute, 1) for minute in range(1, 50)]
     fast = [finish(50 + minute / 4, 10) for minute in range(1, 41)]
-    assert window(RUN, [*fast, *slow], after(60)).videos_per_minute() == pytest.approx(40)
+    assert select_window(RUN, [*fast, *slow], after(60)).videos_per_minute() == pytest.approx(40)
 
 
 def test_the_window_reaches_back_until_it_holds_enough_shards(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(5 * index, 10) for index in range(1, 41)]
-    seen = window(RUN, shards, after(200))
-    assert len(seen.shards) == ENOUGH - 1
+    seen = select_window(RUN, shards, after(200))
+    assert len(seen.shards) == MIN_SHARDS - 1
     assert seen.videos_per_minute() == pytest.approx(2)
 
 
 def test_the_time_between_two_sessions_is_not_work(finish: Callable[..., ShardRow]) -> None:
     resumed = replace(RUN, resumed_at=after(600).isoformat())
     shards = [finish(minute) for minute in (1, 2, 3, 601, 602)]
-    assert window(resumed, shards, after(604)).videos_per_minute() == pytest.approx(20 / 4)
+    assert select_window(resumed, shards, after(604)).videos_per_minute() == pytest.approx(20 / 4)
 
 
 def test_a_run_that_has_ended_keeps_the_rate_of_its_last_session(finish: Callable[..., ShardRow]) -> None:
     ended = replace(RUN, status=RunStatus.DONE, completed_at=after(100).isoformat())
     shards = [finish(minute) for minute in range(1, 101)]
     for now in (after(100), after(5000)):
-        assert window(ended, shards, now).videos_per_minute() == pytest.approx(10)
+        assert select_window(ended, shards, now).videos_per_minute() == pytest.approx(10)
 
 
 def test_a_truncated_list_has_no_rate_before_its_first_entry(finish: Callable[..., ShardRow]) -> None:
-    shards = [finish(minute / 100, 1) for minute in range(1, RECENT * 2 + 1)]
-    ended = replace(RUN, status=RunStatus.DONE, completed_at=after(RECENT * 2 / 100).isoformat())
-    seen = window(ended, shards[RECENT:], after(RECENT))
+    shards = [finish(minute / 100, 1) for minute in range(1, RECENT_SHARDS * 2 + 1)]
+    ended = replace(RUN, status=RunStatus.DONE, completed_at=after(RECENT_SHARDS * 2 / 100).isoformat())
+    seen = select_window(ended, shards[RECENT_SHARDS:], after(RECENT_SHARDS))
     assert seen.videos_per_minute() == pytest.approx(100)
 
 
 def test_nothing_finished_has_no_eta_and_nothing_left_has_no_wait(finish: Callable[..., ShardRow]) -> None:
-    assert eta(window(RUN, [], after(5)), 100) is None
-    assert window(RUN, [], START).videos_per_minute() == 0
-    left = eta(window(RUN, [finish(1)], after(2)), 0)
+    assert estimate_eta(select_window(RUN, [], after(5)), 100) is None
+    assert select_window(RUN, [], START).videos_per_minute() == 0
+    left = estimate_eta(select_window(RUN, [finish(1)], after(2)), 0)
     assert left is not None
     assert left.seconds == 0
 
 
 def test_few_shards_give_an_eta_without_a_range(finish: Callable[..., ShardRow]) -> None:
-    expected = eta(window(RUN, [finish(1), finish(2)], after(2)), 100)
+    expected = estimate_eta(select_window(RUN, [finish(1), finish(2)], after(2)), 100)
     assert expected is not None
     assert expected.seconds == pytest.approx(600)
     assert (expected.low_s, expected.high_s) == (None, None)
@@ -89,8 +89,8 @@ def test_few_shards_give_an_eta_without_a_range(finish: Callable[..., ShardRow])
 
 def test_the_range_is_repeatable_and_holds_the_expected_end(finish: Callable[..., ShardRow]) -> None:
     times = np.cumsum(np.random.default_rng(7).exponential(0.2, 60))
-    seen = window(RUN, [finish(float(time)) for time in times], after(float(times[-1])))
-    first, second = eta(seen, 5000), eta(seen, 5000)
+    seen = select_window(RUN, [finish(float(time)) for time in times], after(float(times[-1])))
+    first, second = estimate_eta(seen, 5000), estimate_eta(seen, 5000)
     assert first == second
     assert first is not None
     assert first.low_s is not None
@@ -105,8 +105,8 @@ def test_the_range_covers_the_true_end_as_often_as_stated(finish: Callable[..., 
     random, inside = np.random.default_rng(42), 0
     for _ in range(60):
         times = np.cumsum(random.exponential(0.2, 160))
-        seen = window(RUN, [finish(float(time)) for time in times[:60]], after(float(times[59])))
-        expected, truth = eta(seen, 1000), 60 * float(times[159] - times[59])
+        seen = select_window(RUN, [finish(float(time)) for time in times[:60]], after(float(times[59])))
+        expected, truth = estimate_eta(seen, 1000), 60 * float(times[159] - times[59])
         assert expected is not None
         assert expected.low_s is not None
         assert expected.high_s is not None
@@ -116,7 +116,7 @@ def test_the_range_covers_the_true_end_as_often_as_stated(finish: Callable[..., 
 
 def test_regular_shards_are_more_certain_than_irregular_ones(finish: Callable[..., ShardRow]) -> None:
     def spread(minutes: list[float]) -> float:
-        expected = eta(window(RUN, [finish(minute) for minute in minutes], after(10)), 1000)
+        expected = estimate_eta(select_window(RUN, [finish(minute) for minute in minutes], after(10)), 1000)
         assert expected is not None
         assert expected.low_s is not None
         assert expected.high_s is not None
@@ -128,7 +128,7 @@ def test_regular_shards_are_more_certain_than_irregular_ones(finish: Callable[..
 
 def test_the_rate_of_a_stalled_run_falls(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(minute / 4) for minute in range(1, 41)]
-    soon, late = (eta(window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
+    soon, late = (estimate_eta(select_window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
     assert soon is not None
     assert late is not None
     assert late.seconds > 1.5 * soon.seconds

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, utc
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, format_utc
 from audiopipe.types import ShardResult
 
 Make = Callable[..., ShardResult]
@@ -30,7 +30,7 @@ def query(ledger: SqliteLedger, sql: str, *values: object) -> list[tuple[object,
 def driver(name: str, status: WorkerStatus = WorkerStatus.RUNNING, heard_s: float = 0.0, **more: Any) -> WorkerRow:
     """A driver's row as of `heard_s` seconds ago."""
     moment = datetime.now(UTC) - timedelta(seconds=heard_s)
-    return WorkerRow(name, Role.DRIVER, status=status, last_heartbeat=utc(moment), **more)
+    return WorkerRow(name, Role.DRIVER, status=status, last_heartbeat=format_utc(moment), **more)
 
 
 def status_of(ledger: SqliteLedger, run_id: str) -> RunStatus:
@@ -179,7 +179,7 @@ def test_a_heartbeat_after_the_end_reopens_the_run(ledger: SqliteLedger, run_id:
 
 def test_a_process_silent_for_three_heartbeats_is_stale(ledger: SqliteLedger, run_id: str) -> None:
     def worker(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> WorkerRow:
-        moment = utc(datetime.now(UTC) - timedelta(seconds=heard_s))
+        moment = format_utc(datetime.now(UTC) - timedelta(seconds=heard_s))
         return WorkerRow(name, status=status, last_heartbeat=moment, videos_per_minute=4.0)
 
     start(ledger, run_id)
@@ -193,16 +193,16 @@ def test_a_process_silent_for_three_heartbeats_is_stale(ledger: SqliteLedger, ru
 
 
 def test_a_snapshot_equals_its_separate_queries(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
-    assert ledger.snapshot() is None
+    assert ledger.run_rows() is None
     start(ledger, run_id)
     for index in range(4):
         ledger.record_shard(make_result(index, failed=1))
     ledger.heartbeat(run_id, [driver("d"), WorkerRow("d/0")])
-    seen = ledger.snapshot(shards=3, errors=2)
+    seen = ledger.run_rows(shards=3, errors=2)
     assert seen is not None
     assert seen.run == ledger.run(run_id)
     assert (seen.processed, len(seen.errors)) == (ledger.progress(run_id).processed, 2)
     assert list(seen.languages) == [replace(row, rate=0.0) for row in ledger.languages(run_id)]
     assert (list(seen.workers), list(seen.errors)) == (ledger.workers(run_id), ledger.errors(run_id, 2))
     assert [row.shard for row in seen.shards] == [row.shard for row in ledger.shards(run_id, 3)]
-    assert ledger.snapshot("nope") is None
+    assert ledger.run_rows("nope") is None

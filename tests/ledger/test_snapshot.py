@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, utc
+from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus, format_utc
 from audiopipe.ledger import snapshot as monitor
 from audiopipe.report import terminal
 from audiopipe.types import DeadLetter, ShardResult
@@ -74,7 +74,7 @@ def text_of(ledger: SqliteLedger, width: int = 160, **arguments: Any) -> str:
 
 
 def test_the_snapshot_has_the_numbers_that_one_computes_by_hand(filled: SqliteLedger) -> None:
-    seen = monitor.snapshot(filled, now=NOW)
+    seen = monitor.take_snapshot(filled, now=NOW)
     totals = seen["totals"]
     assert (totals["processed"], totals["total_videos"], totals["failed"]) == (320, 1000, 1)
     assert (totals["shards_done"], totals["total_shards"]) == (32, 100)
@@ -89,7 +89,7 @@ def test_the_snapshot_has_the_numbers_that_one_computes_by_hand(filled: SqliteLe
 
 
 def test_languages_have_separate_rates_and_etas(filled: SqliteLedger) -> None:
-    german, french = monitor.snapshot(filled, now=NOW)["languages"]
+    german, french = monitor.take_snapshot(filled, now=NOW)["languages"]
     assert (german["processed"], german["rate"]) == (300, pytest.approx(170 / 13.5))
     assert (french["processed"], french["rate"]) == (20, pytest.approx(20 / 13.5))
     assert german["eta_s"] == pytest.approx(60 * 300 / (170 / 13.5))
@@ -97,7 +97,7 @@ def test_languages_have_separate_rates_and_etas(filled: SqliteLedger) -> None:
 
 
 def test_workers_and_drivers_without_three_heartbeats_are_stale(filled: SqliteLedger) -> None:
-    seen = monitor.snapshot(filled, now=NOW)
+    seen = monitor.take_snapshot(filled, now=NOW)
     assert {row["worker_id"]: row["stale"] for row in seen["workers"]} == {
         "host-0": False,
         "host-1": True,
@@ -106,17 +106,17 @@ def test_workers_and_drivers_without_three_heartbeats_are_stale(filled: SqliteLe
     assert [row["stale"] for row in seen["drivers"]] == [True]
     filled.finish_run("run-1", RunStatus.FAILED)
     filled._connection.execute("UPDATE pipeline_runs SET status = 'failed'")
-    assert not any(row["stale"] for row in monitor.snapshot(filled, now=NOW)["workers"])
+    assert not any(row["stale"] for row in monitor.take_snapshot(filled, now=NOW)["workers"])
 
 
 def test_a_workers_history_adds_up_to_its_segments_in_the_window(filled: SqliteLedger) -> None:
-    histories = {row["worker_id"]: row["history"] for row in monitor.snapshot(filled, now=NOW)["workers"]}
+    histories = {row["worker_id"]: row["history"] for row in monitor.take_snapshot(filled, now=NOW)["workers"]}
     # Of the 19 shards in the window 9 German ones are host-1's; the others, and both French ones, are host-0's.
     assert {name: sum(counts) for name, counts in histories.items()} == {"host-0": 2000, "host-1": 1800, "host-2": 0}
 
 
 def test_the_snapshot_is_json_without_infinities(filled: SqliteLedger) -> None:
-    seen = monitor.snapshot(filled, now=NOW)
+    seen = monitor.take_snapshot(filled, now=NOW)
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen
 
 
@@ -141,7 +141,7 @@ def test_problems_are_listed_in_words(filled: SqliteLedger) -> None:
 
 
 def test_a_run_that_ended_says_when_and_whether_to_start_it_again(filled: SqliteLedger) -> None:
-    filled._connection.execute("UPDATE pipeline_runs SET status = 'incomplete', completed_at = ?", (utc(NOW),))
+    filled._connection.execute("UPDATE pipeline_runs SET status = 'incomplete', completed_at = ?", (format_utc(NOW),))
     text = text_of(filled, now=NOW + timedelta(days=2))
     assert "ended 10:20 UTC with shards left: start it again to go on" in text
     assert "to go," not in text
@@ -163,7 +163,7 @@ def test_rows_of_replaced_drivers_and_old_workers_are_hidden(filled: SqliteLedge
     filled.heartbeat("run-1", driver("n2/p2/b", 2, 3, 500))
     filled.heartbeat("run-1", [WorkerRow("n2/p2/b/spot", last_heartbeat=ago(700), status=WorkerStatus.RUNNING)])
     filled.heartbeat("run-1", driver("n0/p0/a", 0, 2 * 3600, 3 * 3600))
-    seen = monitor.snapshot(filled, now=NOW)
+    seen = monitor.take_snapshot(filled, now=NOW)
     past = {row["worker_id"] for row in (*seen["drivers"], *seen["workers"]) if row["past"]}
     assert past == {"n1/p1/a", "n1/p1/a/tcp://1.2.3.4:5", "n0/p0/a/tcp://1.2.3.4:5", "n2/p2/b/spot"}
     stale = {row["worker_id"] for row in (*seen["drivers"], *seen["workers"]) if row["stale"]}
@@ -200,20 +200,20 @@ def test_a_narrow_terminal_still_gets_a_picture(filled: SqliteLedger) -> None:
 
 
 def test_an_empty_ledger_and_an_empty_run_are_shown_too(ledger: SqliteLedger) -> None:
-    assert monitor.snapshot(ledger) == {"run": None}
+    assert monitor.take_snapshot(ledger) == {"run": None}
     assert "No run" in text_of(ledger)
     ledger.start_run(RunRow("run-1", "de", 0), [])
-    seen = monitor.snapshot(ledger)
+    seen = monitor.take_snapshot(ledger)
     assert (seen["totals"]["processed"], seen["totals"]["videos_per_minute"]) == (0, 0)
     assert "0 of 0 videos" in text_of(ledger)
     with pytest.raises(LedgerError, match="no run 'other'"):
-        monitor.snapshot(ledger, "other")
+        monitor.take_snapshot(ledger, "other")
 
 
 def test_an_ended_run_has_no_eta_and_its_watcher_stops(filled: SqliteLedger) -> None:
     filled.heartbeat("run-1", [WorkerRow("node-0", Role.DRIVER, status=WorkerStatus.DONE)])
     filled.finish_run("run-1", RunStatus.DONE)
-    assert monitor.snapshot(filled)["eta"] is None
+    assert monitor.take_snapshot(filled)["eta"] is None
     console = Console(file=io.StringIO(), width=160)
     terminal.watch(filled, console=console)
     assert isinstance(console.file, io.StringIO)
@@ -234,8 +234,8 @@ def test_a_watcher_outlives_an_outage_and_keeps_the_last_picture(
             filled.finish_run("run-1", RunStatus.FAILED)
         return real(*arguments)
 
-    real = monitor.snapshot
-    monkeypatch.setattr(terminal, "snapshot", flaky)
+    real = monitor.take_snapshot
+    monkeypatch.setattr(terminal, "take_snapshot", flaky)
     console = Console(file=io.StringIO(), width=160, force_terminal=True)
     terminal.watch(filled, every_s=0.001, console=console)
     assert isinstance(console.file, io.StringIO)
@@ -247,6 +247,6 @@ def test_a_watcher_outlives_an_outage_and_keeps_the_last_picture(
 
 def test_every_number_can_be_looked_up_while_the_driver_writes(filled: SqliteLedger) -> None:
     with SqliteLedger(filled.path, create=False) as reader:
-        assert monitor.snapshot(reader)["totals"]["processed"] == 320
+        assert monitor.take_snapshot(reader)["totals"]["processed"] == 320
         filled.record_shard(result(5, "fr", 19.5))
-        assert monitor.snapshot(reader)["totals"]["processed"] == 330
+        assert monitor.take_snapshot(reader)["totals"]["processed"] == 330

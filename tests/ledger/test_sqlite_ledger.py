@@ -12,8 +12,8 @@ from audiopipe.errors import LedgerError
 from audiopipe.ledger import (
     ErrorRow,
     LanguageTotal,
-    Progress,
     Role,
+    RunProgress,
     RunRow,
     RunStatus,
     ShardRow,
@@ -21,7 +21,7 @@ from audiopipe.ledger import (
     SqliteLedger,
     WorkerRow,
     WorkerStatus,
-    utc,
+    format_utc,
 )
 from audiopipe.types import ShardResult
 
@@ -79,7 +79,7 @@ def test_run_progress_has_the_numbers_that_one_computes_by_hand(
 
 def test_run_progress_has_the_columns_of_the_plan(ledger: SqliteLedger) -> None:
     columns = [str(row[1]) for row in query(ledger, "PRAGMA table_info(run_progress)")]
-    assert columns == [item.name for item in fields(Progress)]
+    assert columns == [item.name for item in fields(RunProgress)]
 
 
 def test_a_run_without_workers_has_no_rate_and_no_end(ledger: SqliteLedger, run_id: str) -> None:
@@ -185,10 +185,10 @@ def test_a_result_comes_back_as_it_was_recorded(ledger: SqliteLedger, run_id: st
     result = make_result(3, "fr", failed=1, partition=4, worker="host-1", device="cuda")
     ledger.record_shard(result)
     (shard,) = ledger.shards(run_id)
-    assert shard == replace(ShardRow.of_result(result), attempts=1)
+    assert shard == replace(ShardRow.from_result(result), attempts=1)
     assert (shard.drops, shard.stage_s, shard.partition_index) == (result.drops, result.stage_s, 4)
     (error,) = ledger.errors(run_id)
-    assert error == ErrorRow.of_dead_letter(result.dead_letters[0], result).of(error.as_row())
+    assert error == ErrorRow.from_dead_letter(result.dead_letters[0], result).from_row(error.as_row())
     assert error.retriable is False
 
 
@@ -253,7 +253,7 @@ def test_every_time_in_the_ledger_is_utc_iso_text(ledger: SqliteLedger, run_id: 
         "SELECT created_at, created_at, created_at FROM processing_errors",
     )
     for time in (time for row in times for time in row):
-        assert time == utc(str(time))
+        assert time == format_utc(str(time))
     assert ledger.shards(run_id)[0].finished_at == "2026-11-22T10:30:00.500Z"
     run = ledger.run(run_id)
     assert run is not None

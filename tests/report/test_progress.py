@@ -8,7 +8,7 @@ import pytest
 
 from audiopipe.errors import ConfigError, LedgerError
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.ledger.record import utc
+from audiopipe.ledger.record import format_utc
 from audiopipe.report import forecast, live, progress, run_tables, timeline
 
 
@@ -61,8 +61,8 @@ def test_thousands_of_shards_of_many_workers_are_all_drawn(seen):
             seen.done[0],
             shard=f"en-{n:06d}",
             worker_id=f"node{n % 64 // 8}/p{n % 64 // 8}/gpu-{n % 8}",
-            started_at=utc(start + timedelta(seconds=400 * (n // 64))),
-            finished_at=utc(start + timedelta(seconds=400 * (n // 64) + 390)),
+            started_at=format_utc(start + timedelta(seconds=400 * (n // 64))),
+            finished_at=format_utc(start + timedelta(seconds=400 * (n // 64) + 390)),
         )
         for n in range(5_000)
     ]
@@ -76,10 +76,12 @@ def test_thousands_of_shards_of_many_workers_are_all_drawn(seen):
 def test_a_forecast_is_drawn_for_a_session_with_enough_shards(seen):
     start = datetime.now(UTC) - timedelta(minutes=10)
     shards = [
-        replace(seen.done[0], shard=f"en-{n:06d}", videos=1, finished_at=utc(start + timedelta(seconds=20 * n)))
+        replace(seen.done[0], shard=f"en-{n:06d}", videos=1, finished_at=format_utc(start + timedelta(seconds=20 * n)))
         for n in range(1, 25)
     ]
-    run = replace(seen.run, total_videos=30, completed_at=None, started_at=utc(start), resumed_at=utc(start))
+    run = replace(
+        seen.run, total_videos=30, completed_at=None, started_at=format_utc(start), resumed_at=format_utc(start)
+    )
     assert "<svg" in forecast.forecasts(replace(seen, run=run, shards=shards)).markup
 
 

@@ -145,7 +145,7 @@ class _Live:
         if not ended and time.monotonic() < self.next:
             return
         try:
-            self.area.update(live.area(monitor.snapshot(ledger, run_id)))
+            self.area.update(live.area(monitor.take_snapshot(ledger, run_id)))
         except LedgerError as error:
             # The run does not need the ledger, so the picture of it must not end the run.
             self.area.update(Html(f"<p>No progress to show: {esc(error)}</p>"))
