@@ -2,6 +2,7 @@
 
 AudiopipeError
 ├── ConfigError            a parameter is unknown, invalid, or differs from the run's        (exit code 2)
+├── MissingExtra           a package that an extra installs is not installed                 (exit code 2)
 ├── CatalogError           the catalog cannot be read                                        (exit code 2)
 ├── PlanError              the stored plan does not match the parameters or is damaged       (exit code 2)
 ├── ClusterError           the cluster's workers did not start
@@ -40,6 +41,7 @@ __all__ = [
     "EmptySource",
     "ForbiddenSource",
     "LedgerError",
+    "MissingExtra",
     "MissingSource",
     "NoAudio",
     "PermanentStoreError",
@@ -78,6 +80,13 @@ class ConfigError(AudiopipeError, ValueError):
         "correct the parameter that the message names; if the output was made with other parameters, use those or "
         "choose another output"
     )
+
+
+class MissingExtra(AudiopipeError):
+    """A package is not installed; the named extra installs it."""
+
+    exit_code = 2
+    remedy = "install the extra that the message names, or all of them: pip install 'audiopipe[all]'"
 
 
 class CatalogError(AudiopipeError):

@@ -60,7 +60,8 @@ make_environment() {
   # Compiled now: the user audiopipe may not write here, and would compile at every start.
   export UV_PYTHON_INSTALL_DIR=$home/.python UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
   [ -x .venv/bin/python ] || .uv/bin/uv venv --quiet --python "$python_versions" .venv
-  .uv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable .
+  .uv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt \
+    --editable '.[cuda,notebooks,s3,supabase]'
 }
 
 install_secrets_folder() {

@@ -19,7 +19,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(audiopipe.__path__,
 # on no layer fails, and so does an entry that names nothing.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "kernels", "types"}),
-    frozenset({"config"}),
+    frozenset({"config", "extras"}),
     frozenset({"estimation", "ledger", "models", "store"}),
     frozenset({"catalog", "cluster", "media", "segment"}),
     frozenset({"plan"}),

@@ -14,7 +14,7 @@ import pytest
 from audiopipe.dataset.describe import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.report import export, text_of
+from audiopipe.report.export import export, text_of
 from audiopipe.store.objects import Store
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "run.ipynb"

@@ -21,10 +21,10 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.describe import read_commits
 from audiopipe.dataset.totals import Totals
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.report import export, text_of
 from audiopipe.report.benchmarks import PARAMETERS as BENCH
 from audiopipe.report.dataset import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
+from audiopipe.report.export import export, text_of
 from audiopipe.report.progress import PARAMETERS as PROGRESS
 from audiopipe.store.objects import Store
 

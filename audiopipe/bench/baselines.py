@@ -29,6 +29,7 @@ import torch
 from audiopipe.bench.corpus.media import ffmpeg
 from audiopipe.bench.inputs import SEGMENT_S
 from audiopipe.config import RunConfig
+from audiopipe.extras import require_extra
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult, Video
 
@@ -106,9 +107,10 @@ def ffmpeg_pipeline(task: Task) -> Callable[[], Done]:
 
 def sequential(task: Task) -> Callable[[], Done]:
     """Today's way: one segment after the other through pyloudnorm, librosa, torchaudio and soundfile."""
-    import librosa  # noqa: PLC0415 - peers of the bench alone, slow to import
-    import pyloudnorm  # noqa: PLC0415
-    import torchaudio  # noqa: PLC0415
+    with require_extra("bench", "the baseline of sequential code"):
+        import librosa  # noqa: PLC0415 - slow to import
+        import pyloudnorm  # noqa: PLC0415
+        import torchaudio  # noqa: PLC0415
 
     rate, seconds = task["sample_rate_hz"], min(SEQUENTIAL_SEGMENTS * SEGMENT_S, task["seconds"])
     meter = pyloudnorm.Meter(rate)

@@ -1,6 +1,6 @@
 """The libraries that the kernels are measured beside, each as people use it: one item after another, on a CPU.
 
-They are imported where they are used, for only developers have them."""
+They are imported where they are used, because only the extra `bench` installs them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import ctypes
 import ctypes.util
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from audiopipe.extras import require_extra
 
 Audio = npt.NDArray[np.float32]
 _MODE_INTEGRATED = (1 << 2) | (1 << 0)  # EBUR128_MODE_I
@@ -41,9 +44,14 @@ def ebur128_integrated_lufs(library: ctypes.CDLL, x: Audio, sample_rate: int) ->
     return lufs.value
 
 
+def _library(name: str) -> Any:
+    with require_extra("bench", "the benchmark of the kernels"):
+        return import_module(name)
+
+
 def _librosa_features(x: Audio, sample_rate: int) -> None:
     """Centroid, bandwidth, rolloff and flatness from one shared STFT, and zero crossings, at librosa's defaults."""
-    librosa = import_module("librosa")
+    librosa = _library("librosa")
     magnitude = np.abs(librosa.stft(x))
     for name in ("spectral_centroid", "spectral_bandwidth", "spectral_rolloff"):
         getattr(librosa.feature, name)(S=magnitude, sr=sample_rate)
@@ -53,8 +61,8 @@ def _librosa_features(x: Audio, sample_rate: int) -> None:
 
 def loudness_peers(sample_rate: int) -> dict[str, Callable[[Audio], object]]:
     """Integrated loudness of one item, by each library that is installed."""
-    meter = import_module("pyloudnorm").Meter(sample_rate)
-    transform = import_module("torchaudio").transforms.Loudness(sample_rate)
+    meter = _library("pyloudnorm").Meter(sample_rate)
+    transform = _library("torchaudio").transforms.Loudness(sample_rate)
     peers: dict[str, Callable[[Audio], object]] = {
         "pyloudnorm": lambda x: meter.integrated_loudness(x.astype(np.float64)),
         "torchaudio": lambda x: transform(torch.from_numpy(x)[None]),
@@ -72,7 +80,7 @@ def feature_peers(sample_rate: int) -> dict[str, Callable[[Audio], object]]:
 
 def resample_peers(from_rate: int, to_rate: int) -> dict[str, Callable[[Audio], object]]:
     """The rate conversion of one item; torchaudio at its default quality, soxr at HQ."""
-    soxr, torchaudio = import_module("soxr"), import_module("torchaudio")
+    soxr, torchaudio = _library("soxr"), _library("torchaudio")
     return {
         "torchaudio resample": lambda x: torchaudio.functional.resample(torch.from_numpy(x), from_rate, to_rate),
         "soxr HQ": lambda x: soxr.resample(x, from_rate, to_rate, quality="HQ"),

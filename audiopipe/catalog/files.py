@@ -18,15 +18,14 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.errors import CatalogError, StoreError
 from audiopipe.store.objects import open_filesystem
+from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS
 
 __all__ = ["COLUMNS", "MEDIA", "base_url", "is_table", "read_folder", "read_table", "sizes"]
 
@@ -44,7 +43,7 @@ MOST_FOLDERS = 256  # beyond, one recursive listing of what they share is cheape
 # What file systems, networks and formats raise when something cannot be read; a mistake of ours is none of these.
 BROKEN = (
     *(OSError, ValueError, ImportError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError),
-    *(pa.ArrowException, BotoCoreError, aiohttp.ClientError),
+    *(pa.ArrowException, *S3_ERRORS, *HTTP_ERRORS),
 )
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from audiopipe.catalog.files import base_url, is_table, read_folder, read_table, sizes
 from audiopipe.catalog.validate import REQUIRED, RawCatalog, check_ids, check_languages, completed, numbers, texts, uris
 from audiopipe.config import RunConfig
-from audiopipe.errors import CatalogError
 
 __all__ = ["SCHEMA", "Backend", "Catalog", "read_catalog"]
 
@@ -103,10 +102,4 @@ def _raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
 
 
 def _backend(scheme: str) -> Backend:
-    try:
-        return cast(Backend, importlib.import_module(BACKENDS[scheme]).rows)
-    except ModuleNotFoundError as error:
-        raise CatalogError(
-            f"{scheme}:// catalogues need {error.name}, which is not installed; install it, or export the table to "
-            "Parquet and give its address"
-        ) from error
+    return cast(Backend, importlib.import_module(BACKENDS[scheme]).rows)

@@ -32,6 +32,7 @@ from audiopipe.cluster.start_limit import with_startup_timeout
 from audiopipe.cluster.worker_names import with_named_workers
 from audiopipe.config import RunConfig
 from audiopipe.errors import ClusterError, ConfigError
+from audiopipe.extras import missing_extra
 
 __all__ = ["arguments", "check_main_guard", "close", "connect", "connect_for", "gpu_count", "profiles"]
 
@@ -123,8 +124,8 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
     A cluster that was started here is closed by `close`; an existing one is left as it was.
 
     Raises:
-        ConfigError: there is no such profile, it needs what was not given, its extra is not installed, or there are
-            GPUs that PyTorch cannot use.
+        ConfigError: there is no such profile, it needs what was not given, or there are GPUs that PyTorch cannot use.
+        MissingExtra: a package that the profile needs is not installed.
         ClusterError: it could not be reached, or its workers did not come in time.
     """
     check_main_guard()
@@ -270,8 +271,7 @@ def _engine(profile: str, profile_settings: Mapping[str, Any]) -> Any:
         import_module(IMPORTED_LATE.get(profile_settings["engine"], module))
         start = getattr(import_module(module), name)
     except ImportError as error:
-        hint = f"pip install 'audiopipe[{profile_settings['extra']}]'" if profile_settings["extra"] else "install it"
-        raise ConfigError(f"cluster profile '{profile}' needs a package that is missing ({error}): {hint}") from None
+        raise missing_extra(f"cluster profile '{profile}'", error, profile_settings["extra"]) from None
     if profile_settings["engine"] == "dask.distributed.SSHCluster":
         return supervised(start)
     if profile_settings["engine"] not in LOCAL:

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Self
 
-import httpx
-from postgrest import APIError
-from supabase import ClientOptions, create_client
-
 from audiopipe.errors import ConfigError
+from audiopipe.extras import require_extra
+
+with require_extra("supabase", "supabase://"):
+    import httpx
+    from postgrest import APIError
+    from supabase import ClientOptions, create_client
 
 __all__ = ["PAGE", "ErrorKind", "SupabaseClient", "SupabaseError"]
 

@@ -1,10 +1,5 @@
-"""Reports: what the notebooks show, and the lines that the command prints.
+"""Reports: what the notebooks show, the terminal monitor, and the summary that the command prints.
 
-`progress` and `quality` read a run and draw it; `page`, `figure` and `css` are how everything looks; `export` makes
-one HTML file of a saved notebook. Nothing here changes a run.
+`progress` and `quality` read a run and draw it; `page`, `figure` and `css` define how reports look; `export` turns a
+saved notebook into one HTML file. Nothing here changes a run.
 """
-
-from audiopipe.report.export import export, text_of
-from audiopipe.report.summary import summary_lines
-
-__all__ = ["export", "summary_lines", "text_of"]

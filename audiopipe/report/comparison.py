@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
@@ -17,6 +16,9 @@ from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import title
 from audiopipe.report.text import humanize, number, plural
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["comparison"]
 

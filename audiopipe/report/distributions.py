@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
+from audiopipe.extras import require_extra
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
 from audiopipe.report.dataset import DatasetTables, Rule
@@ -15,6 +16,12 @@ from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
 from audiopipe.report.quality import digits, title
 from audiopipe.report.text import number, percent
+
+with require_extra("notebooks", "drawing a report"):
+    from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["metrics", "thresholds"]
 

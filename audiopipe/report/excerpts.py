@@ -6,18 +6,21 @@ import base64
 import io
 import tarfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 import torch
-from matplotlib.axes import Axes
 
 from audiopipe import kernels
 from audiopipe.errors import VerifyError
 from audiopipe.media.encode import SUFFIXES, encode
 from audiopipe.report.figure import DROPPED, NEUTRAL, draw
 from audiopipe.store.objects import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["Excerpt", "find_member", "levels", "outline", "player", "spectrogram"]
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-import nbformat
-from nbconvert.filters import ansi2html, markdown2html
-
 from audiopipe import errors
+from audiopipe.extras import require_extra
 from audiopipe.report import frame, index, page
 from audiopipe.report.page import esc
 from audiopipe.report.quality import remedy
 from audiopipe.store.objects import Store
+
+with require_extra("notebooks", "exporting a notebook"):
+    import nbformat
+    from nbconvert.filters import ansi2html, markdown2html
 
 __all__ = ["export", "text_of"]
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from audiopipe.extras import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "colours", "draw"]
 
@@ -74,17 +73,23 @@ def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> s
         plot: draws into the axes that it is given.
         width, height: in pixels at full size; on a narrow screen the picture shrinks.
     """
+    # Imported here, so that tables can be printed where the extra is not installed.
+    with require_extra("notebooks", "drawing a figure"):
+        import matplotlib as mpl  # noqa: PLC0415
+        from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+        from matplotlib.figure import Figure  # noqa: PLC0415
+        from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
+
+    sink = io.StringIO()
     with mpl.rc_context(LOOKS):
         layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
         picture = Figure(figsize=(width / POINTS, height / POINTS), layout=layout)
         plot(picture.add_subplot())
-        return _svg(picture)
+        FigureCanvasSVG(picture).print_svg(sink, metadata={"Date": None, "Creator": None})
+    return _clean_svg(sink.getvalue())
 
 
-def _svg(picture: Figure) -> str:
-    sink = io.StringIO()
-    FigureCanvasSVG(picture).print_svg(sink, metadata={"Date": None, "Creator": None})
-    text = sink.getvalue()
+def _clean_svg(text: str) -> str:
     text = text[text.index("<svg") :]
     for pattern, replacement in TIDY:
         text = pattern.sub(replacement, text)

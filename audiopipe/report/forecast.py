@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from audiopipe.ledger import ShardRow
 from audiopipe.ledger.rates import estimate_eta, select_window
@@ -17,6 +17,9 @@ from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html
 from audiopipe.report.progress import RunReport
 from audiopipe.report.timeline import scaled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["forecasts"]
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 
+from audiopipe.extras import require_extra
 from audiopipe.report import page
 from audiopipe.report.dataset import DatasetTables, Rule
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
 from audiopipe.report.page import Html
 from audiopipe.report.quality import title
 from audiopipe.report.text import percent
+
+with require_extra("notebooks", "drawing a report"):
+    from matplotlib.colors import to_rgb
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["maps"]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.patches import PathPatch
-from matplotlib.path import Path
 
+from audiopipe.extras import require_extra
 from audiopipe.ledger import ShardRow
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
@@ -19,6 +18,13 @@ from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.stages import STAGES, bottleneck, ordered
 from audiopipe.report.text import format_duration, number, percent
+
+with require_extra("notebooks", "drawing a report"):
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["NOTHING", "lanes", "scaled", "stages", "throughput"]
 

@@ -21,11 +21,13 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from audiopipe.extras import missing_extra
 from audiopipe.store.retry import with_retries
 
 __all__ = ["Store", "open_filesystem"]
 
 S3_PROTOCOLS = ("s3", "s3a")
+EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 # A connection that is silent for READ_TIMEOUT_S is given up and asked again. Three layers retry: botocore one request,
 # s3fs one with its body, `store_errors.asked` whole operations; each briefly, so that an outage shows within minutes.
 CONNECT_TIMEOUT_S = 10
@@ -48,7 +50,11 @@ def open_filesystem(url: str) -> tuple[Any, str]:
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
-    fs, path = fsspec.core.url_to_fs(url, **options)
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except ImportError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        raise missing_extra(f"opening {url}", cause, EXTRAS.get(url.split("://", 1)[0])) from None
     if options.get("config_kwargs"):
         fs.retries = REQUEST_ATTEMPTS
     return fs, path

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from importlib import import_module
 from typing import TypeVar
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from audiopipe.errors import PermanentStoreError, StoreError
@@ -30,7 +29,23 @@ FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 MISSING_STATUSES = frozenset({404, 410})
-STORE_ERRORS = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+
+
+def _optional(module: str, *names: str) -> tuple[type[Exception], ...]:
+    """Return exception classes of a package, or none if it is not installed: then nothing can raise them."""
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError:
+        return ()
+    return tuple(getattr(loaded, name) for name in names)
+
+
+HTTP_ERRORS = _optional("aiohttp", "ClientError")
+HTTP_STATUS_ERRORS = _optional("aiohttp", "ClientResponseError")
+S3_ERRORS = _optional("botocore.exceptions", "BotoCoreError", "ClientError")
+S3_CODE_ERRORS = _optional("botocore.exceptions", "ClientError")
+NO_KEYS_ERRORS = _optional("botocore.exceptions", "NoCredentialsError", "PartialCredentialsError")
+STORE_ERRORS: tuple[type[Exception], ...] = (OSError, *HTTP_ERRORS, *S3_ERRORS)
 
 
 def with_retries(action: str, operation: Callable[[], T]) -> T:
@@ -68,8 +83,8 @@ def _call_once(what: str, operation: Callable[[], T]) -> T:
 def to_store_error(action: str, error: Exception) -> Exception:
     """A store's error as one of ours, or itself where it is an answer."""
     code = s3_error_code(error)
-    if isinstance(error, aiohttp.ClientResponseError) and error.status in MISSING_STATUSES:
-        return FileNotFoundError(f"{action}: the server answers {error.status}")
+    if (status := _http_status(error)) in MISSING_STATUSES:
+        return FileNotFoundError(f"{action}: the server answers {status}")
     if code in EXISTS_CODES:
         return FileExistsError(f"{action}: there is one already")
     if refusal := _explain_refusal(error, code):
@@ -83,7 +98,7 @@ def _explain_refusal(error: Exception, code: str | None) -> str | None:
     """What a person has to mend, if that is what the store says."""
     if code == "NoSuchBucket":
         return "there is no such bucket; create it, or correct the address"
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if isinstance(error, NO_KEYS_ERRORS):
         return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if code in KEY_CODES:
         return f"the store does not know these keys ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -96,12 +111,19 @@ def _explain_refusal(error: Exception, code: str | None) -> str | None:
 
 def is_forbidden(error: BaseException | None) -> bool:
     """Whether an error says that these keys, or this user, may not; wrong keys are something else."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        return error.status in (401, 403)
+    if isinstance(error, HTTP_STATUS_ERRORS):
+        return _http_status(error) in (401, 403)
     return isinstance(error, PermissionError) and s3_error_code(error) not in KEY_CODES
 
 
 def s3_error_code(error: BaseException) -> str | None:
     """S3's own code of an error, None where it is not from there."""
-    answer = error if isinstance(error, ClientError) else error.__cause__
-    return str(answer.response["Error"].get("Code")) if isinstance(answer, ClientError) else None
+    answer = error if isinstance(error, S3_CODE_ERRORS) else error.__cause__
+    if not isinstance(answer, S3_CODE_ERRORS):
+        return None
+    response: dict[str, dict[str, object]] = getattr(answer, "response")  # noqa: B009 - botocore may be absent
+    return str(response["Error"].get("Code"))
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    return getattr(error, "status", None) if isinstance(error, HTTP_STATUS_ERRORS) else None

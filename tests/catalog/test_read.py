@@ -12,7 +12,7 @@ import pytest
 
 from audiopipe.catalog import read as catalog
 from audiopipe.config import RunConfig
-from audiopipe.errors import CatalogError
+from audiopipe.errors import CatalogError, MissingExtra
 
 ROWS = {
     "youtube_id": ["b", "a", "12", "c", "d"],
@@ -246,9 +246,11 @@ def test_a_database_is_a_module_with_rows(monkeypatch):
         read("supabase://videos", source_prefix="s3://b")
 
 
-def test_a_missing_database_module_is_an_error_with_a_remedy(monkeypatch):
-    monkeypatch.setitem(catalog.BACKENDS, "supabase", "audiopipe.not_there")
-    with pytest.raises(CatalogError, match="export the table to Parquet"):
+def test_a_missing_database_package_names_its_extra(monkeypatch):
+    for module in ("audiopipe.catalog.supabase", "audiopipe.ledger.supabase_client"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "supabase", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'audiopipe\[supabase\]'"):
         read("supabase://videos")
 
 

@@ -21,7 +21,7 @@ from distributed.utils import cli_keywords
 from audiopipe.cluster import connect as cluster
 from audiopipe.cluster.cuda_workers import CUDAWorkers
 from audiopipe.cluster.engines import OURS
-from audiopipe.errors import ConfigError
+from audiopipe.errors import ConfigError, MissingExtra
 
 MANIFEST = str(Path(__file__).parents[2] / "cluster/kubernetes/dask-cluster.yaml")
 GIVEN: dict[str, dict[str, Any]] = {
@@ -147,7 +147,7 @@ def test_a_profile_that_needs_more_names_all_of_it() -> None:
 def test_a_missing_extra_is_named(profile: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = {"ssh": "asyncssh", "ec2": "dask_cloudprovider.aws", "slurm": "dask_jobqueue"}[profile]
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(ConfigError, match=rf"pip install 'audiopipe\[{extra}\]'"):
+    with pytest.raises(MissingExtra, match=rf"pip install 'audiopipe\[{extra}\]'"):
         cluster.connect(profile, **GIVEN[profile], tls=False)
 
 

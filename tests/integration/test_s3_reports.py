@@ -17,7 +17,8 @@ from nbformat import v4
 from output_factory import config, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe.report import export, page, quality
+from audiopipe.report import page, quality
+from audiopipe.report.export import export
 from audiopipe.store.objects import Store
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

@@ -7,7 +7,8 @@ import pytest
 from nbformat import v4
 
 from audiopipe.errors import LedgerError
-from audiopipe.report import export, page, text_of
+from audiopipe.report import page
+from audiopipe.report.export import export, text_of
 
 
 @pytest.fixture

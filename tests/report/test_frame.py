@@ -10,7 +10,8 @@ import pytest
 from nbformat import v4
 
 from audiopipe.config import RunConfig
-from audiopipe.report import export, frame, page
+from audiopipe.report import frame, page
+from audiopipe.report.export import export
 from audiopipe.report.settings import settings
 
 CHROMIUM = shutil.which("chromium")

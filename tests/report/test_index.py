@@ -7,7 +7,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from audiopipe.report import export, page
+from audiopipe.report import page
+from audiopipe.report.export import export
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from audiopipe.report import distributions, export, page, quality, run_tables, timeline
+from audiopipe.report import distributions, page, quality, run_tables, timeline
 from audiopipe.report import progress as progress_report
+from audiopipe.report.export import export
 
 CHROMIUM = shutil.which("chromium")
 PAPER = {"width": 688, "height": 1017}  # CSS pixels of A4 within its margins of 14 mm

@@ -5,7 +5,7 @@ from collections import Counter
 from audiopipe.dataset.totals import Totals
 from audiopipe.driver.run import RunSummary
 from audiopipe.ledger import RunStatus
-from audiopipe.report import summary_lines
+from audiopipe.report.summary import summary_lines
 
 
 def totals(**changed):

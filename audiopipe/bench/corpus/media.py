@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from audiopipe.bench.corpus.prompts import Samples
+from audiopipe.extras import require_extra
 
 __all__ = ["FORMATS", "REUPLOAD", "Format", "encode", "encode_picture", "ffmpeg"]
 
@@ -52,6 +52,8 @@ REUPLOAD = FORMATS[5]
 @cache
 def ffmpeg() -> str:
     """The ffmpeg program: the one that the `imageio-ffmpeg` wheel carries, or `IMAGEIO_FFMPEG_EXE`."""
+    with require_extra("bench", "encoding with ffmpeg"):
+        import imageio_ffmpeg  # noqa: PLC0415 - an output can be read without it
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 

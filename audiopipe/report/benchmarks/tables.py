@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from audiopipe.report import page
 from audiopipe.report.benchmarks.results import ResultFile, ResultFiles
@@ -12,6 +11,9 @@ from audiopipe.report.benchmarks.rows import OURS, Case, KernelRow, PipelineRow
 from audiopipe.report.figure import KEPT, NEUTRAL, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["history", "kernels", "pipeline", "scale"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from audiopipe import kernels
 from audiopipe.kernels.kweighting import HIGH_PASS_48K, SHELF_48K, magnitude_db, sections
@@ -13,6 +14,9 @@ from audiopipe.report.explore.trace import STEP_S, Trace
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
 from audiopipe.report.text import format_duration, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["loudness", "waveform", "weighting"]
 

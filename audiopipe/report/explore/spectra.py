@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
-from matplotlib.axes import Axes
 
 from audiopipe.report import page
 from audiopipe.report.excerpts import Excerpt, levels
@@ -17,6 +17,9 @@ from audiopipe.report.explore.trace import Trace
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
 from audiopipe.report.text import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["noise", "resampled", "spectrogram", "spectrum"]
 

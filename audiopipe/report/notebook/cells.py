@@ -13,9 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from IPython.core.getipython import get_ipython
-
 from audiopipe.errors import ConfigError
+from audiopipe.extras import require_extra
+
+with require_extra("notebooks", "a notebook"):
+    from IPython.core.getipython import get_ipython
 
 __all__ = ["parameters", "prepare"]
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
-
 from audiopipe import errors
 from audiopipe.errors import AudiopipeError
+from audiopipe.extras import require_extra
+
+with require_extra("notebooks", "reading a saved notebook"):
+    import nbformat
 
 __all__ = ["exit_code"]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from IPython.display import DisplayHandle, display
 
 from audiopipe.cluster import connect as cluster
 from audiopipe.config import RunConfig
@@ -18,6 +17,7 @@ from audiopipe.driver.run import RunSummary, run
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.errors import AudiopipeError, LedgerError
 from audiopipe.estimation import load_rates
+from audiopipe.extras import require_extra
 from audiopipe.ledger import Ledger, RunStatus
 from audiopipe.ledger import snapshot as monitor
 from audiopipe.plan.extend import resolve_plan
@@ -28,6 +28,9 @@ from audiopipe.report.settings import settings
 from audiopipe.report.summary import summary_lines, unfinished
 from audiopipe.report.text import format_duration
 from audiopipe.store.objects import Store
+
+with require_extra("notebooks", "a notebook"):
+    from IPython.display import DisplayHandle, display
 
 if TYPE_CHECKING:
     from distributed import Client
