@@ -234,7 +234,7 @@ class RunConfig(BaseModel):
         """Return the selected languages without repetition in the order of the list, or None for all."""
         return None if self.language == "all" else list(dict.fromkeys(self.language.split(",")))
 
-    def output_fields(self) -> dict[str, object]:
+    def output_fields(self) -> dict[str, str | float | bool | None]:
         """Return the names and values of the fields that the bytes of the output depend on."""
         names = [name for name, info in type(self).model_fields.items() if info.json_schema_extra]
         return {name: getattr(self, name) for name in names}

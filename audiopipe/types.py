@@ -14,6 +14,7 @@ import numpy.typing as npt
 __all__ = [
     "Clip",
     "DeadLetter",
+    "Decibels",
     "Media",
     "Seconds",
     "SegmentSource",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 Seconds = float
+Decibels = float
 Pcm = npt.NDArray[np.int16 | np.float32]
 
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from factories import wav_video
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset import backup as copies
-from audiopipe.dataset import describe as output
+from audiopipe.dataset.backup import backup
+from audiopipe.dataset.describe import finalize
+from audiopipe.dataset.run_record import open_run
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import create_plan
 from audiopipe.store.objects import Store
@@ -48,12 +49,12 @@ def config(catalog: Path | str, url: Path | str, **parameters: object) -> RunCon
 def make_output(config: RunConfig) -> Store:
     """A whole output, made in this process."""
     store = Store(config.output)
-    run_id = output.open_run(store, config)
+    run_id = open_run(store, config)
     shards = list(create_plan(config, store).shards())
-    copies.backup(store)
+    backup(store)
     for shard in shards:
         process_shard(shard, config, run_id)
-    output.finalize(store)
+    finalize(store)
     return store
 
 

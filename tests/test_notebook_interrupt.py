@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.report.export import export, text_of

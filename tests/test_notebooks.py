@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.totals import Totals
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.report.benchmarks import PARAMETERS as BENCH

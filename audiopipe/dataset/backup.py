@@ -1,7 +1,7 @@
-"""Second copies of what no run can be gone on with without: `_run.json` and the plan.
+"""Keep second copies of the objects that no run can continue without: `_run.json` and the plan.
 
-A commit that is damaged is made again from its shard's videos; what says which videos these are is not. A copy's name
-ends in the sha256 of its bytes, so that of two that differ one knows which is damaged.
+A damaged commit is rebuilt from its shard's videos, but `_run.json` and the plan define which videos these are. A
+copy's name ends in the sha256 of its bytes, which shows whether the original or the copy is damaged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from audiopipe.dataset.describe import RUN, read_run
+from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import FOLDER as PLAN
 from audiopipe.plan.plan import load
@@ -23,7 +23,7 @@ BACKUP = "_backup"
 
 @dataclass(frozen=True)
 class BackupPair:
-    """An object and its copy: whether each has the bytes that the copy's name promises."""
+    """An object and its copy; an intact one has the sha256 that the copy's name ends in."""
 
     name: str
     copy: str
@@ -32,54 +32,54 @@ class BackupPair:
 
     @property
     def intact(self) -> bool:
+        """True if both are undamaged."""
         return self.original_is_good and self.copy_is_good
 
 
 def find_backup_pairs(store: Store) -> Iterator[BackupPair]:
-    """All objects that have a copy, by name."""
+    """Check all objects that have a copy, in the order of their names."""
     for copy in store.list(BACKUP):
         name, _, digest = copy.removeprefix(f"{BACKUP}/").rpartition(".")
         yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
 
 
 def backup(store: Store) -> None:
-    """Copy what has no copy yet.
+    """Copy `_run.json` and the files of the plan that have no copy yet.
 
     Raises:
         VerifyError: an original is damaged.
     """
-    known = {pair.name: pair for pair in find_backup_pairs(store)}
-    for name in _originals(store):
-        if name not in known:
+    pairs = {pair.name: pair for pair in find_backup_pairs(store)}
+    for name in [RUN_RECORD, *store.list(PLAN)]:
+        if name not in pairs:
             data = store.read(name)
             store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
-        elif not known[name].original_is_good:
-            raise VerifyError(f"{name} is damaged; `audiopipe restore {store.url}` brings it back")
+        elif not pairs[name].original_is_good:
+            raise VerifyError(f"{name} is damaged; `audiopipe restore {store.url}` restores it from its backup")
 
 
 def restore(url: str) -> list[str]:
-    """Bring back what is damaged or lost from its copy, or the copy from it; the names of what was written.
+    """Restore damaged or lost originals from their copies, and copies from their originals.
+
+    Returns:
+        The names of the objects that were written.
 
     Raises:
-        VerifyError, PlanError: both are damaged, or there is no copy; or it is no output.
+        VerifyError, PlanError: original and copy are both damaged, or there is no copy, or this is not an output.
     """
     store, written = Store(url), []
     for pair in find_backup_pairs(store):
         if not (pair.original_is_good or pair.copy_is_good):
-            raise VerifyError(f"{pair.name} and its copy {pair.copy} are both damaged: restore one of them")
+            raise VerifyError(f"{pair.name} and its copy {pair.copy} are both damaged: restore one of them by hand")
         if not pair.intact:
             good, bad = (pair.copy, pair.name) if pair.copy_is_good else (pair.name, pair.copy)
             store.write(bad, store.read(good))
             written.append(bad)
-    # What these two can read, and had no copy, has one from now on.
-    read_run(store)
+    # Originals without a copy are copied only if they can be read.
+    read_run_record(store)
     load(store)
     backup(store)
     return written
-
-
-def _originals(store: Store) -> list[str]:
-    return [RUN, *store.list(PLAN)]
 
 
 def _digest(store: Store, name: str) -> str | None:

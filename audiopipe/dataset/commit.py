@@ -1,26 +1,25 @@
-"""The commit protocol: of many attempts at a shard exactly one becomes the shard, whatever is killed and when.
+"""The commit protocol: exactly one of many attempts at a shard becomes the shard, whatever is killed and when.
 
-1. An attempt uploads its objects to `_parts/<shard>/<attempt>/`, where nobody else writes.
+1. An attempt uploads its objects to `_parts/<shard>/<attempt>/`, where no other attempt writes.
 2. It creates `_commits/<shard>.json`, which names them with size and sha256. Creation fails if the object exists, so
    that one attempt wins. From here on the shard is decided.
-3. Anyone may *publish* a commit: give each object its final name. Doing it again changes nothing.
+3. Anyone may *publish* a commit: give each object its final name. Repeating this changes nothing.
 4. The parts are removed.
 
-A process killed before 2 leaves parts that no commit names; killed after 2, the next one to meet the commit
-publishes it. A straggler loses at 2 and publishes the winner's objects, never its own. `withdraw` is the one way back:
-it opens a shard again whose objects were damaged or lost.
+An attempt that is killed before step 2 leaves parts that no commit names. If it is killed after step 2, the next
+process that reads the commit publishes it. A straggler loses at step 2 and publishes the winner's objects, never its
+own. `reopen_shard` is the only way back, for a shard whose objects were damaged or lost.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from audiopipe import __version__
+from audiopipe.dataset.checksum import add_checksum, verify_checksum
 from audiopipe.errors import StoreError, VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, ShardResult
@@ -29,14 +28,13 @@ __all__ = [
     "COMMITS",
     "Commit",
     "CommittedObject",
-    "add_checksum",
     "commit_name",
     "commit_shard",
     "publish",
     "read_commit",
+    "read_commits",
     "reopen_shard",
     "upload",
-    "verify_checksum",
 ]
 
 COMMITS = "_commits"
@@ -44,7 +42,7 @@ COMMITS = "_commits"
 
 @dataclass(frozen=True, slots=True)
 class CommittedObject:
-    """One object of a shard: where it was uploaded, its final name, and what it must be."""
+    """An object of a shard: where it was uploaded, its final name, its size in bytes and its sha256."""
 
     part: str
     name: str
@@ -54,13 +52,14 @@ class CommittedObject:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The decision about one shard."""
+    """The decision which attempt is the shard."""
 
     result: ShardResult
     objects: tuple[CommittedObject, ...]
     config_digest: str
 
     def to_json(self) -> bytes:
+        """Serialize the commit with a checksum."""
         return add_checksum(
             {
                 "shard": self.result.shard,
@@ -73,7 +72,7 @@ class Commit:
 
     @classmethod
     def from_json(cls, data: bytes, name: str = "a commit") -> Commit:
-        """Read a commit; `VerifyError` if these are not the bytes that `to_json` wrote."""
+        """Read what `to_json` wrote; raise `VerifyError` if a byte of it has changed."""
         body = verify_checksum(data, name)
         result = body["result"]
         letters = tuple(DeadLetter(**letter) for letter in result.pop("dead_letters"))
@@ -81,42 +80,28 @@ class Commit:
         return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"])
 
 
-def add_checksum(body: dict[str, Any]) -> bytes:
-    """A JSON object with the sha256 of its own text: what the rest of an output is checked against has no other."""
-    text = json.dumps(body, indent=1, ensure_ascii=False)
-    return json.dumps(body | {"sha256": _digest(text)}, indent=1, ensure_ascii=False).encode()
-
-
-def verify_checksum(data: bytes, name: str) -> dict[str, Any]:
-    """What was sealed, without the seal. Raises `VerifyError` if a byte of it has changed."""
-    try:
-        body: dict[str, Any] = json.loads(data)
-        if data == add_checksum({key: value for key, value in body.items() if key != "sha256"}):
-            return body
-    except (ValueError, AttributeError):
-        pass
-    raise VerifyError(f"{name} is damaged: it is not what was written; `audiopipe verify OUTPUT` says what mends it")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def commit_name(shard: str) -> str:
-    """The name of a shard's commit in the output."""
+    """Return the name of a shard's commit in the output."""
     return f"{COMMITS}/{shard}.json"
 
 
 def read_commit(store: Store, shard: str) -> Commit | None:
-    """A shard's commit, None if the shard is still open."""
+    """Read a shard's commit; return None if the shard is not committed."""
     try:
         return Commit.from_json(store.read(commit_name(shard)), commit_name(shard))
     except FileNotFoundError:
         return None
 
 
+def read_commits(store: Store) -> dict[str, Commit]:
+    """Read all commits of an output by shard; raise `VerifyError` if one is damaged."""
+    bodies = store.read_all([name for name in store.list(COMMITS) if name.endswith(".json")])
+    commits = [Commit.from_json(body, name) for name, body in bodies.items()]
+    return {commit.result.shard: commit for commit in commits}
+
+
 def upload(store: Store, shard: str, attempt: str, files: Mapping[str, Path]) -> tuple[CommittedObject, ...]:
-    """Upload an attempt's files (final name -> local path) to where only this attempt writes."""
+    """Upload an attempt's files (final name -> local path) to the folder where only this attempt writes."""
     return tuple(_upload(store, path, f"_parts/{shard}/{attempt}", name) for name, path in files.items())
 
 
@@ -128,20 +113,23 @@ def _upload(store: Store, path: Path, folder: str, name: str) -> CommittedObject
     return CommittedObject(part, name, path.stat().st_size, digest)
 
 
-def commit_shard(store: Store, mine: Commit) -> ShardResult:
-    """Commit an uploaded attempt and publish the shard.
+def commit_shard(store: Store, commit: Commit) -> ShardResult:
+    """Commit an uploaded attempt, unless another attempt was faster, and publish the shard.
 
     Returns:
-        The result of the attempt that is the shard: this one, or the one that was faster.
+        The result of the attempt that is the shard: this one or the faster one.
     """
-    shard, winner = mine.result.shard, mine
-    if not store.create(commit_name(shard), mine.to_json()):
-        found = read_commit(store, shard)
-        if found is None:
-            raise StoreError(f"the commit of {shard} was there and is gone: only audiopipe may write there")
-        winner = found
-    if winner.result.attempt != mine.result.attempt:
-        store.remove(_parts(mine.result))
+    shard, winner = commit.result.shard, commit
+    if not store.create(commit_name(shard), commit.to_json()):
+        existing = read_commit(store, shard)
+        if existing is None:
+            raise StoreError(
+                f"the commit of {shard} disappeared from {store.url}: another program writes there; "
+                "stop it, then resume the run"
+            )
+        winner = existing
+    if winner.result.attempt != commit.result.attempt:
+        store.remove(_parts(commit.result))
     publish(store, winner)
     return winner.result
 
@@ -157,8 +145,8 @@ def publish(store: Store, commit: Commit) -> None:
             store.publish(item.part, item.name, item.size)
         except FileNotFoundError:
             raise VerifyError(
-                f"{item.name} is committed and gone; `audiopipe resume {store.url} --shard {commit.result.shard}` "
-                "makes the shard again"
+                f"{item.name} is committed but missing; rebuild the shard with "
+                f"`audiopipe resume {store.url} --shard {commit.result.shard}`"
             ) from None
     store.remove(_parts(commit.result))
 
@@ -168,6 +156,6 @@ def _parts(result: ShardResult) -> str:
 
 
 def reopen_shard(store: Store, shard: str, names: Iterable[str]) -> None:
-    """Open a shard again: remove its commit, then the objects of these names. Nobody may be working on it."""
+    """Remove a shard's commit, then the objects of these names. No driver may be working on the shard."""
     store.remove_all([commit_name(shard)])
     store.remove_all(list(names))

@@ -1,8 +1,8 @@
-"""Videos with the audio of another: named when the dataset is complete, from the fingerprints in its tables.
+"""Find videos that have the audio of another, by the fingerprints in the tables of a complete dataset.
 
-Of a group the one with the lowest id is the first, and the others are its duplicates. The tars stay as they are. A
-table names the duplicates, and beside each NeMo manifest lies another without them. All of it is made again whenever
-the dataset is described, from what lies in the output alone: it does not matter who does it, how often, or after what.
+Of a group of such videos the one with the lowest id is the first, and the others are its duplicates. The tars stay as
+they are; a table names the duplicates, and next to each NeMo manifest lies another one without them. All of it depends
+only on what the output holds, so it can be written again by any driver, at any time, with the same bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,14 +25,16 @@ from audiopipe.dataset.similarity import SimilarityIndex
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
+from audiopipe.types import Seconds
 
 __all__ = [
     "SCHEMA",
     "TABLE",
+    "DuplicateCounts",
     "check_duplicates",
+    "count_duplicates",
     "is_manifest",
     "read_duplicates",
-    "summarize_duplicates",
     "unique_name",
     "write_duplicates",
 ]
@@ -51,199 +52,211 @@ SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
     ]
 )
-COLUMNS = ["video_id", "language", "shard", "status", "segments_kept", "duration_s", "fingerprint"]
-VIDEOS = re.compile(r"[^/]+/videos_\d{6,}\.parquet")
+COLUMNS = ["video_id", "language", "shard", "segments_kept", "duration_s"]
+VIDEO_TABLE = re.compile(r"[^/]+/videos_\d{6,}\.parquet")
 MANIFEST = re.compile(r"[^/]+/manifest_\d{6,}\.json")
-TABLES_AT_ONCE = 64
+TABLES_PER_READ = 64
 THREADS = 8
 
-# What is left out, by manifest: the starts of its samples' keys.
-LeftOut = Mapping[str, set[bytes]]
+# By manifest, the prefixes of the keys of the videos that are left out of it.
+KeyPrefixes = Mapping[str, set[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class FingerprintedVideo:
-    """A video with a fingerprint."""
+    """A video with a fingerprint. `has_samples`: at least one of its segments was kept."""
 
     video_id: str
     language: str
     shard: int
-    kept: bool
-    duration_s: float
+    has_samples: bool
+    duration_s: Seconds
 
     @property
-    def order(self) -> tuple[bytes, str]:
+    def sort_key(self) -> tuple[bytes, str]:
+        """The order of videos: by the UTF-8 bytes of their ids."""
         return self.video_id.encode(), self.language
 
 
+@dataclass(frozen=True, slots=True)
+class DuplicateCounts:
+    """The duplicates of a dataset in numbers; `left_out` of the `videos` are left out of the manifests."""
+
+    videos: int
+    groups: int
+    left_out: int
+    hours: float
+
+
 def is_manifest(name: str) -> bool:
-    """Whether an object is the NeMo manifest of a tar."""
+    """Check whether an object is the NeMo manifest of a tar."""
     return MANIFEST.fullmatch(name) is not None
 
 
 def unique_name(manifest: str) -> str:
-    """The manifest without duplicates that lies beside a manifest: another start, so that a glob finds one kind."""
+    """Return the name of the manifest without duplicates: it starts differently, so that a glob finds one kind."""
     language, _, name = manifest.rpartition("/")
     return f"{language}/unique_{name}"
 
 
 def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float | None) -> None:
-    """Write the table and the manifests; nothing where `duplicate_similarity` is None."""
+    """Write the table and the manifests without duplicates; do nothing if `similarity` is None."""
     if similarity is None:
         return
     table = find_duplicates(store, commits, similarity)
-    left_out = _left_out(table)
+    prefixes = _left_out_prefixes(table)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(partial(_write_unique, store, left_out), _named(commits, MANIFEST)))
-    store.write(TABLE, _bytes(table))
+        list(pool.map(partial(_write_unique, store, prefixes), _committed_names(commits, MANIFEST)))
+    store.write(TABLE, _to_parquet(table))
 
 
 def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
-    """The duplicates among all videos that are done: a table of `SCHEMA`, in the order of groups and ids."""
-    heard: list[FingerprintedVideo] = []
+    """Compare all videos that are done; return a table of `SCHEMA`, in the order of groups and ids."""
+    videos: list[FingerprintedVideo] = []
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
-        alike = SimilarityIndex(Path(folder))
+        index = SimilarityIndex(Path(folder))
         try:
-            for videos in _tables(store, _named(commits, VIDEOS)):
-                heard += [_heard(row) for row in videos.drop_columns("fingerprint").to_pylist()]
-                alike.add(videos["fingerprint"].to_pylist())
-            return _named_duplicates(heard, alike, similarity)
+            for table in _fingerprinted(store, _committed_names(commits, VIDEO_TABLE)):
+                for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
+                    video_id, language, shard, segments_kept, duration_s = row
+                    videos.append(FingerprintedVideo(video_id, language, shard, segments_kept > 0, duration_s))
+                index.add(table["fingerprint"].to_pylist())
+            return _duplicate_table(videos, index, similarity)
         finally:
-            alike.close()
+            index.close()
 
 
 def read_duplicates(store: Store) -> pa.Table:
-    """The table of an output; `VerifyError` if there is none or it is damaged."""
+    """Read the table of an output; raise `VerifyError` if there is none or it is damaged."""
     try:
-        table = read_table(store.read(TABLE))
+        return read_table(store.read(TABLE))
     except (FileNotFoundError, pa.ArrowException, OSError) as error:
-        kind = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
-        raise VerifyError(f"{TABLE} {kind}; `audiopipe resume {store.url}` makes it again") from error
-    return table
+        state = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        raise VerifyError(f"{TABLE} is {state}; `audiopipe resume {store.url}` writes it again") from error
 
 
-def summarize_duplicates(store: Store) -> dict[str, Any]:
-    """What `dataset.json` says of the duplicates; raises as `read`."""
-    rows = read_duplicates(store)
-    firsts = set(zip(rows["duplicate_of"].to_pylist(), rows["duplicate_of_language"].to_pylist(), strict=True))
-    return {
-        "videos": rows.num_rows,
-        "groups": len(firsts),
-        "left_out": sum(rows["left_out"].to_pylist()),
-        "hours": round(sum(rows["duration_s"].to_pylist()) / 3600, 4),
-    }
+def count_duplicates(store: Store) -> DuplicateCounts:
+    """Count the duplicates in the table of an output; raises as `read_duplicates`."""
+    table = read_duplicates(store)
+    firsts = set(zip(table["duplicate_of"].to_pylist(), table["duplicate_of_language"].to_pylist(), strict=True))
+    return DuplicateCounts(
+        videos=table.num_rows,
+        groups=len(firsts),
+        left_out=sum(table["left_out"].to_pylist()),
+        hours=round(sum(table["duration_s"].to_pylist()) / 3600, 4),
+    )
 
 
 def check_duplicates(
     store: Store, commits: Mapping[str, Commit], similarity: float | None, present: Mapping[str, int], fast: bool
 ) -> Iterator[tuple[str, str]]:
-    """Objects that are missing, or, unless `fast`, are not what the shards' tables and manifests make.
+    """Yield name and problem of objects that are missing or do not follow from the shards' tables and manifests.
 
     Args:
-        fast: look for them only; else all that is committed must be there and undamaged.
+        present: names and sizes of the output's objects.
+        fast: only look for missing objects; otherwise all committed objects must be there and undamaged.
     """
     if similarity is None:
         return
-    manifests = list(_named(commits, MANIFEST))
+    manifests = list(_committed_names(commits, MANIFEST))
     missing = [name for name in [TABLE, *map(unique_name, manifests)] if name not in present]
-    yield from ((name, "is missing, and all shards are there") for name in missing)
+    yield from ((name, "is missing, although all shards are committed") for name in missing)
     if fast or missing:
         return
     table = find_duplicates(store, commits, similarity)
-    if store.read(TABLE) != _bytes(table):
+    if store.read(TABLE) != _to_parquet(table):
         yield TABLE, "does not name the duplicates among these videos"
-    left_out = _left_out(table)
+    prefixes = _left_out_prefixes(table)
     for name in manifests:
-        if store.read(unique_name(name)) != _unique(store.read(name), left_out.get(name, set())):
-            yield unique_name(name), "is not its manifest without the duplicates"
+        if store.read(unique_name(name)) != _without_duplicates(store.read(name), prefixes.get(name, set())):
+            yield unique_name(name), "differs from its manifest without the duplicates"
 
 
-def _named(commits: Mapping[str, Commit], pattern: re.Pattern[str]) -> list[str]:
-    """The committed objects whose names fit, in the order of shards."""
+def _committed_names(commits: Mapping[str, Commit], pattern: re.Pattern[str]) -> list[str]:
+    """List the committed objects whose names match, in the order of shards."""
     return [item.name for shard in sorted(commits) for item in commits[shard].objects if pattern.fullmatch(item.name)]
 
 
-def _tables(store: Store, names: list[str]) -> Iterator[pa.Table]:
-    """The videos of many shards that have a fingerprint, a few shards at a time."""
-    for start in range(0, len(names), TABLES_AT_ONCE):
-        bodies = store.read_all(names[start : start + TABLES_AT_ONCE])
-        tables = [read_table(body, COLUMNS) for body in bodies.values()]
-        rows = pa.concat_tables(tables)
-        yield rows.filter(rows["fingerprint"].is_valid())
+def _fingerprinted(store: Store, names: list[str]) -> Iterator[pa.Table]:
+    """Read the videos that have a fingerprint, a few shards at a time."""
+    for start in range(0, len(names), TABLES_PER_READ):
+        bodies = store.read_all(names[start : start + TABLES_PER_READ])
+        tables = [read_table(body, [*COLUMNS, "fingerprint"]) for body in bodies.values()]
+        table = pa.concat_tables(tables)
+        yield table.filter(table["fingerprint"].is_valid())
 
 
-def _heard(row: Mapping[str, Any]) -> FingerprintedVideo:
-    return FingerprintedVideo(
-        row["video_id"], row["language"], row["shard"], row["segments_kept"] > 0, row["duration_s"]
-    )
-
-
-def _named_duplicates(heard: list[FingerprintedVideo], alike: SimilarityIndex, similarity: float) -> pa.Table:
-    groups = _groups(heard, alike.pairs(similarity))
-    pairs = [(first, one) for first, *others in groups for one in others]
-    shares = alike.similarities(np.array(pairs, np.int64).reshape(-1, 2)).tolist()
-    stays = {next((one for one in group if heard[one].kept), group[0]) for group in groups}
+def _duplicate_table(videos: list[FingerprintedVideo], index: SimilarityIndex, similarity: float) -> pa.Table:
+    groups = _groups(videos, index.pairs(similarity))
+    pairs = [(first, duplicate) for first, *duplicates in groups for duplicate in duplicates]
+    similarities = index.similarities(np.array(pairs, np.int64).reshape(-1, 2)).tolist()
+    # Each group keeps one video in the manifests: the first of which anything was kept.
+    stay = {next((number for number in group if videos[number].has_samples), group[0]) for group in groups}
     rows = [
         {
-            "video_id": heard[one].video_id,
-            "language": heard[one].language,
-            "shard": heard[one].shard,
-            "duplicate_of": heard[first].video_id,
-            "duplicate_of_language": heard[first].language,
-            "similarity": share,
-            "left_out": one not in stays,
-            "duration_s": heard[one].duration_s,
+            "video_id": videos[duplicate].video_id,
+            "language": videos[duplicate].language,
+            "shard": videos[duplicate].shard,
+            "duplicate_of": videos[first].video_id,
+            "duplicate_of_language": videos[first].language,
+            "similarity": value,
+            "left_out": duplicate not in stay,
+            "duration_s": videos[duplicate].duration_s,
         }
-        for (first, one), share in zip(pairs, shares, strict=True)
+        for (first, duplicate), value in zip(pairs, similarities, strict=True)
     ]
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _groups(heard: list[FingerprintedVideo], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Those that pairs join, each group and all of them in the order of ids."""
-    leader: dict[int, int] = {}
+def _groups(videos: list[FingerprintedVideo], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Join pairs of numbers into groups (union-find); each group, and the list of them, in the order of ids."""
+    parent: dict[int, int] = {}
 
-    def led(one: int) -> int:
-        while (above := leader.get(one, one)) != one:
-            leader[one] = leader.get(above, above)
-            one = above
-        return one
+    def sort_key(number: int) -> tuple[bytes, str]:
+        return videos[number].sort_key
 
-    for one, other in pairs:
-        first, second = sorted((led(one), led(other)), key=lambda number: heard[number].order)
-        leader[second] = first
-        leader.setdefault(first, first)
+    def root(number: int) -> int:
+        while (above := parent.get(number, number)) != number:
+            parent[number] = parent.get(above, above)
+            number = above
+        return number
+
+    for left, right in pairs:
+        first, second = sorted((root(left), root(right)), key=sort_key)
+        parent[second] = first
+        parent.setdefault(first, first)
     groups: dict[int, list[int]] = {}
-    for one in sorted(leader, key=lambda number: heard[number].order):
-        groups.setdefault(led(one), []).append(one)
+    for number in sorted(parent, key=sort_key):
+        groups.setdefault(root(number), []).append(number)
     return list(groups.values())
 
 
-def _bytes(table: pa.Table) -> bytes:
+def _to_parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def _left_out(table: pa.Table) -> dict[str, set[bytes]]:
-    left_out: dict[str, set[bytes]] = {}
-    for row in table.to_pylist():
-        if row["left_out"]:
-            name = f"{row['language']}/manifest_{row['shard']:06d}.json"
-            left_out.setdefault(name, set()).add(_start(sample_key(row["video_id"], 0).encode()))
-    return left_out
+def _left_out_prefixes(table: pa.Table) -> KeyPrefixes:
+    prefixes: dict[str, set[bytes]] = {}
+    left_out = table.filter(table["left_out"])
+    columns = (left_out[name].to_pylist() for name in ("video_id", "language", "shard"))
+    for video_id, language, shard in zip(*columns, strict=True):
+        manifest = f"{language}/manifest_{shard:06d}.json"
+        prefixes.setdefault(manifest, set()).add(_key_prefix(sample_key(video_id, 0).encode()))
+    return prefixes
 
 
-def _start(key: bytes) -> bytes:
-    """What the keys of a video's samples have in common."""
+def _key_prefix(key: bytes) -> bytes:
+    """Return the part of a sample's key that all samples of its video share."""
     return key.rpartition(b"_")[0]
 
 
-def _write_unique(store: Store, left_out: LeftOut, manifest: str) -> None:
-    store.write(unique_name(manifest), _unique(store.read(manifest), left_out.get(manifest, set())))
+def _write_unique(store: Store, prefixes: KeyPrefixes, manifest: str) -> None:
+    store.write(unique_name(manifest), _without_duplicates(store.read(manifest), prefixes.get(manifest, set())))
 
 
-def _unique(manifest: bytes, left_out: set[bytes]) -> bytes:
-    """A manifest without the lines of some videos. A line begins with the name of its sample."""
+def _without_duplicates(manifest: bytes, prefixes: set[bytes]) -> bytes:
+    """Remove the lines of some videos from a manifest. A line begins with the name of its sample."""
     lines = manifest.splitlines(keepends=True)
-    return b"".join(line for line in lines if _start(line.split(b'"', 4)[3]) not in left_out)
+    return b"".join(line for line in lines if _key_prefix(line.split(b'"', 4)[3]) not in prefixes)

@@ -1,4 +1,4 @@
-"""What lies in an output and belongs to nothing: parts of attempts that came to nothing, objects without a commit."""
+"""Find and remove the objects of an output that no commit names: parts of failed attempts, and orphaned objects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.describe import read_commits, read_run
+from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import is_manifest, unique_name
+from audiopipe.dataset.run_record import read_run_record
 from audiopipe.plan.plan import Plan, load
 from audiopipe.store.multipart import abort, list_unfinished
 from audiopipe.store.objects import Store
@@ -26,9 +26,9 @@ TIMES = ("mtime", "LastModified", "created", "last_modified")
 
 @dataclass(frozen=True)
 class Garbage:
-    """Names and sizes in bytes, and whether they were removed.
+    """What a collection found: objects with their sizes in bytes, and whether they were removed.
 
-    `uploads` are those in parts that were never finished, by the object that each would have become.
+    `uploads` are multipart uploads that were never finished, by the object that each would have become.
     """
 
     objects: dict[str, int]
@@ -37,45 +37,50 @@ class Garbage:
 
     @property
     def size(self) -> int:
+        """Total size in bytes."""
         return sum(self.objects.values())
 
 
 def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
-    """List, and when told to remove, what no commit names: parts, uploads of parts, objects of shards; nothing else.
+    """List, and optionally remove, the parts, multipart uploads and objects of shards that no commit names.
 
     Args:
-        min_age_h: younger parts are left alone: they may belong to an attempt that is under way.
+        min_age_h: younger parts and uploads are kept: they may belong to an attempt in progress.
 
     Raises:
-        VerifyError, PlanError: it is no output, or its plan or a commit is damaged and cannot say what it names.
+        VerifyError, PlanError: this is not an output, or its plan or a commit is damaged.
     """
     store = Store(url)
-    read_run(store)
-    # Listed before the commits are read: what is committed in between is then in the commits, and not garbage.
+    read_run_record(store)
+    # The listing comes before the commits: what is committed in between is then in the commits, and not garbage.
     details = store.details()
     plan, commits = load(store), read_commits(store)
     sizes = {name: int(info["size"]) for name, info in details.items()}
-    names = [*_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
+    names = [*_unneeded_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
     now = datetime.now(UTC)
-    uploads = [one for one in list_unfinished(store, PARTS) if _hours(now - one.started_at) >= min_age_h]
+    uploads = [upload for upload in list_unfinished(store, PARTS) if _hours(now - upload.started_at) >= min_age_h]
     if remove:
         store.remove_all(names)
         for upload in uploads:
             abort(store, upload)
     objects = {name: sizes[name] for name in sorted(names)}
-    return Garbage(objects, remove, {one.name: f"begun {one.started_at:%Y-%m-%d %H:%M} UTC" for one in uploads})
+    return Garbage(
+        objects, remove, {upload.name: f"started {upload.started_at:%Y-%m-%d %H:%M} UTC" for upload in uploads}
+    )
 
 
 def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:
-    """Objects at the final names of shards that no commit names."""
-    named = {item.name for commit in commits.values() for item in commit.objects}
-    named |= {unique_name(name) for name in named if is_manifest(name)}
-    found = ((name, SHARD_OBJECT.fullmatch(name)) for name in present)
-    return [name for name, match in found if match and match["language"] in plan.tables and name not in named]
+    """List the objects at the final names of shards that no commit names."""
+    committed = {item.name for commit in commits.values() for item in commit.objects}
+    committed |= {unique_name(name) for name in committed if is_manifest(name)}
+    matches = ((name, SHARD_OBJECT.fullmatch(name)) for name in present)
+    return [name for name, match in matches if match and match["language"] in plan.tables and name not in committed]
 
 
-def _parts(details: Mapping[str, Mapping[str, Any]], commits: Iterable[Commit], min_age_h: float) -> Iterator[str]:
-    """Parts that nobody will publish: those of no commit, or of one that is published whole."""
+def _unneeded_parts(
+    details: Mapping[str, Mapping[str, Any]], commits: Iterable[Commit], min_age_h: float
+) -> Iterator[str]:
+    """Yield the parts that no commit has still to publish."""
     needed = {
         item.part
         for commit in commits
@@ -89,9 +94,9 @@ def _parts(details: Mapping[str, Mapping[str, Any]], commits: Iterable[Commit], 
 
 
 def _age_h(info: Mapping[str, Any], now: datetime) -> float:
-    """Hours since an object was written; 0 where the listing does not say."""
-    moment = next((info[name] for name in TIMES if info.get(name)), now)
-    written = moment if isinstance(moment, datetime) else datetime.fromtimestamp(float(moment), UTC)
+    """Return the hours since an object was written; 0 if the listing has no time."""
+    time = next((info[name] for name in TIMES if info.get(name)), now)
+    written = time if isinstance(time, datetime) else datetime.fromtimestamp(float(time), UTC)
     return _hours(now - (written if written.tzinfo else written.replace(tzinfo=UTC)))
 
 

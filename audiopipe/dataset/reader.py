@@ -20,10 +20,10 @@ import pandas as pd
 import pyarrow as pa
 import soundfile as sf
 
-from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.describe import effective_results, read_commits, read_run
+from audiopipe.dataset.commit import Commit, read_commits
+from audiopipe.dataset.run_record import read_run_record
 from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, object_names
-from audiopipe.dataset.totals import Totals
+from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load
 from audiopipe.store.objects import Store
@@ -127,7 +127,7 @@ class Dataset:
     def __init__(self, url: str) -> None:
         self.url = url
         self.store = Store(url)
-        self.run = read_run(self.store)
+        self.run = read_run_record(self.store)
         self.conditions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -1,15 +1,19 @@
-"""Sums over shards, for summaries, the dataset's description and reports."""
+"""Sum up the results of shards, for summaries, the dataset's description and reports."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, fields, replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from audiopipe.dataset.commit import Commit
+from audiopipe.plan.plan import Plan
 from audiopipe.types import ShardResult
 
-__all__ = ["Totals"]
+__all__ = ["Totals", "effective_results"]
 
 
 @dataclass
@@ -33,12 +37,14 @@ class Totals:
 
     @classmethod
     def of(cls, results: Iterable[ShardResult]) -> Totals:
+        """Sum up results."""
         totals = cls()
         for result in results:
             totals.add(result)
         return totals
 
     def add(self, result: ShardResult) -> None:
+        """Add a shard's result."""
         self.shards += 1
         for item in fields(self):
             if item.name != "shards":
@@ -47,8 +53,8 @@ class Totals:
         self.errors.update(letter.error_type for letter in result.dead_letters)
         self.stage_s.update(result.stage_s)
 
-    def counts(self) -> dict[str, Any]:
-        """What depends on input and config alone: no timings."""
+    def counts(self) -> dict[str, int | float | dict[str, int]]:
+        """Return the sums that depend on input and config alone: no timings. The values can be written as JSON."""
         return {
             "shards": self.shards,
             "videos": self.videos,
@@ -62,3 +68,36 @@ class Totals:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
         }
+
+
+def effective_results(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
+    """Return the results by shard, without the dead letters that a later generation of the plan has tried again.
+
+    So a video that was tried again counts once, with its last outcome.
+    """
+    last = _last_shards(commits, plan)
+    return {shard: _without_retried(commit.result, last, commits.keys()) for shard, commit in commits.items()}
+
+
+def _last_shards(commits: Mapping[str, Commit], plan: Plan) -> dict[tuple[str, str], str]:
+    """Find the last shard that the plan has for each dead letter's (language, video)."""
+    dead: dict[str, set[str]] = {}
+    for commit in commits.values():
+        for letter in commit.result.dead_letters:
+            dead.setdefault(commit.result.language, set()).add(letter.video_id)
+    last = {}
+    for language, ids in dead.items():
+        table = plan.tables[language].select(["shard", "video_id"])
+        rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(ids)))).sort_by("shard")
+        for shard, video_id in zip(rows["shard"].to_pylist(), rows["video_id"].to_pylist(), strict=True):
+            last[language, video_id] = f"{language}-{shard:06d}"
+    return last
+
+
+def _without_retried(result: ShardResult, last: Mapping[tuple[str, str], str], committed: Set[str]) -> ShardResult:
+    last_of = {letter: last.get((result.language, letter.video_id), result.shard) for letter in result.dead_letters}
+    letters = tuple(letter for letter, shard in last_of.items() if shard == result.shard or shard not in committed)
+    retried = len(result.dead_letters) - len(letters)
+    return replace(
+        result, videos=result.videos - retried, videos_failed=result.videos_failed - retried, dead_letters=letters
+    )

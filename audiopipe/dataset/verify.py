@@ -1,22 +1,25 @@
-"""Prove an output complete from what lies in it: plan against commits against objects against what is inside them.
+"""Verify an output from its own objects: plan against commits, commits against objects, objects against each other.
 
-Everything is read again; `fast` looks at names and sizes alone. A finding names the object, what is wrong with it, and
-the command that mends it.
+All objects are read again; a fast check compares names and sizes only. A finding names the object, the problem and the
+command that repairs it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from audiopipe.dataset import backup as copies
-from audiopipe.dataset import duplicates
+from audiopipe.dataset.backup import BackupPair, find_backup_pairs
 from audiopipe.dataset.check import check_shard
-from audiopipe.dataset.commit import COMMITS, Commit, commit_name, verify_checksum
-from audiopipe.dataset.describe import DATASET, RUN, description_files, read_run
+from audiopipe.dataset.checksum import verify_checksum
+from audiopipe.dataset.commit import COMMITS, Commit, commit_name
+from audiopipe.dataset.describe import DESCRIPTION, description_files
+from audiopipe.dataset.duplicates import TABLE as DUPLICATES
+from audiopipe.dataset.duplicates import check_duplicates
 from audiopipe.dataset.gc import find_orphans
+from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_run_record
 from audiopipe.errors import PlanError, VerifyError
 from audiopipe.plan.files import FOLDER
 from audiopipe.plan.plan import Plan, load
@@ -28,7 +31,7 @@ __all__ = ["Finding", "Verification", "verify"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One mismatch: which object or shard, what is wrong with it, and what to do."""
+    """A mismatch: the object or shard, the problem, and the command that repairs it."""
 
     name: str
     problem: str
@@ -40,7 +43,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was read, and what was wrong with it."""
+    """Numbers of planned shards, checked objects and checked samples, and the problems."""
 
     shards: int
     objects: int
@@ -49,10 +52,10 @@ class Verification:
 
 
 def verify(url: str, fast: bool = False) -> Verification:
-    """Check all of an output.
+    """Check a whole output.
 
     Args:
-        fast: compare names and sizes alone, and read neither audio nor tables.
+        fast: compare names and sizes only, and read neither audio nor tables.
 
     Raises:
         VerifyError: there is no run at that address.
@@ -63,68 +66,76 @@ def verify(url: str, fast: bool = False) -> Verification:
 
 
 class _Check:
+    """One pass over an output."""
+
     def __init__(self, store: Store, fast: bool) -> None:
         self.store, self.fast = store, fast
         self.shards = self.objects = self.samples = 0
         self.commits: dict[str, Commit] = {}
+        self.present: dict[str, int] = {}
 
     def findings(self) -> Iterator[Finding]:
-        """All that is wrong, in the order in which one would mend it."""
-        present = self.store.list()
-        copied = list(copies.find_backup_pairs(self.store))
-        if RUN not in present and RUN not in {pair.name for pair in copied}:
-            raise VerifyError(f"{self.store.url} holds no {RUN}: it is not the output of a run")
-        commits = list(self._commits(present))
-        yield from self._copies(copied)
-        if not all(pair.original_is_good for pair in copied):
+        """Yield all problems in the order in which they should be repaired."""
+        self.present = self.store.list()
+        pairs = list(find_backup_pairs(self.store))
+        if RUN_RECORD not in self.present and RUN_RECORD not in {pair.name for pair in pairs}:
+            raise VerifyError(f"{self.store.url} has no {RUN_RECORD}: it is not the output of a run; check the address")
+        bad_commits = list(self._read_commits())
+        yield from self._check_backup(pairs)
+        if not all(pair.original_is_good for pair in pairs):
             return
         try:
-            run = read_run(self.store)
+            run = read_run_record(self.store)
             plan = load(self.store)
         except (VerifyError, PlanError) as error:
-            yield Finding(RUN if isinstance(error, VerifyError) else FOLDER, str(error), self._again())
+            name = RUN_RECORD if isinstance(error, VerifyError) else FOLDER
+            yield Finding(name, str(error), self._start_again())
             return
-        yield from commits
-        yield from self._plan_files(present)
-        damaged = {finding.name for finding in commits}
-        planned = list(plan.shards())
-        self.shards = len(planned)
-        sound = True
-        for shard in planned:
-            if commit_name(shard.name) not in damaged:
-                for finding in self._shard(shard, run["config_digest"], run["config"]["audio_format"], present):
-                    sound = False
-                    yield finding
-        for name in sorted(self.commits.keys() - {shard.name for shard in planned}):
-            yield Finding(commit_name(name), "is committed and not planned", f"restore its plan in {FOLDER}/")
-        if not damaged:
-            yield from self._strays(present, plan)
-            if self.commits.keys() == {shard.name for shard in planned}:
-                duplicated = list(self._duplicates(run["config"].get("duplicate_similarity"), present, sound))
-                yield from duplicated
-                if not duplicated:
-                    yield from self._description(run, plan, present)
+        yield from bad_commits
+        yield from self._check_plan()
+        yield from self._check_shards(run, plan, {finding.name for finding in bad_commits})
 
-    def _copies(self, copied: Iterable[copies.BackupPair]) -> Iterator[Finding]:
-        """What the run and its plan are, against their copies."""
-        for pair in copied:
+    def _check_shards(self, run: RunRecord, plan: Plan, bad_commits: set[str]) -> Iterator[Finding]:
+        """Check the shards, and if all commits can be read, what depends on all of them."""
+        planned = {shard.name: shard for shard in plan.shards()}
+        self.shards = len(planned)
+        intact = True
+        for shard in planned.values():
+            if commit_name(shard.name) not in bad_commits:
+                for finding in self._check_shard(shard, run):
+                    intact = False
+                    yield finding
+        for name in sorted(self.commits.keys() - planned.keys()):
+            yield Finding(commit_name(name), "is committed but not planned", f"restore its plan in {FOLDER}/")
+        if bad_commits:
+            return
+        yield from self._check_orphans(plan)
+        if self.commits.keys() == planned.keys():
+            duplicate_findings = list(self._check_duplicates(run.duplicate_similarity, intact))
+            yield from duplicate_findings
+            if not duplicate_findings:
+                yield from self._check_description(run, plan)
+
+    def _check_backup(self, pairs: Iterable[BackupPair]) -> Iterator[Finding]:
+        """Compare the run record and the plan with their copies."""
+        for pair in pairs:
             if not (pair.original_is_good or pair.copy_is_good):
-                yield Finding(pair.name, f"is damaged or gone, and so is {pair.copy}", self._again())
+                yield Finding(pair.name, f"is damaged or missing, and so is {pair.copy}", self._start_again())
             elif not pair.intact:
                 bad = pair.copy if pair.original_is_good else pair.name
-                yield Finding(bad, "is damaged or gone", f"audiopipe restore {shlex.quote(self.store.url)}")
+                yield Finding(bad, "is damaged or missing", f"audiopipe restore {shlex.quote(self.store.url)}")
 
     def _resume(self, *shards: str) -> str:
-        chosen = "".join(f" --shard {shlex.quote(name)}" for name in shards)
-        return f"audiopipe resume {shlex.quote(self.store.url)}{chosen}"
+        options = "".join(f" --shard {shlex.quote(name)}" for name in shards)
+        return f"audiopipe resume {shlex.quote(self.store.url)}{options}"
 
-    def _again(self) -> str:
-        known = sorted({commit.result.run_id for commit in self.commits.values()})
-        run_id = f" --run-id {shlex.quote(known[0])}" if known else ""
-        return f"remove it, then audiopipe run --output {shlex.quote(self.store.url)}{run_id} with the run's parameters"
+    def _start_again(self) -> str:
+        run_ids = sorted({commit.result.run_id for commit in self.commits.values()})
+        option = f" --run-id {shlex.quote(run_ids[0])}" if run_ids else ""
+        return f"remove it, then audiopipe run --output {shlex.quote(self.store.url)}{option} with the run's parameters"
 
-    def _commits(self, present: Mapping[str, int]) -> Iterator[Finding]:
-        names = [name for name in present if name.startswith(f"{COMMITS}/") and name.endswith(".json")]
+    def _read_commits(self) -> Iterator[Finding]:
+        names = [name for name in self.present if name.startswith(f"{COMMITS}/") and name.endswith(".json")]
         damaged = {}
         for name, data in self.store.read_all(names).items():
             shard = name.removeprefix(f"{COMMITS}/").removesuffix(".json")
@@ -136,63 +147,64 @@ class _Check:
             if commit.result.shard != shard:
                 damaged[shard] = Finding(name, f"is the commit of {commit.result.shard}", "")
             self.commits[shard] = commit
-        # All at once: nothing can be resumed while one of them cannot be read.
+        # One remedy names all of them: a run cannot be resumed while one of its commits cannot be read.
         for finding in damaged.values():
             yield replace(finding, remedy=self._resume(*damaged))
 
-    def _plan_files(self, present: Mapping[str, int]) -> Iterator[Finding]:
-        """The plan against its digests in the dataset's description, which is written when all else is done."""
+    def _check_plan(self) -> Iterator[Finding]:
+        """Compare the plan with its digests in the dataset's description, which is written last."""
         try:
-            told = verify_checksum(self.store.read(DATASET), DATASET)["plan"]
+            digests = verify_checksum(self.store.read(DESCRIPTION), DESCRIPTION)["plan"]
         except (FileNotFoundError, VerifyError):
             return
-        for name, digest in told.items():
-            if name not in present or hashlib.sha256(self.store.read(name)).hexdigest() != digest:
-                yield Finding(name, f"is not the plan that {DATASET} was made of", self._again())
+        for name, digest in digests.items():
+            if name not in self.present or hashlib.sha256(self.store.read(name)).hexdigest() != digest:
+                yield Finding(name, f"differs from the plan that {DESCRIPTION} was made from", self._start_again())
 
-    def _shard(self, shard: Shard, digest: str, audio_format: str, present: Mapping[str, int]) -> Iterator[Finding]:
+    def _check_shard(self, shard: Shard, run: RunRecord) -> Iterator[Finding]:
         remedy = self._resume(shard.name)
         commit = self.commits.get(shard.name)
         if commit is None:
-            yield Finding(shard.name, "is planned and not committed", self._resume())
+            yield Finding(shard.name, "is planned but not committed", self._resume())
             return
-        if commit.config_digest != digest:
+        if commit.config_digest != run.config_digest:
             yield Finding(shard.name, "was made with another config than the run's", remedy)
         bodies: dict[str, bytes] = {}
         for item in commit.objects:
             self.objects += 1
-            if item.name not in present:
-                yield Finding(item.name, "is committed and missing", remedy)
-            elif present[item.name] != item.size:
-                yield Finding(item.name, f"has {present[item.name]} bytes, not the {item.size} committed", remedy)
+            if item.name not in self.present:
+                yield Finding(item.name, "is committed but missing", remedy)
+            elif self.present[item.name] != item.size:
+                yield Finding(item.name, f"has {self.present[item.name]} bytes, not the {item.size} committed", remedy)
             elif not self.fast:
                 body = self.store.read(item.name)
                 if hashlib.sha256(body).hexdigest() != item.sha256:
-                    yield Finding(item.name, "has other bytes than its commit says", remedy)
+                    yield Finding(item.name, "differs from the sha256 in its commit", remedy)
                 else:
                     bodies[item.name] = body
         if len(bodies) == len(commit.objects) and not self.fast:
-            found = check_shard(shard, commit, bodies, audio_format)
+            problems = check_shard(shard, commit, bodies, run.audio_format)
             self.samples += commit.result.segments_kept
-            yield from (Finding(shard.name, problem, remedy) for problem in found)
+            yield from (Finding(shard.name, problem, remedy) for problem in problems)
 
-    def _strays(self, present: Mapping[str, int], plan: Plan) -> Iterator[Finding]:
-        for name in find_orphans(present, self.commits, plan):
+    def _check_orphans(self, plan: Plan) -> Iterator[Finding]:
+        for name in find_orphans(self.present, self.commits, plan):
             yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
 
-    def _duplicates(self, similarity: float | None, present: Mapping[str, int], sound: bool) -> Iterator[Finding]:
-        fast = self.fast or not sound
-        for name, problem in duplicates.check_duplicates(self.store, self.commits, similarity, present, fast):
+    def _check_duplicates(self, similarity: float | None, intact: bool) -> Iterator[Finding]:
+        """Check the objects about duplicates; their content only if all shards are `intact`."""
+        fast = self.fast or not intact
+        for name, problem in check_duplicates(self.store, self.commits, similarity, self.present, fast):
             yield Finding(name, problem, self._resume())
 
-    def _description(self, run: dict[str, object], plan: Plan, present: Mapping[str, int]) -> Iterator[Finding]:
+    def _check_description(self, run: RunRecord, plan: Plan) -> Iterator[Finding]:
         try:
             objects = description_files(self.store, run, self.commits, plan)
         except VerifyError as error:
-            yield Finding(duplicates.TABLE, str(error), self._resume())
+            yield Finding(DUPLICATES, str(error), self._resume())
             return
         for name, data in objects.items():
-            if name not in present:
-                yield Finding(name, "is missing, and all shards are there", self._resume())
-            elif present[name] != len(data) or self.store.read(name) != data:
+            if name not in self.present:
+                yield Finding(name, "is missing, although all shards are committed", self._resume())
+            elif self.present[name] != len(data) or self.store.read(name) != data:
                 yield Finding(name, "does not describe these shards", self._resume())

@@ -1,7 +1,7 @@
-"""A shard's files: the WebDataset tar, the Parquet tables and the NeMo manifest, written to local scratch.
+"""Write a shard's files to local scratch: the WebDataset tar, the Parquet tables and the NeMo manifest.
 
 The same records give the same bytes: times in tar headers are 0, tables are written in one piece, and nothing here
-looks at a clock. `commit.py` brings the files to their store.
+reads a clock. `commit.py` brings the files to their store.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
 from audiopipe.media.encode import SUFFIXES
-from audiopipe.types import DeadLetter, Media, Shard, Span, Video
+from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video
 
-__all__ = [
-    "SegmentRecord",
-    "ShardFiles",
-    "Spool",
-    "VideoRecord",
-]
+__all__ = ["SegmentRecord", "ShardFiles", "Spool", "VideoRecord"]
 
-WRITE_BYTES = 1 << 18  # of a tar at once, which tarfile would write 16 KB by 16 KB
+TAR_BUFFER_BYTES = 1 << 18  # tarfile alone would write 16 KB at a time
 
 # A sidecar does not depend on its own position in the tar.
 NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")
 
+Metrics = npt.NDArray[np.float64]
+Row = dict[str, Any]  # a value for each column but the metrics
+
 
 @dataclass(frozen=True, slots=True)
-class Spooled:
+class SpoolRange:
     """A byte range of a spool."""
 
     offset: int
@@ -48,62 +46,71 @@ class Spooled:
 
 
 class Spool:
-    """Encoded segments on scratch disk, until their video is known to be good and it is their turn in the tar.
+    """Holds encoded segments on scratch disk until their video is complete and the next to be written to the tar.
 
-    One rare length can keep a video waiting for its batch until the shard's end, and everything after it in the
-    plan's order with it: that is too much for memory.
+    A clip of a rare length may wait for its batch until the end of the shard, and all later videos of the plan wait
+    with it: too much for memory.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w+b")
         self._end = 0
 
-    def append(self, data: bytes) -> Spooled:
+    def append(self, data: bytes) -> SpoolRange:
+        """Store bytes and return where they are."""
         self._file.seek(self._end)
         self._file.write(data)
-        place = Spooled(self._end, len(data))
+        stored = SpoolRange(self._end, len(data))
         self._end += len(data)
-        return place
+        return stored
 
-    def read(self, place: Spooled) -> bytes:
-        self._file.seek(place.offset)
-        return self._file.read(place.size)
+    def read(self, stored: SpoolRange) -> bytes:
+        """Read bytes back."""
+        self._file.seek(stored.offset)
+        return self._file.read(stored.size)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 @dataclass
 class SegmentRecord:
-    """What came of one segment. `data` is where its encoded audio waits in the spool, None where it was dropped."""
+    """The outcome of one segment. `data` is its encoded audio in the spool, None if it was dropped.
+
+    `metrics` are in the order of `METRIC_NAMES`, None if the segment was dropped before scoring.
+    """
 
     index: int
     span: Span
-    duration_s: float
+    duration_s: Seconds
     drop_reason: str | None
-    metrics: npt.NDArray[np.float64] | None
-    data: Spooled | None = None
-    gain_db: float = 0.0
+    metrics: Metrics | None
+    data: SpoolRange | None = None
+    gain_db: Decibels = 0.0
 
 
 @dataclass
 class VideoRecord:
-    """What came of one video: its segments, or why there are none."""
+    """The outcome of one video: its segments, or the reason why it failed.
+
+    `clips` is the number of clips that were cut: the video is complete when as many segments are recorded.
+    """
 
     video: Video
     etag: str | None = None
     bytes_in: int = 0
     media: Media | None = None
-    decoded_s: float = 0.0
+    decoded_s: Seconds = 0.0
     clips: int = 0
-    times: str | None = None
+    segment_source: SegmentSource | None = None
     fingerprint: bytes | None = None
     segments: list[SegmentRecord] = field(default_factory=list)
     failure: DeadLetter | None = None
 
 
 class ShardFiles:
-    """Collects a shard's videos, in the plan's order, into files in a scratch folder."""
+    """Writes a shard's videos, which are added in the plan's order, to files in a scratch folder."""
 
     def __init__(self, shard: Shard, config: RunConfig, folder: Path) -> None:
         self.shard = shard
@@ -113,17 +120,17 @@ class ShardFiles:
         self.segments = self.kept = 0
         self.audio_s = self.kept_s = 0.0
         self.dead_letters: list[DeadLetter] = []
-        self._digest = config.digest
-        self._segment_rows: list[dict[str, Any]] = []
-        self._metrics: list[npt.NDArray[np.float64]] = []
-        self._video_rows: list[dict[str, Any]] = []
-        self._manifest: list[str] = []
         self.spool = Spool(folder / "spool")
-        self._tar_file = (folder / "audio").open("wb", buffering=WRITE_BYTES)
+        self._digest = config.digest
+        self._segment_rows: list[Row] = []
+        self._metrics: list[Metrics] = []
+        self._video_rows: list[Row] = []
+        self._manifest: list[str] = []
+        self._tar_file = (folder / "audio").open("wb", buffering=TAR_BUFFER_BYTES)
         self._tar = tarfile.open(fileobj=self._tar_file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - finish() closes it
 
     def add(self, record: VideoRecord) -> None:
-        """Write a finished video: its samples to the tar, its rows to the tables."""
+        """Write a complete video: its samples to the tar, its rows to the tables."""
         self.audio_s += record.decoded_s
         if record.failure is not None:
             self.dead_letters.append(record.failure)
@@ -145,8 +152,8 @@ class ShardFiles:
         self._segment_rows.append(row)
         self._metrics.append(metrics)
 
-    def _add_sample(self, row: dict[str, Any], metrics: npt.NDArray[np.float64], data: bytes) -> int:
-        """Append a sample's audio and sidecar to the tar and return the offset of the first byte of the audio."""
+    def _add_sample(self, row: Row, metrics: Metrics, data: bytes) -> int:
+        """Append a sample's audio and sidecar to the tar; return the offset of the first byte of the audio."""
         member = row["key"] + SUFFIXES[self.config.audio_format]
         offset = self._add_member(member, data)
         self._add_member(row["key"] + ".json", _sidecar(row, metrics, self.config.sample_rate))
@@ -161,7 +168,7 @@ class ShardFiles:
         return offset
 
     def _add_member(self, name: str, data: bytes) -> int:
-        """Append a member to the tar and return the offset of its data: a USTAR header is one block."""
+        """Append a member to the tar; return the offset of its data. A USTAR header is one block."""
         member = tarfile.TarInfo(name)
         member.size = len(data)
         offset = self._tar.offset + tarfile.BLOCKSIZE
@@ -169,18 +176,18 @@ class ShardFiles:
         return offset
 
     def finish(self) -> dict[str, Path]:
-        """Close the files; the local path of each object by its role. A shard with nothing kept has no tar."""
+        """Finish the files and return their local paths by role. A shard with nothing kept has no tar."""
         self._tar.close()
         self._tar_file.close()
         self._write_table("segments", self._segment_table())
         self._write_table("videos", pa.Table.from_pylist(self._video_rows, VIDEOS_SCHEMA))
         (self.folder / "manifest").write_text("".join(self._manifest), encoding="utf-8")
-        roles = ["segments", "videos"] if not self.kept else ["audio", "segments", "videos", "manifest"]
+        roles = ["audio", "segments", "videos", "manifest"] if self.kept else ["segments", "videos"]
         return {role: self.folder / role for role in roles}
 
     def _segment_table(self) -> pa.Table:
-        described = pa.schema([item for item in SEGMENTS_SCHEMA if item.name not in METRIC_NAMES])
-        columns = dict(zip(described.names, pa.Table.from_pylist(self._segment_rows, described).columns, strict=True))
+        schema = pa.schema([column for column in SEGMENTS_SCHEMA if column.name not in METRIC_NAMES])
+        columns = dict(zip(schema.names, pa.Table.from_pylist(self._segment_rows, schema).columns, strict=True))
         values = np.array(self._metrics, dtype=np.float32).reshape(-1, len(METRIC_NAMES))
         columns |= {name: pa.array(values[:, number]) for number, name in enumerate(METRIC_NAMES)}
         return pa.table([columns[name] for name in SEGMENTS_SCHEMA.names], SEGMENTS_SCHEMA)
@@ -189,12 +196,12 @@ class ShardFiles:
         pq.write_table(table, self.folder / role, compression="zstd")
 
     def close(self) -> None:
-        """Let go of the open files, finished or not."""
+        """Close the open files, finished or not."""
         self._tar_file.close()
         self.spool.close()
 
 
-def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest: str) -> dict[str, Any]:
+def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest: str) -> Row:
     media = record.media
     assert media is not None, "a video with segments has been probed"
     return {
@@ -208,7 +215,7 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "duration_s": segment.duration_s,
         "text": segment.span.text,
         "speaker": segment.span.speaker,
-        "segment_times": record.times,
+        "segment_times": record.segment_source,
         "kept": segment.data is not None,
         "drop_reason": segment.drop_reason,
         "tar_offset": None,
@@ -225,7 +232,7 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
     }
 
 
-def _video_row(record: VideoRecord, shard: int) -> dict[str, Any]:
+def _video_row(record: VideoRecord, shard: int) -> Row:
     media, failure = record.media, record.failure
     return {
         "video_id": record.video.video_id,
@@ -252,8 +259,8 @@ def _video_row(record: VideoRecord, shard: int) -> dict[str, Any]:
     }
 
 
-def _sidecar(row: dict[str, Any], metrics: npt.NDArray[np.float64], sample_rate_hz: int) -> bytes:
-    """The JSON beside a sample. JSON has no NaN and no infinity: a metric that does not exist is null."""
+def _sidecar(row: Row, metrics: Metrics, sample_rate_hz: int) -> bytes:
+    """Serialize the JSON member of a sample. JSON has no NaN and no infinity: a metric that does not exist is null."""
     body = {name: value for name, value in row.items() if name not in NOT_IN_SIDECAR}
     body["sample_rate_hz"] = sample_rate_hz
     for name, value in zip(METRIC_NAMES, metrics.tolist(), strict=True):

@@ -15,10 +15,11 @@ from distributed import Client
 from audiopipe.cluster.connect import check_main_guard
 from audiopipe.config import RunConfig
 from audiopipe.dataset.backup import backup
-from audiopipe.dataset.commit import Commit, reopen_shard
-from audiopipe.dataset.describe import config_of, effective_results, finalize, open_run, read_commits
+from audiopipe.dataset.commit import Commit, read_commits, reopen_shard
+from audiopipe.dataset.describe import finalize
+from audiopipe.dataset.run_record import open_run, read_config
 from audiopipe.dataset.schema import object_names
-from audiopipe.dataset.totals import Totals
+from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
@@ -164,12 +165,12 @@ def extend(
     config, run_id, plan = _open_output(store, parameters)
     if "language" not in parameters and config.listed_languages is not None:
         languages = dict.fromkeys([*config.listed_languages, *plan.languages()])
-        config = config_of(store, **parameters, language=",".join(languages))
+        config = read_config(store, **parameters, language=",".join(languages))
     return _work(config, store, run_id, plan_extension(config, store), None, client, on_tick)
 
 
 def _open_output(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
-    config = config_of(store, **parameters)
+    config = read_config(store, **parameters)
     return config, open_run(store, config), load(store)
 
 

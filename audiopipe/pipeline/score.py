@@ -16,7 +16,7 @@ from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, device_lock, transfer
-from audiopipe.types import Seconds, Span
+from audiopipe.types import Decibels, Seconds, Span
 
 __all__ = ["ScoredClip", "drop_reason", "resolve_device", "score"]
 
@@ -24,7 +24,6 @@ INT16_SCALE = 32768.0
 CACHED_SAMPLES = {"cpu": 1 << 18}  # of clips that become 16 bits at once, step after step; elsewhere all of a batch
 
 Values = dict[str, float]
-Decibels = float
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,8 @@ def video_events(
             with timer.measure("decode", items=0):
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             decoder = _VideoDecoder(record, record.media, source, config, timer)
-            times, known_spans = spans(config.segments, source.document, source.captions, config.window_s)
-            record.times = times.value
+            segment_source, known_spans = spans(config.segments, source.document, source.captions, config.window_s)
+            record.segment_source = segment_source
             if known_spans is not None:
                 yield from decoder.clips(known_spans)
             else:
@@ -79,7 +79,7 @@ def video_events(
                 open_source = stack.pop_all()
     except VideoError as error:
         record.failure = dead_letter(video, error)
-    if decoder is not None and record.times == SegmentSource.VOICE:
+    if decoder is not None and record.segment_source is SegmentSource.VOICE:
         yield EndOfStream(video.video_id, partial(_end_voice_video, decoder, open_source))
     else:
         yield record
@@ -98,7 +98,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
             if clips == 0 and record.failure is None:
                 if config.segments == "voice":
                     raise BadSegments(f"{record.video.uri}: no voice found; segments='auto' would use fixed windows")
-                record.times = SegmentSource.FIXED.value
+                record.segment_source = SegmentSource.FIXED
                 yield from decoder.clips(windows(config.window_s))
         except VideoError as error:
             record.failure = dead_letter(record.video, error)
@@ -138,7 +138,7 @@ class _VideoDecoder:
     def _block_s(self) -> Seconds:
         """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
         window_s = self.config.window_s
-        if self.record.times != SegmentSource.FIXED or window_s > LONGEST_BLOCK_S:
+        if self.record.segment_source is not SegmentSource.FIXED or window_s > LONGEST_BLOCK_S:
             return BLOCK_S
         return window_s * max(1, BLOCK_S // window_s)
 

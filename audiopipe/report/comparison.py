@@ -42,7 +42,7 @@ def comparison(data: DatasetTables) -> Html:
 
 
 def _parameters(data: DatasetTables, other: DatasetTables) -> Html:
-    mine, theirs = data.about["config"], other.about["config"]
+    mine, theirs = data.run.config, other.run.config
     different = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
     if not different:
         return page.note("Both were made with the same parameters.")

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.describe import effective_results, read_commits, read_run
-from audiopipe.dataset.totals import Totals
+from audiopipe.dataset.commit import Commit, read_commits
+from audiopipe.dataset.run_record import RunRecord, read_run_record
+from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
 from audiopipe.pipeline.score import RULES
@@ -72,7 +71,7 @@ class DatasetTables:
     """
 
     store: Store
-    about: dict[str, Any]
+    run: RunRecord
     commits: dict[str, Commit]
     results: dict[str, ShardResult]
     segments: pd.DataFrame
@@ -103,7 +102,7 @@ class DatasetTables:
     @property
     def rules(self) -> list[Rule]:
         """The run's thresholds that are switched on, in the order in which they are asked."""
-        config = self.about["config"]
+        config = self.run.config
         active = [(rule, config.get(rule[2])) for rule in RULES]
         return [
             Rule(reason, metric, field, float(limit), below=field.startswith("min_"))
@@ -143,7 +142,9 @@ def read_dataset(
     chosen = _sample(list(commits.values()), max_segments, seed)
     results = effective_results(commits, load(store))
     other = read_dataset(compare_with, language, 0, max_segments, seed) if compare_with else None
-    return DatasetTables(store, read_run(store), commits, results, _segments(store, chosen), examples_per_kind, other)
+    return DatasetTables(
+        store, read_run_record(store), commits, results, _segments(store, chosen), examples_per_kind, other
+    )
 
 
 def _wanted(commits: dict[str, Commit], language: str, output: str) -> dict[str, Commit]:

@@ -73,7 +73,8 @@ def _inline(body: dict[str, Any]) -> str:
 
 def _rule(rule: tuple[str, str, str, Any], data: DatasetTables) -> dict[str, Any]:
     reason, metric, field, _ = rule
-    limit = data.about["config"].get(field)
+    configured = data.run.config.get(field)
+    limit = None if configured is None else float(configured)
     values = data.segments[metric].to_numpy(dtype=float)
     finite = values[np.isfinite(values)]
     low, high = (float(edge) for edge in (np.percentile(finite, [0.2, 99.8]) if len(finite) else (0.0, 1.0)))

@@ -49,7 +49,7 @@ def headline(data: DatasetTables) -> Html:
         (format_bytes(total.bytes_out), "in the dataset"),
         (format_duration(_median(data.kept["duration_s"])), "median segment"),
     ]
-    about = page.facts({"run_id": data.about["run_id"], **counts(total)})
+    about = page.facts({"run_id": data.run.run_id, **counts(total)})
     return page.styled(page.join(page.cards(cards), _verdict(data), _source(data), about))
 
 
@@ -88,16 +88,16 @@ def _verdict(data: DatasetTables) -> Html:
 
 
 def _source(data: DatasetTables) -> Html:
-    told = f"Output <code>{esc(data.store.url)}</code>, run <code>{esc(data.about['run_id'])}</code>"
+    told = f"Output <code>{esc(data.store.url)}</code>, run <code>{esc(data.run.run_id)}</code>"
     told += f", {plural(len(data.commits), 'shard')}. Sums are of all shards."
-    versions = data.about["versions"]
+    versions = data.run.versions
     told += f" Made by audiopipe {esc(versions['audiopipe'])} with torch {esc(versions['torch'])}."
     if data.sampled:
         told += (
             f" <b>Distributions, medians and examples are of a sample of {len(data.segments):,} "
             f"of {data.total.segments:,} segments</b>, in whole shards drawn at random (<code>max_segments</code>)."
         )
-    return page.join(page.note(told), settings(data.about["config"], data.about["config_digest"]))
+    return page.join(page.note(told), settings(data.run.config, data.run.config_digest))
 
 
 def languages(data: DatasetTables) -> Html:
@@ -162,7 +162,7 @@ def drops(data: DatasetTables) -> Html:
     if not total.drops:
         return page.note("No segment was dropped.")
     limits = {rule.reason: rule_text(rule) for rule in data.rules}
-    config = data.about["config"]
+    config = data.run.config
     limits["too_short"] = f"shorter than {config['min_segment_s']:g} s: min_segment_s"
     limits["too_long"] = f"longer than {config['max_segment_s']:g} s: max_segment_s"
     most = max(total.drops.values())

@@ -105,7 +105,7 @@ def test_a_commit_without_its_objects_names_the_repairing_command(store: Store, 
     commit = attempted(store, "a", b"A", tmp_path)
     commit_shard(store, commit)
     store.remove_all(["en/audio_000000.tar"])
-    with pytest.raises(VerifyError, match=r"audio_000000.tar is committed and gone; `audiopipe resume .* --shard en-0"):
+    with pytest.raises(VerifyError, match=r"is committed but missing; .*`audiopipe resume .* --shard en-0"):
         publish(store, commit)
 
 

@@ -12,7 +12,7 @@ import pytest
 from factories import media_file, synthetic_speech, tar_file
 from output_factory import config, content, make_output
 
-from audiopipe.dataset import describe as output
+from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.duplicates import TABLE, read_duplicates, unique_name
 from audiopipe.dataset.verify import verify
 from audiopipe.store.objects import Store
@@ -122,7 +122,7 @@ def test_a_fingerprint_has_at_most_512_bytes_and_covers_audio_only(whole: Store)
 
 def test_an_intact_output_verifies_and_describe_is_idempotent(mine: Store) -> None:
     before = content(mine.url)
-    output.finalize(mine)
+    finalize(mine)
     assert content(mine.url) == before
     assert verify(mine.url).findings == ()
 
@@ -147,7 +147,7 @@ def test_verify_finds_damage_and_describe_repairs_it(mine: Store, name: str, dam
     found = verify(mine.url).findings
     assert [finding.name for finding in found] == [name]
     assert "audiopipe resume" in found[0].remedy
-    output.finalize(mine)
+    finalize(mine)
     assert mine.read(name) == good
     assert verify(mine.url).findings == ()
 

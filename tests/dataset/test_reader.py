@@ -13,8 +13,8 @@ import pytest
 import soundfile as sf
 from output_factory import config, corpus, make_output
 
-from audiopipe.dataset.describe import open_run
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.run_record import open_run
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import create_plan

@@ -8,7 +8,7 @@ import pytest
 from distributed import Client
 from output_factory import config, content, corpus, make_output
 
-from audiopipe.dataset import backup as copies
+from audiopipe.dataset.backup import restore
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
@@ -135,7 +135,7 @@ def _obey(remedies: list[str], client: Client) -> None:
         if words[1] == "gc":
             collect_garbage(words[2], remove="--remove" in words)
         elif words[1] == "restore":
-            copies.restore(words[2])
+            restore(words[2])
         else:
             assert words[1] == "resume"
             run.resume(
@@ -147,17 +147,17 @@ def test_a_run_on_a_damaged_plan_is_refused_with_the_remedy(copy: Path) -> None:
     _flip(copy / "_plan/en-000.parquet")
     with pytest.raises((VerifyError, PlanError), match=r"audiopipe (restore|verify)"):
         run.resume(str(copy))
-    assert copies.restore(str(copy)) == ["_plan/en-000.parquet"]
-    assert copies.restore(str(copy)) == []
+    assert restore(str(copy)) == ["_plan/en-000.parquet"]
+    assert restore(str(copy)) == []
 
 
 def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) -> None:
     _flip(copy / "_run.json")
     _flip(next(copy.glob("_backup/_run.json.*")))
     (finding,) = verify(str(copy)).findings
-    assert "damaged or gone, and so is _backup/_run.json" in finding.problem
+    assert "damaged or missing, and so is _backup/_run.json" in finding.problem
     with pytest.raises(VerifyError, match="both damaged"):
-        copies.restore(str(copy))
+        restore(str(copy))
 
 
 def test_a_swap_of_two_good_shards_is_found(copy: Path) -> None:
@@ -167,5 +167,5 @@ def test_a_swap_of_two_good_shards_is_found(copy: Path) -> None:
 
 
 def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(VerifyError, match=r"holds no _run.json"):
+    with pytest.raises(VerifyError, match=r"has no _run.json"):
         verify(str(tmp_path))

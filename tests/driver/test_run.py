@@ -14,7 +14,7 @@ from factories import inject_decoder_code, wav_video
 from output_factory import RUN_ID, config, content, corpus, make_output
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import retry, run, session
 from audiopipe.errors import ConfigError, PermanentStoreError, PlanError, StoreError

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import nbformat
 import pytest
 
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.totals import Totals
 from audiopipe.store.objects import Store
 

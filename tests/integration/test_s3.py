@@ -12,8 +12,9 @@ from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
 from audiopipe.dataset.commit import commit_shard, read_commit
-from audiopipe.dataset.describe import finalize, open_run
+from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.gc import collect_garbage
+from audiopipe.dataset.run_record import open_run
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import ForbiddenSource, MissingSource, PermanentStoreError, StoreError
 from audiopipe.media import access as source_access

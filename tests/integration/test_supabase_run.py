@@ -22,7 +22,7 @@ from s3_server import BUCKET, S3Server, s3_server
 from supabase_server import Supabase, apply_migrations, bring_back, postgres_server, supabase_server
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.totals import Totals
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run, session

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from output_factory import config, corpus, make_output
 
-from audiopipe.dataset.describe import read_commits
+from audiopipe.dataset.commit import read_commits
 from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
 from audiopipe.plan.plan import load
 

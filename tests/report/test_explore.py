@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from factories import tar_file, wav_video
 
-from audiopipe.dataset import describe as output
+from audiopipe.dataset.run_record import read_run_record
 from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
 from audiopipe.report import explore
@@ -149,7 +149,7 @@ def test_looking_leaves_the_output_as_it_was(dataset):
     before = Store(dataset).list()
     explore.trace_video(dataset, youtube_id="video02")
     assert Store(dataset).list() == before
-    assert output.read_run(Store(dataset))["run_id"] == "tests"
+    assert read_run_record(Store(dataset)).run_id == "tests"
 
 
 def test_a_video_or_segment_that_is_not_there_is_refused(dataset, tmp_path):

@@ -35,7 +35,7 @@ def test_every_rule_has_a_slider_that_stands_where_the_run_had_it(data):
     assert [rule["field"] for rule in rules] == [field for _, _, field, _ in RULES]
     assert piece.markup.count('type="range"') == len(RULES)
     for rule in rules:
-        limit = data.about["config"][rule["field"]]
+        limit = data.run.config[rule["field"]]
         assert rule["limit"] == limit
         assert rule["min"] <= rule["start"] <= rule["max"]
         assert limit is None or rule["start"] == limit

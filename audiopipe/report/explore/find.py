@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 
 from audiopipe.catalog import read as catalogues
 from audiopipe.config import RunConfig
-from audiopipe.dataset.commit import Commit, read_commit
-from audiopipe.dataset.describe import config_of, read_commits, read_run
+from audiopipe.dataset.commit import Commit, read_commit, read_commits
+from audiopipe.dataset.run_record import read_config, read_run_record
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import Plan, load
 from audiopipe.store.objects import Store
@@ -67,7 +67,7 @@ def _of_catalog(catalog: str, source_prefix: str | None, youtube_id: str) -> Sel
 
 
 def _of_output(store: Store, youtube_id: str) -> Selection:
-    plan, config = load(store), config_of(store)
+    plan, config = load(store), read_config(store)
     if youtube_id:
         return _named(store, plan, config, youtube_id)
     commits = read_commits(store)
@@ -107,7 +107,7 @@ def _named(store: Store, plan: Plan, config: RunConfig, youtube_id: str) -> Sele
             shard = Shard(language, row["shard"][0].as_py(), 0, (_video(row),))
             commit = read_commit(store, shard.name)
             return Selection(
-                shard, config, "named by the parameter youtube_id", store, commit, read_run(store)["run_id"]
+                shard, config, "named by the parameter youtube_id", store, commit, read_run_record(store).run_id
             )
     raise ConfigError(f"parameter 'youtube_id' {youtube_id!r}: the plan of {store.url} has no such video")
 

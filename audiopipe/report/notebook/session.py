@@ -12,7 +12,7 @@ import torch
 
 from audiopipe.cluster import connect as cluster
 from audiopipe.config import RunConfig
-from audiopipe.dataset import describe as output
+from audiopipe.dataset.commit import read_commits
 from audiopipe.driver.run import RunSummary, run
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.errors import AudiopipeError, LedgerError
@@ -119,7 +119,7 @@ def preview(config: RunConfig) -> Preview:
         CatalogError, PlanError: as the run would.
     """
     store = Store(config.output)
-    return Preview(config, resolve_plan(config, _Draft(store)), frozenset(output.read_commits(store)))
+    return Preview(config, resolve_plan(config, _Draft(store)), frozenset(read_commits(store)))
 
 
 def connect(ahead: Preview) -> Client | None:

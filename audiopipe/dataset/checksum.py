@@ -1,0 +1,37 @@
+"""JSON objects that carry the sha256 of their own text: the documents that everything else is checked against."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from audiopipe.errors import VerifyError
+
+__all__ = ["add_checksum", "verify_checksum"]
+
+
+def add_checksum(body: Mapping[str, object]) -> bytes:
+    """Serialize a JSON object with an additional field `sha256`, the digest of its text without that field."""
+    text = json.dumps(body, indent=1, ensure_ascii=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**body, "sha256": digest}, indent=1, ensure_ascii=False).encode()
+
+
+def verify_checksum(data: bytes, name: str) -> dict[str, Any]:
+    """Parse what `add_checksum` wrote and return it without the checksum.
+
+    Raises:
+        VerifyError: a byte has changed.
+    """
+    try:
+        body: dict[str, Any] = json.loads(data)
+        del body["sha256"]
+        if data == add_checksum(body):
+            return body
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise VerifyError(
+        f"{name} is damaged: its content does not match its checksum; run `audiopipe verify OUTPUT` for the repair"
+    )

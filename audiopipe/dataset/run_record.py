@@ -1,0 +1,134 @@
+"""The run that an output belongs to, as its `_run.json` records it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import torch
+
+from audiopipe import __version__
+from audiopipe.config import OUTPUT_VERSION, RunConfig
+from audiopipe.dataset.checksum import add_checksum, verify_checksum
+from audiopipe.errors import ConfigError, VerifyError
+from audiopipe.store.objects import Store
+
+__all__ = ["RUN_RECORD", "RunRecord", "open_run", "read_config", "read_run_record"]
+
+RUN_RECORD = "_run.json"
+
+# The parameters that say where the videos come from. They are not part of the digest; a retry needs them.
+SOURCE_PARAMETERS = ("catalog", "source_prefix", "language", "partition_count")
+
+Value = str | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """The content of `_run.json`.
+
+    `config` holds the parameters that the bytes of the output depend on, `source` those that say where the videos come
+    from, `versions` the versions of audiopipe and torch that the run was started with.
+    """
+
+    run_id: str
+    config_digest: str
+    config: Mapping[str, Value]
+    output_version: int
+    source: Mapping[str, Value]
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, config: RunConfig) -> RunRecord:
+        """Describe a new run."""
+        return cls(
+            run_id=config.run_id or str(uuid.uuid4()),
+            config_digest=config.digest,
+            config=config.output_fields(),
+            output_version=OUTPUT_VERSION,
+            source={name: getattr(config, name) for name in SOURCE_PARAMETERS},
+            versions={"audiopipe": __version__, "torch": torch.__version__},
+        )
+
+    def to_json(self) -> bytes:
+        """Serialize the record with a checksum."""
+        return add_checksum(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> RunRecord:
+        """Read what `to_json` wrote; raise `VerifyError` if a byte of it has changed."""
+        body = verify_checksum(data, RUN_RECORD)
+        try:
+            return cls(**{field.name: body[field.name] for field in fields(cls)})
+        except KeyError as error:
+            raise VerifyError(
+                f"{RUN_RECORD} has no {error}: read this output with the audiopipe it was made by"
+            ) from None
+
+    @property
+    def audio_format(self) -> str:
+        """The codec of the audio, as in `RunConfig`."""
+        return str(self.config["audio_format"])
+
+    @property
+    def duplicate_similarity(self) -> float | None:
+        """The similarity from which on videos count as duplicates; None if duplicates are not searched."""
+        value = self.config["duplicate_similarity"]
+        return None if value is None else float(value)
+
+
+def open_run(store: Store, config: RunConfig) -> str:
+    """Return the id of the run that an output belongs to; record a new run if there is none.
+
+    Raises:
+        ConfigError: the output was made with parameters that give other bytes, or belongs to another run.
+        VerifyError: the output's `_run.json` is damaged.
+    """
+    new = RunRecord.of(config)
+    if store.create(RUN_RECORD, new.to_json()):
+        return new.run_id
+    recorded = read_run_record(store)
+    if recorded.config_digest != new.config_digest:
+        raise ConfigError(
+            f"{store.url} holds a run made with other parameters ({_differences(recorded, new)}): "
+            "use those again, or choose another output"
+        )
+    if config.run_id not in (None, recorded.run_id):
+        raise ConfigError(f"{store.url} holds run {recorded.run_id}, not {config.run_id}: leave run_id out to resume")
+    return recorded.run_id
+
+
+def read_run_record(store: Store) -> RunRecord:
+    """Read the record of an output's run.
+
+    Raises:
+        VerifyError: this is not the output of a run, or its `_run.json` is damaged.
+    """
+    try:
+        return RunRecord.from_json(store.read(RUN_RECORD))
+    except FileNotFoundError:
+        raise VerifyError(
+            f"{store.url} has no {RUN_RECORD}: it is not the output of a run; check the address"
+        ) from None
+
+
+def read_config(store: Store, **parameters: object) -> RunConfig:
+    """Rebuild the config of an output's run from the output alone; given parameters replace the recorded ones.
+
+    Raises:
+        VerifyError: as `read_run_record`.
+        ConfigError: the run was made by a version whose parameters this one does not know.
+    """
+    record = read_run_record(store)
+    return RunConfig.of(**{**record.config, **record.source, "output": store.url, **parameters})
+
+
+def _differences(recorded: RunRecord, new: RunRecord) -> str:
+    names = sorted(recorded.config.keys() | new.config.keys())
+    texts = [
+        f"{name}: {recorded.config.get(name)} there, {new.config.get(name)} here"
+        for name in names
+        if recorded.config.get(name) != new.config.get(name)
+    ]
+    return "; ".join(texts) or f"output version {recorded.output_version} there, {new.output_version} here"
