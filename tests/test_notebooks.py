@@ -1,9 +1,8 @@
-"""The notebooks: thin, stripped, and doing what they say, executed by papermill and opened in a browser."""
+"""The notebooks: thin, stripped, executed by papermill and opened in a browser."""
 
 from __future__ import annotations
 
 import ast
-import io
 import re
 import shutil
 import subprocess
@@ -14,15 +13,15 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import read_commits
+from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.totals import Totals
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.report.benchmarks import PARAMETERS as BENCH
-from audiopipe.report.dataset import PARAMETERS as QUALITY
+from audiopipe.report.dataset_tables import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
 from audiopipe.report.export import export, text_of
 from audiopipe.report.progress import PARAMETERS as PROGRESS
@@ -47,7 +46,7 @@ def code_of(name):
 
 
 def defaults(name):
-    """What the parameters cell assigns."""
+    """Read the values that the parameters cell assigns."""
     (cell,) = [cell for cell in code_of(name) if "parameters" in cell.metadata.get("tags", ())]
     assert cell.source.startswith("# Parameters")
     assigned = [node for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
@@ -55,7 +54,7 @@ def defaults(name):
 
 
 def papermill(name, out, cwd, **parameters):
-    """Execute a notebook as a scheduler would; the finished process."""
+    """Execute a notebook as a scheduler would and return the finished process."""
     chosen = [part for key, value in parameters.items() for part in ("-p", key, str(value))]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(FOLDER / f"{name}.ipynb"), str(out), *chosen]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
@@ -63,55 +62,53 @@ def papermill(name, out, cwd, **parameters):
 
 @dataclass(frozen=True)
 class Executed:
-    """A run of the tiny corpus by the notebooks: the folder that papermill was called in, and how each ended."""
+    """A run of the tiny corpus: the folder in which papermill was called, and the process of each notebook."""
 
     folder: Path
-    ended: dict[str, subprocess.CompletedProcess[str]]
+    processes: dict[str, subprocess.CompletedProcess[str]]
 
     @property
     def output(self) -> str:
         return str(self.folder / "out")
 
     def text(self, name: str) -> str:
-        """All that an executed notebook shows, as words."""
+        """Read the text that an executed notebook shows."""
         page = export(self.folder / f"{name}.ipynb", self.folder / f"{name}.html").read_text(encoding="utf-8")
         page = re.sub(r"<style>.*?</style>|data:[^\"]*", " ", page, flags=re.DOTALL)
         return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
     def segments(self) -> pd.DataFrame:
-        store = Store(self.output)
-        tables = [pq.read_table(io.BytesIO(store.read(name))) for name in store.list() if "/segments_" in name]
-        return pd.concat([table.to_pandas() for table in tables])
+        return Dataset(self.output).to_pandas()
 
 
 @pytest.fixture(scope="session")
 def executed(tiny_corpus, tmp_path_factory):
-    """All paths are relative, to a folder that is not the repository."""
+    """The notebooks `run`, `progress` and `quality`, executed with relative paths outside the repository."""
     folder = tmp_path_factory.mktemp("notebooks")
     (folder / "corpus").symlink_to(tiny_corpus)
     run = papermill(
         "run", folder / "run.ipynb", folder, catalog="corpus/catalog.parquet", output="out", workers=1, shard_videos=4
     )
-    with ThreadPoolExecutor(2) as both:
-        progress = both.submit(papermill, "progress", folder / "progress.ipynb", folder, output="out")
-        quality = both.submit(papermill, "quality", folder / "quality.ipynb", folder, output="out", examples_per_kind=2)
+    with ThreadPoolExecutor(2) as pool:
+        progress = pool.submit(papermill, "progress", folder / "progress.ipynb", folder, output="out")
+        quality = pool.submit(papermill, "quality", folder / "quality.ipynb", folder, output="out", examples_per_kind=2)
     return Executed(folder, {"run": run, "progress": progress.result(), "quality": quality.result()})
 
 
 @pytest.fixture(scope="session")
-def looked(executed):
-    """The same run looked at more closely: `explore.ipynb` on a video that failed too, and `bench.ipynb`."""
+def all_executed(executed):
+    """The same run with `explore.ipynb`, on a failed video too, and `bench.ipynb`."""
     folder, benchmarks = executed.folder, FOLDER.parent / "reports" / "benchmarks"
     results = [commit.result for commit in read_commits(Store(executed.output)).values()]
     letters = {letter.error_type: letter.video_id for result in results for letter in result.dead_letters}
-    with ThreadPoolExecutor(2) as both:
-        explore = both.submit(papermill, "explore", folder / "explore.ipynb", folder, output="out")
-        bench = both.submit(papermill, "bench", folder / "bench.ipynb", folder, folder=benchmarks)
-        ended = {"explore": explore.result(), "bench": bench.result()}
-    ended["broken"] = papermill(
+    with ThreadPoolExecutor(2) as pool:
+        explore = pool.submit(papermill, "explore", folder / "explore.ipynb", folder, output="out")
+        bench = pool.submit(papermill, "bench", folder / "bench.ipynb", folder, folder=benchmarks)
+        processes = {"explore": explore.result(), "bench": bench.result()}
+    processes["broken"] = papermill(
         "explore", folder / "broken.ipynb", folder, output="out", youtube_id=letters["TruncatedMedia"]
     )
-    return Executed(folder, executed.ended | ended)
+    return Executed(folder, executed.processes | processes)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -132,11 +129,10 @@ def test_a_notebook_is_stripped_and_asks_for_the_usual_kernel(name):
 
 
 def test_parameters_of_run_are_config_fields_with_their_defaults():
-    given = defaults("run")
-    assert given["catalog"] == "demo/corpus/catalog.parquet"
-    config = RunConfig.of(**given)
-    plain = RunConfig.of(catalog=config.catalog, output=config.output)
-    assert config == plain
+    parameters = defaults("run")
+    assert parameters["catalog"] == "demo/corpus/catalog.parquet"
+    config = RunConfig.of(**parameters)
+    assert config == RunConfig.of(catalog=config.catalog, output=config.output)
 
 
 def test_the_parameters_of_the_reports_are_those_that_they_read():
@@ -147,17 +143,17 @@ def test_the_parameters_of_the_reports_are_those_that_they_read():
 
 
 def test_every_notebook_ends_well(executed):
-    for name, ended in executed.ended.items():
-        assert ended.returncode == 0, f"{name}: {ended.stderr[-2000:]}"
+    for name, process in executed.processes.items():
+        assert process.returncode == 0, f"{name}: {process.stderr[-2000:]}"
 
 
 def test_the_run_notebook_shows_the_plan_the_progress_and_the_summary(executed):
     total = Totals.of(commit.result for commit in read_commits(Store(executed.output)).values())
-    told = executed.text("run")
-    assert f"all {total.videos} {total.shards} 0" in told
-    assert f"{total.videos} / {total.videos} videos · done" in told
-    assert "Dask dashboard" in told
-    assert "Done: every planned shard is committed." in told
+    text = executed.text("run")
+    assert f"all {total.videos} {total.shards} 0" in text
+    assert f"{total.videos} / {total.videos} videos · done" in text
+    assert "Dask dashboard" in text
+    assert "Done: every planned shard is committed." in text
 
 
 def test_the_summary_cell_prints_what_the_tables_hold(executed):
@@ -177,31 +173,31 @@ def test_the_progress_report_shows_the_ledger(executed):
         (english,) = ledger.languages(run.run_id)
         errors = ledger.errors(run.run_id)
     assert run.status is RunStatus.DONE
-    told = executed.text("progress")
-    assert f"{english.processed} / {english.total_videos}" in told
-    assert f"{english.kept} / {english.segments}" in told
-    assert f"Videos that failed for good: {english.failed}" in told
+    text = executed.text("progress")
+    assert f"{english.processed} / {english.total_videos}" in text
+    assert f"{english.kept} / {english.segments}" in text
+    assert f"Videos that failed for good: {english.failed}" in text
     for error in errors:
-        assert str(error.error_type) in told
-    assert "is the bottleneck" in told
+        assert str(error.error_type) in text
+    assert "is the bottleneck" in text
 
 
 def test_the_quality_report_shows_the_tables(executed):
     rows = executed.segments()
     kept = rows[rows["kept"]]
-    told = executed.text("quality")
-    assert f"{len(kept)} / {len(rows)}" in told
+    text = executed.text("quality")
+    assert f"{len(kept)} / {len(rows)}" in text
     for metric, digits in (("loudness_lufs", 1), ("snr_db", 1)):
-        assert f"{kept[metric].median():.{digits}f}".replace("-", "−") in told
+        assert f"{kept[metric].median():.{digits}f}".replace("-", "−") in text
 
 
 @pytest.mark.slow
-def test_a_good_and_a_broken_video_are_explored(looked):
-    for name, ended in looked.ended.items():
-        assert ended.returncode == 0, f"{name}: {ended.stderr[-2000:]}"
-    good, broken = looked.text("explore"), looked.text("broken")
-    assert "It came through" in good
-    assert "The same as in the output" in good
+def test_a_good_and_a_broken_video_are_explored(all_executed):
+    for name, process in all_executed.processes.items():
+        assert process.returncode == 0, f"{name}: {process.stderr[-2000:]}"
+    good, broken = all_executed.text("explore"), all_executed.text("broken")
+    assert "The video passed every stage" in good
+    assert "Same result as in the output" in good
     assert "Stopped at decode : TruncatedMedia." in broken
     assert "What to do:" in broken
     assert "Traceback" not in broken
@@ -209,41 +205,41 @@ def test_a_good_and_a_broken_video_are_explored(looked):
 
 @pytest.mark.parametrize("name", ["progress", pytest.param("run", marks=pytest.mark.slow)])
 def test_an_unknown_parameter_fails(name, tmp_path):
-    ended = papermill(name, tmp_path / "out.ipynb", tmp_path, outptu="x")
-    assert ended.returncode == 1
-    assert "unknown parameter 'outptu': did you mean 'output'?" in ended.stderr
+    process = papermill(name, tmp_path / "out.ipynb", tmp_path, outptu="x")
+    assert process.returncode == 1
+    assert "unknown parameter 'outptu': did you mean 'output'?" in process.stderr
 
 
 @pytest.mark.slow
 def test_a_second_run_does_nothing_and_says_so(executed):
-    again = executed.folder / "again.ipynb"
-    ended = papermill("run", again, executed.folder, catalog="corpus/catalog.parquet", output="out", shard_videos=4)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert "nothing to do: all" in text_of(again, "summary")
+    second = executed.folder / "second.ipynb"
+    process = papermill("run", second, executed.folder, catalog="corpus/catalog.parquet", output="out", shard_videos=4)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "nothing to do: all" in text_of(second, "summary")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
 @pytest.mark.parametrize("name", ["run", "progress", "quality", "explore", "broken", "bench"])
-def test_a_report_opens_in_a_browser_without_network_or_errors(looked, name):
+def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, name):
     from playwright.sync_api import sync_playwright
 
-    page_file = export(looked.folder / f"{name}.ipynb", looked.folder / "reports" / f"{name}.html")
+    page_file = export(all_executed.folder / f"{name}.ipynb", all_executed.folder / "reports" / f"{name}.html")
     assert page_file.stat().st_size < 8_000_000
     loaded = re.findall(r'(?:src|href|xlink:href)="(https?://[^"]*)"', page_file.read_text(encoding="utf-8"))
-    assert all(address.startswith("http://127.0.0.1") for address in loaded), "a link to the dashboard is no resource"
+    assert all(address.startswith("http://127.0.0.1") for address in loaded), "only the dashboard's link"
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
         for width, scheme in VIEWS.values():
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            troubles: list[str] = []
-            page.on("console", lambda message, seen=troubles: seen.append(message.text))
-            page.on("pageerror", lambda error, seen=troubles: seen.append(str(error)))
-            page.on("request", lambda request, seen=troubles: _only_here(request.url, seen))
-            page.on("requestfailed", lambda request, seen=troubles: seen.append(request.url[:100]))
+            problems: list[str] = []
+            page.on("console", lambda message, found=problems: found.append(message.text))
+            page.on("pageerror", lambda error, found=problems: found.append(str(error)))
+            page.on("request", lambda request, found=problems: _record_remote(request.url, found))
+            page.on("requestfailed", lambda request, found=problems: found.append(request.url[:100]))
             page.goto(page_file.as_uri())
             page.wait_for_function(PLAYERS_LOADED, timeout=20_000)
-            assert troubles == []
+            assert problems == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.title().endswith("· audiopipe")
             players = page.evaluate("[...document.querySelectorAll('audio')].map(player => player.duration)")
@@ -257,24 +253,24 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(looked, name):
 def test_moving_a_threshold_keeps_what_the_tables_say(executed):
     from playwright.sync_api import sync_playwright
 
-    page_file = export(executed.folder / "quality.ipynb", executed.folder / "moved.html")
+    page_file = export(executed.folder / "quality.ipynb", executed.folder / "thresholds.html")
     rows = executed.segments()
     limit = round(float(rows[rows["kept"]]["snr_db"].median()), 1)
-    still = rows["kept"] & ~(rows["snr_db"] < limit)
+    kept = rows["kept"] & ~(rows["snr_db"] < limit)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
         page = browser.new_page()
         page.goto(page_file.as_uri())
-        assert page.inner_text("[data-out=segments]") == f"{int(rows['kept'].sum())} / {len(rows)}"
-        page.fill("input[type=number][aria-label='min_snr_db exactly']", str(limit))
-        assert page.inner_text("[data-out=segments]") == f"{int(still.sum())} / {len(rows)}"
-        assert page.inner_text("[data-out=hours]") == f"{rows[still]['duration_s'].sum() / 3600:.2f} h"
-        assert f"min_snr_db={limit}" in page.inner_text("[data-out=parameters]")
+        assert page.inner_text("[data-result=segments]") == f"{int(rows['kept'].sum())} / {len(rows)}"
+        page.fill("input[type=number][aria-label='min_snr_db value']", str(limit))
+        assert page.inner_text("[data-result=segments]") == f"{int(kept.sum())} / {len(rows)}"
+        assert page.inner_text("[data-result=hours]") == f"{rows[kept]['duration_s'].sum() / 3600:.2f} h"
+        assert f"min_snr_db={limit}" in page.inner_text("[data-result=parameters]")
         page.uncheck("input[type=checkbox][aria-label='min_snr_db on']")
         no_limit = rows["kept"] | (rows["drop_reason"] == "noisy")
-        assert page.inner_text("[data-out=segments]") == f"{int(no_limit.sum())} / {len(rows)}"
-        page.click("text=back to this run's limits")
-        assert page.inner_text("[data-out=change]") == "+0 / −0"
+        assert page.inner_text("[data-result=segments]") == f"{int(no_limit.sum())} / {len(rows)}"
+        page.click("text=Reset to this run's limits")
+        assert page.inner_text("[data-result=change]") == "+0 / −0"
         player = page.locator("audio").first
         player.evaluate("player => player.play()")
         page.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=10_000)
@@ -283,21 +279,21 @@ def test_moving_a_threshold_keeps_what_the_tables_say(executed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-def test_the_index_leads_to_every_report_of_the_run(looked):
+def test_the_index_leads_to_every_report_of_the_run(all_executed):
     from playwright.sync_api import sync_playwright
 
     names = ["run", "progress", "quality", "explore", "bench"]
-    folder = looked.folder / "linked" / "reports"
+    folder = all_executed.folder / "linked" / "reports"
     for name in names:
-        export(looked.folder / f"{name}.ipynb", folder / f"{name}.html")
-    total = Totals.of(commit.result for commit in read_commits(Store(looked.output)).values())
+        export(all_executed.folder / f"{name}.ipynb", folder / f"{name}.html")
+    total = Totals.of(commit.result for commit in read_commits(Store(all_executed.output)).values())
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
         page = browser.new_page(viewport={"width": 390, "height": 800})
         page.goto((folder / "index.html").as_uri())
-        told = page.inner_text("main")
-        assert "✓ done" in told
-        assert f"{total.segments_kept:,} / {total.segments:,}" in told
+        text = page.inner_text("main")
+        assert "✓ done" in text
+        assert f"{total.segments_kept:,} / {total.segments:,}" in text
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         titles = page.locator("main a").all_inner_texts()
         assert len(titles) == len(names)
@@ -311,6 +307,6 @@ def test_the_index_leads_to_every_report_of_the_run(looked):
 PLAYERS_LOADED = "[...document.querySelectorAll('audio')].every(player => player.readyState >= 1)"
 
 
-def _only_here(url: str, seen: list[str]) -> None:
+def _record_remote(url: str, problems: list[str]) -> None:
     if not url.startswith(("file:", "data:")):
-        seen.append(url)
+        problems.append(url)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load
 from audiopipe.store.objects import Store
-from audiopipe.types import Seconds
+from audiopipe.types import Seconds, ShardResult
 
 __all__ = ["Dataset", "Segment"]
 
@@ -101,15 +101,6 @@ class Segment:
         return self._decoded[1]
 
 
-@dataclass(frozen=True)
-class _Files:
-    """The committed tables of a dataset, by name relative to it."""
-
-    commits: Mapping[str, Commit]
-    segments: tuple[str, ...]
-    videos: tuple[str, ...]
-
-
 class Dataset:
     """The segments of an output, or of those a condition holds for.
 
@@ -132,7 +123,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         chosen = f".filter({' AND '.join(self.conditions)!r})" if self.conditions else ""
-        return f"Dataset({self.url!r}){chosen}: {len(self):,} segments of {len(self._files.commits):,} shards"
+        return f"Dataset({self.url!r}){chosen}: {len(self):,} segments of {len(self.commits):,} shards"
 
     def refresh(self) -> Dataset:
         """Return the same view of what is committed by now."""
@@ -144,9 +135,13 @@ class Dataset:
         Raises:
             ConfigError: the condition has an unknown column or is not valid SQL.
         """
-        view = self._view((*self.conditions, condition), {"_files": self._files})
+        view = self._view((*self.conditions, condition), {"commits": self.commits})
         view._connect().close()
         return view
+
+    def select_shards(self, shards: Iterable[str]) -> Dataset:
+        """Return a view of some committed shards. Nothing is read from the others."""
+        return self._view(self.conditions, {"commits": {shard: self.commits[shard] for shard in shards}})
 
     def _view(self, conditions: tuple[str, ...], shared: Mapping[str, Any]) -> Dataset:
         view = object.__new__(Dataset)
@@ -154,22 +149,24 @@ class Dataset:
         return view
 
     @cached_property
-    def _files(self) -> _Files:
-        commits = read_commits(self.store)
-        names = [
-            object_names(one.result.language, int(shard.rsplit("-", 1)[1])) for shard, one in sorted(commits.items())
-        ]
-        return _Files(commits, tuple(name["segments"] for name in names), tuple(name["videos"] for name in names))
+    def commits(self) -> Mapping[str, Commit]:
+        """The committed shards by name."""
+        return read_commits(self.store)
+
+    @cached_property
+    def results(self) -> Mapping[str, ShardResult]:
+        """The results of the committed shards by name; a video tried again counts once, with its last result."""
+        return effective_results(self.commits, load(self.store))
 
     @cached_property
     def totals(self) -> dict[str, Totals]:
-        """Sums over what is committed by language, whatever the view's conditions; a video tried again counts once."""
-        results = effective_results(self._files.commits, load(self.store)).values()
+        """Sums of `results` by language, whatever the view's conditions."""
+        results = self.results.values()
         names = sorted({result.language for result in results})
         return {name: Totals.of(result for result in results if result.language == name) for name in names}
 
     def segments(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Read the table of segments, kept and dropped, in the order of shards and segments.
+        """Read the table of segments, kept and dropped, in the order of shards, videos and segments.
 
         Args:
             columns: those to read; all by default.
@@ -179,7 +176,7 @@ class Dataset:
             ConfigError: there is no such column, or the condition is not valid SQL.
         """
         with self._connect() as connection:
-            rows = _where(connection.table("segments"), where).order("language, shard, segment")
+            rows = _where(connection.table("segments"), where).order("language, shard, video_id, segment")
             return _checked(lambda: rows.select(*map(_quoted, columns or SEGMENTS_SCHEMA.names)).to_arrow_table())
 
     def videos(self) -> pa.Table:
@@ -237,8 +234,7 @@ class Dataset:
         connection = duckdb.connect()
         if self.store.local is None:
             connection.register_filesystem(self.store.fs)
-        segments = [self._address(name) for name in self._files.segments]
-        videos = [self._address(name) for name in self._files.videos]
+        segments, videos = (self._addresses(role) for role in ("segments", "videos"))
         connection.execute("SET allowed_paths = $paths", {"paths": segments + videos})
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -250,9 +246,11 @@ class Dataset:
         connection.execute(LAST_VIDEOS)
         return connection
 
-    def _address(self, name: str) -> str:
-        path = self.store.path(name)
-        return path if self.store.local is not None else str(self.store.fs.unstrip_protocol(path))
+    def _addresses(self, role: str) -> list[str]:
+        """The tables of the committed shards, as DuckDB opens them."""
+        shards = [(commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()]
+        paths = [self.store.path(object_names(*shard)[role]) for shard in sorted(shards)]
+        return paths if self.store.local is not None else [str(self.store.fs.unstrip_protocol(path)) for path in paths]
 
 
 def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:

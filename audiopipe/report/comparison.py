@@ -1,20 +1,21 @@
-"""Two runs side by side: what differs in their parameters, in what they kept, and which segments they disagree on."""
+"""Two outputs compared: parameters, kept segments, distributions, and the segments with different decisions."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from audiopipe.kernels import METRICS
+from audiopipe.dataset.totals import Totals
 from audiopipe.report import page
-from audiopipe.report.dataset import DatasetTables
+from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, draw
+from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
+from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html, esc
-from audiopipe.report.quality import title
 from audiopipe.report.text import humanize, number, plural
 
 if TYPE_CHECKING:
@@ -22,105 +23,104 @@ if TYPE_CHECKING:
 
 __all__ = ["comparison"]
 
-SHOWN = ("loudness_lufs", "snr_db", "bandwidth_hz", "silence_ratio", "true_peak_dbtp", "spectral_centroid_hz")
+CHARTS = ("loudness_lufs", "snr_db", "bandwidth_hz", "silence_ratio", "true_peak_dbtp", "spectral_centroid_hz")
 BINS = 60
-MOST = 12
+MAX_CHANGES = 12
+EXAMPLES = 3
 KEY = ["language", "key"]
-Values = npt.NDArray[np.float64]
 
 
-def comparison(data: DatasetTables) -> Html:
-    """This output beside another; nothing if there is none to compare with."""
-    other = data.other
+def comparison(tables: DatasetTables) -> Html:
+    """Compare this output with the other one. Returns an empty piece if there is none."""
+    other = tables.other
     if other is None:
         return Html("")
-    name = other.store.url
-    key = page.legend({"this output": KEPT, name: DROPPED})
-    pictures = page.grid(_overlaid(data, other, metric) for metric in SHOWN)
-    head = Html(f"<h2>Beside {esc(name)}</h2>")
-    return page.join(head, _parameters(data, other), _totals(data, other), key, pictures, _decisions(data, other))
+    heading = Html(f"<h2>Compared with {esc(other.dataset.url)}</h2>")
+    legend = page.legend({"this output": KEPT, other.dataset.url: DROPPED})
+    charts = page.grid(_distributions([tables, other], metric) for metric in CHARTS)
+    pieces = (_parameters(tables, other), _totals(tables, other), legend, charts, _decisions(tables, other))
+    return page.join(heading, *pieces)
 
 
-def _parameters(data: DatasetTables, other: DatasetTables) -> Html:
-    mine, theirs = data.run.config, other.run.config
-    different = [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
+def _parameters(tables: DatasetTables, other: DatasetTables) -> Html:
+    left, right = tables.config, other.config
+    different = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
     if not different:
-        return page.note("Both were made with the same parameters.")
-    rows = [[name, str(mine.get(name)), str(theirs.get(name))] for name in different]
+        return page.note("Both outputs have the same parameters.")
+    rows = [[name, str(left.get(name)), str(right.get(name))] for name in different]
     return page.table(["parameter", "this output", "the other"], rows, "l")
 
 
-def _totals(data: DatasetTables, other: DatasetTables) -> Html:
-    rows = []
-    for name in sorted(data.by_language.keys() | other.by_language.keys()):
-        mine, theirs = data.by_language.get(name), other.by_language.get(name)
-        sides = [
-            (some.segments, some.segments_kept, some.kept_s / 3600, some.videos_failed) if some else (0, 0, 0.0, 0)
-            for some in (mine, theirs)
-        ]
-        (_, kept, hours, failed), (_, kept_then, hours_then, failed_then) = sides
-        counts = [f"{sides[0][0]:,}", f"{sides[1][0]:,}", f"{kept:,}", f"{kept_then:,}", _delta(kept - kept_then)]
-        rows.append([name, *counts, number(hours, 2), _delta(hours - hours_then, 2), _delta(failed - failed_then)])
+def _totals(tables: DatasetTables, other: DatasetTables) -> Html:
+    names = sorted(tables.by_language.keys() | other.by_language.keys())
+    rows = [_total(name, tables.by_language.get(name), other.by_language.get(name)) for name in names]
     head = ["language", "segments", "the other", "kept", "the other", "Δ kept", "hours kept", "Δ hours", "Δ failed"]
     return page.table(head, rows, "l")
 
 
-def _delta(value: float, shown: int = 0) -> str:
-    return "·" if not round(value, shown) else ("+" if value > 0 else "") + number(value, shown)
+def _total(language: str, left: Totals | None, right: Totals | None) -> list[str]:
+    left, right = left or Totals(), right or Totals()
+    hours = left.kept_s / 3600, right.kept_s / 3600
+    return [
+        language,
+        f"{left.segments:,}",
+        f"{right.segments:,}",
+        f"{left.segments_kept:,}",
+        f"{right.segments_kept:,}",
+        _difference(left.segments_kept - right.segments_kept),
+        number(hours[0], 2),
+        _difference(hours[0] - hours[1], 2),
+        _difference(left.videos_failed - right.videos_failed),
+    ]
 
 
-def _overlaid(data: DatasetTables, other: DatasetTables, metric: str) -> Html:
-    """The distribution of a metric among the kept segments of both, each drawn to the same area."""
-    sides = [_finite(some.kept[metric]) for some in (data, other)]
-    unit, name = METRICS[metric].unit, title(metric)
-    both = np.concatenate(sides)
-    if not len(both):
-        return page.figure("", name, "no value in any kept segment")
-    low, high = np.percentile(both, [0.5, 99.5])
-    margin = 0.03 * (high - low) or 1.0
-    edges = np.linspace(low - margin, high + margin, BINS + 1)
-
-    def onto(axes: Axes) -> None:
-        for values, colour, fill in ((sides[1], DROPPED, 0.18), (sides[0], KEPT, 0.0)):
-            share = 100 * np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / max(len(values), 1)
-            axes.stairs(share, edges, fill=True, color=colour, alpha=fill, linewidth=0)
-            axes.stairs(share, edges, color=colour, linewidth=1.4)
-        axes.set(xlabel=unit if unit != "1" else "share, 0 to 1", ylabel="of kept segments (%)", ylim=(0, None))
-
-    medians = [number(float(np.median(side)), 3 if unit == "1" else 1) if len(side) else "–" for side in sides]
-    return page.figure(draw(onto, 380, 165), name, f"medians {medians[0]} and {medians[1]}")
+def _difference(value: float, digits: int = 0) -> str:
+    return "·" if not round(value, digits) else ("+" if value > 0 else "") + number(value, digits)
 
 
-def _finite(values: pd.Series[Any]) -> Values:
-    array: Values = values[np.isfinite(values)].to_numpy(dtype=float)
-    return array
+def _distributions(sides: Sequence[DatasetTables], metric: str) -> Html:
+    """Draw a metric's distribution among the kept segments of both outputs, scaled to the same area."""
+    left, right = (finite_values(side.kept[metric]) for side in sides)
+    values = np.concatenate([left, right])
+    if not len(values):
+        return page.figure("", metric_title(metric), "no value in any kept segment")
+    edges = bin_edges(values, BINS)
+
+    def plot(axes: Axes) -> None:
+        for side, color, opacity in ((right, DROPPED, 0.18), (left, KEPT, 0.0)):
+            share = 100 * clipped_histogram(side, edges) / max(len(side), 1)
+            axes.stairs(share, edges, fill=True, color=color, alpha=opacity, linewidth=0)
+            axes.stairs(share, edges, color=color, linewidth=1.4)
+        axes.set(xlabel=unit_label(metric), ylabel="of kept segments (%)", ylim=(0, None))
+
+    medians = [format_metric(metric, float(np.median(side))) if len(side) else "–" for side in (left, right)]
+    return page.figure(draw(plot, 380, 165), metric_title(metric), f"medians {medians[0]} and {medians[1]}")
 
 
-def _decisions(data: DatasetTables, other: DatasetTables) -> Html:
-    """Segments that both have and only one keeps, by reason, with examples."""
-    columns = [*KEY, "kept", "drop_reason"]
-    times = ["start_s", "end_s", "video_id"]
-    both = data.segments[[*columns, *times]].merge(other.segments[[*columns, "start_s", "end_s"]], on=KEY)
-    # The key counts a video's segments; cut at other times, the same number is another segment.
-    same = np.isclose(both["start_s_x"], both["start_s_y"]) & np.isclose(both["end_s_x"], both["end_s_y"])
-    both = both[same]
-    changed = both[both["kept_x"] != both["kept_y"]]
-    told = f"{plural(len(both), 'segment')} are in both; {len(changed):,} changed their decision."
-    if data.sampled or other.sampled:
-        told += " Only samples were read, so there may be more."
+def _decisions(tables: DatasetTables, other: DatasetTables) -> Html:
+    """Count the segments of both outputs that only one of them keeps, by reason, with examples."""
+    columns = [*KEY, "kept", "drop_reason", "start_s", "end_s"]
+    shared = tables.segments[[*columns, "video_id"]].merge(other.segments[columns], on=KEY)
+    # Keys number the segments of a video: with other cuts the same key is another segment.
+    same_cut = np.isclose(shared["start_s_x"], shared["start_s_y"]) & np.isclose(shared["end_s_x"], shared["end_s_y"])
+    shared = shared[same_cut]
+    changed = shared[shared["kept_x"] != shared["kept_y"]]
+    text = f"{plural(len(shared), 'segment')} are in both; {len(changed):,} have another decision."
+    if tables.is_sample or other.is_sample:
+        text += " Only samples were read, so there may be more."
     if not len(changed):
-        return page.note(told)
-    kinds = changed.assign(now=_decision(changed, "x"), then=_decision(changed, "y"))
-    counts = Counter(zip(kinds["then"], kinds["now"], strict=True)).most_common(MOST)
-    rows = [[*kind, f"{count:,}", _examples(kinds, *kind)] for kind, count in counts]
+        return page.note(text)
+    changes = changed.assign(left=_decision(changed, "x"), right=_decision(changed, "y"))
+    counts = Counter(zip(changes["right"], changes["left"], strict=True)).most_common(MAX_CHANGES)
+    rows = [[*decisions, f"{count:,}", _examples(changes, *decisions)] for decisions, count in counts]
     head = ["in the other", "in this output", "segments", "examples"]
-    return page.join(Html("<h4>Changed decisions</h4>"), page.note(told), page.table(head, rows, "ll w"))
+    return page.join(Html("<h4>Changed decisions</h4>"), page.note(text), page.table(head, rows, "ll w"))
 
 
-def _decision(rows: pd.DataFrame, side: str) -> pd.Series[Any]:
+def _decision(rows: pd.DataFrame, side: str) -> pd.Series:
     return rows[f"drop_reason_{side}"].map(humanize, na_action="ignore").where(~rows[f"kept_{side}"], "kept")
 
 
-def _examples(kinds: pd.DataFrame, then: str, now: str) -> str:
-    some = kinds[(kinds["then"] == then) & (kinds["now"] == now)].head(3)
-    return "; ".join(f"{row.video_id} {row.start_s_x:.1f} to {row.end_s_x:.1f} s" for row in some.itertuples())
+def _examples(changes: pd.DataFrame, right: str, left: str) -> str:
+    rows = changes[(changes["right"] == right) & (changes["left"] == left)].head(EXAMPLES)
+    return "; ".join(f"{row.video_id} {row.start_s_x:.1f} to {row.end_s_x:.1f} s" for row in rows.itertuples())

@@ -1,4 +1,4 @@
-"""Small pictures of every metric: a row a language, kept and dropped segments, and the limit where there is one."""
+"""Charts of every metric: one histogram for each language, and what each threshold would keep elsewhere."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import pandas as pd
 from audiopipe.extras import require_extra
 from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import DatasetTables, Rule
+from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
+from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
+from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html
-from audiopipe.report.quality import digits, title
 from audiopipe.report.text import number, percent
+from audiopipe.report.thresholds import Threshold
 
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.ticker import MaxNLocator
@@ -23,122 +25,107 @@ with require_extra("notebooks", "drawing a report"):
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["metrics", "thresholds"]
+__all__ = ["metrics", "threshold_curves"]
 
 BINS = 48
 STEPS = 60
 WIDTH = 380
-ROW = 27
-MOST_LANGUAGES = 14
-Values = npt.NDArray[np.float64]
+ROW_HEIGHT = 27
+MAX_LANGUAGES = 14
 
 
-def metrics(data: DatasetTables) -> Html:
-    """The distribution of each metric. Every language is drawn as high as the others, however many segments it has."""
-    limits = {rule.metric: rule for rule in data.rules}
-    shown = sorted(data.segments["language"].unique())[:MOST_LANGUAGES]
-    pieces = [_panel(data.segments, name, shown, limits.get(name)) for name in METRICS]
-    left_out = data.segments["language"].nunique() - len(shown)
-    more = page.note(f"{left_out} more languages are not drawn; choose with the parameter <code>language</code>.")
-    key = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
-    return page.join(key, page.grid(pieces), more if left_out else Html(""))
+def metrics(tables: DatasetTables) -> Html:
+    """Draw the distribution of each metric. Every language gets the same height, whatever its number of segments."""
+    thresholds = {threshold.metric: threshold for threshold in tables.thresholds}
+    languages = sorted(tables.segments["language"].unique())
+    shown = languages[:MAX_LANGUAGES]
+    charts = [_panel(tables.segments, metric, shown, thresholds.get(metric)) for metric in METRICS]
+    legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
+    hidden = len(languages) - len(shown)
+    note = page.note(f"{hidden} more languages are not drawn. Choose some with the parameter <code>language</code>.")
+    return page.join(legend, page.grid(charts), note if hidden else Html(""))
 
 
-def _panel(segments: pd.DataFrame, metric: str, shown: list[str], rule: Rule | None) -> Html:
+def _panel(segments: pd.DataFrame, metric: str, languages: list[str], threshold: Threshold | None) -> Html:
     values = segments[metric].to_numpy(dtype=float)
     finite = np.isfinite(values)
-    unit, about = METRICS[metric]
+    meaning = METRICS[metric].description
     if not finite.any():
-        return page.figure("", title(metric), f"{about}; no value in any segment")
-    edges = _edges(values[finite], rule)
+        return page.figure("", metric_title(metric), f"{meaning}; no value in any segment")
+    edges = bin_edges(values[finite], BINS, threshold.limit if threshold else None)
     kept = segments["kept"].to_numpy(dtype=bool)
 
-    def onto(axes: Axes) -> None:
-        for row, language in enumerate(shown):
-            mine = finite & (segments["language"] == language).to_numpy()
-            _ridge(axes, row, values[mine & kept], values[mine & ~kept], edges)
-        if rule is not None:
-            axes.axvline(rule.limit, color=LIMIT, linewidth=1.4, linestyle="--")
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(len(shown) - 0.45, -0.6))
-        axes.set_yticks(range(len(shown)), shown)
+    def plot(axes: Axes) -> None:
+        for row, language in enumerate(languages):
+            rows = finite & (segments["language"] == language).to_numpy()
+            _ridge(axes, row, values[rows & kept], values[rows & ~kept], edges)
+        if threshold is not None:
+            axes.axvline(threshold.limit, color=LIMIT, linewidth=1.4, linestyle="--")
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(len(languages) - 0.45, -0.6))
+        axes.set_yticks(range(len(languages)), languages)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel("share, 0 to 1" if unit == "1" and "ratio" in metric else unit if unit != "1" else "no unit")
+        axes.set_xlabel(unit_label(metric))
 
-    picture = draw(onto, WIDTH, 52 + ROW * len(shown))
-    return page.figure(picture, title(metric), f"{about}{_aside(metric, values, finite)}")
-
-
-def _edges(values: Values, rule: Rule | None) -> Values:
-    """Bins over the values without their last half percent on each side; what lies beyond is in the outermost ones."""
-    low, high = np.percentile(values, [0.5, 99.5])
-    if rule is not None:
-        low, high = min(low, rule.limit), max(high, rule.limit)
-    margin = 0.03 * (high - low) or max(abs(high), 1.0) * 0.05
-    return np.linspace(low - margin, high + margin, BINS + 1)
+    chart = draw(plot, WIDTH, 52 + ROW_HEIGHT * len(languages))
+    return page.figure(chart, metric_title(metric), f"{meaning}; {_summary(metric, values, finite)}")
 
 
 def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -> None:
-    """One language's histogram, standing on its line, dropped segments on top of the kept."""
-    passed = np.histogram(np.clip(kept, edges[0], edges[-1]), edges)[0].astype(float)
-    both = passed + np.histogram(np.clip(dropped, edges[0], edges[-1]), edges)[0]
-    # Square roots: next to a bin with a thousand segments one with ten is still seen.
-    upper = np.sqrt(both / max(both.max(), 1.0)) * 0.86
-    lower = upper * passed / np.maximum(both, 1.0)
+    """Draw one language's histogram on its base line, the dropped segments on top of the kept ones."""
+    kept_counts = clipped_histogram(kept, edges)
+    counts = kept_counts + clipped_histogram(dropped, edges)
+    # The height is the square root of the count, so that a bin with ten stays visible next to one with a thousand.
+    upper = np.sqrt(counts / max(counts.max(), 1.0)) * 0.86
+    lower = upper * kept_counts / np.maximum(counts, 1.0)
     base = row + 0.35
     axes.stairs(base - upper, edges, baseline=base - lower, fill=True, color=DROPPED, linewidth=0)
     axes.stairs(base - lower, edges, baseline=base, fill=True, color=KEPT, linewidth=0)
     axes.axhline(base, color=NEUTRAL, linewidth=0.5, alpha=0.6)
     if len(kept):
-        middle = float(np.median(kept))
-        axes.plot([middle, middle], [base, base + 0.13], color=KEPT, linewidth=2, solid_capstyle="butt")
+        median = float(np.median(kept))
+        axes.plot([median, median], [base, base + 0.13], color=KEPT, linewidth=2, solid_capstyle="butt")
 
 
-def _aside(metric: str, values: Values, finite: npt.NDArray[np.bool_]) -> str:
-    """Median, and how many segments have no such value."""
-    told = f"; median {number(float(np.median(values[finite])), digits(metric))}"
+def _summary(metric: str, values: Values, finite: npt.NDArray[np.bool_]) -> str:
+    text = f"median {format_metric(metric, float(np.median(values[finite])))}"
     missing = len(values) - int(finite.sum())
-    return told + (f"; {percent(missing, len(values))} have none" if missing else "")
+    return text + (f"; missing in {percent(missing, len(values))}" if missing else "")
 
 
-def thresholds(data: DatasetTables) -> Html:
-    """How much each limit alone would keep if it stood elsewhere."""
-    rules = data.rules
-    if not rules:
-        return page.note("Every threshold of this run is switched off.")
-    languages = len(data.by_language)
-    about = f"Of the segments that have the metric, over {'all languages' if languages > 1 else 'the language'}; "
-    about += "each limit by itself, the others are left aside."
-    return page.join(page.note(about), page.grid(_curve(data.segments, rule) for rule in rules))
+def threshold_curves(tables: DatasetTables) -> Html:
+    """Draw for each threshold how much it would keep with other limits."""
+    if not tables.thresholds:
+        return page.note("Every threshold of this run is off.")
+    languages = "all languages" if len(tables.by_language) > 1 else "the language"
+    note = f"Share of the segments of {languages} that have the metric, for each limit alone."
+    return page.join(page.note(note), page.grid(_curve(tables.segments, threshold) for threshold in tables.thresholds))
 
 
-def _curve(segments: pd.DataFrame, rule: Rule) -> Html:
-    values = np.sort(segments[rule.metric].dropna().to_numpy(dtype=float))
+def _curve(segments: pd.DataFrame, threshold: Threshold) -> Html:
+    values = np.sort(segments[threshold.metric].dropna().to_numpy(dtype=float))
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return page.figure("", rule.field, "no value in any segment")
-    low, high = np.percentile(finite, [0.5, 99.5])
-    low, high = min(low, rule.limit), max(high, rule.limit)
-    limits = np.linspace(low, high, STEPS)
-    kept = 100 * _passing(values, limits, rule.below)
-    now = float(100 * _passing(values, np.array([rule.limit]), rule.below)[0])
+        return page.figure("", threshold.parameter, "no value in any segment")
+    limits = np.linspace(*value_range(finite, threshold.limit), STEPS)
+    kept = 100 * _share_kept(values, limits, threshold.is_minimum)
+    at_limit = float(100 * _share_kept(values, np.array([threshold.limit]), threshold.is_minimum)[0])
 
-    def onto(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.plot(limits, kept, color=KEPT, linewidth=1.8)
-        axes.axvline(rule.limit, color=LIMIT, linewidth=1.4, linestyle="--")
-        axes.plot([rule.limit], [now], "o", color=LIMIT, markersize=5)
-        unit = METRICS[rule.metric].unit
-        axes.set(xlabel=f"{rule.field}{'' if unit == '1' else f' ({unit})'}", ylabel="kept (%)", ylim=(0, 104))
+        axes.axvline(threshold.limit, color=LIMIT, linewidth=1.4, linestyle="--")
+        axes.plot([threshold.limit], [at_limit], "o", color=LIMIT, markersize=5)
+        unit = METRICS[threshold.metric].unit
+        axes.set(xlabel=threshold.parameter + ("" if unit == "1" else f" ({unit})"), ylabel="kept (%)", ylim=(0, 104))
         axes.grid(axis="y")
 
-    return page.figure(
-        draw(onto, WIDTH, 170), rule.field, f"at {rule.limit:g} it keeps {number(now, 1)} %".replace("-", "−")
-    )
+    caption = f"a limit of {threshold.limit:g} keeps {number(at_limit, 1)} %".replace("-", "−")
+    return page.figure(draw(plot, WIDTH, 170), threshold.parameter, caption)
 
 
-def _passing(values: Values, limits: Values, below: bool) -> Values:
-    """The share of sorted values that is not on the dropped side of each limit."""
-    first = np.searchsorted(values, limits, side="left" if below else "right")
+def _share_kept(values: Values, limits: Values, is_minimum: bool) -> Values:
+    """Return the share of sorted values that each limit keeps."""
+    first = np.searchsorted(values, limits, side="left" if is_minimum else "right")
     share: Values = first / len(values)
-    return 1 - share if below else share
+    return 1 - share if is_minimum else share

@@ -1,11 +1,11 @@
-"""Videos that sound the same, in groups: what `duplicates.parquet` of an output says. Without that file, nothing."""
+"""Groups of videos that sound the same, as an output's `duplicates.parquet` lists them."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from audiopipe.report import page
-from audiopipe.report.dataset import DatasetTables
+from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number, plural
@@ -15,43 +15,43 @@ __all__ = ["duplicates"]
 
 FILE = "duplicates.parquet"
 GROUP = ["duplicate_of_language", "duplicate_of"]
-MOST_GROUPS, MOST_VIDEOS = 12, 8
+MAX_GROUPS, MAX_VIDEOS = 12, 8
 
 
-def duplicates(data: DatasetTables) -> Html:
-    """The largest groups, with the first of each and how similar the others are to it."""
-    if FILE not in data.store.list(FILE):
+def duplicates(tables: DatasetTables) -> Html:
+    """Show the largest groups with their similarities. Returns an empty piece if the output has no such file."""
+    if FILE not in tables.dataset.store.list(FILE):
         return Html("")
-    rows = read_table(data.store.read(FILE)).to_pandas()
-    rows = rows[rows["language"].isin(data.by_language)]
-    head = "<h2>Duplicates</h2><p>Videos that sound the same, whatever their names and codecs."
+    rows = read_table(tables.dataset.store.read(FILE)).to_pandas()
+    rows = rows[rows["language"].isin(tables.by_language)]
+    heading = "<h2>Duplicates</h2><p>Videos that sound the same, whatever their ids and codecs."
     if not len(rows):
-        return Html(f"{head} There are none.</p>")
-    out = int(rows["left_out"].sum())
-    told = f"{plural(len(rows), 'duplicate')} in {plural(rows.groupby(GROUP).ngroups, 'group')}; "
-    told += f"{out:,} are left out of <code>unique_manifest_*.json</code>, none of the tars."
-    return page.join(Html(f"{head}</p><p>{told}</p>"), _groups(rows))
+        return Html(f"{heading} There are none.</p>")
+    left_out = int(rows["left_out"].sum())
+    text = f"{plural(len(rows), 'duplicate')} in {plural(rows.groupby(GROUP).ngroups, 'group')}. "
+    text += f"{left_out:,} are left out of <code>unique_manifest_*.json</code>. The tars contain all of them."
+    return page.join(Html(f"{heading}</p><p>{text}</p>"), _groups(rows))
 
 
 def _groups(rows: pd.DataFrame) -> Html:
     groups = sorted(rows.groupby(GROUP, sort=True), key=lambda group: -len(group[1]))
-    table = [_group(str(language), str(first), some) for (language, first), some in groups[:MOST_GROUPS]]
-    more = len(groups) - len(table)
-    note = page.note(f"{more:,} smaller groups are in <code>{FILE}</code>.") if more else Html("")
-    head = ["first of the group", "language", "videos", "", "similarity", "the others"]
+    table = [_group(str(language), str(first), members) for (language, first), members in groups[:MAX_GROUPS]]
+    hidden = len(groups) - len(table)
+    note = page.note(f"{hidden:,} smaller groups are in <code>{FILE}</code>.") if hidden else Html("")
+    head = ["first of the group", "language", "videos", "", "similarity", "others"]
     return page.join(page.table(head, table, "ll l w"), note)
 
 
-def _group(language: str, first: str, some: pd.DataFrame) -> list[str | Html]:
-    shown = some.sort_values("similarity", ascending=False, kind="stable").head(MOST_VIDEOS)
+def _group(language: str, first: str, members: pd.DataFrame) -> list[str | Html]:
+    listed = members.sort_values("similarity", ascending=False, kind="stable").head(MAX_VIDEOS)
+    columns = (listed["video_id"], listed["language"], listed["similarity"].astype(float))
     others = ", ".join(
-        f"<code>{esc(name)}</code> ({esc(spoken)}, {number(near, 2)})"
-        for name, spoken, near in zip(
-            shown["video_id"], shown["language"], shown["similarity"].astype(float), strict=True
-        )
+        f"<code>{esc(video_id)}</code> ({esc(spoken)}, {number(similarity, 2)})"
+        for video_id, spoken, similarity in zip(*columns, strict=True)
     )
-    left = len(some) - len(shown)
-    low, high = float(some["similarity"].min()), float(some["similarity"].max())
-    span = number(high, 2) if low == high else f"{number(low, 2)} to {number(high, 2)}"
-    bar = page.bar([(float(some["similarity"].mean()), KEPT)])
-    return [first, language, f"{len(some) + 1:,}", bar, span, Html(others + (f" and {left:,} more" if left else ""))]
+    hidden = len(members) - len(listed)
+    low, high = float(members["similarity"].min()), float(members["similarity"].max())
+    similarity = number(high, 2) if low == high else f"{number(low, 2)} to {number(high, 2)}"
+    bar = page.bar([(float(members["similarity"].mean()), KEPT)])
+    more = f" and {hidden:,} more" if hidden else ""
+    return [first, language, f"{len(members) + 1:,}", bar, similarity, Html(others + more)]

@@ -1,6 +1,6 @@
-"""matplotlib figures as inline SVG that take the ink of the page around them, light or dark.
+"""matplotlib figures as inline SVG that take the text color of the page, light or dark.
 
-Text and axes are drawn in a colour that nothing else has, which then becomes `currentColor`.
+Text and axes are drawn in a color that nothing else has, which then becomes `currentColor`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from audiopipe.extras import require_extra
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "colours", "draw"]
+__all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "draw", "series_colors"]
 
-# Told apart with any kind of colour vision, and seen on white and on black (after Okabe and Ito, and Tol). The last
-# four are for many languages, where hue alone does not do: they differ in lightness too.
+# Distinguishable with any color vision, on white and on black (after Okabe and Ito, and Tol). The last four of the
+# series are for many languages, where hue is not enough: they differ in lightness too.
 KEPT, DROPPED, LIMIT, BAD, NEUTRAL = "#3b8bc4", "#e08214", "#d0457b", "#d73a3a", "#8a8f98"
 SERIES = (
     *("#3b8bc4", "#e08214", "#1b9e77", "#b46fc9", "#c9a400", "#d0457b", "#56b4e9", "#8c6d46"),
@@ -26,8 +26,8 @@ SERIES = (
 )
 
 INK = "#010203"
-LOOKS: Any = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+RC_PARAMS: Any = {  # matplotlib's stubs list every key
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the font of the page
     "svg.hashsalt": "audiopipe",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -49,14 +49,14 @@ LOOKS: Any = {
     "figure.dpi": 72,
     "image.interpolation": "nearest",
 }
-POINTS = 72
-TIDY = tuple(
+POINTS_PER_INCH = 72
+CLEANUP = tuple(
     (re.compile(pattern, re.DOTALL), replacement)
     for pattern, replacement in (
         (r"<metadata>.*?</metadata>", ""),
         (r'<style type="text/css">.*?</style>', ""),  # it would apply to the whole page
-        (r'<g id="patch_1">.*?</g>', ""),  # the white behind the figure
-        (r'<g id="[A-Za-z0-9._]+_\d+">', "<g>"),  # names that the next figure has too
+        (r'<g id="patch_1">.*?</g>', ""),  # the white background
+        (r'<g id="[A-Za-z0-9._]+_\d+">', "<g>"),  # ids that the next figure has too
         (r'(?<=<svg )(?:width|height)="[^"]*" |(?<= )(?:width|height)="[\d.]+pt" ', ""),
         (r"font-family: [^;\"]*", "font-family: inherit"),
         (r"rotate\(-0 [^)]*\)", "rotate(0)"),
@@ -67,11 +67,11 @@ TIDY = tuple(
 
 
 def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> str:
-    """The SVG of one plot.
+    """Return the SVG of one plot.
 
     Args:
-        plot: draws into the axes that it is given.
-        width, height: in pixels at full size; on a narrow screen the picture shrinks.
+        plot: a function that draws into the axes it gets.
+        width, height: in pixels at full size. The figure shrinks on a narrow screen.
     """
     # Imported here, so that tables can be printed where the extra is not installed.
     with require_extra("notebooks", "drawing a figure"):
@@ -80,28 +80,28 @@ def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> s
         from matplotlib.figure import Figure  # noqa: PLC0415
         from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: PLC0415
 
-    sink = io.StringIO()
-    with mpl.rc_context(LOOKS):
+    buffer = io.StringIO()
+    with mpl.rc_context(RC_PARAMS):
         layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
-        picture = Figure(figsize=(width / POINTS, height / POINTS), layout=layout)
-        plot(picture.add_subplot())
-        FigureCanvasSVG(picture).print_svg(sink, metadata={"Date": None, "Creator": None})
-    return _clean_svg(sink.getvalue())
+        figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout=layout)
+        plot(figure.add_subplot())
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return _clean_svg(buffer.getvalue())
 
 
-def _clean_svg(text: str) -> str:
-    text = text[text.index("<svg") :]
-    for pattern, replacement in TIDY:
-        text = pattern.sub(replacement, text)
-    text = re.sub(r"<(?:path|use|g|rect|image)\b[^>]*>", _rounded, text)
-    return text.replace(INK, "currentColor").strip()
+def _clean_svg(svg: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    for pattern, replacement in CLEANUP:
+        svg = pattern.sub(replacement, svg)
+    svg = re.sub(r"<(?:path|use|g|rect|image)\b[^>]*>", _round_coordinates, svg)
+    return svg.replace(INK, "currentColor").strip()
 
 
-def _rounded(element: re.Match[str]) -> str:
-    """Coordinates to a hundredth of a pixel; never the text between elements."""
+def _round_coordinates(element: re.Match[str]) -> str:
+    """Round the coordinates of an element to a hundredth of a pixel. Text between elements is not touched."""
     return re.sub(r"(?<=[\d])(\.\d{2})\d+", r"\1", element[0])
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name, the same for the same names."""
-    return {name: SERIES[number % len(SERIES)] for number, name in enumerate(sorted(names))}
+def series_colors(names: Iterable[str]) -> dict[str, str]:
+    """Return a color for each name. The same names get the same colors."""
+    return {name: SERIES[index % len(SERIES)] for index, name in enumerate(sorted(names))}

@@ -1,4 +1,4 @@
-"""Two metrics at a time: where the segments are, which part of them was dropped, and where the limits run."""
+"""Density maps of two metrics: the segments, the share that was dropped, and the limits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pandas as pd
 
 from audiopipe.extras import require_extra
 from audiopipe.report import page
-from audiopipe.report.dataset import DatasetTables, Rule
+from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
+from audiopipe.report.histogram import Values, bin_edges
+from audiopipe.report.metric_labels import metric_name, unit_label
 from audiopipe.report.page import Html
-from audiopipe.report.quality import title
 from audiopipe.report.text import percent
 
 with require_extra("notebooks", "drawing a report"):
@@ -31,62 +32,51 @@ PAIRS = (
     ("true_peak_dbtp", "loudness_lufs"),
 )
 BINS = (72, 44)
-FAINTEST = 0.28  # how visible a single segment is beside the densest cell
-Values = npt.NDArray[np.float64]
+MIN_OPACITY = 0.28  # of a cell with one segment, relative to the densest cell
 
 
-def maps(data: DatasetTables) -> Html:
-    """A density map of each pair of metrics that are judged together."""
-    limits = {rule.metric: rule for rule in data.rules}
-    key = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
-    note = page.note("Stronger colour: more segments in the cell, on a logarithmic scale. Mixed colour: some of each.")
-    return page.join(key, note, page.grid((_map(data.segments, x, y, limits) for x, y in PAIRS), two=True))
+def maps(tables: DatasetTables) -> Html:
+    """Draw a density map for each pair of metrics."""
+    limits = {threshold.metric: threshold.limit for threshold in tables.thresholds}
+    legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
+    note = page.note("A stronger color means more segments, on a logarithmic scale. Mixed colors mean both kinds.")
+    return page.join(legend, note, page.grid((_map(tables.segments, x, y, limits) for x, y in PAIRS), two=True))
 
 
-def _map(segments: pd.DataFrame, x: str, y: str, limits: dict[str, Rule]) -> Html:
-    both = segments[[x, y]].to_numpy(dtype=float)
-    finite = np.isfinite(both).all(axis=1)
-    name = f"{title(x).partition(' (')[0]} and {title(y).partition(' (')[0]}"
+def _map(segments: pd.DataFrame, x: str, y: str, limits: dict[str, float]) -> Html:
+    points = segments[[x, y]].to_numpy(dtype=float)
+    finite = np.isfinite(points).all(axis=1)
+    name = f"{metric_name(x)} and {metric_name(y)}"
     if not finite.any():
-        return page.figure("", name, "no segment has both")
-    both, kept = both[finite], segments["kept"].to_numpy(dtype=bool)[finite]
-    edges = [_edges(both[:, 0], limits.get(x), BINS[0]), _edges(both[:, 1], limits.get(y), BINS[1])]
-    image = _image(both, kept, edges)
+        return page.figure("", name, "no segment has both metrics")
+    points, kept = points[finite], segments["kept"].to_numpy(dtype=bool)[finite]
+    edges = [bin_edges(points[:, axis], BINS[axis], limits.get(metric)) for axis, metric in enumerate((x, y))]
+    image = _image(points, kept, edges)
 
-    def onto(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
         axes.imshow(image, origin="lower", aspect="auto", extent=extent)
         if x in limits:
-            axes.axvline(limits[x].limit, color=LIMIT, linewidth=1.4, linestyle="--")
+            axes.axvline(limits[x], color=LIMIT, linewidth=1.4, linestyle="--")
         if y in limits:
-            axes.axhline(limits[y].limit, color=LIMIT, linewidth=1.4, linestyle="--")
+            axes.axhline(limits[y], color=LIMIT, linewidth=1.4, linestyle="--")
         axes.set(xlabel=_label(x), ylabel=_label(y))
 
-    missing = len(segments) - len(both)
-    about = f"{percent(missing, len(segments))} of the segments have not both" if missing else ""
-    return page.figure(draw(onto, 470, 250), name[0].upper() + name[1:], about)
+    missing = len(segments) - len(points)
+    caption = f"{percent(missing, len(segments))} of the segments lack one of them" if missing else ""
+    return page.figure(draw(plot, 470, 250), name[0].upper() + name[1:], caption)
 
 
 def _label(metric: str) -> str:
-    named = title(metric)
-    return named if "(" in named else f"{named} (share, 0 to 1)"
+    return f"{metric_name(metric)} ({unit_label(metric)})"
 
 
-def _edges(values: Values, rule: Rule | None, bins: int) -> Values:
-    """Cells over the values without their last half percent on each side, and over the limit."""
-    low, high = np.percentile(values, [0.5, 99.5])
-    if rule is not None:
-        low, high = min(low, rule.limit), max(high, rule.limit)
-    margin = 0.03 * (high - low) or max(abs(high), 1.0) * 0.05
-    return np.linspace(low - margin, high + margin, bins + 1)
-
-
-def _image(both: Values, kept: npt.NDArray[np.bool_], edges: list[Values]) -> Values:
-    """[rows, columns, RGBA]: the colour tells the share kept, the opacity the number."""
-    inside = np.column_stack([np.clip(both[:, axis], edges[axis][0], edges[axis][-1]) for axis in (0, 1)])
-    every, passed = (np.histogramdd(some, edges)[0].T for some in (inside, inside[kept]))
-    share = np.divide(passed, every, out=np.zeros_like(every), where=every > 0)[..., None]
-    colour = share * np.array(to_rgb(KEPT)) + (1 - share) * np.array(to_rgb(DROPPED))
-    strength = np.log1p(every) / max(np.log1p(every.max()), 1e-9)
-    opacity = np.where(every > 0, FAINTEST + (1 - FAINTEST) * strength, 0.0)
-    return np.concatenate([colour, opacity[..., None]], axis=-1)
+def _image(points: Values, kept: npt.NDArray[np.bool_], edges: list[Values]) -> Values:
+    """Return [rows, columns, RGBA]: the color is the share of kept segments, the opacity their number."""
+    inside = np.column_stack([np.clip(points[:, axis], edges[axis][0], edges[axis][-1]) for axis in (0, 1)])
+    counts, kept_counts = (np.histogramdd(rows, edges)[0].T for rows in (inside, inside[kept]))
+    share = np.divide(kept_counts, counts, out=np.zeros_like(counts), where=counts > 0)[..., None]
+    color = share * np.array(to_rgb(KEPT)) + (1 - share) * np.array(to_rgb(DROPPED))
+    strength = np.log1p(counts) / max(np.log1p(counts.max()), 1e-9)
+    opacity = np.where(counts > 0, MIN_OPACITY + (1 - MIN_OPACITY) * strength, 0.0)
+    return np.concatenate([color, opacity[..., None]], axis=-1)

@@ -1,65 +1,64 @@
-"""Segments that are unlike the rest of their language: the ones to listen to before anybody trains on them."""
+"""Outliers: kept segments that differ from the rest of their language, to check before training."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from audiopipe.kernels import METRICS
 from audiopipe.report import page
-from audiopipe.report.dataset import DatasetTables
+from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.examples import card
+from audiopipe.report.metric_labels import format_metric, metric_name, with_unit
 from audiopipe.report.page import Html, esc
-from audiopipe.report.quality import digits, title
 from audiopipe.report.text import number
 
 __all__ = ["outliers", "scores"]
 
-# What a listener would notice. Of the others most say the same again.
-WATCHED = (
+# The metrics whose outliers are audible. Most of the others are correlated with these.
+AUDIBLE = (
     *("loudness_lufs", "loudness_range_lu", "crest_db", "dc_offset", "snr_db", "silence_ratio"),
     *("zero_crossing_rate", "spectral_centroid_hz", "spectral_flatness", "bandwidth_hz"),
 )
-FAR = 4.0
-TO_SIGMA = 1.4826  # of a normal distribution, in median absolute deviations
+MIN_SCORE = 4.0
+SIGMA_PER_MAD = 1.4826  # standard deviation over median absolute deviation, of a normal distribution
 
 
 def scores(kept: pd.DataFrame) -> pd.DataFrame:
-    """How many robust standard deviations each watched metric of each segment lies from its language's median."""
-    values = kept[list(WATCHED)].astype(float).replace([np.inf, -np.inf], np.nan)
-    groups = values.groupby(kept["language"])
-    away = values - groups.transform("median")
-    spread = TO_SIGMA * away.abs().groupby(kept["language"]).transform("median")
-    # A metric that is the same in most segments has no spread to measure by.
-    return away / spread.where(spread > 0)
+    """Return each metric's distance from the median of the segment's language, in robust standard deviations."""
+    values = kept[list(AUDIBLE)].astype(float).replace([np.inf, -np.inf], np.nan)
+    languages = kept["language"]
+    distance = values - values.groupby(languages).transform("median")
+    sigma = SIGMA_PER_MAD * distance.abs().groupby(languages).transform("median")
+    # A metric that is equal in most segments has no spread to measure with.
+    return distance / sigma.where(sigma > 0)
 
 
-def outliers(data: DatasetTables) -> Html:
-    """The kept segments that are farthest out, each by another metric and of another video where possible."""
-    kept = data.kept
-    away = scores(kept).to_numpy(dtype=float)
-    far = np.nan_to_num(np.abs(away))
+def outliers(tables: DatasetTables) -> Html:
+    """Show the kept segments with the largest scores, each in another metric and of another video."""
+    kept = tables.kept
+    signed = scores(kept).to_numpy(dtype=float)
+    size = np.nan_to_num(np.abs(signed))
     chosen: dict[str, int] = {}
     videos = set[str]()
-    for place in np.argsort(-far, axis=None, kind="stable"):
-        row, column = divmod(int(place), len(WATCHED))
-        video = str(kept["video_id"].iloc[row])
-        if far[row, column] < FAR or len(chosen) == data.examples_per_kind:
+    for position in np.argsort(-size, axis=None, kind="stable"):
+        row, column = divmod(int(position), len(AUDIBLE))
+        video, metric = str(kept["video_id"].iloc[row]), AUDIBLE[column]
+        if size[row, column] < MIN_SCORE or len(chosen) == tables.examples_per_kind:
             break
-        if WATCHED[column] not in chosen and video not in videos:
-            chosen[WATCHED[column]] = row
+        if metric not in chosen and video not in videos:
+            chosen[metric] = row
             videos.add(video)
     if not chosen:
-        return page.note(f"No kept segment lies {FAR:g} or more standard deviations from its language's median.")
-    return page.grid(_outlier(data, row, name, away[row, WATCHED.index(name)]) for name, row in chosen.items())
+        return page.note(f"No kept segment is {MIN_SCORE:g} or more standard deviations from its language's median.")
+    return page.grid(
+        _outlier(tables, row, metric, signed[row, AUDIBLE.index(metric)]) for metric, row in chosen.items()
+    )
 
 
-def _outlier(data: DatasetTables, number_of_row: int, metric: str, sigmas: float) -> Html:
-    row = data.kept.iloc[number_of_row]
-    median = float(data.kept[data.kept["language"] == row["language"]][metric].median())
-    unit = METRICS[metric].unit
-    shown = digits(metric)
-    told = f"{title(metric).partition(' (')[0]} {number(float(row[metric]), shown)}{'' if unit == '1' else ' ' + unit}"
-    told += f": {number(abs(sigmas), 1)} deviations {'above' if sigmas > 0 else 'below'} {row['language']}'s "
-    told += f"median of {number(median, shown)}"
-    return card(data, row, f"<b>{esc(told)}</b>")
+def _outlier(tables: DatasetTables, position: int, metric: str, score: float) -> Html:
+    row = tables.kept.iloc[position]
+    median = float(tables.kept[tables.kept["language"] == row["language"]][metric].median())
+    label = f"{metric_name(metric)} {with_unit(metric, float(row[metric]))}: "
+    label += f"{number(abs(score), 1)} deviations {'above' if score > 0 else 'below'} "
+    label += f"the median of {row['language']}, {format_metric(metric, median)}"
+    return card(tables, row, f"<b>{esc(label)}</b>")

@@ -13,7 +13,7 @@ from audiopipe.extras import require_extra
 from audiopipe.ledger import ShardRow
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
-from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, colours, draw
+from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, draw, series_colors
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.stages import STAGES, bottleneck, ordered
@@ -79,7 +79,7 @@ def lanes(run_report: RunReport) -> Html:
     first = min(_span(shard, run_report.start)[0] for shard in shards)
     left, right = min(start for start, *_ in rows) - first, max(end for _, end, *_ in rows) - first
     unit, scale = scaled(right)
-    palette = colours({shard.language for shard in shown})
+    palette = series_colors({shard.language for shard in shown})
     names = list(heights)
     tops = dict(zip(names, np.cumsum([0, *heights.values()]), strict=False))
 

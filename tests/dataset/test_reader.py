@@ -68,6 +68,23 @@ def test_a_filter_keeps_what_its_condition_holds_for(dataset: Dataset) -> None:
     assert [segment.key for segment in quiet] == list(expected[expected.kept].key)
 
 
+def test_a_view_of_some_shards_reads_those_only(dataset: Dataset) -> None:
+    shard, *others = dataset.commits
+    assert others
+    view = dataset.select_shards([shard])
+    result = dataset.commits[shard].result
+    assert view.segments().num_rows == result.segments
+    assert set(view.to_pandas()["language"]) == {result.language}
+    assert list(view.results) == [shard]
+
+
+def test_segments_come_in_the_order_of_shards_and_videos(dataset: Dataset) -> None:
+    rows = dataset.to_pandas()
+    order = ["language", "shard", "video_id", "segment"]
+    assert rows[order].equals(rows[order].sort_values(order, ignore_index=True))
+    assert rows.duplicated(["language", "shard", "segment"]).any(), "several videos in a shard"
+
+
 def test_segments_reads_only_the_columns_asked_for(dataset: Dataset) -> None:
     table = dataset.segments(["key", "snr_db"], where="kept")
     assert table.column_names == ["key", "snr_db"]

@@ -46,14 +46,14 @@ def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
 
 
 def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store, tmp_path: Path) -> None:
-    seen = quality.read_dataset(output=output.url)
-    export(saved(tmp_path, "Quality report", quality.headline(seen)), f"{output.url}/reports/quality.html")
+    tables = quality.read_tables(output=output.url)
+    export(saved(tmp_path, "Quality report", quality.headline(tables)), f"{output.url}/reports/quality.html")
     ended = page.facts({"run_id": "tests", "state": "done"})
     export(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")
     assert set(output.list("reports")) == {f"reports/{name}.html" for name in ("index", "quality", "run")}
     index = output.read("reports/index.html").decode()
     assert "2 reports of 1 run" in index
-    assert f"{seen.total.segments_kept} / {seen.total.segments}" in index
+    assert f"{tables.total.segments_kept} / {tables.total.segments}" in index
     links = re.findall(r'<a href="([^"]+)"', index)
     pages = [urljoin("https://host/any/reports/index.html", link).removeprefix("https://host/any/") for link in links]
     assert pages == ["reports/quality.html", "reports/run.html"]
@@ -78,8 +78,8 @@ def test_a_bucket_without_list_permission_is_one_clear_error(
             timeout=200,
         )
     html = export(tmp_path / "out.ipynb", tmp_path / "out.html").read_text(encoding="utf-8")
-    told = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
-    assert f"PermanentStoreError listing {output.url}/" in told
-    assert "not permitted (AccessDenied)" in told
-    assert "What to do: " in told
-    assert "Traceback" not in told
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    assert f"PermanentStoreError listing {output.url}/" in text
+    assert "not permitted (AccessDenied)" in text
+    assert "What to do: " in text
+    assert "Traceback" not in text

@@ -1,4 +1,4 @@
-"""What the threshold explorer carries is what the tables hold, and it judges by the run's own rules."""
+"""The threshold explorer carries the tables' values and applies the run's own rules."""
 
 import base64
 import json
@@ -12,71 +12,71 @@ import pytest
 from audiopipe.pipeline.score import RULES
 from audiopipe.report import explorer, quality
 
-TYPES = {"seconds": "<f4", "language": "u1", "excluded": "u1", "kept": "u1"}
+COLUMN_TYPES = {"duration_s": "<f4", "language": "u1", "excluded": "u1", "kept": "u1"}
 
 
 @pytest.fixture(scope="module")
-def data(dataset):
-    return quality.read_dataset(dataset)
+def tables(dataset):
+    return quality.read_tables(dataset)
 
 
-def carried(piece):
-    """The numbers in the page, decoded."""
+def payload(piece):
+    """The data in the page, decoded."""
     body = json.loads(re.search(r'<script type="application/json">(.*?)</script>', piece.markup, re.DOTALL)[1])
-    for name, dtype in TYPES.items():
+    for name, dtype in COLUMN_TYPES.items():
         body[name] = np.frombuffer(base64.b64decode(body[name]), dtype)
     body["metrics"] = {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in body["metrics"].items()}
     return body
 
 
-def test_every_rule_has_a_slider_that_stands_where_the_run_had_it(data):
-    piece = explorer.explorer(data)
-    rules = carried(piece)["rules"]
-    assert [rule["field"] for rule in rules] == [field for _, _, field, _ in RULES]
+def test_every_rule_has_a_slider_at_the_runs_limit(tables):
+    piece = explorer.explorer(tables)
+    sliders = payload(piece)["sliders"]
+    assert [slider["parameter"] for slider in sliders] == [parameter for _, _, parameter, _ in RULES]
     assert piece.markup.count('type="range"') == len(RULES)
-    for rule in rules:
-        limit = data.run.config[rule["field"]]
-        assert rule["limit"] == limit
-        assert rule["min"] <= rule["start"] <= rule["max"]
-        assert limit is None or rule["start"] == limit
+    for slider in sliders:
+        limit = tables.config[slider["parameter"]]
+        assert slider["limit"] == limit
+        assert slider["min"] <= slider["start"] <= slider["max"]
+        assert limit is None or slider["start"] == limit
 
 
-def test_the_page_carries_the_tables_values_bit_by_bit(data):
-    body, rows = carried(explorer.explorer(data)), data.segments
+def test_the_page_has_the_tables_values_bit_by_bit(tables):
+    body, rows = payload(explorer.explorer(tables)), tables.segments
     for metric, values in body["metrics"].items():
         assert np.array_equal(values, rows[metric].to_numpy(np.float32), equal_nan=True)
     assert np.array_equal(body["kept"], rows["kept"].to_numpy(np.uint8))
-    assert [body["languages"][number] for number in body["language"]] == rows["language"].tolist()
+    assert [body["languages"][index] for index in body["language"]] == rows["language"].tolist()
 
 
-def test_the_runs_limits_keep_the_same_segments(data):
-    body = carried(explorer.explorer(data))
+def test_the_runs_limits_keep_the_same_segments(tables):
+    body = payload(explorer.explorer(tables))
     passes = body["excluded"] == 0
-    for rule in (rule for rule in body["rules"] if rule["limit"] is not None):
-        values = body["metrics"][rule["metric"]].astype(float)
-        passes &= ~(values < rule["limit"] if rule["below"] else values > rule["limit"])
+    for slider in (slider for slider in body["sliders"] if slider["limit"] is not None):
+        values = body["metrics"][slider["metric"]].astype(float)
+        passes &= ~(values < slider["limit"] if slider["is_minimum"] else values > slider["limit"])
     assert np.array_equal(passes, body["kept"] == 1)
 
 
-def test_what_was_dropped_before_it_was_measured_cannot_come_back(data):
-    rows = data.segments.copy()
+def test_segments_dropped_before_scoring_stay_dropped(tables):
+    rows = tables.segments.copy()
     rows.loc[rows.index[0], ["kept", "drop_reason", "snr_db"]] = [False, "too_short", np.nan]
-    assert carried(explorer.explorer(replace(data, segments=rows)))["excluded"][0] == 1
+    assert payload(explorer.explorer(replace(tables, segments=rows)))["excluded"][0] == 1
 
 
-def test_a_large_dataset_is_sampled_and_the_page_says_so(data, monkeypatch):
-    monkeypatch.setattr(explorer, "MOST", 5)
-    piece = explorer.explorer(data)
-    assert len(carried(piece)["seconds"]) == 5
-    assert "Of 5 segments drawn at random" in piece.markup
+def test_a_large_dataset_is_sampled_and_the_page_says_so(tables, monkeypatch):
+    monkeypatch.setattr(explorer, "MAX_SEGMENTS", 5)
+    piece = explorer.explorer(tables)
+    assert len(payload(piece)["duration_s"]) == 5
+    assert "Computed from 5 segments drawn at random" in piece.markup
 
 
-def test_names_of_languages_cannot_break_out_of_the_page(data):
-    piece = explorer.explorer(replace(data, segments=data.segments.assign(language="</script><b>")))
+def test_names_of_languages_cannot_break_out_of_the_page(tables):
+    piece = explorer.explorer(replace(tables, segments=tables.segments.assign(language="</script><b>")))
     assert "</script><b>" not in piece.markup
-    assert carried(piece)["languages"] == ["</script><b>"]
+    assert payload(piece)["languages"] == ["</script><b>"]
 
 
-def test_without_segments_it_says_so(data):
-    empty = replace(data, segments=pd.DataFrame(data.segments.iloc[:0]))
+def test_an_empty_dataset_says_so(tables):
+    empty = replace(tables, segments=pd.DataFrame(tables.segments.iloc[:0]))
     assert "There are no segments" in explorer.explorer(empty).markup

@@ -3,7 +3,7 @@
 import re
 
 from audiopipe.report import page
-from audiopipe.report.figure import INK, colours, draw
+from audiopipe.report.figure import INK, draw, series_colors
 
 
 def test_what_others_wrote_stays_text():
@@ -39,4 +39,4 @@ def test_the_same_figure_has_the_same_bytes():
 
 
 def test_a_language_keeps_its_colour():
-    assert colours(["it", "en"]) == colours(["en", "it"])
+    assert series_colors(["it", "en"]) == series_colors(["en", "it"])

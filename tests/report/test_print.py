@@ -1,4 +1,4 @@
-"""Reports printed to PDF: nothing runs over the edge of the paper, and no figure is cut by the end of a page."""
+"""Reports printed to PDF: nothing is wider than the paper, and no figure is cut at the end of a page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from audiopipe.report.export import export
 
 CHROMIUM = shutil.which("chromium")
 PAPER = {"width": 688, "height": 1017}  # CSS pixels of A4 within its margins of 14 mm
-WHOLE = "figure, .sample, .cards, .verdict"
-# An edge of each piece gets a word that a PDF's text can be searched for.
+UNBREAKABLE = "figure, .sample, .cards, .verdict"
+# Each edge of a piece gets a word that can be found in the PDF's text.
 MARK = """
-whole => [...document.querySelectorAll(whole)].map((piece, number) => {
+selector => [...document.querySelectorAll(selector)].map((piece, number) => {
   piece.style.position = "relative";
   for (const [edge, letter] of [["top", "a"], ["bottom", "b"]]) {
     const mark = document.createElement("span");
@@ -40,18 +40,18 @@ pytestmark = [
 ]
 
 
-def saved(folder: Path, *pieces: page.Html) -> Path:
-    """A notebook with these pieces as its outputs, each below a heading."""
+def export_pieces(folder: Path, *pieces: page.Html) -> Path:
+    """Export a notebook that has these pieces as its outputs, each below a heading."""
     cells = []
     for number, piece in enumerate(pieces):
-        shown = v4.new_output("display_data", {"text/html": piece._repr_html_()})
-        cells += [v4.new_markdown_cell(f"## Part {number}"), v4.new_code_cell("show()", outputs=[shown])]
+        output = v4.new_output("display_data", {"text/html": piece._repr_html_()})
+        cells += [v4.new_markdown_cell(f"## Part {number}"), v4.new_code_cell("show()", outputs=[output])]
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# Printed"), *cells]), folder / "saved.ipynb")
     return export(folder / "saved.ipynb", folder / "report.html")
 
 
-def printed(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str, int]]]]:
-    """What is wider than the paper; how many pieces there are; for each, its edges and the pages that they are on."""
+def print_to_pdf(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str, int]]]]:
+    """Return the elements wider than the paper, the number of pieces, and for each the pages of its edges."""
     import pypdfium2
     from playwright.sync_api import sync_playwright
 
@@ -60,35 +60,40 @@ def printed(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str, int
         tab = browser.new_page(viewport=PAPER)
         tab.emulate_media(media="print")
         tab.goto(report.as_uri())
-        wide, count = tab.evaluate(TOO_WIDE, PAPER["width"]), tab.evaluate(MARK, WHOLE)
+        wide, count = tab.evaluate(TOO_WIDE, PAPER["width"]), tab.evaluate(MARK, UNBREAKABLE)
         data = tab.pdf(prefer_css_page_size=True, format="A4", print_background=True)
         browser.close()
-    found: dict[int, list[tuple[str, int]]] = {}
+    edges: dict[int, list[tuple[str, int]]] = {}
     with pypdfium2.PdfDocument(data) as pdf:
         for number in range(len(pdf)):
             text = pdf[number].get_textpage().get_text_range()
             for piece, edge in re.findall(r"Q(\d+)([ab])\.", text):
-                found.setdefault(int(piece), []).append((edge, number))
-    return wide, count, found
+                edges.setdefault(int(piece), []).append((edge, number))
+    return wide, count, edges
 
 
 def test_no_plot_of_the_quality_report_is_cut(dataset: str, tmp_path: Path) -> None:
-    data = quality.read_dataset(output=dataset, language="all", examples_per_kind=1, max_segments=1000, seed=0)
-    pieces = (quality.headline(data), quality.languages(data), quality.drops(data), distributions.metrics(data))
-    assert_whole(saved(tmp_path, *pieces, quality.failures(data)), at_least=18)
+    tables = quality.read_tables(output=dataset, language="all", examples_per_kind=1, max_segments=1000, seed=0)
+    numbers = (quality.headline(tables), quality.languages(tables), quality.drops(tables), quality.failures(tables))
+    assert_not_cut(export_pieces(tmp_path, *numbers, distributions.metrics(tables)), at_least=18)
 
 
 def test_no_plot_of_the_progress_report_is_cut(ledger: str, tmp_path: Path) -> None:
-    seen = progress_report.read_run_report(output=ledger, ledger=None, run_id=None, usd_per_hour=None)
-    pieces = (progress_report.headline(seen), run_tables.languages(seen), run_tables.troubles(seen))
-    drawn = (timeline.stages(seen), timeline.throughput(seen), timeline.lanes(seen), run_tables.workers(seen))
-    assert_whole(saved(tmp_path, *pieces, *drawn), at_least=4)
+    run_report = progress_report.read_run_report(output=ledger, ledger=None, run_id=None, usd_per_hour=None)
+    pieces = (progress_report.headline(run_report), run_tables.languages(run_report), run_tables.troubles(run_report))
+    charts = (
+        timeline.stages(run_report),
+        timeline.throughput(run_report),
+        timeline.lanes(run_report),
+        run_tables.workers(run_report),
+    )
+    assert_not_cut(export_pieces(tmp_path, *pieces, *charts, run_tables.workers(run_report)), at_least=4)
 
 
-def assert_whole(report: Path, at_least: int) -> None:
-    wide, count, found = printed(report)
+def assert_not_cut(report: Path, at_least: int) -> None:
+    wide, count, edges = print_to_pdf(report)
     assert wide == []
-    assert count == len(found) >= at_least
-    for piece, edges in found.items():
-        assert sorted(edge for edge, _ in edges) == ["a", "b"], f"piece {piece}: {edges}"
-        assert len({number for _, number in edges}) == 1, f"piece {piece} is cut: {edges}"
+    assert count == len(edges) >= at_least
+    for piece, pages in edges.items():
+        assert sorted(edge for edge, _ in pages) == ["a", "b"], f"piece {piece}: {pages}"
+        assert len({number for _, number in pages}) == 1, f"piece {piece} is cut: {pages}"

@@ -1,39 +1,39 @@
-"""One video through every stage, each intermediate shown: to learn from a good one, to mend a bad one.
+"""One video through every stage of the pipeline, with all intermediate results.
 
-`find` chooses the video, `trace` takes it through the stages once more without touching the output, and the rest draws:
-`way` the stages and the segments, `sound` and `spectra` one segment, `written` what comes out of it.
+`video` chooses the video and `trace` takes it through the stages without changing the output. The other modules show
+the trace: `stages` the stages and the segments, `waveforms` and `spectra` one segment, `results` the output.
 """
 
-from audiopipe.report.explore.find import PARAMETERS
-from audiopipe.report.explore.sound import loudness, waveform, weighting
-from audiopipe.report.explore.spectra import noise, resampled, spectrogram, spectrum
+from audiopipe.report.explore.results import comparison, encoding, records
+from audiopipe.report.explore.spectra import noise_floor, resampling, spectrogram, spectrum
+from audiopipe.report.explore.stages import headline, metrics, segments, source
 from audiopipe.report.explore.trace import Trace, trace_video
-from audiopipe.report.explore.way import headline, measured, segments, source
-from audiopipe.report.explore.written import compared, encoded, records
+from audiopipe.report.explore.video import PARAMETERS
+from audiopipe.report.explore.waveforms import k_weighting, loudness, waveform
 from audiopipe.report.page import Html, grid
 
 __all__ = [
     "PARAMETERS",
     "Trace",
-    "compared",
-    "encoded",
+    "comparison",
+    "encoding",
     "headline",
+    "k_weighting",
     "loudness",
-    "measured",
-    "noise",
+    "metrics",
+    "noise_floor",
     "records",
-    "resampled",
+    "resampling",
     "segments",
-    "side_by_side",
     "source",
     "spectrogram",
     "spectrum",
     "trace_video",
+    "two_columns",
     "waveform",
-    "weighting",
 ]
 
 
-def side_by_side(*pieces: Html) -> Html:
-    """Pictures two to a row where the window is wide enough."""
+def two_columns(*pieces: Html) -> Html:
+    """Arrange pieces in two columns where the window is wide enough."""
     return grid((Html(f"<div>{piece.markup}</div>") for piece in pieces), two=True)

@@ -1,69 +1,82 @@
-// The threshold explorer: every segment is judged anew by the limits that the reader sets, as score.py judges.
+// The threshold explorer: applies the limits that the reader sets to every segment, as audiopipe/pipeline/score.py does.
 (() => {
   const root = document.currentScript.parentElement;
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  const metric = Object.fromEntries(Object.entries(data.metrics).map(([name, text]) => [name, new Float32Array(bytes(text))]));
-  const seconds = new Float32Array(bytes(data.seconds));
-  const language = new Uint8Array(bytes(data.language));
-  const excluded = new Uint8Array(bytes(data.excluded));
-  const before = new Uint8Array(bytes(data.kept));
-  const rows = [...root.querySelectorAll("[data-rule]")].map((row, order) => ({
-    row, rule: data.rules[order],
-    on: row.querySelector("input[type=checkbox]"),
-    slide: row.querySelector("input[type=range]"),
-    exact: row.querySelector("input[type=number]"),
-    told: row.querySelector(".told"),
+  const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
+  const metrics = Object.fromEntries(
+    Object.entries(data.metrics).map(([name, text]) => [name, new Float32Array(decode(text))]));
+  const durations = new Float32Array(decode(data.duration_s));
+  const language = new Uint8Array(decode(data.language));
+  const excluded = new Uint8Array(decode(data.excluded));
+  const keptByRun = new Uint8Array(decode(data.kept));
+  const rows = [...root.querySelectorAll("[data-threshold]")].map((row, index) => ({
+    slider: data.sliders[index],
+    checkbox: row.querySelector("input[type=checkbox]"),
+    range: row.querySelector("input[type=range]"),
+    value: row.querySelector("input[type=number]"),
+    count: row.querySelector(".count"),
   }));
-  const whole = (n) => n.toLocaleString("en-US");
-  const share = (part, all) => (all ? (100 * part / all).toFixed(1) + " %" : "–");
+  const format = (count) => count.toLocaleString("en-US");
+  const percent = (part, total) => (total ? (100 * part / total).toFixed(1) + " %" : "–");
+  const isOn = (row) => row.checkbox.checked && row.value.value !== "";
 
-  function judge() {
-    const limits = rows.filter((r) => r.on.checked && r.exact.value !== "").map((r) => ({
-      values: metric[r.rule.metric], limit: Number(r.exact.value), below: r.rule.below, r,
-    }));
-    const counts = data.rules.map(() => 0);
-    const kept = data.languages.map(() => 0), all = data.languages.map(() => 0);
-    let segments = 0, time = 0, back = 0, lost = 0;
-    for (let i = 0; i < seconds.length; i++) {
-      all[language[i]]++;
+  function update() {
+    const limits = rows.map((row, index) => ({
+      index, values: metrics[row.slider.metric], limit: Number(row.value.value), isMinimum: row.slider.is_minimum,
+    })).filter(({ index }) => isOn(rows[index]));
+    const drops = rows.map(() => 0);
+    const kept = data.languages.map(() => 0), total = data.languages.map(() => 0);
+    let segments = 0, seconds = 0, gained = 0, lost = 0;
+    for (let i = 0; i < durations.length; i++) {
+      total[language[i]]++;
       let passes = !excluded[i];
-      if (passes) for (const { values, limit, below, r } of limits) {
-        // What does not exist is NaN, and a comparison with it is false: it condemns nobody.
-        if (below ? values[i] < limit : values[i] > limit) { passes = false; counts[rows.indexOf(r)]++; break; }
+      if (passes) for (const { index, values, limit, isMinimum } of limits) {
+        // A missing value is NaN. Comparisons with NaN are false, so it never drops a segment.
+        if (isMinimum ? values[i] < limit : values[i] > limit) { passes = false; drops[index]++; break; }
       }
-      if (passes) { segments++; time += seconds[i]; kept[language[i]]++; }
-      if (passes && !before[i]) back++;
-      if (!passes && before[i]) lost++;
+      if (passes) { segments++; seconds += durations[i]; kept[language[i]]++; }
+      if (passes && !keptByRun[i]) gained++;
+      if (!passes && keptByRun[i]) lost++;
     }
-    show(segments, time, back, lost, kept, all, counts);
+    show({ segments, seconds, gained, lost, kept, total, drops });
   }
 
-  function show(segments, time, back, lost, kept, all, counts) {
-    const put = (name, text) => { root.querySelector(`[data-out=${name}]`).textContent = text; };
-    put("segments", `${whole(segments)} / ${whole(seconds.length)}`);
-    put("share", share(segments, seconds.length));
-    put("hours", (time / 3600).toFixed(2) + " h");
-    put("change", `+${whole(back)} / −${whole(lost)}`);
-    rows.forEach((r, order) => { r.told.textContent = r.on.checked ? `drops ${whole(counts[order])}` : "off"; });
-    root.querySelectorAll("[data-language]").forEach((row, order) => {
-      row.querySelector("i").style.width = (all[order] ? 100 * kept[order] / all[order] : 0) + "%";
-      row.querySelector(".told").textContent = `${whole(kept[order])} / ${whole(all[order])} (${share(kept[order], all[order])})`;
+  function show({ segments, seconds, gained, lost, kept, total, drops }) {
+    const set = (name, text) => { root.querySelector(`[data-result=${name}]`).textContent = text; };
+    set("segments", `${format(segments)} / ${format(durations.length)}`);
+    set("share", percent(segments, durations.length));
+    set("hours", (seconds / 3600).toFixed(2) + " h");
+    set("change", `+${format(gained)} / −${format(lost)}`);
+    rows.forEach((row, index) => {
+      row.count.textContent = row.checkbox.checked ? `drops ${format(drops[index])}` : "off";
     });
-    put("parameters", rows.map((r) => `${r.rule.field}=${r.on.checked && r.exact.value !== "" ? r.exact.value : "None"}`).join("  "));
+    root.querySelectorAll("[data-language]").forEach((row, index) => {
+      row.querySelector("i").style.width = (total[index] ? 100 * kept[index] / total[index] : 0) + "%";
+      row.querySelector(".count").textContent =
+        `${format(kept[index])} / ${format(total[index])} (${percent(kept[index], total[index])})`;
+    });
+    set("parameters", rows.map((row) => `${row.slider.parameter}=${isOn(row) ? row.value.value : "None"}`).join("  "));
   }
 
-  for (const r of rows) {
-    r.slide.addEventListener("input", () => { r.exact.value = r.slide.value; r.on.checked = true; judge(); });
-    r.exact.addEventListener("input", () => { r.slide.value = r.exact.value; r.on.checked = r.exact.value !== ""; judge(); });
-    r.on.addEventListener("change", judge);
+  for (const row of rows) {
+    row.range.addEventListener("input", () => {
+      row.value.value = row.range.value;
+      row.checkbox.checked = true;
+      update();
+    });
+    row.value.addEventListener("input", () => {
+      row.range.value = row.value.value;
+      row.checkbox.checked = row.value.value !== "";
+      update();
+    });
+    row.checkbox.addEventListener("change", update);
   }
   root.querySelector("button").addEventListener("click", () => {
-    for (const r of rows) {
-      r.on.checked = r.rule.limit !== null;
-      r.exact.value = r.slide.value = r.rule.limit ?? r.rule.start;
+    for (const row of rows) {
+      row.checkbox.checked = row.slider.limit !== null;
+      row.value.value = row.range.value = row.slider.limit ?? row.slider.start;
     }
-    judge();
+    update();
   });
-  judge();
+  update();
 })();
