@@ -19,7 +19,7 @@ import torch
 from audiopipe.bench.baselines import RIVALS
 from audiopipe.bench.inputs import BenchmarkInput, make
 from audiopipe.bench.results import OURS, BenchmarkResult
-from audiopipe.cluster.engines import CORES_A_CUDA_WORKER
+from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
 from audiopipe.config import RunConfig
 
 __all__ = ["bench"]
@@ -91,7 +91,7 @@ def _process(name: str) -> tuple[int, int]:
     """Cores of one process, and shards that it has under way: one and one, but of ours with a GPU what a worker has."""
     if name != OURS or not torch.cuda.is_available():
         return 1, 1
-    return CORES_A_CUDA_WORKER, RunConfig.model_fields["shards_in_flight"].default
+    return CORES_PER_CUDA_WORKER, RunConfig.model_fields["shards_in_flight"].default
 
 
 def _details(done: dict[str, Any], cores: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from audiopipe.bench.inputs import SEGMENT_S, VIDEO_SEGMENTS
 from audiopipe.bench.machine import describe, kind
-from audiopipe.cluster.engines import CORES_A_CUDA_WORKER
+from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
 from audiopipe.estimation.rates import GPU_GB_S
 
 __all__ = ["OURS", "SLOW", "BenchmarkResult", "bottleneck", "rates", "save", "table"]
@@ -177,7 +177,7 @@ def save(readings: Sequence[BenchmarkResult], folder: Path) -> list[Path]:
             + (
                 "."
                 if described["gpu"] == "none"
-                else f"; a process of ours has {CORES_A_CUDA_WORKER} cores, as a worker has."
+                else f"; a process of ours has {CORES_PER_CUDA_WORKER} cores, as a worker has."
             )
         ),
         "",

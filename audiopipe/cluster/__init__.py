@@ -1,1 +1,1 @@
-"""Start or reach a Dask cluster and its workers."""
+"""Start or join Dask clusters, on this machine and elsewhere."""

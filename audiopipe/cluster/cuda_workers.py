@@ -1,4 +1,4 @@
-"""Dask-CUDA's workers, several for a GPU that many cores feed."""
+"""Several Dask-CUDA workers for each GPU, on a machine with many cores per GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["CUDAWorkers"]
 
 
 class CUDAWorkers(CUDAWorker):  # type: ignore[misc]
-    """All workers of a machine, for engines that start one thing on each.
+    """All workers of a machine, for engines that start one process on each machine.
 
     Args:
-        scheduler: its address.
-        workers_per_gpu: if not by the machine's cores.
-        name: of the first worker; those of the others begin with it.
-        memory_limit: of each; 'auto' shares out what the machine has.
-        options: CUDAWorker's.
+        scheduler: address of the scheduler.
+        workers_per_gpu: by default as many as the machine's cores can use.
+        name: name of the first worker, and prefix of the others' names.
+        memory_limit: limit of each worker; 'auto' divides the machine's memory among them.
+        options: arguments of CUDAWorker.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class CUDAWorkers(CUDAWorker):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         gpus = get_n_gpus()
-        each = workers_per_gpu or useful_workers(len(os.sched_getaffinity(0)), gpus)
+        per_gpu = workers_per_gpu or useful_workers(len(os.sched_getaffinity(0)), gpus)
         logger = logging.getLogger(__name__)
-        limit = parse_memory_limit(memory_limit, nthreads=1, total_cores=gpus * each, logger=logger)
+        limit = parse_memory_limit(memory_limit, nthreads=1, total_cores=gpus * per_gpu, logger=logger)
         super().__init__(scheduler, name=name, memory_limit=limit, **options)
-        for number in range(1, each):
-            also = None if name is None else f"{name}.{number}"
-            self.nannies += CUDAWorker(scheduler, name=also, memory_limit=limit, **options).nannies
+        for number in range(1, per_gpu):
+            worker_name = None if name is None else f"{name}.{number}"
+            self.nannies += CUDAWorker(scheduler, name=worker_name, memory_limit=limit, **options).nannies

@@ -1,104 +1,158 @@
-"""From a profile's flat keys to the arguments of one of Dask's cluster classes. Pure: nothing here knows Dask.
+"""Translate a profile's options into the arguments of one of Dask's cluster classes. Nothing here imports Dask.
 
-Each engine names the same things differently: threads are `nthreads`, `threads_per_worker` or a job's cores, the
-dashboard is the cluster's or the scheduler's. A function an engine takes the profile and returns what its class takes.
+Engines name the same things differently: threads are `nthreads`, `threads_per_worker` or a job's cores, and the
+dashboard belongs to the cluster or to the scheduler. There is one function for each engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TypeVar
 
-import yaml
-
+from audiopipe.cluster.manifest import fill_manifest
+from audiopipe.cluster.profiles import LOCAL_CUDA, Profile
 from audiopipe.errors import ConfigError
 
-__all__ = ["LOCAL", "OURS", "engine_arguments"]
+__all__ = ["CORES_PER_CUDA_WORKER", "EXISTING", "KUBERNETES", "SSH", "EngineArguments", "engine_arguments"]
 
-LOCAL = ("dask.distributed.LocalCluster", "dask_cuda.LocalCUDACluster")  # workers are this machine's own processes
-
-# Keys of a profile that are about the cluster and not the engine's own; `connect` reads them.
-OURS = ("engine", "extra", "wait_s", "wait_workers", "tls", "adapt", "lifetime")
+EXISTING = "existing"
+SSH = "dask.distributed.SSHCluster"
+KUBERNETES = "dask_kubernetes.operator.KubeCluster"
 WORKER_DASHBOARD = "127.0.0.1:0"
-# A host that says nothing for a minute is out of reach, and one that is tried again must answer soon.
-SSH_PATIENCE = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_count_max": 3}
-KUBERNETES, SLURM = "dask_kubernetes.operator.KubeCluster", "dask_jobqueue.SLURMCluster"
-# Of these, what goes into a pod or a job, which do not get the driver's settings of Dask.
-ALSO = {KUBERNETES: ("tls", "lifetime"), SLURM: ("lifetime",)}
-# A worker is one interpreter with two shards under way, and so at most eight decoders. With more cores it would become
-# what all wait for; and each further worker takes a part of the GPU's memory for itself.
-CORES_A_CUDA_WORKER = 4
-CONTAINER_UID = 10001  # of cluster/Containerfile: it reads the certificates that its host holds
+# A host is lost after a minute of silence; a new connection to it must answer soon.
+SSH_TIMEOUTS = {"connect_timeout": 20, "keepalive_interval": 15, "keepalive_count_max": 3}
+# A worker is one interpreter with two shards, and so at most eight decoders. With more cores its interpreter becomes
+# the bottleneck, and each further worker takes its own share of the GPU's memory.
+CORES_PER_CUDA_WORKER = 4
+CONTAINER_UID = 10001  # user of cluster/Containerfile, who reads the certificates on the host
 
-Arguments = dict[str, Any]
+Arguments = dict[str, object]
+T = TypeVar("T")
 
 
-def engine_arguments(profile: str, chosen: Mapping[str, Any]) -> Arguments:
-    """The engine's own arguments, and beside them those of `OURS` that `connect` needs.
+@dataclass(frozen=True)
+class EngineArguments:
+    """Keyword arguments of an engine's class, and the number of workers to wait for."""
+
+    arguments: Arguments
+    wait_workers: int = 1
+
+
+def engine_arguments(profile: Profile) -> EngineArguments:
+    """Translate a profile's options.
 
     Raises:
-        ConfigError: a key that has no sensible default was not given, or a file that it names cannot be read.
+        ConfigError: an option is unknown, or a file that it names cannot be read.
     """
-    missing = sorted(name for name, value in chosen.items() if value == "required")
-    if missing:
-        raise ConfigError(
-            f"cluster profile '{profile}' needs {', '.join(missing)}: set them in its section of the file that "
-            "AUDIOPIPE_PROFILES names"
-        )
-    own = {name: value for name, value in chosen.items() if name not in OURS}
-    ours = {name: chosen.get(name) for name in OURS}
-    own |= {name: chosen.get(name) for name in ALSO.get(chosen["engine"], ())}
-    translated = ENGINES.get(chosen["engine"], _as_given)(own)
-    ours["wait_workers"] = translated.pop("wait_workers", None) or translated.get("n_workers") or 1
-    return ours | translated
-
-
-def _as_given(options: Arguments) -> Arguments:
-    return {name: value for name, value in options.items() if value is not None}
+    return ENGINES.get(profile.engine, _same_names)(profile)
 
 
 def useful_workers(cores: int, gpus: int) -> int:
-    """How many workers each GPU has use for, on a machine with so many of both.
+    """Return the number of workers for each GPU, on a machine with this many cores and GPUs.
 
     >>> useful_workers(cores=16, gpus=1), useful_workers(cores=8, gpus=4)
     (4, 1)
     """
-    return max(1, cores // max(1, gpus) // CORES_A_CUDA_WORKER)
+    return max(1, cores // max(1, gpus) // CORES_PER_CUDA_WORKER)
 
 
-def _cuda(options: Arguments) -> Arguments:
-    """Without a number, as many workers as this machine's cores have use for."""
-    options = _as_given(options)
-    gpus, cores = options.pop("gpus"), options.pop("cores")
-    each = options.pop("workers_per_gpu", None) or useful_workers(cores, gpus)
-    return {"n_workers": gpus * each, **options}
+def _split(profile: Profile, kind: Callable[..., T]) -> tuple[T, Arguments]:
+    """Split options into those that a dataclass describes and the engine's other arguments; None is not passed on."""
+    described = fields(kind)  # type: ignore[arg-type] # `kind` is a dataclass
+    names = {item.name for item in described}
+    required = {item.name for item in described if item.default is MISSING and item.default_factory is MISSING}
+    given = {name: value for name, value in profile.options.items() if value is not None}
+    if missing := sorted(required - given.keys()):
+        raise ConfigError(f"cluster profile '{profile.name}' needs {', '.join(missing)}")
+    known = {name: value for name, value in given.items() if name in names}
+    return kind(**known), {name: value for name, value in given.items() if name not in names}
 
 
-def _existing(options: Arguments) -> Arguments:
-    """Somebody else decides on its threads and its dashboard; how many workers to wait for is ours."""
-    return {"address": options.get("address"), "wait_workers": options.get("n_workers")}
+def _refuse_unknown(profile: Profile, options: Mapping[str, object]) -> None:
+    if options:
+        raise ConfigError(f"cluster profile '{profile.name}' has no key {', '.join(sorted(options))}")
 
 
-def _ssh(options: Arguments) -> Arguments:
-    """The first host runs the scheduler and workers, the others workers; `n_workers` takes that many hosts.
+@dataclass(frozen=True)
+class _Workers:
+    n_workers: int | None = None
 
-    As in a cloud they end by themselves some time after a driver that was killed: nobody else would end them.
+
+def _same_names(profile: Profile) -> EngineArguments:
+    options, arguments = _split(profile, _Workers)
+    if options.n_workers is not None:
+        arguments["n_workers"] = options.n_workers
+    return EngineArguments(arguments, options.n_workers or 1)
+
+
+@dataclass(frozen=True)
+class _CUDA:
+    gpus: int
+    cores: int
+    workers_per_gpu: int | None = None
+    n_workers: int | None = None
+
+
+def _cuda(profile: Profile) -> EngineArguments:
+    """Start as many workers for each GPU as the machine's cores can use, unless the profile has a number."""
+    options, arguments = _split(profile, _CUDA)
+    per_gpu = options.workers_per_gpu or useful_workers(options.cores, options.gpus)
+    workers = options.n_workers or options.gpus * per_gpu
+    return EngineArguments({"n_workers": workers, **arguments}, workers)
+
+
+@dataclass(frozen=True)
+class _Existing:
+    address: str | None = None
+    n_workers: int | None = None
+
+
+def _existing(profile: Profile) -> EngineArguments:
+    """Join a cluster that has its own threads and dashboard; `n_workers` is the number of workers to wait for."""
+    options, _ = _split(profile, _Existing)
+    return EngineArguments({"address": options.address}, options.n_workers or 1)
+
+
+@dataclass(frozen=True)
+class _SSH:
+    dashboard_address: str
+    threads_per_worker: int
+    hosts_file: str
+    idle_timeout: str
+    worker_class: str
+    remote_python: str
+    hosts: list[str] = field(default_factory=list)
+    n_workers: int | None = None
+    interface: str | None = None
+    connect_options: Arguments = field(default_factory=dict)
+    worker_options: Arguments = field(default_factory=dict)
+
+
+def _ssh(profile: Profile) -> EngineArguments:
+    """Start the scheduler and workers on the first host, and workers on the others; `n_workers` limits the hosts.
+
+    If the driver is killed, scheduler and workers end after `idle_timeout`, because nothing else would end them.
     """
-    hosts = options["hosts"] or _read_hosts(options["hosts_file"])
-    hosts = hosts[: options.get("n_workers") or len(hosts)]
-    network = {"interface": options["interface"]} if options.get("interface") else {}
-    idle = options["idle_timeout"]
-    return {
+    options, unknown = _split(profile, _SSH)
+    _refuse_unknown(profile, unknown)
+    hosts = options.hosts or _read_hosts(options.hosts_file)
+    hosts = hosts[: options.n_workers or len(hosts)]
+    network = {"interface": options.interface} if options.interface else {}
+    idle = options.idle_timeout
+    scheduler_options = {"dashboard_address": options.dashboard_address, "idle_timeout": idle, **network}
+    worker_options = _remote_worker(options.threads_per_worker, options.worker_options)
+    arguments: Arguments = {
         "hosts": [hosts[0], *hosts],
-        "connect_options": SSH_PATIENCE | options["connect_options"],
-        "worker_class": options["worker_class"],
-        "remote_python": options["remote_python"],
-        "scheduler_options": {"dashboard_address": options["dashboard_address"], "idle_timeout": idle, **network},
-        "worker_options": {"death_timeout": idle, **_remote_worker(options), **network},
-        "wait_workers": len(hosts),
+        "connect_options": SSH_TIMEOUTS | options.connect_options,
+        "worker_class": options.worker_class,
+        "remote_python": options.remote_python,
+        "scheduler_options": scheduler_options,
+        "worker_options": {"death_timeout": idle, **worker_options, **network},
     }
+    return EngineArguments(arguments, len(hosts))
 
 
 def _read_hosts(path: str) -> list[str]:
@@ -108,128 +162,135 @@ def _read_hosts(path: str) -> list[str]:
         raise ConfigError(f"cluster profile 'ssh' needs hosts or hosts_file: {error}") from None
     hosts = [line.split("#")[0].strip() for line in lines]
     if not any(hosts):
-        raise ConfigError(f"cluster profile 'ssh': {path} names no host; write one a line")
+        raise ConfigError(f"cluster profile 'ssh': {path} names no host; write one per line")
     return [host for host in hosts if host]
 
 
-def _remote_worker(options: Mapping[str, Any]) -> Arguments:
-    return {
-        "nthreads": options["threads_per_worker"],
-        "dashboard_address": WORKER_DASHBOARD,
-        **options.get("worker_options", {}),
-    }
+def _remote_worker(threads: int, options: Mapping[str, object]) -> Arguments:
+    return {"nthreads": threads, "dashboard_address": WORKER_DASHBOARD, **options}
 
 
-def _cloud(options: Arguments, fetch: str) -> Arguments:
-    """A virtual machine for each worker, on which the container finds its secrets in files that only it and root read.
+@dataclass(frozen=True)
+class _Cloud:
+    dashboard_address: str
+    threads_per_worker: int
+    idle_timeout: str
+    secrets: str
+    n_workers: int = 1
+    worker_options: Arguments = field(default_factory=dict)
 
-    User data holds the address of the secrets, never the secrets; the node's own role fetches them. A scheduler without
-    work and a worker without a scheduler end after a while, and their machines with them: a driver that was killed
-    leaves no bill behind.
+
+def _cloud(profile: Profile, fetch: str, *prepare: str) -> EngineArguments:
+    """Start one virtual machine per worker; its container reads secrets from files that only it and root can read.
+
+    User data holds the address of the secrets, never the secrets; the node's role fetches them. If the driver is
+    killed, scheduler and workers end after `idle_timeout`, and their machines with them.
+
+    Args:
+        fetch: command that copies a folder from the address of the secrets.
+        prepare: commands to run before.
     """
-    options = {name: value for name, value in options.items() if value is not None}
-    secrets, idle = options.pop("secrets").rstrip("/"), options.pop("idle_timeout")
-    worker = {"death_timeout": idle, **_remote_worker(options)}
-    dashboard = options.pop("dashboard_address")
-    del options["threads_per_worker"]
-    return {
-        **options,
+    options, arguments = _split(profile, _Cloud)
+    idle = options.idle_timeout
+    arguments |= {
+        "n_workers": options.n_workers,
         "worker_class": "audiopipe.cluster.cuda_workers.CUDAWorkers",
-        "worker_options": worker,
-        "scheduler_options": {"dashboard_address": dashboard, "idle_timeout": idle},
+        "worker_options": {
+            "death_timeout": idle,
+            **_remote_worker(options.threads_per_worker, options.worker_options),
+        },
+        "scheduler_options": {"dashboard_address": options.dashboard_address, "idle_timeout": idle},
         "docker_args": "--env-file /etc/audiopipe/environment --volume /etc/audiopipe/tls:/etc/audiopipe/tls:ro",
-        "security": False,  # unless `connect` has some: the library would make keys and put them into user data
+        # Without `connect`'s own security the library would create keys and put them into user data.
+        "security": False,
         "extra_bootstrap": [
+            *prepare,
             "install -d -m 0700 /etc/audiopipe",
-            f"{fetch} {secrets}/ /etc/audiopipe/",
+            f"{fetch} {options.secrets.rstrip('/')}/ /etc/audiopipe/",
             f"chown -R {CONTAINER_UID} /etc/audiopipe/tls",
             "chmod -R go= /etc/audiopipe",
         ],
     }
+    return EngineArguments(arguments, options.n_workers)
 
 
-def _ec2(options: Arguments) -> Arguments:
-    chosen = _cloud(options, "aws s3 cp --recursive --only-show-errors")
-    chosen["extra_bootstrap"].insert(0, "command -v aws || snap install aws-cli --classic")
-    return chosen
+def _ec2(profile: Profile) -> EngineArguments:
+    install = "command -v aws || snap install aws-cli --classic"
+    return _cloud(profile, "aws s3 cp --recursive --only-show-errors", install)
 
 
-def _gcp(options: Arguments) -> Arguments:
-    return _cloud(options, "gcloud storage rsync --recursive")
+def _gcp(profile: Profile) -> EngineArguments:
+    return _cloud(profile, "gcloud storage rsync --recursive")
 
 
-def _kubernetes(options: Arguments) -> Arguments:
-    """The operator's own manifest, with the number of workers and their threads filled in."""
-    try:
-        spec = yaml.safe_load(Path(options["manifest"]).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cluster profile 'kubernetes' needs its manifest: {error}") from None
-    spec["spec"]["worker"]["replicas"] = options["n_workers"]
-    scheduler, worker = (spec["spec"][role]["spec"]["containers"][0] for role in ("scheduler", "worker"))
-    worker["args"] = [*worker["args"], "--nthreads", str(options["threads_per_worker"])]
-    if image := options.get("image"):
-        worker["image"] = scheduler["image"] = image
-    worker["env"] = [
-        *worker.get("env", []),
-        *({"name": one, "value": value} for one, value in _lifetime(options).items()),
-    ]
-    if not options["tls"]:
-        for role in ("scheduler", "worker"):
-            _without_encryption(spec["spec"][role]["spec"])
-    elif not any(variable.get("value", "").startswith("tls://") for variable in worker["env"]):
-        raise ConfigError(
-            f"cluster profile 'kubernetes' encrypts, and the workers of {options['manifest']} do not: do as "
-            "cluster/kubernetes/dask-cluster.yaml does, or set tls: false on a network that is yours alone"
-        )
+@dataclass(frozen=True)
+class _Kubernetes:
+    manifest: str
+    namespace: str
+    n_workers: int
+    threads_per_worker: int
+    dashboard_address: str  # unused: the manifest has its own
+    image: str | None = None
+
+
+def _kubernetes(profile: Profile) -> EngineArguments:
+    """Fill in the operator's manifest."""
+    options, unknown = _split(profile, _Kubernetes)
+    _refuse_unknown(profile, unknown)
+    spec = fill_manifest(
+        options.manifest,
+        workers=options.n_workers,
+        threads=options.threads_per_worker,
+        image=options.image,
+        environment=_lifetime_variables(profile),
+        tls=profile.tls is not None,
+    )
+    # `quiet`, because its progress display would go to the command's standard output.
+    arguments: Arguments = {"custom_cluster_spec": spec, "namespace": options.namespace, "quiet": True}
+    return EngineArguments(arguments, options.n_workers)
+
+
+def _lifetime_variables(profile: Profile) -> dict[str, str]:
+    """Return the lifetime as environment variables, for pods and jobs, which do not get the driver's Dask settings."""
     return {
-        "custom_cluster_spec": spec,
-        "namespace": options["namespace"],
-        "quiet": True,  # it draws its progress where a command's own output goes
-        "wait_workers": options["n_workers"],
+        f"DASK_DISTRIBUTED__WORKER__LIFETIME__{name.upper()}": value for name, value in (profile.lifetime or {}).items()
     }
 
 
-def _without_encryption(pod: Arguments) -> None:
-    """Take out of a pod what the manifest says of TLS."""
-    said = ("DASK_DISTRIBUTED__COMM__", "DASK_SCHEDULER_ADDRESS")
-    container = pod["containers"][0]
-    container["env"] = [one for one in container.get("env", []) if not one["name"].startswith(said)]
-    for place, kind in ((pod, "volumes"), (container, "volumeMounts")):
-        place[kind] = [one for one in place.get(kind, []) if one["name"] != "tls"]
+@dataclass(frozen=True)
+class _Slurm:
+    dashboard_address: str
+    threads_per_worker: int
+    job_cpu: int
+    n_workers: int = 1
+    job_script_prologue: list[str] = field(default_factory=list)
 
 
-def _lifetime(options: Arguments) -> dict[str, str]:
-    """As environment variables. A pod that has ended is started again; for a job another is queued, with `adapt`."""
-    return {
-        f"DASK_DISTRIBUTED__WORKER__LIFETIME__{name.upper()}": value
-        for name, value in (options["lifetime"] or {}).items()
-    }
-
-
-def _slurm(options: Arguments) -> Arguments:
-    """As many workers a job as its cores have use for. Shards in flight are a worker's threads."""
-    variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime(options)  # why: cluster.py
-    options = {name: value for name, value in options.items() if value is not None}
-    options.pop("lifetime", None)
-    threads, dashboard = options.pop("threads_per_worker"), options.pop("dashboard_address")
-    before = options.pop("job_script_prologue", [])
-    each = useful_workers(options["job_cpu"], 1)
-    return {
-        **options,
-        "cores": threads * each,
-        "processes": each,
-        "scheduler_options": {"dashboard_address": dashboard},
+def _slurm(profile: Profile) -> EngineArguments:
+    """Start as many workers in each job as its cores can use; a worker has a thread for each shard in flight."""
+    options, arguments = _split(profile, _Slurm)
+    # Dask's profiler is off for the reason given in `connect._dask_settings`.
+    variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime_variables(profile)
+    exports = [f"export {name}={quote(value)}" for name, value in variables.items()]
+    workers = useful_workers(options.job_cpu, 1)
+    arguments |= {
+        "n_workers": options.n_workers,
+        "job_cpu": options.job_cpu,
+        "cores": options.threads_per_worker * workers,
+        "processes": workers,
+        "scheduler_options": {"dashboard_address": options.dashboard_address},
         "worker_extra_args": ["--dashboard-address", WORKER_DASHBOARD],
-        "job_script_prologue": [*before, *(f"export {name}={quote(value)}" for name, value in variables.items())],
+        "job_script_prologue": [*options.job_script_prologue, *exports],
     }
+    return EngineArguments(arguments, options.n_workers)
 
 
-ENGINES: dict[str, Callable[[Arguments], Arguments]] = {
-    "dask_cuda.LocalCUDACluster": _cuda,
-    "existing": _existing,
-    "dask.distributed.SSHCluster": _ssh,
+ENGINES: dict[str, Callable[[Profile], EngineArguments]] = {
+    LOCAL_CUDA: _cuda,
+    EXISTING: _existing,
+    SSH: _ssh,
     "dask_cloudprovider.aws.EC2Cluster": _ec2,
     "dask_cloudprovider.gcp.GCPCluster": _gcp,
     KUBERNETES: _kubernetes,
-    SLURM: _slurm,
+    "dask_jobqueue.SLURMCluster": _slurm,
 }

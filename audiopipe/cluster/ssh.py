@@ -1,8 +1,9 @@
-"""An `SSHCluster` whose hosts are kept: what their processes say is read, and a worker that ended is started again.
+"""Supervise the hosts of an `SSHCluster`: read their output, and restart a worker that has ended.
 
-Dask reads what a remote process logs until it has found an address there, and never again; SSH holds two megabytes of
-it back, and then the process stands still at its next line. And nobody but SSH knows when such a process has ended: a
-worker that lost its scheduler ends itself, and would be missed until the run's end.
+Upstream: Dask reads the output of a remote process only until it has found an address there. SSH then buffers two
+megabytes, and the process blocks at its next log line (dask/distributed#9033). And SSHCluster does not restart a worker
+process that has ended, by design (dask/distributed#3118): a worker that lost its scheduler ends, and would be missing
+until the end of the run.
 """
 
 from __future__ import annotations
@@ -10,85 +11,86 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable, Hashable
 from functools import wraps
-from typing import Any
 
 from distributed import SpecCluster
 from distributed.core import Status
+from distributed.deploy.ssh import Process
 
 from audiopipe.errors import ClusterError
 
 __all__ = ["supervised"]
 
 LOG = logging.getLogger(__name__)
-DASK_LOG = logging.getLogger("distributed.deploy.ssh")  # where Dask puts what it reads itself
-AGAIN_S = 15.0
+DASK_LOG = logging.getLogger("distributed.deploy.ssh")  # Dask logs the lines that it reads here
+RESTART_S = 15.0
 
 
 def supervised(start: Callable[..., SpecCluster]) -> Callable[..., SpecCluster]:
-    """`SSHCluster` with its processes followed until it is closed.
+    """Wrap `SSHCluster` so that its hosts are supervised until it is closed.
 
-    The function that comes back raises:
-        ClusterError: a host was not reached, refused the login, or what was started there ended; with its last words.
+    The function that is returned raises:
+        ClusterError: a host was not reached or refused the login, or a process there ended; with its last log lines.
     """
 
     @wraps(start)
-    def begin(**arguments: Any) -> SpecCluster:
-        with LogTail() as words:
+    def start_supervised(**arguments: object) -> SpecCluster:
+        with LogTail() as tail:
             try:
                 cluster = start(**arguments)
-            except Exception as error:  # noqa: BLE001 - Dask raises just that
-                # Closing what had started, it stumbles over what had not.
-                first = error.__context__ if isinstance(error, AssertionError) else error
-                said = f", and said: {' | '.join(words.lines)}" if words.lines else ""
-                raise ClusterError(f"not all hosts of the cluster could be started: {first}{said}") from None
-        loop: Any = cluster.loop
-        loop.add_callback(_read, cluster.scheduler)
+            except Exception as error:  # noqa: BLE001 - Dask raises plain exceptions
+                # If only some hosts had started, Dask fails with an assertion while it closes them.
+                cause = error.__context__ if isinstance(error, AssertionError) else error
+                output = f"; last output: {' | '.join(tail.lines)}" if tail.lines else ""
+                raise ClusterError(f"not all hosts of the cluster could be started: {cause}{output}") from None
+        loop = cluster.loop
+        assert loop is not None
+        loop.add_callback(_drain, cluster.scheduler)
         for name in cluster.worker_spec:
-            loop.add_callback(_keep, cluster, name)
+            loop.add_callback(_supervise, cluster, name)
         return cluster
 
-    return begin
+    return start_supervised
 
 
-async def _keep(cluster: SpecCluster, name: Any) -> None:
-    """Have a host's worker started again whenever it has ended."""
+async def _supervise(cluster: SpecCluster, name: Hashable) -> None:
+    """Restart a host's worker whenever it has ended, until the cluster is closed."""
     host = cluster.worker_spec[name]["options"]["address"]
     while True:
         process = cluster.workers[name]
-        await _read(process)
+        await _drain(process)
         if cluster.status != Status.running:
             return
         if process.status == Status.running:
-            LOG.info("the worker on %s is away: tried again every %.0f s", host, AGAIN_S)
-        await _forget(process)
+            LOG.info("the worker on %s has ended: restarting it every %.0f s", host, RESTART_S)
+        await _discard(process)
         cluster.workers.pop(name, None)
-        await asyncio.sleep(AGAIN_S)
-        starting = cluster._correct_state()  # starts whoever is in the specification and not among the workers
+        await asyncio.sleep(RESTART_S)
+        starting = cluster._correct_state()  # starts the workers of the specification that are missing
         await asyncio.wait([starting])
         if error := starting.exception():
             DASK_LOG.info("%s: %s", host, error or type(error).__name__)
         if name not in cluster.workers:
-            return  # closed meanwhile
+            return  # the cluster was closed
         if cluster.workers[name].status == Status.running:
-            LOG.info("the worker on %s is back", host)
+            LOG.info("the worker on %s has restarted", host)
 
 
-async def _read(process: Any) -> None:
-    """Until it has ended, or its host is out of reach for longer than SSH waits (`keepalive_interval`)."""
-    if process.proc is not None:  # its host was reached
+async def _drain(process: Process) -> None:
+    """Read a process's output until it has ended, or its host is silent for longer than SSH's keepalive allows."""
+    if process.proc is not None:  # None if the host was not reached
         streams = process.proc.stdout, process.proc.stderr
-        await asyncio.gather(*map(_log, streams), return_exceptions=True)  # a lost connection is an end as well
+        await asyncio.gather(*map(_log_lines, streams), return_exceptions=True)  # a lost connection is an end too
 
 
-async def _log(stream: Any) -> None:
+async def _log_lines(stream: AsyncIterable[str]) -> None:
     async for line in stream:
         DASK_LOG.info(line.strip())
 
 
-async def _forget(process: Any) -> None:
-    """Close what is left of it; where nothing is, SSH cannot send the kill that comes first."""
+async def _discard(process: Process) -> None:
+    """Close a process's connection; over a lost connection SSH cannot send the kill that Dask sends first."""
     try:
         await process.close()
     except OSError:
@@ -96,7 +98,7 @@ async def _forget(process: Any) -> None:
 
 
 class LogTail(logging.Handler):
-    """The last lines that Dask has read from its hosts, also where its log is silenced."""
+    """The last lines that Dask has read from its hosts, even while its log is silenced."""
 
     def __init__(self) -> None:
         super().__init__()

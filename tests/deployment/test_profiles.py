@@ -18,9 +18,10 @@ from distributed import Nanny, Scheduler, Security, Worker
 from distributed.deploy.spec import SpecCluster
 from distributed.utils import cli_keywords
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster import connect
 from audiopipe.cluster.cuda_workers import CUDAWorkers
-from audiopipe.cluster.engines import OURS
+from audiopipe.cluster.engines import engine_arguments
+from audiopipe.cluster.profiles import profiles, resolve_profile
 from audiopipe.errors import ConfigError, MissingExtra
 
 MANIFEST = str(Path(__file__).parents[2] / "cluster/kubernetes/dask-cluster.yaml")
@@ -52,7 +53,7 @@ BEYOND_THIS_MACHINE = ["ssh", "ec2", "gcp", "kubernetes", "slurm", "existing"]
 
 
 def engine_of(profile: str) -> Any:
-    module, name = cluster.profiles()[profile]["engine"].rsplit(".", 1)
+    module, name = profiles()[profile]["engine"].rsplit(".", 1)
     return getattr(importlib.import_module(module), name)
 
 
@@ -65,24 +66,29 @@ def accepted(engine: Any) -> set[str]:
     return {name for signature in signatures for name in signature.parameters} - {"self", "args", "kwargs"}
 
 
-def own(chosen: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in chosen.items() if name not in OURS}
+def arguments(profile: str, **options: Any) -> dict[str, Any]:
+    """Return the arguments that a profile's cluster class gets."""
+    return engine_arguments(resolve_profile(profile, **options)).arguments
+
+
+def dask_settings(profile: str, **options: Any) -> dict[str, Any]:
+    return connect._dask_settings(resolve_profile(profile, **options))
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
 def test_an_engine_takes_every_argument_that_its_profile_gives(profile: str) -> None:
-    chosen = own(cluster.arguments(profile, **GIVEN[profile]))
+    chosen = arguments(profile, **GIVEN[profile])
     assert chosen
     assert set(chosen) <= accepted(engine_of(profile))
 
 
 def test_every_profile_is_among_those_checked() -> None:
-    assert set(cluster.profiles()) - {"default", "auto", "existing"} == set(GIVEN)
+    assert set(profiles()) - {"default", "auto", "existing"} == set(GIVEN)
 
 
 @pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
 def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> None:
-    chosen = cluster.arguments(profile, **GIVEN[profile], threads_per_worker=3)
+    chosen = arguments(profile, **GIVEN[profile], threads_per_worker=3)
     # A CUDAWorker hands what it does not know to its nannies, and they to their workers.
     assert chosen["worker_class"] == f"{CUDAWorkers.__module__}.{CUDAWorkers.__name__}"
     assert set(chosen["worker_options"]) <= accepted(CUDAWorkers) | accepted(Nanny) | accepted(Worker)
@@ -92,7 +98,7 @@ def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> 
 
 @pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
 def test_what_runs_for_a_driver_that_was_killed_ends_by_itself(profile: str) -> None:
-    chosen = cluster.arguments(profile, **GIVEN[profile])
+    chosen = arguments(profile, **GIVEN[profile])
     assert chosen["scheduler_options"]["idle_timeout"] == chosen["worker_options"]["death_timeout"] == "30m"
     assert cli_keywords(chosen["scheduler_options"], cls=Scheduler)[-2:] == ["--idle-timeout", "30m"]
     assert parse_timedelta(chosen["scheduler_options"]["idle_timeout"]) == 30 * 60
@@ -105,24 +111,24 @@ def test_what_runs_for_a_driver_that_was_killed_ends_by_itself(profile: str) -> 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
 def test_the_dashboards_listen_on_loopback_unless_asked(profile: str) -> None:
-    chosen = cluster.arguments(profile, **GIVEN[profile])
+    chosen = arguments(profile, **GIVEN[profile])
     if profile == "kubernetes":  # within the pod; the operator's probe asks the scheduler over the pod's network
         assert "127.0.0.1:0" in chosen["custom_cluster_spec"]["spec"]["worker"]["spec"]["containers"][0]["args"]
         return
     where = chosen.get("scheduler_options", chosen)["dashboard_address"]
     assert where.startswith("127.0.0.1:")
-    asked = cluster.arguments(profile, **GIVEN[profile], dashboard_address="0.0.0.0:8787")
+    asked = arguments(profile, **GIVEN[profile], dashboard_address="0.0.0.0:8787")
     assert asked.get("scheduler_options", asked)["dashboard_address"] == "0.0.0.0:8787"
 
 
 @pytest.mark.parametrize("profile", BEYOND_THIS_MACHINE)
 def test_what_leaves_the_machine_is_encrypted_by_default(profile: str) -> None:
-    assert cluster.arguments(profile, **GIVEN.get(profile, {}))["tls"] == "/etc/audiopipe/tls"
+    assert resolve_profile(profile, **GIVEN.get(profile, {})).tls == "/etc/audiopipe/tls"
 
 
 def test_encryption_sets_paths_and_no_keys_in_dask_s_settings(tmp_path: Path) -> None:
     (tmp_path / "node.key").write_text("PRIVATE")
-    settings = cluster._settings(cluster.arguments("ssh", **GIVEN["ssh"], tls=str(tmp_path)))
+    settings = dask_settings("ssh", **GIVEN["ssh"], tls=str(tmp_path))
     assert settings["distributed.comm.require-encryption"] is True
     assert settings["distributed.comm.tls.worker.key"] == str(tmp_path / "node.key")
     assert "PRIVATE" not in str(settings)
@@ -130,17 +136,17 @@ def test_encryption_sets_paths_and_no_keys_in_dask_s_settings(tmp_path: Path) ->
 
 def test_missing_certificates_are_listed_with_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no ca.pem, node.pem, node.key: .*make_tls.sh"):
-        cluster.connect("ssh", **GIVEN["ssh"], tls=str(tmp_path))
+        connect.connect("ssh", **GIVEN["ssh"], tls=str(tmp_path))
 
 
 def test_an_unencrypted_scheduler_elsewhere_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tcp://10\.0\.0\.1:8786 is not encrypted"):
-        cluster.connect("existing", address="tcp://10.0.0.1:8786")
+        connect.connect("existing", address="tcp://10.0.0.1:8786")
 
 
 def test_a_profile_that_needs_more_names_all_of_it() -> None:
     with pytest.raises(ConfigError, match="needs ami, docker_image, iam_instance_profile, region, secrets, security_g"):
-        cluster.arguments("ec2")
+        arguments("ec2")
 
 
 @pytest.mark.parametrize(("profile", "extra"), [("ssh", "ssh"), ("ec2", "aws"), ("slurm", "slurm")])
@@ -148,16 +154,16 @@ def test_a_missing_extra_is_named(profile: str, extra: str, monkeypatch: pytest.
     module = {"ssh": "asyncssh", "ec2": "dask_cloudprovider.aws", "slurm": "dask_jobqueue"}[profile]
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingExtra, match=rf"pip install 'audiopipe\[{extra}\]'"):
-        cluster.connect(profile, **GIVEN[profile], tls=False)
+        connect.connect(profile, **GIVEN[profile], tls=False)
 
 
 def test_the_hosts_file_has_comments_and_a_scheduler_host_first(tmp_path: Path) -> None:
     listed = tmp_path / "hosts"
     listed.write_text("# ours\nalpha\nbeta  # the old one\n\ngamma\n")
-    assert cluster.arguments("ssh", hosts_file=str(listed))["hosts"] == ["alpha", "alpha", "beta", "gamma"]
-    two = cluster.arguments("ssh", hosts_file=str(listed), n_workers=2)
-    assert two["hosts"] == ["alpha", "alpha", "beta"]
-    assert two["wait_workers"] == 2
+    assert arguments("ssh", hosts_file=str(listed))["hosts"] == ["alpha", "alpha", "beta", "gamma"]
+    two = engine_arguments(resolve_profile("ssh", hosts_file=str(listed), n_workers=2))
+    assert two.arguments["hosts"] == ["alpha", "alpha", "beta"]
+    assert two.wait_workers == 2
 
 
 @pytest.mark.parametrize("content", [None, "# nobody\n"])
@@ -166,13 +172,13 @@ def test_a_hosts_file_without_hosts_is_named(tmp_path: Path, content: str | None
     if content:
         listed.write_text(content)
     with pytest.raises(ConfigError, match=str(listed)):
-        cluster.arguments("ssh", hosts_file=str(listed))
+        arguments("ssh", hosts_file=str(listed))
 
 
 def test_kubernetes_gets_a_manifest_with_workers_threads_and_image() -> None:
-    chosen = cluster.arguments("kubernetes", manifest=MANIFEST, n_workers=5, threads_per_worker=3, image="a/b:2")
+    chosen = arguments("kubernetes", manifest=MANIFEST, n_workers=5, threads_per_worker=3, image="a/b:2")
     spec = chosen["custom_cluster_spec"]["spec"]
-    assert spec["worker"]["replicas"] == chosen["wait_workers"] == 5
+    assert spec["worker"]["replicas"] == 5
     assert spec["worker"]["spec"]["containers"][0]["args"][-2:] == ["--nthreads", "3"]
     assert {spec[role]["spec"]["containers"][0]["image"] for role in ("worker", "scheduler")} == {"a/b:2"}
 
@@ -180,7 +186,7 @@ def test_kubernetes_gets_a_manifest_with_workers_threads_and_image() -> None:
 def test_a_slurm_job_requests_one_gpu_and_gets_certificate_paths() -> None:
     from dask_jobqueue.slurm import SLURMJob
 
-    chosen = own(cluster.arguments("slurm", threads_per_worker=3, job_cpu=12))
+    chosen = arguments("slurm", threads_per_worker=3, job_cpu=12)
     job_arguments = {name: value for name, value in chosen.items() if name in accepted(SLURMJob)}
     tls = Security(tls_ca_file="/t/ca.pem", tls_worker_cert="/t/node.pem", tls_worker_key="/t/node.key")
     script = SLURMJob("tls://10.0.0.1:8786", name="w", security=tls, protocol="tls://", **job_arguments).job_script()
@@ -199,7 +205,7 @@ def unstarted(chosen: dict[str, Any]) -> Any:
             """It would close."""
 
     async def make() -> Any:
-        return Unstarted(**own(chosen), asynchronous=True)
+        return Unstarted(**chosen, asynchronous=True)
 
     return asyncio.run(make())
 
@@ -215,8 +221,8 @@ def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, mo
     for name in ("ca.pem", "node.pem", "node.key"):
         (tmp_path / name).write_text("PRIVATE KEY")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "do-not-send")
-    chosen = cluster.arguments("ec2", **GIVEN["ec2"], tls=str(tmp_path))
-    with dask.config.set(cluster._settings(chosen)):
+    chosen = arguments("ec2", **GIVEN["ec2"], tls=str(tmp_path))
+    with dask.config.set(dask_settings("ec2", **GIVEN["ec2"], tls=str(tmp_path))):
         sent = user_data(unstarted(chosen | {"security": Security(require_encryption=True)}))
         sent += str(deserialize(serialize_custom_config()))
     commands = yaml.safe_load(sent.partition("{")[0])["runcmd"]
@@ -233,26 +239,26 @@ def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, mo
 def test_an_unencrypted_cloud_cluster_sends_no_keys_in_user_data(profile: str) -> None:
     """The library's default is `security=True`: certificates of its own, sent to nodes with Dask's configuration."""
     assert inspect.signature(VMCluster.__init__).parameters["security"].default is True
-    assert cluster.arguments(profile, **GIVEN[profile], tls=False)["security"] is False
+    assert arguments(profile, **GIVEN[profile], tls=False)["security"] is False
 
 
 LIFETIME = {"duration": "23 hours", "stagger": "30 minutes"}
 
 
 def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
-    settings = cluster._settings(cluster.arguments("ssh", **GIVEN["ssh"], lifetime=LIFETIME))
+    settings = dask_settings("ssh", **GIVEN["ssh"], lifetime=LIFETIME)
     assert settings["distributed.worker.lifetime.stagger"] == "30 minutes"
     assert settings["distributed.worker.lifetime.restart"] is True
 
 
 def test_jobs_and_pods_get_their_settings_explicitly(tmp_path: Path) -> None:
-    prologue = cluster.arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
+    prologue = arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
     assert prologue[0] == "module load cuda"
     told = subprocess.run(
         ["bash", "-c", "\n".join([*prologue[1:], "env -0"])], capture_output=True, text=True, check=True
     )
     job = dict(line.split("=", 1) for line in told.stdout.split("\0") if "=" in line)
-    manifest = cluster.arguments("kubernetes", manifest=MANIFEST, lifetime=LIFETIME)["custom_cluster_spec"]
+    manifest = arguments("kubernetes", manifest=MANIFEST, lifetime=LIFETIME)["custom_cluster_spec"]
     pod = {one["name"]: one["value"] for one in manifest["spec"]["worker"]["spec"]["containers"][0]["env"]}
     for variables in (job, pod):
         collected = dask.config.collect_env(variables)["distributed"]["worker"]
@@ -260,21 +266,21 @@ def test_jobs_and_pods_get_their_settings_explicitly(tmp_path: Path) -> None:
 
 
 def test_a_job_has_a_worker_for_every_four_cores_of_its_gpu() -> None:
-    chosen = cluster.arguments("slurm", threads_per_worker=3)
+    chosen = arguments("slurm", threads_per_worker=3)
     assert (chosen["processes"], chosen["cores"], chosen["job_cpu"]) == (4, 12, 16)
-    chosen = cluster.arguments("slurm", job_cpu=2)
+    chosen = arguments("slurm", job_cpu=2)
     assert (chosen["processes"], chosen["cores"]) == (1, 2)
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
 def test_remote_processes_log_even_when_the_terminal_is_quiet(profile: str) -> None:
     """SSHCluster even reads its scheduler's address in there, and would wait for ever."""
-    settings = cluster._settings(cluster.arguments(profile, **GIVEN[profile], tls=False))
+    settings = dask_settings(profile, **GIVEN[profile], tls=False)
     assert settings.get("logging") == (None if profile.startswith("local-") else {"distributed": "info"})
 
 
 def test_ssh_drops_a_silent_host_after_a_minute_by_default() -> None:
-    options = cluster.arguments("ssh", **GIVEN["ssh"], connect_options={"username": "speech", "connect_timeout": 5})
+    options = arguments("ssh", **GIVEN["ssh"], connect_options={"username": "speech", "connect_timeout": 5})
     assert options["connect_options"] == {
         "username": "speech",
         "connect_timeout": 5,

@@ -14,7 +14,8 @@ from distributed.system import MEMORY_LIMIT
 PLACEMENT = """
 import json, os, sys
 import torch
-from audiopipe import cluster
+from audiopipe.cluster.connect import close, connect
+from audiopipe.cluster.profiles import gpu_count
 
 torch.cuda.is_available = lambda: True
 
@@ -22,18 +23,18 @@ def device():
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 if __name__ == "__main__":
-    client = cluster.connect("auto", dashboard_address=":0", **json.loads(sys.argv[1]))
+    client = connect("auto", dashboard_address=":0", **json.loads(sys.argv[1]))
     workers = client.scheduler_info(n_workers=-1)["workers"]
     print(json.dumps({
         "engine": type(client.cluster).__name__,
-        "gpus": cluster.gpu_count(),
+        "gpus": gpu_count(),
         "devices": client.run(device),
         "names": sorted(worker["name"] for worker in workers.values()),
         "threads": [worker["nthreads"] for worker in workers.values()],
         "limits": [worker["memory_limit"] for worker in workers.values()],
         "hosts": [worker["host"] for worker in workers.values()],
     }))
-    cluster.close(client)
+    close(client)
 """
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from output_factory import config, corpus
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.connect import close, connect
 from audiopipe.driver.run import RunSummary, run
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ DRAWN = """
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    mine = cluster.connect("local-cpu", n_workers=2, dashboard_address="127.0.0.1:0")
+    mine = connect("local-cpu", n_workers=2, dashboard_address="127.0.0.1:0")
     yield mine
-    cluster.close(mine)
+    close(mine)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from processes import hold_in
 from s3_server import BUCKET, S3Server
 from s3fs import S3FileSystem
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.connect import close, connect
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import ClusterError
 from audiopipe.ledger import open_ledger
@@ -297,11 +297,11 @@ def test_the_output_of_a_host_is_drained(hosts: Hosts, profiles: str, monkeypatc
     def talk() -> int:
         return sum(sys.stderr.write(f"{number:99d}\n") for number in range(50_000))
 
-    client = cluster.connect("ssh", hosts=[hosts.address(1)])
+    client = connect("ssh", hosts=[hosts.address(1)])
     try:
         assert set(client.run(talk).values()) == {5_000_000}
     finally:
-        cluster.close(client)
+        close(client)
 
 
 def test_an_unreachable_host_is_an_error_that_names_it(
@@ -309,6 +309,6 @@ def test_an_unreachable_host_is_an_error_that_names_it(
 ) -> None:
     monkeypatch.setenv("AUDIOPIPE_PROFILES", profiles)
     with pytest.raises(ClusterError, match=rf"not all hosts .* could be started: .*{hosts.address(0)}"):
-        cluster.connect("ssh", hosts=[hosts.address(1), hosts.address(0)])
+        connect("ssh", hosts=[hosts.address(1), hosts.address(0)])
     with pytest.raises(ClusterError, match=r"could be started: .*, and said: .*/nowhere/python"):
-        cluster.connect("ssh", hosts=[hosts.address(1)], remote_python="/nowhere/python")
+        connect("ssh", hosts=[hosts.address(1)], remote_python="/nowhere/python")

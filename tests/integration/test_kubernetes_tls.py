@@ -19,7 +19,7 @@ import pytest
 from kubernetes_stand_in import Kubernetes
 from output_factory import config, content, corpus, make_output
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.connect import connect
 from audiopipe.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -47,7 +47,8 @@ from distributed import Client
 from kubernetes_stand_in import NAMESPACE, Kubernetes
 from output_factory import config
 
-from audiopipe import cluster, run
+from audiopipe.cluster.connect import close, connect
+from audiopipe.driver import run
 
 LOG = logging.getLogger("test")
 
@@ -77,13 +78,13 @@ if __name__ == "__main__":
     kubernetes = Kubernetes(folder, {"/etc/audiopipe/tls": pathlib.Path(told["tls"])})
     os.environ["KUBECONFIG"] = str(folder / "kubeconfig")
     try:
-        client = cluster.connect("kubernetes", n_workers=2, manifest=told["manifest"], tls=told["tls"])
+        client = connect("kubernetes", n_workers=2, manifest=told["manifest"], tls=told["tls"])
         workers = client.scheduler_info(n_workers=-1)["workers"]
         said = {"scheduler": client.scheduler.address, "workers": {one["name"]: at for at, one in workers.items()}}
         said["code"] = run.run(config(told["catalog"], told["output"]), client=client).exit_code
         said["plainly"] = asyncio.run(plainly("tcp://audiopipe-scheduler:8786"))
         said |= asyncio.run(operated())
-        cluster.close(client)
+        close(client)
         said["left"] = sorted(name for _, name in kubernetes.objects)
         (folder / "said").write_text(json.dumps(said))
     finally:
@@ -164,7 +165,7 @@ def test_a_cluster_that_kubernetes_cannot_place_is_deleted(tmp_path: Path, monke
     manifest = str(REPOSITORY / "cluster/kubernetes/dask-cluster.yaml")
     try:
         with pytest.raises(ClusterError, match="'kubernetes': its scheduler did not come within 3 s"):
-            cluster.connect("kubernetes", manifest=manifest, tls=str(tmp_path / "tls"), wait_s=3)
+            connect("kubernetes", manifest=manifest, tls=str(tmp_path / "tls"), wait_s=3)
         assert not kubernetes.objects
     finally:
         kubernetes.close()

@@ -26,7 +26,7 @@ from output_factory import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.connect import close, connect
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
 from audiopipe.driver.cluster_health import ClusterHealth
@@ -286,7 +286,7 @@ def test_a_worker_above_its_limit_spills_and_the_run_continues(
 ) -> None:
     """A run's own results are some hundred bytes: it is arrays of somebody else's that fill the worker."""
     monkeypatch.setenv("PYTHONPATH", delay_decoders(fleet.folder / "slower", 3.0)["PYTHONPATH"])
-    client = cluster.connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
+    client = connect("local-cpu", n_workers=1, dashboard_address=":0", memory_limit="3GB")
     (worker,) = ClusterHealth().workers(client)
     held: list[Future] = []
     done_when_spilled: list[int] = []
@@ -303,7 +303,7 @@ def test_a_worker_above_its_limit_spills_and_the_run_continues(
         sums = client.gather(client.map(lambda array: float(array.sum()), held))
         same = list(ClusterHealth().workers(client))
     finally:
-        cluster.close(client)
+        close(client)
     assert summary.exit_code == DONE
     assert done_when_spilled, "nothing was spilled"
     assert done_when_spilled[0] < SHARDS, "only when the run was over"
@@ -355,7 +355,7 @@ def test_workers_that_retire_in_turn_are_replaced_without_loss(
     monkeypatch.setenv("PYTHONPATH", delay_decoders(fleet.folder / "slower", 5.0)["PYTHONPATH"])
     seen: set[str] = set()
     lifetime = {"duration": "20 seconds", "stagger": "2 seconds"}
-    client = cluster.connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)
+    client = connect("local-cpu", n_workers=2, threads_per_worker=1, dashboard_address=":0", lifetime=lifetime)
     try:
         summary = run.run(
             config(fleet.catalog, fleet.output),
@@ -363,7 +363,7 @@ def test_workers_that_retire_in_turn_are_replaced_without_loss(
             on_tick=lambda *_: seen.update(ClusterHealth().workers(client)),
         )
     finally:
-        cluster.close(client)
+        close(client)
     assert summary.exit_code == DONE
     assert len(seen) > 2, "nobody retired"
     assert content(fleet.output) == undisturbed

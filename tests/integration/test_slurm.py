@@ -11,7 +11,7 @@ import pytest
 from output_factory import config, content, corpus, make_output
 from slurm_queue import MISSING, slurm
 
-from audiopipe.cluster import connect as cluster
+from audiopipe.cluster.connect import close, connect
 from audiopipe.driver import run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,14 +39,14 @@ def test_a_run_on_a_queue_is_encrypted_and_its_jobs_end_with_it(
     with slurm(tmp_path / "slurm") as environment:
         monkeypatch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         monkeypatch.chdir(tmp_path)
-        client = cluster.connect("slurm", **node, tls=str(tmp_path / "tls"), dashboard_address=":0", wait_s=120)
+        client = connect("slurm", **node, tls=str(tmp_path / "tls"), dashboard_address=":0", wait_s=120)
         try:
             workers = list(client.scheduler_info(n_workers=-1)["workers"])
             assert jobs() == ["RUNNING", "RUNNING"]
             lifetimes = client.run(lambda: __import__("dask").config.get("distributed.worker.lifetime.duration"))
             summary = run.run(config(catalog, tmp_path / "out"), client=client)
         finally:
-            cluster.close(client)
+            close(client)
         deadline = time.monotonic() + 30
         while jobs():
             assert time.monotonic() < deadline, jobs()
