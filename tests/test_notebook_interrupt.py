@@ -37,16 +37,17 @@ def wait_for_commits(store, count, process, seconds=300):
 
 
 def children_of(pid):
-    """Processes that a process, any of its threads, has started itself."""
+    """List the processes that a process or one of its threads has started."""
     lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(number) for text in lists for number in text.split()]
 
 
-def gone(pids, seconds=30):
+def wait_until_ended(pids, seconds=30):
+    """Wait for processes to end and return those that are still alive."""
     deadline = time.monotonic() + seconds
-    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         if time.monotonic() > deadline:
-            return left
+            return alive
         time.sleep(0.2)
     return []
 
@@ -63,7 +64,7 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
     assert process.returncode == 1
     assert "Stopped: committed shards stay; execute this cell again to go on" in said
     assert workers
-    assert gone([kernel, *workers]) == []
+    assert wait_until_ended([kernel, *workers]) == []
     before = set(read_commits(store))
     page = export(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
     assert "execute this cell again to go on" in page

@@ -97,7 +97,7 @@ def executed(tiny_corpus, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def all_executed(executed):
-    """The same run with `explore.ipynb`, on a failed video too, and `bench.ipynb`."""
+    """That run with `explore.ipynb`, on a failed video too, and `bench.ipynb`."""
     folder, benchmarks = executed.folder, FOLDER.parent / "reports" / "benchmarks"
     results = [commit.result for commit in read_commits(Store(executed.output)).values()]
     letters = {letter.error_type: letter.video_id for result in results for letter in result.dead_letters}
@@ -233,10 +233,10 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, nam
         for width, scheme in VIEWS.values():
             page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
             problems: list[str] = []
-            page.on("console", lambda message, found=problems: found.append(message.text))
-            page.on("pageerror", lambda error, found=problems: found.append(str(error)))
-            page.on("request", lambda request, found=problems: _record_remote(request.url, found))
-            page.on("requestfailed", lambda request, found=problems: found.append(request.url[:100]))
+            page.on("console", lambda message, texts=problems: texts.append(message.text))
+            page.on("pageerror", lambda error, texts=problems: texts.append(str(error)))
+            page.on("request", lambda request, urls=problems: _record_remote(request.url, urls))
+            page.on("requestfailed", lambda request, urls=problems: urls.append(request.url[:100]))
             page.goto(page_file.as_uri())
             page.wait_for_function(PLAYERS_LOADED, timeout=20_000)
             assert problems == []

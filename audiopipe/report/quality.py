@@ -61,13 +61,13 @@ def _verdict(tables: DatasetTables) -> Html:
     if dropped := total.segments - total.segments_kept:
         reason, count = total.drops.most_common(1)[0]
         lines.append(f"{plural(dropped, 'segment')} dropped, most of them <b>{esc(humanize(reason))}</b> ({count:,}).")
-    if lossy := [name for name, one in languages if one.segments_kept < (1 - LARGE_LOSS) * one.segments]:
+    if lossy := [name for name, totals in languages if totals.segments_kept < (1 - LARGE_LOSS) * totals.segments]:
         level = "warn"
         lines.append(
             f"More than {100 * LARGE_LOSS:.0f} % of the segments were dropped in <b>{esc(', '.join(lossy))}</b>. "
             "Check the reasons and listen to the examples."
         )
-    if empty := [name for name, one in languages if not one.segments_kept]:
+    if empty := [name for name, totals in languages if not totals.segments_kept]:
         level = "bad"
         lines.append(f"No segment was kept in <b>{esc(', '.join(empty))}</b>.")
     if total.videos_failed > LARGE_FAILURE * total.videos:
@@ -134,7 +134,7 @@ def drops(tables: DatasetTables) -> Html:
             page.bar([(count / largest, DROPPED)]),
             f"{count:,}",
             percent(count, total.segments),
-            *(f"{one.drops[reason]:,}" if one.drops[reason] else "·" for one in tables.by_language.values()),
+            *(f"{totals.drops[reason]:,}" if totals.drops[reason] else "·" for totals in tables.by_language.values()),
         ]
         for reason, count in total.drops.most_common()
     ]

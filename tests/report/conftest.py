@@ -8,6 +8,7 @@ from output_factory import config, corpus, make_output
 from audiopipe.dataset.commit import read_commits
 from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
 from audiopipe.plan.plan import load
+from audiopipe.store.objects import Store
 
 
 @pytest.fixture(scope="session")
@@ -21,18 +22,16 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ledger(dataset):
-    """The ledger beside that output, with a finished run, two workers and an attempt that failed."""
-    from audiopipe.store.objects import Store
-
+    """The ledger of that output, with a finished run, two workers and an attempt that failed."""
     store = Store(dataset)
     totals = load(store).totals()
-    with open_ledger(None, dataset) as book:
+    with open_ledger(None, dataset) as ledger:
         run = RunRow("tests", "all", sum(total.videos for total in totals.values()), output=dataset)
-        book.start_run(run, [LanguageTotal(name, total.videos, total.shards) for name, total in totals.items()])
-        book.record_failure("tests", "en-000000", 1, "host/p0/1", "StoreError", "503 <b>slow down</b>")
+        ledger.start_run(run, [LanguageTotal(name, total.videos, total.shards) for name, total in totals.items()])
+        ledger.record_failure("tests", "en-000000", 1, "host/p0/1", "StoreError", "503 <b>slow down</b>")
         for commit in read_commits(store).values():
-            book.record_shard(commit.result)
+            ledger.record_shard(commit.result)
         workers = [WorkerRow("host/p0", Role.DRIVER, status=WorkerStatus.DONE)]
-        book.heartbeat("tests", [*workers, WorkerRow("host/p0/1", status=WorkerStatus.DONE, memory_bytes=10**9)])
-        book.finish_run("tests", RunStatus.DONE)
+        ledger.heartbeat("tests", [*workers, WorkerRow("host/p0/1", status=WorkerStatus.DONE, memory_bytes=10**9)])
+        ledger.finish_run("tests", RunStatus.DONE)
     return dataset

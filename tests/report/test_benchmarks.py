@@ -37,10 +37,10 @@ def results(tmp_path):
     """A folder with one file of each benchmark, written by the benchmarks' own functions."""
     rows = [kernel_row("audiopipe", 1.5), kernel_row("libebur128", 4.5), kernel_row("pyloudnorm", 15.0)]
     kernels.save_results(tmp_path, MACHINE, rows, GPU, [])
-    ours = [("audiopipe", 1, 4.0), ("audiopipe", 2, 2.1)]
+    audiopipe = [("audiopipe", 1, 4.0), ("audiopipe", 2, 2.1)]
     floor = [("codec floor", 1, 2.0), ("codec floor", 2, 1.0)]
     baselines = [("today's sequential way", 1, 10.0), ("ffmpeg's C pipeline", 1, 5.0)]
-    bench_results.save([pipeline_result(*row) for row in [*ours, *floor, *baselines]], tmp_path)
+    bench_results.save([pipeline_result(*row) for row in [*audiopipe, *floor, *baselines]], tmp_path)
     scale.save(scale.ScaleReading("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
     return benchmarks.read_results(str(tmp_path))
 

@@ -21,7 +21,7 @@ VIEWS = (
 
 
 def view_texts(trace):
-    """The text of every view of a trace by the view's name."""
+    """Return the text of every view of a trace by the view's name."""
     return {name: text_of(getattr(explore, name)(trace), with_figures=True) for name in VIEWS}
 
 

@@ -21,7 +21,7 @@ def tables(dataset):
 
 
 def payload(piece):
-    """The data in the page, decoded."""
+    """Decode the data in the page."""
     body = json.loads(re.search(r'<script type="application/json">(.*?)</script>', piece.markup, re.DOTALL)[1])
     for name, dtype in COLUMN_TYPES.items():
         body[name] = np.frombuffer(base64.b64decode(body[name]), dtype)

@@ -1,4 +1,4 @@
-"""A notebook's parameters are found in what was executed, and a wrong name is never overlooked."""
+"""A notebook's parameters come from the executed cells; unknown names are refused; the last cell reports the run."""
 
 from types import SimpleNamespace
 
@@ -8,12 +8,12 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import ConfigError
 from audiopipe.report.notebook import cells
 
-OWN = '# Parameters: any field of RunConfig\ncatalog = "c"\noutput = "o"\nworkers = None\n'
+PARAMETERS_CELL = '# Parameters: any field of RunConfig\ncatalog = "c"\noutput = "o"\nworkers = None\n'
 
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """A kernel that has executed these cells, as IPython keeps them."""
+    """Return a function that makes a kernel that has executed some cells."""
 
     def executed(*sources):
         namespace = {}
@@ -25,30 +25,30 @@ def kernel(monkeypatch):
     return executed
 
 
-def test_parameters_are_what_the_parameter_cell_assigns(kernel):
-    kernel("x = 1", OWN, "import json\ny = 2")
+def test_parameters_are_the_values_that_the_cell_assigns(kernel):
+    kernel("x = 1", PARAMETERS_CELL, "import json\ny = 2")
     assert cells.parameters() == {"catalog": "c", "output": "o", "workers": None}
 
 
 def test_papermills_injected_cell_overrides_the_notebooks(kernel):
-    kernel(OWN, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
+    kernel(PARAMETERS_CELL, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
     assert cells.parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
 
 
 def test_an_unknown_injected_parameter_fails_with_the_nearest_name(kernel):
-    kernel(OWN, '# Parameters\ncatalg = "x"\n')
+    kernel(PARAMETERS_CELL, '# Parameters\ncatalg = "x"\n')
     with pytest.raises(ConfigError, match="unknown parameter 'catalg': did you mean 'catalog'"):
         RunConfig.of(**cells.parameters())
 
 
-def test_a_notebook_without_a_config_checks_its_names_itself(kernel):
+def test_a_notebook_without_a_config_checks_the_names(kernel):
     kernel('# Parameters: which\noutput = "o"', '# Parameters\noutputs = "x"\nzzz = 1')
     with pytest.raises(ConfigError, match="unknown parameter 'outputs': did you mean 'output'"):
         cells.parameters(known=("output", "ledger"))
 
 
-def test_a_corrected_cell_that_is_executed_again_has_corrected_it(kernel):
-    kernel(OWN.replace("workers", "wrokers"), "pass", OWN)
+def test_executing_a_corrected_cell_again_corrects_the_names(kernel):
+    kernel(PARAMETERS_CELL.replace("workers", "wrokers"), "pass", PARAMETERS_CELL)
     assert cells.parameters(known=("catalog", "output", "workers")) == {"catalog": "c", "output": "o", "workers": None}
 
 
@@ -74,13 +74,13 @@ def test_under_papermill_paths_start_where_it_was_called(tmp_path, monkeypatch):
     assert cells.prepare() == str(tmp_path / "notebooks")
 
 
-def test_an_interrupted_kernel_says_how_to_go_on_without_a_traceback(monkeypatch):
+def test_an_interrupted_kernel_says_how_to_resume(monkeypatch):
     from audiopipe.report.notebook import session
 
-    def interrupted(*arguments, **named):
+    def interrupt(*arguments, **parameters):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "run", interrupted)
+    monkeypatch.setattr(session, "run", interrupt)
     monkeypatch.setattr(session, "_Live", lambda: None)
     with pytest.raises(KeyboardInterrupt) as caught:
         session.work(SimpleNamespace(config=None), None)
@@ -88,14 +88,14 @@ def test_an_interrupted_kernel_says_how_to_go_on_without_a_traceback(monkeypatch
     assert "execute this cell again to go on" in str(caught.value)
 
 
-def test_looking_ahead_writes_nothing(tmp_path):
+def test_a_preview_writes_nothing(tmp_path):
     from output_factory import config, corpus
 
     from audiopipe.report.notebook import session
 
-    ahead = session.preview(config(corpus(tmp_path / "corpus"), tmp_path / "out"))
-    assert ahead.shards_left == 3
-    assert "committed before" in ahead._repr_html_()
+    preview = session.preview(config(corpus(tmp_path / "corpus"), tmp_path / "out"))
+    assert preview.shards_left == 3
+    assert "committed before" in preview._repr_html_()
     assert not (tmp_path / "out").exists()
 
 

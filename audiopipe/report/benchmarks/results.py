@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiopipe.errors import ConfigError
-from audiopipe.report.benchmarks.rows import OURS, Case, GpuRow, JsonObject, KernelRow, PipelineRow, ScaleRow
+from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, GpuRow, JsonObject, KernelRow, PipelineRow, ScaleRow
 
 __all__ = ["PARAMETERS", "Measurement", "ResultFile", "ResultFiles", "read_results"]
 
@@ -20,7 +20,7 @@ PARAMETERS = ("folder", "machine", "rerun", "quick")
 
 @dataclass(frozen=True)
 class ResultFile:
-    """One saved benchmark. Only the rows of its own kind are filled."""
+    """One saved benchmark. Only the rows of its benchmark are filled."""
 
     name: str
     benchmark: str
@@ -80,15 +80,15 @@ class ResultFiles:
         return [(file, file.scale) for file in self.of("scale") if file.scale is not None]
 
     def loudness_ratio(self, contender: str) -> Measurement | None:
-        """Return a contender's time divided by ours: one core, 10 s at 48 kHz, our fastest batch size."""
+        """Return a contender's time divided by audiopipe's: one core, 10 s at 48 kHz, the batch best for audiopipe."""
         rows = [(file, row) for file in self.kernel_files for row in file.kernels if _is_loudness(row)]
-        ours = [(file, row) for file, row in rows if row.contender == OURS]
-        if not ours:
+        audiopipe = [(file, row) for file, row in rows if row.contender == AUDIOPIPE]
+        if not audiopipe:
             return None
-        file, best = min(ours, key=lambda item: item[1].ms_per_item)
+        file, best = min(audiopipe, key=lambda item: item[1].ms_per_item)
         for other, row in rows:
             if other is file and row.contender == contender and row.case == best.case:
-                return Measurement(file, row.times_ours)
+                return Measurement(file, row.relative_time)
         return None
 
     def gpu_value(self, label: str) -> Measurement | None:
@@ -100,23 +100,23 @@ class ResultFiles:
         return None
 
     def speed_ratio(self, baseline: str, gpu: bool) -> Measurement | None:
-        """Return our speed on one core divided by a baseline's, on the input where the ratio is lowest."""
+        """Return audiopipe's speed on one core divided by a baseline's; the lowest of all inputs."""
         ratios = [
             Measurement(file, row.speed / other.speed)
             for file in self.pipeline_files
             for row in file.pipelines
-            if (row.name, row.cores, file.has_gpu) == (OURS, 1, gpu)
+            if (row.name, row.cores, file.has_gpu) == (AUDIOPIPE, 1, gpu)
             and (other := file.pipeline(baseline, row.material))
         ]
         return min(ratios, key=lambda ratio: ratio.value, default=None)
 
     def scaling(self) -> Measurement | None:
-        """Return our speed per core on several cores divided by that on one, on the input where the ratio is lowest."""
+        """Return audiopipe's speed per core on several cores divided by that on one; the lowest of all inputs."""
         ratios = [
             Measurement(file, row.speed / row.cores / one_core.speed)
             for file in self.pipeline_files
             for row in file.pipelines
-            if row.name == OURS and row.cores > 1 and (one_core := file.pipeline(OURS, row.material))
+            if row.name == AUDIOPIPE and row.cores > 1 and (one_core := file.pipeline(AUDIOPIPE, row.material))
         ]
         return min(ratios, key=lambda ratio: ratio.value, default=None)
 

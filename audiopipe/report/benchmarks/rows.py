@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["OURS", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow"]
+__all__ = ["AUDIOPIPE", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow"]
 
-OURS = "audiopipe"
+AUDIOPIPE = "audiopipe"
 JsonObject = dict[str, Any]
 
 
@@ -26,13 +26,13 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class KernelRow:
-    """The time of one contender in one case. `times_ours` is that time divided by ours."""
+    """The time of one contender in one case. `relative_time` is that time divided by audiopipe's."""
 
     task: str
     contender: str
     case: Case
     ms_per_item: float
-    times_ours: float
+    relative_time: float
 
     @classmethod
     def of(cls, row: JsonObject) -> KernelRow:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from audiopipe.report import page
 from audiopipe.report.benchmarks.results import ResultFile, ResultFiles
-from audiopipe.report.benchmarks.rows import OURS, Case, KernelRow, PipelineRow
+from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, KernelRow, PipelineRow
 from audiopipe.report.figure import KEPT, NEUTRAL, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import number
@@ -31,7 +31,7 @@ def kernels(results: ResultFiles) -> Html:
 def _kernels(file: ResultFile) -> Html:
     cases = list(dict.fromkeys(row.case for row in file.kernels))
     charted = next((case for case in cases if case.batch > 1 and case == Case(10, 48_000, case.batch, 1)), cases[0])
-    head = ["task", "contender", "audio", "batch", "threads", "ms per item", "times ours"]
+    head = ["task", "contender", "audio", "batch", "threads", "ms per item", "relative to audiopipe"]
     table = page.table(head, map(_kernel_row, file.kernels), "lll")
     gpu = page.table(["on the GPU", ""], [[row.label, row.value] for row in file.gpu], "l")
     pieces = [_heading(file), _charts(file.kernels, charted), gpu if file.gpu else Html("")]
@@ -47,12 +47,12 @@ def _kernel_row(row: KernelRow) -> list[str | Html]:
         f"{row.case.batch}",
         f"{row.case.threads}",
         number(row.ms_per_item, 3),
-        number(row.times_ours, 2),
+        number(row.relative_time, 2),
     ]
 
 
 def _contender(name: str) -> str | Html:
-    return Html(f"<b>{esc(name)}</b>") if name == OURS else name
+    return Html(f"<b>{esc(name)}</b>") if name == AUDIOPIPE else name
 
 
 def _heading(file: ResultFile) -> Html:
@@ -74,9 +74,9 @@ def _chart(rows: Sequence[KernelRow], task: str) -> Html:
     times = [row.ms_per_item for row in rows]
 
     def plot(axes: Axes) -> None:
-        axes.barh(names, times, color=[KEPT if row.contender == OURS else NEUTRAL for row in rows], height=0.65)
+        axes.barh(names, times, color=[KEPT if row.contender == AUDIOPIPE else NEUTRAL for row in rows], height=0.65)
         for position, row in enumerate(rows):
-            ratio = "" if row.contender == OURS else f", {number(row.times_ours, 1)} x"
+            ratio = "" if row.contender == AUDIOPIPE else f", {number(row.relative_time, 1)} x"
             label = f"{number(row.ms_per_item, 2)} ms{ratio}"
             axes.annotate(label, (row.ms_per_item, position), (4, 0), textcoords="offset points", va="center")
         axes.invert_yaxis()
@@ -106,7 +106,7 @@ def _pipeline_row(row: PipelineRow, fastest: float) -> list[str | Html]:
         row.material,
         _contender(row.name),
         f"{row.cores}",
-        page.bar([(row.speed / fastest, KEPT if row.name == OURS else NEUTRAL)]),
+        page.bar([(row.speed / fastest, KEPT if row.name == AUDIOPIPE else NEUTRAL)]),
         number(row.speed),
         number(row.speed / SEGMENT_S),
         number(videos_per_min, 1),
@@ -158,7 +158,7 @@ def _main_number(file: ResultFile) -> str:
     ratio = ResultFiles((file,)).loudness_ratio("pyloudnorm")
     if ratio is not None:
         return f"LUFS {number(ratio.value, 1)} times as fast as pyloudnorm"
-    if speeds := [row.speed for row in file.pipelines if row.name == OURS]:
+    if speeds := [row.speed for row in file.pipelines if row.name == AUDIOPIPE]:
         return f"{number(max(speeds))} x real time at best"
     if file.scale is not None:
         return f"{number(file.scale.minutes, 2)} min for {file.scale.videos:,} videos"
