@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "CaptionFile",
     "Clip",
     "DeadLetter",
     "Decibels",
@@ -66,6 +67,14 @@ class Shard:
     @property
     def name(self) -> str:
         return f"{self.language}-{self.index:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionFile:
+    """The captions of a video as a file: `format` is `SegmentSource.VTT` or `SegmentSource.SRT`."""
+
+    format: SegmentSource
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,15 +27,15 @@ from audiopipe.errors import CatalogError, StoreError
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS
 
-__all__ = ["COLUMNS", "MEDIA", "base_url", "is_table", "read_folder", "read_table", "sizes"]
+__all__ = ["COLUMNS", "MEDIA_SUFFIXES", "base_url", "list_sizes", "read_folder", "read_table", "table_format"]
 
 COLUMNS = ("youtube_id", "language", "status", "r2_tar_key", "size_bytes", "duration_s")
-MEDIA = frozenset(("tar", "webm", "opus", "ogg", "m4a", "mp4", "mp3", "flac", "wav", "mkv"))
+MEDIA_SUFFIXES = frozenset(("tar", "webm", "opus", "ogg", "m4a", "mp4", "mp3", "flac", "wav", "mkv"))
 TABLE = re.compile(r"\.(parquet|pq|csv|tsv|jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 
 # A folder's name that is a language: two or three letters, perhaps a script and a region (zh-Hant-TW).
 TONGUE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{4})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?")
-NO_TONGUE = MEDIA | {"aac", "all", "avi", "mov", "new", "old", "out", "raw", "tmp", "vid", "web"}
+NO_TONGUE = MEDIA_SUFFIXES | {"aac", "all", "avi", "mov", "new", "old", "out", "raw", "tmp", "vid", "web"}
 UNKNOWN = "und"  # ISO 639's own word for it
 
 MOST_FOLDERS = 256  # beyond, one recursive listing of what they share is cheaper than one of each
@@ -49,7 +49,7 @@ BROKEN = (
 log = logging.getLogger(__name__)
 
 
-def is_table(url: str) -> str | None:
+def table_format(url: str) -> str | None:
     """'parquet', 'csv', … where the address ends like a table's."""
     match = TABLE.search(_address(url))
     return match and match[1].lower()
@@ -64,7 +64,7 @@ def base_url(url: str) -> tuple[str, bool]:
 
 def read_table(url: str) -> pa.Table:
     """Those of `COLUMNS` that a table has, in the order of its rows."""
-    kind = is_table(url)
+    kind = table_format(url)
     try:
         fs, path = open_filesystem(url)
         with fs.open(path, "rb", compression="infer") as file:
@@ -85,12 +85,12 @@ def read_folder(url: str) -> pa.Table:
     try:
         fs, path = open_filesystem(url)
         base = path.rstrip("/")
-        found = sorted(item for item in _files(fs, base) if _suffix(item[0]) in MEDIA)
+        found = sorted(item for item in _files(fs, base) if _suffix(item[0]) in MEDIA_SUFFIXES)
     except BROKEN as error:
         raise CatalogError(f"catalogue {url} cannot be listed ({_said(error)}); check the address") from error
     if not found:
         raise CatalogError(
-            f"catalogue {url}: no tar or audio file there ({', '.join(sorted(MEDIA))}); name a folder or a glob of "
+            f"catalogue {url}: no tar or audio file there ({', '.join(sorted(MEDIA_SUFFIXES))}); name a folder or a glob of "
             "them, or a table that ends in .parquet, .csv or .jsonl"
         )
     names = [PurePosixPath(name) for name, _ in found]
@@ -105,7 +105,7 @@ def read_folder(url: str) -> pa.Table:
     )
 
 
-def sizes(uris: list[str]) -> list[int | None]:
+def list_sizes(uris: list[str]) -> list[int | None]:
     """The size of each address in bytes; None where it is not there or cannot be told.
 
     On this machine by asking for each, elsewhere by listing the folders they are in, once. Raises `StoreError` if the

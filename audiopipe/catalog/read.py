@@ -14,8 +14,17 @@ from typing import Protocol, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.files import base_url, is_table, read_folder, read_table, sizes
-from audiopipe.catalog.validate import REQUIRED, RawCatalog, check_ids, check_languages, completed, numbers, texts, uris
+from audiopipe.catalog.files import base_url, list_sizes, read_folder, read_table, table_format
+from audiopipe.catalog.validate import (
+    REQUIRED,
+    RawCatalog,
+    add_row_numbers,
+    check_ids,
+    check_languages,
+    number_column,
+    resolve_uris,
+    select_completed,
+)
 from audiopipe.config import RunConfig
 
 __all__ = ["SCHEMA", "Backend", "Catalog", "read_catalog"]
@@ -62,7 +71,7 @@ class Catalog:
         if not column.null_count:
             return videos
         missing = pc.is_null(column)
-        listed = sizes(videos["uri"].filter(missing).to_pylist())
+        listed = list_sizes(videos["uri"].filter(missing).to_pylist())
         filled = pc.replace_with_mask(column.combine_chunks(), missing.combine_chunks(), pa.array(listed, pa.int64()))
         return videos.set_column(SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
 
@@ -70,20 +79,22 @@ class Catalog:
 def read_catalog(config: RunConfig) -> Catalog:
     """The videos that `config` asks for. Raises `CatalogError` naming file, column, row and what to do."""
     raw = _raw(config.catalog, config.languages)
-    rows = completed(raw, texts(raw))
+    rows = select_completed(raw, add_row_numbers(raw))
     present = set(pc.unique(rows["language"]).to_pylist())
     if config.languages is not None:
-        if config.languages - present and raw.home is None:  # a database gave what was asked for and no more
-            present = set(pc.unique(completed(raw, texts(_raw(config.catalog, None)))["language"]).to_pylist())
+        if config.languages - present and raw.base is None:  # a database gave what was asked for and no more
+            present = set(
+                pc.unique(select_completed(raw, add_row_numbers(_raw(config.catalog, None)))["language"]).to_pylist()
+            )
         check_languages(raw.source, config.languages, present)
         rows = rows.filter(pc.is_in(rows["language"], pa.array(sorted(config.languages))))
     check_ids(raw, rows)
     videos = {
         "video_id": rows["youtube_id"],
         "language": rows["language"],
-        "uri": uris(raw, rows, config.source_prefix),
-        "size_bytes": numbers(raw, rows, "size_bytes").cast(pa.int64()),
-        "duration_s": numbers(raw, rows, "duration_s"),
+        "uri": resolve_uris(raw, rows, config.source_prefix),
+        "size_bytes": number_column(raw, rows, "size_bytes").cast(pa.int64()),
+        "duration_s": number_column(raw, rows, "duration_s"),
     }
     return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=SCHEMA))
 
@@ -96,10 +107,10 @@ def _raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
         pages = [page for language in asked for page in rows(address, language)]
         table = pa.concat_tables(pages, promote_options="permissive") if pages else pa.table({c: [] for c in REQUIRED})
         return RawCatalog(url, table, None, False)
-    if is_table(url):
+    if table_format(url):
         return RawCatalog(url, read_table(url), *base_url(url))
     return RawCatalog(url, read_folder(url), "", True)
 
 
 def _backend(scheme: str) -> Backend:
-    return cast(Backend, importlib.import_module(BACKENDS[scheme]).rows)
+    return cast(Backend, importlib.import_module(BACKENDS[scheme]).read_pages)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from audiopipe.errors import CatalogError, TransientError
 from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
-__all__ = ["rows"]
+__all__ = ["read_pages"]
 
 REQUIRED = ("youtube_id", "language", "r2_tar_key")
 TYPES = {
@@ -33,7 +33,7 @@ TRIES = 5
 BACKOFF_S = 0.5
 
 
-def rows(table: str, language: str | None) -> Iterable[pa.Table]:
+def read_pages(table: str, language: str | None) -> Iterable[pa.Table]:
     """Pages of the table's completed rows, of one language or of all, in the order of their ids.
 
     Rows that are added meanwhile move none of the others: every row that was there at the start is given once.

@@ -24,7 +24,16 @@ from audiopipe.config import CREDENTIALS, LANGUAGE
 from audiopipe.errors import CatalogError
 from audiopipe.store.objects import open_filesystem
 
-__all__ = ["REQUIRED", "RawCatalog", "check_ids", "check_languages", "completed", "numbers", "texts", "uris"]
+__all__ = [
+    "REQUIRED",
+    "RawCatalog",
+    "add_row_numbers",
+    "check_ids",
+    "check_languages",
+    "number_column",
+    "resolve_uris",
+    "select_completed",
+]
 
 REQUIRED = ("youtube_id", "language", "r2_tar_key")
 COMPLETED = "COMPLETED"
@@ -37,10 +46,10 @@ class RawCatalog:
 
     source: str
     table: pa.Table
-    home: str | None
+    base: str | None
     local: bool
 
-    def bad(self, rows: pa.Table, mask: pa.ChunkedArray, column: str, what: str) -> None:
+    def refuse_rows(self, rows: pa.Table, mask: pa.ChunkedArray, column: str, what: str) -> None:
         """Raise for the first row that the mask marks, if any."""
         marked = rows.filter(pc.fill_null(mask, True))
         if marked.num_rows:
@@ -50,7 +59,7 @@ class RawCatalog:
             raise CatalogError(f"catalogue {self.source}, row {row}{named}, column {column!r}: {value!r} {what}{more}")
 
 
-def texts(raw: RawCatalog) -> pa.Table:
+def add_row_numbers(raw: RawCatalog) -> pa.Table:
     """The rows with their text columns as text and their number, counted from 1, in `row`."""
     missing = [name for name in REQUIRED if name not in raw.table.column_names]
     if missing:
@@ -73,7 +82,7 @@ def _text(raw: RawCatalog, name: str) -> pa.ChunkedArray:
         raise CatalogError(f"catalogue {raw.source}, column {name!r}: {column.type} is not UTF-8 text") from error
 
 
-def completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
+def select_completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
     """Rows with status 'COMPLETED' where there is a status, their languages checked."""
     if "status" in rows.column_names:
         kept = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
@@ -81,14 +90,14 @@ def completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
             seen = [str(status) for status in pc.unique(rows["status"]).to_pylist()][:5]
             raise CatalogError(f"catalogue {raw.source}: no row has status {COMPLETED!r}, but {', '.join(seen)}")
         rows = kept
-    if not rows.num_rows and raw.home is not None:
+    if not rows.num_rows and raw.base is not None:
         raise CatalogError(f"catalogue {raw.source} has no rows: nothing to do")
     names = pc.unique(rows["language"]).to_pylist()
     wrong = [name for name in names if name is None or name in RESERVED or not LANGUAGE.fullmatch(name)]
     if wrong:
         mask = pc.is_in(rows["language"], pa.array(wrong, pa.string()))
         rule = "is no name for a language: up to 35 letters, digits, '-' and '_', not 'all' or 'reports'"
-        raw.bad(rows, mask, "language", rule)
+        raw.refuse_rows(rows, mask, "language", rule)
     return rows
 
 
@@ -101,7 +110,7 @@ def check_languages(source: str, languages: frozenset[str], present: set[str]) -
 
 
 def check_ids(raw: RawCatalog, rows: pa.Table) -> None:
-    raw.bad(rows, pc.equal(rows["youtube_id"], ""), "youtube_id", "is no id; every video needs one")
+    raw.refuse_rows(rows, pc.equal(rows["youtube_id"], ""), "youtube_id", "is no id; every video needs one")
     counts = rows.group_by("youtube_id").aggregate([("row", "count"), ("row", "min")])
     twice = counts.filter(pc.field("row_count") > 1).sort_by("row_min")
     if twice.num_rows:
@@ -112,7 +121,7 @@ def check_ids(raw: RawCatalog, rows: pa.Table) -> None:
         )
 
 
-def uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray:
+def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray:
     """The address of each video."""
     keys = rows["r2_tar_key"]
     refused = {
@@ -122,20 +131,24 @@ def uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray
         CREDENTIALS.pattern: "holds a password; take it out and set it in the environment instead",
     }
     for pattern, what in refused.items():
-        raw.bad(rows, pc.match_substring_regex(keys, pattern), "r2_tar_key", what)
+        raw.refuse_rows(rows, pc.match_substring_regex(keys, pattern), "r2_tar_key", what)
     absolute = pc.match_substring_regex(keys, "^/|^[A-Za-z][A-Za-z0-9+.-]*://")
-    if prefix is not None and raw.home == "":
+    if prefix is not None and raw.base == "":
         raise CatalogError(f"source_prefix {prefix!r} does nothing for {raw.source}, whose files are where they are")
     if prefix is not None:
-        raw.bad(rows, absolute, "r2_tar_key", f"is absolute, which source_prefix {prefix!r} does not go with; drop one")
+        raw.refuse_rows(
+            rows, absolute, "r2_tar_key", f"is absolute, which source_prefix {prefix!r} does not go with; drop one"
+        )
         return pc.binary_join_element_wise(_folder(prefix), keys, "")
     if not raw.local:
         ours = pc.match_substring_regex(keys, "^/|^(?i:file|local)://")
-        raw.bad(rows, ours, "r2_tar_key", "names a local file, which a remote catalogue may not; set source_prefix")
-    if raw.home is None:
-        raw.bad(rows, pc.invert(absolute), "r2_tar_key", "is relative to nothing; set source_prefix")
+        raw.refuse_rows(
+            rows, ours, "r2_tar_key", "names a local file, which a remote catalogue may not; set source_prefix"
+        )
+    if raw.base is None:
+        raw.refuse_rows(rows, pc.invert(absolute), "r2_tar_key", "is relative to nothing; set source_prefix")
         return keys
-    return pc.if_else(absolute, keys, pc.binary_join_element_wise(raw.home, keys, ""))
+    return pc.if_else(absolute, keys, pc.binary_join_element_wise(raw.base, keys, ""))
 
 
 def _folder(prefix: str) -> str:
@@ -144,7 +157,7 @@ def _folder(prefix: str) -> str:
     return (path if isinstance(fs, LocalFileSystem) else prefix).rstrip("/") + "/"
 
 
-def numbers(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
+def number_column(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
     """A column of float64 >= 0, null where there is none; whole numbers for sizes."""
     if name not in rows.column_names:
         return pa.chunked_array([pa.nulls(rows.num_rows, pa.float64())])
@@ -153,7 +166,7 @@ def numbers(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
         column = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
         wrong = pc.invert(pc.match_substring_regex(column, r"^(?i:[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)$"))
-        raw.bad(rows, pc.fill_null(wrong, False), name, "is no number")
+        raw.refuse_rows(rows, pc.fill_null(wrong, False), name, "is no number")
     try:
         values = column.cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -161,5 +174,7 @@ def numbers(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
     whole = pc.equal(pc.floor(values), values) if name == "size_bytes" else pa.scalar(True)
     fine = pc.and_(pc.and_(pc.greater_equal(values, 0), pc.less(values, 2.0**53)), whole)
-    raw.bad(rows, pc.fill_null(pc.invert(fine), False), name, "is not possible; leave it empty where it is not known")
+    raw.refuse_rows(
+        rows, pc.fill_null(pc.invert(fine), False), name, "is not possible; leave it empty where it is not known"
+    )
     return values

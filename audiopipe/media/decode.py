@@ -1,107 +1,103 @@
-"""Decode a video's audio with a process of its own (`decoder_forks.py`), PCM through a ring (`ring.py`).
+"""Decode the audio of a video in a separate process (`decoder_process.py`), which sends PCM through a ring (`ring.py`).
 
-Why a process: several of them use several cores, it can be limited and killed, and a crash costs one video. In threads
-of ours FFmpeg's libraries need the interpreter once for every 20 ms of audio, and two threads are slower than one.
+Separate processes use several cores, can be limited and killed, and a crash costs one video. In threads of this process
+FFmpeg's libraries would need the interpreter once for every 20 ms of audio, and two threads are slower than one.
 
-Files come from strangers. FFmpeg would follow playlists and addresses inside them, so it is given a fixed list of
-demuxers and no protocol but the one that reads our own byte range.
+Files are not trusted. FFmpeg would follow playlists and addresses inside them, so it may use only a fixed list of
+demuxers and the one protocol that reads the given byte range.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
-from audiopipe.media import forkserver as decoder_forks
+from audiopipe.media import decoder_process
+from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
 from audiopipe.media.ffmpeg_worker import DecodeRequest, Header, OpenRequest
-from audiopipe.media.forkserver import ExitStatus
-from audiopipe.media.ring import Reader
+from audiopipe.media.forkserver import Job
 from audiopipe.types import Media, Pcm, Seconds
 
 __all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
 
 DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
 PROTOCOLS = "subfile,file"
-GUARDED = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
-SIXTEEN_BITS = frozenset({"u8", "s16", "s16p"})
-PROBE_TIMEOUT_S, LONGEST_HEADER = 60.0, 1 << 16
-BLOCK_S = 3  # what is handed on at once: each block wakes several threads
+OPEN_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
+SIXTEEN_BIT_FORMATS = frozenset({"u8", "s16", "s16p"})
+PROBE_TIMEOUT_S, MAX_HEADER_BYTES = 60.0, 1 << 16
+BLOCK_S = 3  # shorter blocks wake up several threads more often
+MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
+OUTSIDE_SIGNALS = (2, 9, 15)  # a decoder does not send these to itself
 
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
 
+RecordCpu = Callable[[Seconds], None]
 
-def probe(source: Source, config: RunConfig, used: Callable[[Seconds], None] | None = None) -> Media:
-    """What the media file says of itself.
+
+@dataclass(frozen=True)
+class _PcmFormat:
+    """The format of decoded blocks, in FFmpeg's terms and in numpy's."""
+
+    sample_rate_hz: int
+    channels: int
+    sample_format: Literal["s16", "flt"]
+
+    @property
+    def dtype(self) -> np.dtype[np.int16] | np.dtype[np.float32]:
+        return np.dtype("<i2") if self.sample_format == "s16" else np.dtype("<f4")
+
+
+def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = None) -> Media:
+    """Read the header of a media file.
 
     Args:
-        used: told what reading it took of a CPU.
+        record_cpu_s: called with the CPU time of the process that reads the header.
 
     Raises:
-        UndecodableMedia: no known container, or nothing that could be read in it.
-        NoAudio: a container without an audio stream.
+        UndecodableMedia: the container is unknown, or nothing in it can be read.
+        NoAudio: the container has no audio stream.
         TooLong: it declares more than `max_video_s`.
-        DecoderCrash: somebody killed the process that read it.
+        DecoderCrash: the process that read the header was killed from outside.
     """
     name = source.video.uri
-    header, said = _header(source, used)
-    if (audio := header["audio"]) is None:
-        raise NoAudio(f"{name} is {header['container']} without an audio stream that could be read")
-    media = Media(header["container"].split(",")[0], declared_s=_declared(header, said, source), **audio)
-    if media.channels > config.max_channels:
-        raise UndecodableMedia(f"{name} has {media.channels} channels, more than max_channels ({config.max_channels})")
-    if media.declared_s is not None and media.declared_s > config.max_video_s:
-        raise TooLong(f"{name} declares {media.declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
-    if not 8_000 <= media.sample_rate_hz <= 192_000:
-        raise UndecodableMedia(f"{name} has a sample rate of {media.sample_rate_hz} Hz; 8000 to 192000 are measured")
-    return media
-
-
-def _header(source: Source, used: Callable[[Seconds], None] | None) -> tuple[Header, str]:
-    """The header, and what FFmpeg complained of on the way."""
-    room = bytearray(LONGEST_HEADER)
-    with decoder_forks.started("header", OpenRequest(url=source.url, options=GUARDED)) as decoder:
-        try:
-            size = decoder.samples.read_into(memoryview(room), PROBE_TIMEOUT_S)
-            how = decoder.end(PROBE_TIMEOUT_S)
-        except TimeoutError:
-            _refuse_death(source, decoder.kill(), stopped=True)
-            limit = f"{PROBE_TIMEOUT_S:.0f} s"
-            raise UndecodableMedia(f"{source.video.uri}: its header kept the decoder busy for {limit}") from None
-        finally:
-            if used:
-                used(decoder.kill().cpu_s)
-    _refuse_death(source, how)
-    if how.code:
-        raise UndecodableMedia(f"{source.video.uri}: {_first_words(how.complaints)}")
-    header: Header = json.loads(room[:size])
-    return header, how.complaints
-
-
-def _declared(header: Header, said: str, source: Source) -> float | None:
-    """The longest duration that is declared by anyone who should know. FFmpeg's guess from the bit rate is not."""
-    guessed = "Estimating duration from bitrate" in said
-    declared = (source.video.duration_s, None if guessed else header["duration_s"])
-    return max(filter(None, declared), default=None)
-
-
-def _first_words(said: str) -> str:
-    """What FFmpeg complained of first, without its addresses and without our file's name; or how Python gave up."""
-    lines = [re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if "subfile," not in line] or ["the decoder found nothing that it knows"]
-    return telling[-1 if telling[0].startswith("Traceback") else 0][:200]
+    header, stderr = _read_header(source, record_cpu_s)
+    audio = header.audio
+    if audio is None:
+        raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
+    if audio.channels > config.max_channels:
+        raise UndecodableMedia(f"{name} has {audio.channels} channels, more than max_channels ({config.max_channels})")
+    declared_s = _declared_duration(header, stderr, source)
+    if declared_s is not None and declared_s > config.max_video_s:
+        raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
+    if not MIN_SAMPLE_RATE_HZ <= audio.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
+        raise UndecodableMedia(
+            f"{name} has a sample rate of {audio.sample_rate_hz} Hz, outside of "
+            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz"
+        )
+    return Media(
+        container=header.container.split(",")[0],
+        codec=audio.codec,
+        sample_rate_hz=audio.sample_rate_hz,
+        channels=audio.channels,
+        sample_format=audio.sample_format,
+        declared_s=declared_s,
+    )
 
 
 def decoded_channels(media: Media, config: RunConfig) -> int:
-    """Of the blocks of `decode`: 1, the mean, or with `measure_channels: source` all, if there are weights for them."""
-    as_it_is = config.measure_channels == "source" and media.channels in WEIGHTED_CHANNELS
-    return media.channels if as_it_is else 1
+    """Return the number of channels that `decode` yields.
+
+    1, the mean of the channels, or all of them with `measure_channels: source` if BS.1770 has weights for them.
+    """
+    keeps_layout = config.measure_channels == "source" and media.channels in WEIGHTED_CHANNELS
+    return media.channels if keeps_layout else 1
 
 
 def decode(
@@ -109,90 +105,124 @@ def decode(
     media: Media,
     config: RunConfig,
     block_s: Seconds = BLOCK_S,
-    used: Callable[[Seconds], None] | None = None,
+    record_cpu_s: RecordCpu | None = None,
 ) -> Iterator[Pcm]:
-    """Decode to blocks [C, T], int16 where that is exact, else float32 (16 bits would clip what a lossy decoder puts
-    above full scale).
+    """Decode to blocks [C, T], where C is `decoded_channels`.
 
-    C is `decoded_channels`.
+    Blocks are int16 where that is exact, else float32: 16 bits would clip what a lossy decoder puts above full scale.
 
     Args:
-        block_s: how long a block is, but for the last.
-        used: told at the end what the decoder took of a CPU.
+        block_s: the duration of each block but the last.
+        record_cpu_s: called at the end with the CPU time of the decoder.
 
     Raises:
-        UndecodableMedia: the decoder gave up or crashed, or took more than `decode_timeout_s` for a block.
-        DecoderCrash: somebody killed the decoder.
+        UndecodableMedia: the decoder failed or crashed, or took more than `decode_timeout_s` for a block.
+        DecoderCrash: the decoder was killed from outside.
         TooLong: there is more than `max_video_s`.
     """
-    channels = decoded_channels(media, config)
-    exact = channels == media.channels and media.sample_format in SIXTEEN_BITS
-    form, dtype = ("s16", np.dtype("<i2")) if exact else ("flt", np.dtype("<f4"))
-    asked = DecodeRequest(
-        url=source.url, options=GUARDED, sample_rate_hz=media.sample_rate_hz, channels=channels, form=form
+    pcm_format = _choose_format(media, config)
+    request = DecodeRequest(
+        url=source.url,
+        options=OPEN_OPTIONS,
+        sample_rate_hz=pcm_format.sample_rate_hz,
+        channels=pcm_format.channels,
+        sample_format=pcm_format.sample_format,
     )
-    with decoder_forks.started("decode", asked) as decoder:
+    with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
-            yield from _blocks(
-                decoder.samples, source, media, round(block_s * media.sample_rate_hz), channels, dtype, config
-            )
-            _judge(source, decoder.end(config.decode_timeout_s))
+            yield from _read_blocks(decoder, source, pcm_format, round(block_s * media.sample_rate_hz), config)
+            _raise_for_failure(source, decoder.wait(config.decode_timeout_s))
         except TimeoutError:
-            _judge(source, decoder.kill(), stopped=True)
+            _raise_for_failure(source, decoder.kill(), was_stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
             raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {limit} and was stopped") from None
         finally:
-            how = decoder.kill()
-            if used:
-                used(how.cpu_s)
-
-
-def _judge(source: Source, how: ExitStatus, stopped: bool = False) -> None:
-    """Raise unless the decoder ended well; or as we told it to, if it was `stopped`."""
-    _refuse_death(source, how, stopped)
-    if how.code is not None and how.code > 0:
-        # Python's last line is the error itself; above it are lines of code.
-        why = how.complaints.strip().rpartition("\n")[2][:200] or "it did not say why"
-        raise UndecodableMedia(f"{source.video.uri}: the decoder gave up: {why}")
-
-
-def _refuse_death(source: Source, how: ExitStatus, stopped: bool = False) -> None:
-    """A signal from outside says nothing of the video; one that the decoder brought on itself does."""
-    if how.code is None:
-        raise DecoderCrash(f"the decoder of {source.video.uri} is lost with the process that forks them")
-    if stopped or how.code >= 0:
-        return
-    if -how.code in (9, 15, 2):
-        raise DecoderCrash(f"the decoder of {source.video.uri} was killed by signal {-how.code}")
-    raise UndecodableMedia(f"{source.video.uri}: the decoder crashed with signal {-how.code}")
-
-
-def _blocks(
-    samples: Reader,
-    source: Source,
-    media: Media,
-    size: int,
-    channels: int,
-    dtype: np.dtype[Any],
-    config: RunConfig,
-) -> Iterator[Pcm]:
-    frames, filled = 0, size
-    while filled == size:
-        block = np.empty((size, channels), dtype)
-        filled = samples.read_into(block.data.cast("B"), config.decode_timeout_s) // block[0].nbytes
-        frames += filled
-        if frames > config.max_video_s * media.sample_rate_hz:
-            raise TooLong(f"{source.video.uri} is longer than max_video_s ({config.max_video_s:.0f})")
-        if filled:
-            yield block[:filled].T
+            status = decoder.kill()
+            if record_cpu_s:
+                record_cpu_s(status.cpu_s)
 
 
 def refuse_truncated(source: Source, media: Media, decoded_s: float, config: RunConfig) -> None:
-    """Raise if the audio is missing, or ends well before its declared duration; containers round theirs a little."""
+    """Raise if there is no audio, or if it ends well before its declared duration, which containers round a little."""
     if decoded_s == 0:
         raise UndecodableMedia(f"{source.video.uri}: not one sample of its {media.codec} could be decoded")
     declared = media.declared_s or 0.0
     if config.truncated == "reject" and decoded_s < declared - max(1.0, 0.02 * declared):
         raise TruncatedMedia(
-            f"{source.video.uri} ends after {decoded_s:.1f} of {declared:.1f} s; truncated='keep' takes what there is"
+            f"{source.video.uri} ends after {decoded_s:.1f} of {declared:.1f} s; truncated='keep' uses what there is"
         )
+
+
+def _read_header(source: Source, record_cpu_s: RecordCpu | None) -> tuple[Header, str]:
+    """Read the header in a separate process; return it with FFmpeg's warnings."""
+    buffer = bytearray(MAX_HEADER_BYTES)
+    request = OpenRequest(url=source.url, options=OPEN_OPTIONS)
+    with decoder_process.start_decoder(Job.HEADER, request) as decoder:
+        try:
+            size = decoder.samples.read_into(memoryview(buffer), PROBE_TIMEOUT_S)
+            status = decoder.wait(PROBE_TIMEOUT_S)
+        except TimeoutError:
+            _raise_for_death(source, decoder.kill(), was_stopped=True)
+            limit = f"{PROBE_TIMEOUT_S:.0f} s"
+            raise UndecodableMedia(f"{source.video.uri}: reading its header took more than {limit}") from None
+        finally:
+            if record_cpu_s:
+                record_cpu_s(decoder.kill().cpu_s)
+    _raise_for_death(source, status)
+    if status.code:
+        raise UndecodableMedia(f"{source.video.uri}: {_main_error(status.stderr)}")
+    return Header.from_json(bytes(buffer[:size])), status.stderr
+
+
+def _declared_duration(header: Header, stderr: str, source: Source) -> Seconds | None:
+    """Return the longer of the catalog's duration and the container's, unless FFmpeg guessed that from the bit rate."""
+    is_guessed = "Estimating duration from bitrate" in stderr
+    declared = (source.video.duration_s, None if is_guessed else header.duration_s)
+    return max(filter(None, declared), default=None)
+
+
+def _main_error(stderr: str) -> str:
+    """Return FFmpeg's first message, without its addresses and the name of our file; or Python's exception."""
+    lines = [re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in stderr.splitlines() if line.strip()]
+    messages = [line for line in lines if "subfile," not in line] or ["the decoder recognized nothing in it"]
+    return messages[-1 if messages[0].startswith("Traceback") else 0][:200]
+
+
+def _choose_format(media: Media, config: RunConfig) -> _PcmFormat:
+    channels = decoded_channels(media, config)
+    is_exact = channels == media.channels and media.sample_format in SIXTEEN_BIT_FORMATS
+    return _PcmFormat(media.sample_rate_hz, channels, "s16" if is_exact else "flt")
+
+
+def _read_blocks(
+    decoder: Decoder, source: Source, pcm_format: _PcmFormat, block_frames: int, config: RunConfig
+) -> Iterator[Pcm]:
+    frames, filled = 0, block_frames
+    while filled == block_frames:
+        block = np.empty((block_frames, pcm_format.channels), pcm_format.dtype)
+        filled = decoder.samples.read_into(block.data.cast("B"), config.decode_timeout_s) // block[0].nbytes
+        frames += filled
+        if frames > config.max_video_s * pcm_format.sample_rate_hz:
+            raise TooLong(f"{source.video.uri} is longer than max_video_s ({config.max_video_s:.0f})")
+        if filled:
+            yield block[:filled].T
+
+
+def _raise_for_failure(source: Source, status: ExitStatus, was_stopped: bool = False) -> None:
+    """Raise unless the decoder ended without an error, or was stopped by us."""
+    _raise_for_death(source, status, was_stopped)
+    if status.code is not None and status.code > 0:
+        # The last line of a Python traceback is the error itself.
+        reason = status.stderr.strip().rpartition("\n")[2][:200] or "it gave no reason"
+        raise UndecodableMedia(f"{source.video.uri}: the decoder failed: {reason}")
+
+
+def _raise_for_death(source: Source, status: ExitStatus, was_stopped: bool = False) -> None:
+    """Raise if a signal ended the decoder: from outside it says nothing about the video, from the decoder it does."""
+    if status.code is None:
+        raise DecoderCrash(f"the decoder of {source.video.uri} was lost together with its fork server")
+    if was_stopped or status.code >= 0:
+        return
+    if -status.code in OUTSIDE_SIGNALS:
+        raise DecoderCrash(f"the decoder of {source.video.uri} was killed by signal {-status.code}")
+    raise UndecodableMedia(f"{source.video.uri}: the decoder crashed with signal {-status.code}")

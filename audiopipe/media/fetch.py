@@ -1,45 +1,46 @@
-"""Fetch a video's object to local disk and find its audio, its metadata and its captions.
+"""Fetch the object of a video to local disk and find its audio, its JSON and its captions.
 
-Nothing of a tar is ever unpacked: the audio stays where it is, a byte range of a local file, which the decoder
-reads in place and may seek in. A local source is not even copied.
+A tar is never unpacked: the audio stays where it is, a byte range of a local file, which the decoder reads in place and
+may seek in. A local source is not even copied.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+import fsspec
 from fsspec.asyn import sync
 
 from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, PermanentStoreError, StoreError
-from audiopipe.media.access import bucket_is_there, only_this_is_forbidden, was_read
-from audiopipe.media.safe_tar import AUDIO_SUFFIXES, read_tar
+from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
+from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import with_retries
-from audiopipe.types import Video
+from audiopipe.types import CaptionFile, Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
 RANGE_BYTES = 8 << 20
-# For one range, whatever drips in meanwhile: a source of less than 140 kB a second holds up more than it is worth.
+# Per range, however slowly it arrives: a source slower than 140 kB/s delays the shard more than it is worth.
 RANGE_TIMEOUT_S = 60.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
-    """A video's object on local disk. Close it to give its scratch space back.
+    """The object of a video on local disk. Close it to remove its scratch copy.
 
     Attributes:
-        path, offset, size: where the audio's bytes are.
-        document: the JSON beside the audio, if any.
-        captions: ("vtt" or "srt", bytes), if any.
+        path, offset, size: file and byte range of the audio.
         bytes_in: size of the whole object.
-        etag: the store's own tag of the object, or "sha256:…" where it has none.
+        etag: the store's tag of the object, or "sha256:…" where it has none.
+        document: the JSON next to the audio, if any.
+        captions: the captions next to the audio, if any.
+        is_scratch: the file is a copy in the scratch folder.
     """
 
     video: Video
@@ -49,55 +50,67 @@ class Source:
     bytes_in: int
     etag: str
     document: bytes | None = field(default=None, repr=False)
-    captions: tuple[str, bytes] | None = field(default=None, repr=False)
-    scratch: bool = False
+    captions: CaptionFile | None = None
+    is_scratch: bool = False
 
     @property
     def url(self) -> str:
-        """The audio as ffmpeg's `subfile` protocol names it."""
+        """The address of the audio for FFmpeg's `subfile` protocol."""
         return f"subfile,,start,{self.offset},end,{self.offset + self.size},,:{self.path}"
 
     def close(self) -> None:
         """Remove the scratch copy, if there is one."""
-        if self.scratch:
+        if self.is_scratch:
+            self.path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _LocalFile:
+    """The object of a video as a local file: the user's own, or a copy in the scratch folder."""
+
+    path: Path
+    etag: str
+    is_scratch: bool
+
+    def remove_scratch(self) -> None:
+        if self.is_scratch:
             self.path.unlink(missing_ok=True)
 
 
 def fetch(video: Video, scratch: Path) -> Source:
-    """Bring a video's object to local disk and open it.
+    """Copy the object of a video to local disk and open it.
 
     Raises:
-        VideoError: the object is missing, empty or not what it should be; trying again would not help.
-        PermanentStoreError: the store knows no such bucket, or refuses our keys; that says nothing of the video.
-        StoreError: the store broke off, again and again.
+        VideoError: the object is missing, empty or invalid; another attempt would not help.
+        PermanentStoreError: the store knows no such bucket, or refuses the keys; that says nothing about the video.
+        StoreError: the store failed repeatedly.
     """
-    path, etag, copied = _localise(video, scratch)
+    file = _fetch_file(video, scratch)
     try:
-        return _open(video, path, etag, copied)
+        return _open_source(video, file)
     except BaseException:
-        if copied:
-            path.unlink(missing_ok=True)
+        file.remove_scratch()
         raise
 
 
-def _localise(video: Video, scratch: Path) -> tuple[Path, str, bool]:
+def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     fs, remote = open_filesystem(video.uri)
-    told = f"fetching {video.uri}"
+    label = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:
-            return Path(remote), with_retries(told, lambda: _sha256(Path(remote))), False
-        found = _download(fs, remote, scratch, told)
+            return _LocalFile(Path(remote), with_retries(label, lambda: _sha256(Path(remote))), is_scratch=False)
+        file = _download(fs, remote, scratch, label)
     except FileNotFoundError:
-        bucket_is_there(video.uri)
-        raise MissingSource(f"nothing at {video.uri}: the catalogue names an object that is not there") from None
+        check_bucket(video.uri)
+        raise MissingSource(f"the object {video.uri} does not exist, but the catalog names it") from None
     except (IsADirectoryError, NotADirectoryError):
-        raise MissingSource(f"{video.uri} is a folder, or below a file: not an object") from None
+        raise MissingSource(f"{video.uri} is a folder, or lies below a file: it is not an object") from None
     except PermanentStoreError as error:
-        if only_this_is_forbidden(video.uri, error):
-            raise ForbiddenSource(f"not permitted to read {video.uri}, though others beside it are") from None
+        if is_object_forbidden(video.uri, error):
+            raise ForbiddenSource(f"not permitted to read {video.uri}, although its neighbors can be read") from None
         raise
-    was_read(video.uri)
-    return found
+    record_readable(video.uri)
+    return file
 
 
 def _sha256(path: Path) -> str:
@@ -105,58 +118,73 @@ def _sha256(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def _download(fs: Any, remote: str, scratch: Path, label: str) -> tuple[Path, str, bool]:
-    info = with_retries(label, lambda: _in_time(fs, "info", remote))
+def _download(fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
+    info = with_retries(label, lambda: _object_info(fs, remote))
     if info["type"] == "directory":
         raise IsADirectoryError(remote)
-    size, etag = int(info["size"]), _etag(info)
+    size, etag = int(str(info["size"])), _etag(info)
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
-            for chunk in _ranges(fs, remote, size, label):
+            for chunk in _read_ranges(fs, remote, size, label):
                 file.write(chunk)
                 digest.update(chunk)
-            if size > RANGE_BYTES and etag != _etag(with_retries(label, lambda: _in_time(fs, "info", remote))):
-                raise StoreError(f"{label}: it was replaced while it was read")
+            if size > RANGE_BYTES and etag != _etag(with_retries(label, lambda: _object_info(fs, remote))):
+                raise StoreError(f"{label}: the object was replaced during the download")
         except BaseException:
             Path(file.name).unlink()
             raise
-    return Path(file.name), etag or f"sha256:{digest.hexdigest()}", True
+    return _LocalFile(Path(file.name), etag or f"sha256:{digest.hexdigest()}", is_scratch=True)
 
 
-def _etag(info: dict[str, Any]) -> str:
+def _etag(info: Mapping[str, object]) -> str:
     return str(info.get("ETag") or "").strip('"')
 
 
-def _ranges(fs: Any, remote: str, size: int, label: str) -> Iterator[bytes]:
-    """The object's bytes, a range at a time: what breaks off is asked for again from there, not from the start."""
+def _read_ranges(fs: fsspec.AbstractFileSystem, remote: str, size: int, label: str) -> Iterator[bytes]:
+    """Yield the bytes of an object in ranges: a broken connection costs one range, not the whole download."""
     for start in range(0, size, RANGE_BYTES):
         end = min(size, start + RANGE_BYTES)
-        yield with_retries(label, partial(_range, fs, remote, start, end))
+        yield with_retries(label, partial(_read_range, fs, remote, start, end))
 
 
-def _range(fs: Any, remote: str, start: int, end: int) -> bytes:
-    chunk = bytes(_in_time(fs, "cat_file", remote, start=start, end=end))
+def _read_range(fs: fsspec.AbstractFileSystem, remote: str, start: int, end: int) -> bytes:
+    if getattr(fs, "async_impl", False):
+        chunk = bytes(sync(fs.loop, fs._cat_file, remote, start=start, end=end, timeout=RANGE_TIMEOUT_S))
+    else:
+        chunk = bytes(fs.cat_file(remote, start=start, end=end))
     if len(chunk) != end - start:
         raise OSError(f"got {len(chunk)} bytes of {end - start} at {start}")
     return chunk
 
 
-def _in_time(fs: Any, method: str, *arguments: Any, **named: Any) -> Any:
-    """Call a file system, for `RANGE_TIMEOUT_S` at most: a socket's own time-out starts anew with each byte."""
-    if not getattr(fs, "async_impl", False):
-        return getattr(fs, method)(*arguments, **named)
-    return sync(fs.loop, getattr(fs, f"_{method}"), *arguments, timeout=RANGE_TIMEOUT_S, **named)
+def _object_info(fs: fsspec.AbstractFileSystem, remote: str) -> Mapping[str, object]:
+    """Return size, type and tag of an object."""
+    # `sync` limits the whole call; the timeout of a socket restarts with every byte.
+    if getattr(fs, "async_impl", False):
+        info: Mapping[str, object] = sync(fs.loop, fs._info, remote, timeout=RANGE_TIMEOUT_S)
+    else:
+        info = fs.info(remote)
+    return info
 
 
-def _open(video: Video, path: Path, etag: str, scratch: bool) -> Source:
-    size = path.stat().st_size
+def _open_source(video: Video, file: _LocalFile) -> Source:
+    size = file.path.stat().st_size
     if size == 0:
         raise EmptySource(f"{video.uri} has no bytes")
-    source = Source(video, path, 0, size, size, etag, scratch=scratch)
-    if PurePosixPath(video.uri).suffix.lower() not in AUDIO_SUFFIXES:
-        with path.open("rb") as file:
-            found = read_tar(file, size, video.uri)
-        source.offset, source.size = found.offset, found.size
-        source.document, source.captions = found.document, found.captions
-    return source
+    if PurePosixPath(video.uri).suffix.lower() in AUDIO_SUFFIXES:
+        contents = TarContents(offset=0, size=size)
+    else:
+        with file.path.open("rb") as tar:
+            contents = read_tar(tar, size, video.uri)
+    return Source(
+        video=video,
+        path=file.path,
+        offset=contents.offset,
+        size=contents.size,
+        bytes_in=size,
+        etag=file.etag,
+        document=contents.document,
+        captions=contents.captions,
+        is_scratch=file.is_scratch,
+    )

@@ -1,10 +1,11 @@
-"""Bytes from one process to another, in order, through memory that both have.
+"""Send bytes from one process to another, in order, through a ring buffer in shared memory.
 
-A pipe holds a megabyte at most, and of such a user without special rights gets 64 on a machine: 16 workers of four
-decoders have no more than that. And what goes through a pipe is copied twice, page by page, into pages that are new
-every time.
+A pipe holds at most 1 MB, and an unprivileged user gets at most 64 pipes of that size on a machine: 16 workers with
+four decoders each need all of them. A pipe also copies every byte twice, page by page, into pages that are newly
+allocated each time.
 
-Each side tells the other over a socket how many bytes it has written, or read. Its end is the end of the bytes.
+Each side sends the number of bytes that it has written, or read, to the other side through a socket. The end of the
+socket is the end of the bytes.
 """
 
 from __future__ import annotations
@@ -21,107 +22,112 @@ __all__ = ["RING_BYTES", "Reader", "Writer"]
 
 RING_BYTES = 1 << 20
 COUNT = struct.Struct("=I")
-COUNTS_AT_ONCE = 1 << 12  # bytes, of whole counts
+MAX_COUNT_BYTES = 1 << 12  # read from the socket in one call; a multiple of the size of a count
 
 
-def _counted(value: bytes) -> int:
-    return sum(array("I", value))
+def _sum_counts(data: bytes) -> int:
+    return sum(array("I", data))
 
 
 class Reader:
-    """The side that makes the ring. `descriptors` are for the other: its memory, and its end of the socket."""
+    """The reading side, which creates the ring. It passes `descriptors` to the writing side."""
 
     def __init__(self, size: int = RING_BYTES) -> None:
         self._descriptor = os.memfd_create("audiopipe-ring")
         os.ftruncate(self._descriptor, size)
         self._memory = mmap.mmap(self._descriptor, size)
         self._view = memoryview(self._memory)
-        self._news, self._theirs = socket.socketpair()
-        self._at = self._there = self._taken = 0
+        self._socket, self._writer_socket = socket.socketpair()
+        self._position = self._available = self._unreported = 0
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        return self._descriptor, self._theirs.fileno()
+        """The file descriptors of the shared memory and of the writer's end of the socket."""
+        return self._descriptor, self._writer_socket.fileno()
 
     def close_writer_end(self) -> None:
-        """The other side has its descriptors: once it ends, so do the bytes."""
-        self._theirs.close()
+        """Close this process's copy of the writer's socket, so that the bytes end when the writer ends."""
+        self._writer_socket.close()
 
     def read_into(self, target: memoryview, timeout_s: float) -> int:
-        """Fill `target`, or as much of it as bytes are left; their number.
+        """Fill `target`, or as much of it as there are bytes left; return the number of bytes read.
 
         Raises:
-            TimeoutError: it was not filled in time.
+            TimeoutError: the target was not filled in time.
         """
         deadline = time.monotonic() + timeout_s
         done = 0
-        while done < len(target) and (self._there or self._wait(deadline)):
-            count = min(len(target) - done, self._there, len(self._view) - self._at)
-            target[done : done + count] = self._view[self._at : self._at + count]
+        while done < len(target) and (self._available or self._wait(deadline)):
+            count = min(len(target) - done, self._available, len(self._view) - self._position)
+            target[done : done + count] = self._view[self._position : self._position + count]
             done += count
-            self._at = (self._at + count) % len(self._view)
-            self._there -= count
-            self._taken += count
-            # In large pieces alone: the writer listens only when it is out of room, and a full socket would block both.
-            if self._taken >= len(self._view) // 4:
-                self._give_back()
+            self._position = (self._position + count) % len(self._view)
+            self._available -= count
+            self._unreported += count
+            # Report in large steps only: the writer reads its socket only when the ring is full, and a full socket
+            # would block both sides.
+            if self._unreported >= len(self._view) // 4:
+                self._report()
         return done
 
     def _wait(self, deadline: float) -> bool:
-        """For more bytes; False if there will be none. A writer does not wait for the little not yet given back."""
-        self._news.settimeout(max(deadline - time.monotonic(), 1e-3))
-        told = b""
-        with suppress(ConnectionError):  # what was given back is not read by one that has ended
-            told = self._news.recv(COUNTS_AT_ONCE)
-        self._there += _counted(told)
-        return bool(told)
+        """Wait for more bytes; return False at their end. A writer never waits for the part that is unreported."""
+        self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
+        counts = b""
+        with suppress(ConnectionError):  # the writer ended without reading the last reports
+            counts = self._socket.recv(MAX_COUNT_BYTES)
+        self._available += _sum_counts(counts)
+        return bool(counts)
 
-    def _give_back(self) -> None:
+    def _report(self) -> None:
+        """Send the number of bytes read since the last report."""
         with suppress(ConnectionError):
-            self._news.sendall(COUNT.pack(self._taken))
-        self._taken = 0
+            self._socket.sendall(COUNT.pack(self._unreported))
+        self._unreported = 0
 
     def close(self) -> None:
+        """Release the memory and both ends of the socket."""
         self._view.release()
         self._memory.close()
         os.close(self._descriptor)
-        self._theirs.close()
-        self._news.close()
+        self._writer_socket.close()
+        self._socket.close()
 
 
 class Writer:
-    """The other side, from what `Reader.descriptors` become in its process."""
+    """The writing side, made from `Reader.descriptors` as they are numbered in this process."""
 
     def __init__(self, memory: int, notify: int) -> None:
         self._memory = mmap.mmap(memory, 0)
-        self._news = socket.socket(fileno=notify)
-        self._room, self._at = len(self._memory), 0
+        self._socket = socket.socket(fileno=notify)
+        self._free, self._position = len(self._memory), 0
 
     def write(self, data: memoryview) -> int:
-        """All of it, as soon as there is room; the number of bytes.
+        """Write all of `data`, waiting for free space; return the number of bytes.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader is closed.
         """
         done = 0
         while done < len(data):
-            if not self._room:
+            if not self._free:
                 self._wait()
-            count = min(len(data) - done, self._room, len(self._memory) - self._at)
-            self._memory[self._at : self._at + count] = data[done : done + count]
+            count = min(len(data) - done, self._free, len(self._memory) - self._position)
+            self._memory[self._position : self._position + count] = data[done : done + count]
             done += count
-            self._at = (self._at + count) % len(self._memory)
-            self._room -= count
-            self._news.sendall(COUNT.pack(count))
+            self._position = (self._position + count) % len(self._memory)
+            self._free -= count
+            self._socket.sendall(COUNT.pack(count))
         return done
 
     def _wait(self) -> None:
-        told = self._news.recv(COUNTS_AT_ONCE)
-        if not told:
-            raise BrokenPipeError("nobody reads any more")
-        self._room += _counted(told)
+        """Wait until the reader has read more."""
+        counts = self._socket.recv(MAX_COUNT_BYTES)
+        if not counts:
+            raise BrokenPipeError("the reader of the ring is closed")
+        self._free += _sum_counts(counts)
 
     def close(self) -> None:
-        """There will be no more bytes."""
+        """End the bytes."""
         self._memory.close()
-        self._news.close()
+        self._socket.close()

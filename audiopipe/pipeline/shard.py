@@ -35,7 +35,7 @@ from audiopipe.pipeline.score import ScoredClip, resolve_device, score
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, video_events
-from audiopipe.segment.voice import listen
+from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
 
@@ -153,7 +153,7 @@ def _run_stages(
             streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, event_bytes, on_take, budget
         )
         decoded = stack.enter_context(closing(lanes))
-        clips: Iterator[Event] = listen(decoded, config, device, partial(timer.measure, "voice"))
+        clips: Iterator[Event] = cut_speech(decoded, config, device, partial(timer.measure, "voice"))
         batched: Iterable[DeviceBatch | Event] = (
             _transfer(event, timer, device) for event in batch_clips(clips, config)
         )

@@ -23,7 +23,7 @@ from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.segment.cut import cut, spans, windows
+from audiopipe.segment.cut import choose_spans, cut, fixed_windows
 from audiopipe.segment.voice import AudioBlock, EndOfStream
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
 
@@ -69,10 +69,10 @@ def video_events(
             with timer.measure("decode", items=0):
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             decoder = _VideoDecoder(record, record.media, source, config, timer)
-            segment_source, known_spans = spans(config.segments, source.document, source.captions, config.window_s)
-            record.segment_source = segment_source
-            if known_spans is not None:
-                yield from decoder.clips(known_spans)
+            times = choose_spans(config.segments, source.document, source.captions, config.window_s)
+            record.segment_source = times.source
+            if times.spans is not None:
+                yield from decoder.clips(times.spans)
             else:
                 for block in decoder.blocks():
                     yield AudioBlock(video.video_id, record.media.sample_rate_hz, block)
@@ -99,7 +99,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
                 if config.segments == "voice":
                     raise BadSegments(f"{record.video.uri}: no voice found; segments='auto' would use fixed windows")
                 record.segment_source = SegmentSource.FIXED
-                yield from decoder.clips(windows(config.window_s))
+                yield from decoder.clips(fixed_windows(config.window_s))
         except VideoError as error:
             record.failure = dead_letter(record.video, error)
     yield record

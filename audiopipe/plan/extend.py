@@ -82,7 +82,7 @@ def _add(config: RunConfig, store: ObjectStore, language: str, videos: pa.Table,
     if not videos.num_rows:
         return
     files = read_files(store).get(language, [])
-    generation = max((int(file.facts["generation"]) for file in files), default=-1) + 1
+    generation = max((int(file.metadata["generation"]) for file in files), default=-1) + 1
     first = max((int(pc.max(file.table["shard"]).as_py()) for file in files if file.table.num_rows), default=-1) + 1
     facts = {
         "generation": generation,

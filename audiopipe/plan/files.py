@@ -36,10 +36,10 @@ class PlanFile:
 
     path: str
     table: pa.Table
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, path: str, data: bytes) -> Self:
+    def parse(cls, path: str, data: bytes) -> Self:
         """Read a file's bytes; raises `PlanError` if they are no plan, or one of another version."""
         try:
             table = read_table(data)
@@ -52,9 +52,9 @@ class PlanFile:
             )
         return cls(path, table.replace_schema_metadata(), facts)
 
-    def checked(self, partition_count: int | None) -> Self:
+    def check_partition_count(self, partition_count: int | None) -> Self:
         """Itself, if it was made for that many partitions (None: any); else `PlanError`."""
-        made_for = self.facts["partition_count"]
+        made_for = self.metadata["partition_count"]
         if partition_count not in (None, made_for):
             raise PlanError(
                 f"{self.path} was made for partition_count {made_for}, not {partition_count}; all drivers of a run "
@@ -83,7 +83,7 @@ def read_files(store: ObjectStore, partition_count: int | None = None) -> dict[s
     files: dict[str, list[PlanFile]] = {}
     for language, generation in sorted(named):
         path = plan_path(language, generation)
-        file = PlanFile.of(path, store.read(path)).checked(partition_count)
-        partition_count = file.facts["partition_count"]
+        file = PlanFile.parse(path, store.read(path)).check_partition_count(partition_count)
+        partition_count = file.metadata["partition_count"]
         files.setdefault(language, []).append(file)
     return files

@@ -101,8 +101,8 @@ def create_plan(
         for language in sorted(wanted - files.keys()):
             path, data = plan_path(language, 0), serialize(assign(videos.videos(language), config), facts)
             # Whoever lost reads theirs at once: if it has another partition_count, no further one must be made.
-            file = PlanFile.of(path, data if store.create(path, data) else store.read(path))
-            files[language] = [file.checked(config.partition_count)]
+            file = PlanFile.parse(path, data if store.create(path, data) else store.read(path))
+            files[language] = [file.check_partition_count(config.partition_count)]
     return _plan({name: files[name] for name in wanted}, config.partition_count)
 
 
@@ -111,7 +111,7 @@ def load(store: ObjectStore) -> Plan:
     files = read_files(store)
     if not files:
         raise PlanError(f"no plan below {FOLDER}/ in the output; check its address, or start the run")
-    return _plan(files, next(iter(files.values()))[0].facts["partition_count"])
+    return _plan(files, next(iter(files.values()))[0].metadata["partition_count"])
 
 
 def assign(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> pa.Table:
@@ -157,7 +157,7 @@ def _wanted(config: RunConfig, files: Mapping[str, list[PlanFile]]) -> set[str] 
     """The languages that must have a plan; None if only the catalogue knows."""
     if config.languages is not None:
         return set(config.languages)
-    scopes = [file.facts["languages"] for of_one in files.values() for file in of_one]
+    scopes = [file.metadata["languages"] for of_one in files.values() for file in of_one]
     complete = [scope for scope in scopes if scope is not None]
     return set(files).union(*complete) if complete else None
 

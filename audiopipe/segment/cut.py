@@ -1,9 +1,9 @@
-"""Where to cut a video, and the cutting, while the decoder is still at work.
+"""Choose where to cut a video, and cut it while the decoder is still working.
 
-`spans` chooses the source of the times: the JSON beside the audio, else the captions, else what `voice.py` hears, else
-fixed windows. `cut` walks over the decoded blocks once and yields a clip for every span, in order of start; what is not
-worth decoding further comes out without samples and with the reason. It never holds more than the longest admissible
-span and one block. `Cutter` does the same for times that become known later than their samples.
+`choose_spans` chooses the source of the times: the JSON next to the audio, else the captions, else voice activity
+(`voice.py`), else fixed windows. `cut` iterates over the decoded blocks once and yields a clip for every span, in order
+of start; a dropped span has a reason and no samples. It never holds more than the longest permitted span and one block.
+`Cutter` does the same for times that become known later than their samples.
 """
 
 from __future__ import annotations
@@ -12,180 +12,194 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import FARTHEST_S, is_invalid, read_captions, read_json
-from audiopipe.types import Clip, Pcm, Seconds, SegmentSource, Span
+from audiopipe.segment.captions import MAX_TIME_S, is_invalid, read_captions, read_json
+from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
-__all__ = ["BAD_TIMES", "PAST_END", "TOO_LONG", "TOO_SHORT", "Cutter", "cut", "spans", "windows"]
+__all__ = [
+    "BAD_TIMES",
+    "PAST_END",
+    "TOO_LONG",
+    "TOO_SHORT",
+    "ChosenSpans",
+    "Cutter",
+    "choose_spans",
+    "cut",
+    "fixed_windows",
+]
 
-# Why a span is dropped before it is measured.
-BAD_TIMES = "bad_times"  # `times.senseless`: not numbers, backwards, or over before the audio starts
-PAST_END = "past_end"  # starts after the audio's end, or has text of which a part lies there
-TOO_SHORT = "too_short"  # less than `min_segment_s`, also because the audio ends
+# Reasons to drop a span before it is measured.
+BAD_TIMES = "bad_times"  # `captions.is_invalid`: NaN, end before start, or end before the audio starts
+PAST_END = "past_end"  # starts after the end of the audio, or has text of which a part lies there
+TOO_SHORT = "too_short"  # less than `min_segment_s`, maybe because the audio ends
 TOO_LONG = "too_long"  # more than `max_segment_s`
 
-END_TOLERANCE_S = 0.5  # a text may end this far past the audio: codec delay and rounding, not a missing word
+END_TOLERANCE_S = 0.5  # text may end this much after the audio: codec delay and rounding, not a missing word
 
 
-def spans(
-    choice: str, document: bytes | None, captions: tuple[str, bytes] | None, window_s: Seconds
-) -> tuple[SegmentSource, Iterable[Span] | None]:
-    """The times to cut a video at, and where they come from.
+@dataclass(frozen=True)
+class ChosenSpans:
+    """The times to cut a video at: a list in the order of the file, or endless windows; None for voice activity."""
+
+    source: SegmentSource
+    spans: Iterable[Span] | None
+
+
+def choose_spans(choice: str, document: bytes | None, captions: CaptionFile | None, window_s: Seconds) -> ChosenSpans:
+    """Choose the times to cut a video at.
+
+    A file without segments counts as no file.
 
     Args:
-        choice: `RunConfig.segments`: 'auto' takes JSON, else captions, else voice activity; the others force one.
-        document: the JSON beside the audio.
-        captions: 'vtt' or 'srt', and the file.
+        choice: `RunConfig.segments`: 'auto' takes JSON, else captions, else voice activity; the others force a source.
+        document: the JSON next to the audio.
+        captions: the captions next to the audio.
         window_s: length of a fixed window.
 
-    Returns the source; and a list in the order of the file, or `windows`, which has no end. Both are for `cut`. None
-    for voice activity: its times are in the audio.
-
-    Raises `BadSegments` if a file is there and cannot be read (what is wrong is never passed over for the next
-    source), or if the choice forces a source that has no times. A file without segments is as good as none.
+    Raises:
+        BadSegments: a file exists and cannot be read ('auto' does not skip a broken file), or the forced source has no
+            times.
     """
-    if choice in ("auto", "json") and document is not None and (listed := read_json(document)):
-        return SegmentSource.JSON, listed
-    if choice in ("auto", "captions") and captions is not None:
-        kind = SegmentSource(captions[0])
-        if listed := read_captions(kind, captions[1]):
-            return kind, listed
+    if choice in ("auto", "json") and document is not None and (spans := read_json(document)):
+        return ChosenSpans(SegmentSource.JSON, spans)
+    if choice in ("auto", "captions") and captions is not None and (spans := read_captions(captions)):
+        return ChosenSpans(captions.format, spans)
     if choice in ("auto", "voice"):
-        return SegmentSource.VOICE, None
+        return ChosenSpans(SegmentSource.VOICE, None)
     if choice == "fixed":
-        return SegmentSource.FIXED, windows(window_s)
-    raise BadSegments(f"no segment times in {choice}, which segments='{choice}' demands; 'auto' would do without")
+        return ChosenSpans(SegmentSource.FIXED, fixed_windows(window_s))
+    raise BadSegments(f"there are no segment times in {choice}, which segments='{choice}' requires; use 'auto' instead")
 
 
-def windows(window_s: Seconds) -> Iterator[Span]:
-    """Windows side by side, without end; `cut` stops at the audio's."""
+def fixed_windows(window_s: Seconds) -> Iterator[Span]:
+    """Yield adjacent windows without end; `cut` stops at the end of the audio."""
     return (Span(i * window_s, (i + 1) * window_s) for i in itertools.count())
 
 
 def cut(
     video_id: str, blocks: Iterable[Pcm], times: Iterable[Span], sample_rate_hz: int, config: RunConfig
 ) -> Iterator[Clip]:
-    """Clips of a decoded stream, one for each span, as soon as the span's end has arrived.
+    """Yield a clip of a decoded stream for each span as soon as the end of the span is decoded.
+
+    Clips come in order of start, then end; `index` is the position in that order. The span of a clip is that of its
+    samples: a negative start becomes 0, an end after the audio becomes the end of the audio. A dropped clip keeps the
+    given span and has `pcm` [C, 0].
 
     Args:
         blocks: consecutive samples, [C, T] with any T, int16 or float32. All are consumed, whatever the spans, so that
-            the decoder sees its own end. A block must not be written to again: a clip may be a view of it.
-        times: a sequence in any order, overlaps allowed; or an iterator in order of start, which may be endless and
-            ends with the audio.
-
-    Yields clips in order of start, then end; `index` is the position in that order. A clip's span is what its samples
-    are: a negative start becomes 0, an end past the audio's becomes the audio's. A dropped one keeps its span as it
-    was given and has `pcm` [C, 0].
+            the decoder reaches its end. A block must not be changed later: a clip may be a view of it.
+        times: a sequence in any order, with overlaps; or an iterator in order of start, which may be endless and ends
+            with the audio.
     """
-    listed = isinstance(times, Sequence)
-    ordered = enumerate(sorted(times, key=_order) if listed else times)
-    queue = (_Cut(index, span, sample_rate_hz, config) for index, span in ordered)
-    held = _Held()
+    is_list = isinstance(times, Sequence)
+    ordered = enumerate(sorted(times, key=_sort_key) if is_list else times)
+    queue = (_PendingClip(index, span, sample_rate_hz, config) for index, span in ordered)
+    buffer = _BlockBuffer()
     head = next(queue, None)
     for block in blocks:
-        held.append(block)
-        while head is not None and head.ready <= held.end:
-            yield head.clip(video_id, sample_rate_hz, held)
+        buffer.append(block)
+        while head is not None and head.needed_end <= buffer.end:
+            yield head.to_clip(video_id, sample_rate_hz, buffer)
             head = next(queue, None)
-        held.forget(held.end if head is None else head.start)
-    for left in itertools.chain([head] if head else [], queue):
-        if not listed and left.start >= held.end:
+        buffer.discard_before(buffer.end if head is None else head.start)
+    for pending in itertools.chain([head] if head else [], queue):
+        if not is_list and pending.start >= buffer.end:
             break
-        left.finish(held.end, sample_rate_hz, config)
-        yield left.clip(video_id, sample_rate_hz, held)
+        pending.end_audio(buffer.end, sample_rate_hz, config)
+        yield pending.to_clip(video_id, sample_rate_hz, buffer)
 
 
 class Cutter:
-    """Clips of a stream whose spans, in order of start, become known after their samples have come.
+    """Cuts a stream whose spans, in order of start, become known after their samples.
 
     Args:
         video_id, sample_rate_hz, config: as of `cut`.
     """
 
     def __init__(self, video_id: str, sample_rate_hz: int, config: RunConfig) -> None:
-        self.video_id, self.rate, self.config = video_id, sample_rate_hz, config
+        self.video_id, self.sample_rate_hz, self.config = video_id, sample_rate_hz, config
         self.clips = 0
-        self._held = _Held()
+        self._buffer = _BlockBuffer()
 
     @property
     def end_s(self) -> Seconds:
-        """Of the samples that have come."""
-        return self._held.end / self.rate
+        """The end of the samples so far."""
+        return self._buffer.end / self.sample_rate_hz
 
     def append(self, block: Pcm) -> None:
-        """Take the next samples, [C, T]."""
-        self._held.append(block)
+        """Append the next samples, [C, T]."""
+        self._buffer.append(block)
 
     def cut(self, times: Iterable[Span], horizon_s: Seconds) -> Iterator[Clip]:
-        """Clips of spans that lie within what has come; what lies before the horizon is not needed after them."""
+        """Yield clips of spans within the samples so far, then discard samples before the horizon."""
         for span in times:
-            one = _Cut(self.clips, span, self.rate, self.config)
-            one.finish(self._held.end, self.rate, self.config)
+            pending = _PendingClip(self.clips, span, self.sample_rate_hz, self.config)
+            pending.end_audio(self._buffer.end, self.sample_rate_hz, self.config)
             self.clips += 1
-            yield one.clip(self.video_id, self.rate, self._held)
-        self._held.forget(_frame(horizon_s, self.rate))
+            yield pending.to_clip(self.video_id, self.sample_rate_hz, self._buffer)
+        self._buffer.discard_before(_to_frame(horizon_s, self.sample_rate_hz))
 
 
-class _Cut:
-    """A span in frames [start, stop), and why it is dropped, if it is."""
+class _PendingClip:
+    """A span in frames [start, stop), with the reason to drop it, if any."""
 
     __slots__ = ("index", "reason", "span", "start", "stop")
 
     def __init__(self, index: int, span: Span, rate: int, config: RunConfig) -> None:
         self.index, self.span = index, span
-        self.start, self.stop = _frame(span.start_s, rate), _frame(span.end_s, rate)
-        self.reason = BAD_TIMES if is_invalid(span) else _misfit(self.stop - self.start, rate, config)
+        self.start, self.stop = _to_frame(span.start_s, rate), _to_frame(span.end_s, rate)
+        self.reason = BAD_TIMES if is_invalid(span) else _length_problem(self.stop - self.start, rate, config)
 
     @property
-    def ready(self) -> int:
-        """How many frames must have arrived. A dropped one waits for its first, which shows that there is audio."""
+    def needed_end(self) -> int:
+        """The frame up to which samples are needed; for a dropped span its first, which proves that audio is there."""
         return self.stop if self.reason is None else self.start + 1
 
-    def finish(self, end: int, rate: int, config: RunConfig) -> None:
-        """Settle what the end of the audio, at frame `end`, leaves of it."""
+    def end_audio(self, end: int, rate: int, config: RunConfig) -> None:
+        """Shorten or drop the span at the end of the audio, frame `end`."""
         if self.reason == BAD_TIMES:
             return
-        beyond = self.stop - end
+        excess = self.stop - end
         if self.start >= end:
             self.reason = PAST_END
-        elif self.reason is None and beyond > 0:
-            cut_off = self.span.text is not None and beyond > END_TOLERANCE_S * rate
+        elif self.reason is None and excess > 0:
+            loses_words = self.span.text is not None and excess > END_TOLERANCE_S * rate
             self.stop = end
-            self.reason = PAST_END if cut_off else _misfit(end - self.start, rate, config)
+            self.reason = PAST_END if loses_words else _length_problem(end - self.start, rate, config)
 
-    def clip(self, video_id: str, rate: int, held: _Held) -> Clip:
+    def to_clip(self, video_id: str, rate: int, buffer: _BlockBuffer) -> Clip:
         if self.reason is not None:
-            return Clip(video_id, self.index, self.span, rate, held.nothing, self.reason)
+            return Clip(video_id, self.index, self.span, rate, buffer.empty, self.reason)
         span = self.span
-        if span.start_s < 0 or self.stop == held.end < _frame(span.end_s, rate):
+        if span.start_s < 0 or self.stop == buffer.end < _to_frame(span.end_s, rate):
             span = replace(span, start_s=max(0.0, span.start_s), end_s=min(span.end_s, self.stop / rate))
-        return Clip(video_id, self.index, span, rate, held.take(self.start, self.stop))
+        return Clip(video_id, self.index, span, rate, buffer.read(self.start, self.stop))
 
 
-class _Held:
+class _BlockBuffer:
     """The blocks that a pending span may still need. Frames are counted from the start of the audio."""
 
     def __init__(self) -> None:
         self.blocks: deque[tuple[int, Pcm]] = deque()
         self.end = 0
-        self.nothing: Pcm = np.empty((1, 0), np.int16)
+        self.empty: Pcm = np.empty((1, 0), np.int16)
 
     def append(self, block: Pcm) -> None:
         self.blocks.append((self.end, block))
         self.end += block.shape[-1]
-        self.nothing = np.empty((block.shape[0], 0), block.dtype)
+        self.empty = np.empty((block.shape[0], 0), block.dtype)
 
-    def forget(self, before: int) -> None:
-        while self.blocks and self.blocks[0][0] + self.blocks[0][1].shape[-1] <= before:
+    def discard_before(self, frame: int) -> None:
+        while self.blocks and self.blocks[0][0] + self.blocks[0][1].shape[-1] <= frame:
             self.blocks.popleft()
 
-    def take(self, start: int, stop: int) -> Pcm:
-        """Frames [start, stop), which are held. A view of a block, unless that would keep alive over twice its size."""
+    def read(self, start: int, stop: int) -> Pcm:
+        """Return frames [start, stop): a view of a block, unless that would keep more than twice its size in memory."""
         parts = [
             (block, block[:, max(0, start - first) : stop - first])
             for first, block in itertools.takewhile(lambda item: item[0] < stop, self.blocks)
@@ -197,19 +211,22 @@ class _Held:
         return part if 2 * part.shape[-1] >= block.shape[-1] else part.copy()
 
 
-def _order(span: Span) -> tuple[Seconds, Seconds]:
-    """Start, then end; what has none comes last."""
+def _sort_key(span: Span) -> tuple[Seconds, Seconds]:
+    """Return start and end, with NaN last."""
     start, end = (math.inf if math.isnan(time) else time for time in (span.start_s, span.end_s))
     return start, end
 
 
-def _frame(time_s: Seconds, rate: int) -> int:
-    """The frame nearest to a time, from 0 up; a time that is none lies beyond all audio."""
-    return round((FARTHEST_S if math.isnan(time_s) else min(max(time_s, 0.0), FARTHEST_S)) * rate)
+def _to_frame(time_s: Seconds, rate: int) -> int:
+    """Return the frame nearest to a time, at least 0; NaN lies after all audio."""
+    return round((MAX_TIME_S if math.isnan(time_s) else min(max(time_s, 0.0), MAX_TIME_S)) * rate)
 
 
-def _misfit(frames: int, rate: int, config: RunConfig) -> str | None:
-    """Too short or too long, with a frame of grace: windows side by side differ by one where they do not divide."""
+def _length_problem(frames: int, rate: int, config: RunConfig) -> str | None:
+    """Return `TOO_SHORT`, `TOO_LONG` or None.
+
+    One frame of tolerance: adjacent windows differ by one where the rate does not divide their length.
+    """
     if frames < 1 or frames < config.min_segment_s * rate - 1:
         return TOO_SHORT
     return TOO_LONG if frames > config.max_segment_s * rate + 1 else None

@@ -1,7 +1,7 @@
-"""Voice activity as a stage: decoded blocks of several videos in, clips of speech out.
+"""Detect voice activity in decoded blocks of several videos and cut clips of speech.
 
-The videos that take turns in the pipeline are heard together: a round is up to `ROUND_BLOCKS` blocks of each, and one
-pass of the network over all of them. Which blocks make a round depends on the order of the events alone, so the
+The videos that take turns in the pipeline are processed together: a round is up to `ROUND_BLOCKS` blocks of each video,
+and one pass of the network over all of them. The blocks of a round depend only on the order of the events, so the
 probabilities, and with them the times, are the same in every run on the same kind of device.
 """
 
@@ -22,23 +22,23 @@ from audiopipe import kernels
 from audiopipe.config import RunConfig
 from audiopipe.models.silero_vad import FRAME, RATE_HZ, State, voice_model
 from audiopipe.segment.cut import Cutter
-from audiopipe.segment.voice_spans import VoiceTimes
+from audiopipe.segment.voice_spans import SpeechSegmenter
 from audiopipe.types import Clip, Pcm
 
-__all__ = ["AudioBlock", "EndOfStream", "clips", "listen"]
+__all__ = ["AudioBlock", "EndOfStream", "cut_speech", "speech_clips"]
 
-Other = TypeVar("Other")
-Timed = Callable[[], AbstractContextManager[None]]
+OtherEvent = TypeVar("OtherEvent")
+Measure = Callable[[], AbstractContextManager[None]]
 
-ROUND_BLOCKS = 16  # the decoder's, of three seconds each
-ROUND_BYTES = 64 << 20  # of all videos of a round, at most: with many channels and high rates it is shorter
-MARGIN_S = 0.02  # more than the resampler's filter reaches, at any rate
+ROUND_BLOCKS = 16  # blocks of the decoder, three seconds each
+ROUND_BYTES = 64 << 20  # for all videos of a round: many channels and high rates make it shorter
+MARGIN_S = 0.02  # more than the filter of the resampler reaches at any rate
 INT16_SCALE = 32768.0
 
 
 @dataclass(frozen=True, slots=True)
 class AudioBlock:
-    """The next samples [C, T] of a video whose times are to be found in its audio."""
+    """The next samples [C, T] of a video in which speech is to be detected."""
 
     video_id: str
     sample_rate_hz: int
@@ -46,79 +46,80 @@ class AudioBlock:
 
 
 @dataclass(frozen=True, slots=True)
-class EndOfStream(Generic[Other]):
-    """The end of such a video. `settle` is told how many clips it gave, and its own events take this one's place."""
+class EndOfStream(Generic[OtherEvent]):
+    """The end of such a video. `finish` is called with the number of clips, and returns events that replace this."""
 
     video_id: str
-    settle: Callable[[int], Iterator[Other]] = field(repr=False)
+    finish: Callable[[int], Iterator[OtherEvent]] = field(repr=False)
 
 
-def listen(
-    events: Iterable[AudioBlock | EndOfStream[Other] | Other],
+def cut_speech(
+    events: Iterable[AudioBlock | EndOfStream[OtherEvent] | OtherEvent],
     config: RunConfig,
     device: torch.device,
-    measure: Timed = nullcontext,
-) -> Iterator[Clip | Other]:
-    """Replace the blocks of videos by clips of the speech in them; other events pass through at once.
+    measure: Measure = nullcontext,
+) -> Iterator[Clip | OtherEvent]:
+    """Replace the blocks of videos by clips of the speech in them; pass other events through at once.
 
     Args:
-        timed: entered around the work itself.
+        measure: returns a context that is entered for the work itself.
     """
     streams: dict[str, _Stream] = {}
     for event in events:
         if isinstance(event, AudioBlock):
             stream = streams.get(event.video_id)
-            full = sum(one.waiting_bytes for one in streams.values()) + event.pcm.nbytes > ROUND_BYTES
-            if full or (stream and len(stream.waiting) >= ROUND_BLOCKS):
-                yield from _round(streams, measure)
+            waiting_bytes = sum(other.waiting_bytes for other in streams.values())
+            if waiting_bytes + event.pcm.nbytes > ROUND_BYTES or (stream and len(stream.waiting) >= ROUND_BLOCKS):
+                yield from _run_round(streams, measure)
             if stream is None:
                 stream = streams[event.video_id] = _Stream(event, config, device)
             stream.append(event.pcm)
         elif isinstance(event, EndOfStream):
             if ended := streams.get(event.video_id):
-                ended.over = True
-                yield from _round(streams, measure)
+                ended.has_ended = True
+                yield from _run_round(streams, measure)
                 del streams[event.video_id]
-            yield from event.settle(ended.cutter.clips if ended else 0)
+            yield from event.finish(ended.cutter.clips if ended else 0)
         else:
             yield event
 
 
-def clips(
+def speech_clips(
     video_id: str, blocks: Iterable[Pcm], sample_rate_hz: int, config: RunConfig, device: torch.device
 ) -> Iterator[Clip]:
-    """Clips of the speech in one video alone."""
-    heard = (AudioBlock(video_id, sample_rate_hz, block) for block in blocks)
-    over: EndOfStream[Clip] = EndOfStream(video_id, lambda count: iter(()))
-    return listen(itertools.chain(heard, [over]), config, device)
+    """Cut clips of the speech in a single video."""
+    audio = (AudioBlock(video_id, sample_rate_hz, block) for block in blocks)
+    end: EndOfStream[Clip] = EndOfStream(video_id, lambda count: iter(()))
+    return cut_speech(itertools.chain(audio, [end]), config, device)
 
 
-def _round(streams: dict[str, _Stream], measure: Timed) -> list[Clip]:
-    """Hear what waits of all streams, and cut what has become known by it."""
+def _run_round(streams: dict[str, _Stream], measure: Measure) -> list[Clip]:
+    """Run the network over the waiting blocks of all streams, and cut the speech that it finds."""
     with measure():
-        heard = [(stream, wave) for stream in streams.values() if len(wave := stream.frames())]
-        if heard:
-            model = voice_model(heard[0][0].device)
-            found, states = model([wave for _, wave in heard], [stream.state for stream, _ in heard])
-            parts = np.split(torch.cat(found).cpu().numpy(), np.cumsum([len(part) for part in found])[:-1])
-            for (stream, _), state, part in zip(heard, states, parts, strict=True):
+        waves = [(stream, wave) for stream in streams.values() if len(wave := stream.take_wave())]
+        if waves:
+            model = voice_model(waves[0][0].device)
+            outputs, states = model([wave for _, wave in waves], [stream.state for stream, _ in waves])
+            sizes = [len(output) for output in outputs]
+            parts = np.split(torch.cat(outputs).cpu().numpy(), np.cumsum(sizes)[:-1])
+            for (stream, _), state, part in zip(waves, states, parts, strict=True):
                 stream.state, stream.probabilities = state, part
         return [clip for stream in streams.values() for clip in stream.cut()]
 
 
 class _Stream:
-    """One video under way."""
+    """A video in progress."""
 
     def __init__(self, first: AudioBlock, config: RunConfig, device: torch.device) -> None:
         self.device = device
         self.cutter = Cutter(first.video_id, first.sample_rate_hz, config)
-        self.times = VoiceTimes(config, FRAME / RATE_HZ)
+        self.segmenter = SpeechSegmenter(config, FRAME / RATE_HZ)
         self.state: State = voice_model(device).start()
         self.waiting: list[Pcm] = []
-        self.over = False
+        self.has_ended = False
         self.probabilities = np.empty(0, np.float32)
-        self._rate = _Rate(first.sample_rate_hz)
-        self._rest = torch.empty(0, device=device)  # less than a frame
+        self._resampler = _StreamResampler(first.sample_rate_hz)
+        self._remainder = torch.empty(0, device=device)  # less than a frame
 
     @property
     def waiting_bytes(self) -> int:
@@ -128,47 +129,52 @@ class _Stream:
         self.waiting.append(block)
         self.cutter.append(block)
 
-    def frames(self) -> Tensor:
-        """What waits as whole frames at 16 kHz; at the end of the audio zeros fill the last one, as Silero has it."""
+    def take_wave(self) -> Tensor:
+        """Return the waiting blocks as whole frames at 16 kHz; the last frame of the audio is zero-padded, as Silero
+        does."""
         blocks, self.waiting = self.waiting, []
         samples = np.concatenate(blocks, axis=-1) if blocks else np.empty((1, 0), np.float32)
         x = torch.from_numpy(samples).to(self.device)
         x = x / INT16_SCALE if x.dtype == torch.int16 else x.nan_to_num(0.0, 0.0, 0.0)
-        wave = torch.cat([self._rest, self._rate.convert(x.mean(0), self.over)])
-        if self.over:
+        wave = torch.cat([self._remainder, self._resampler.convert(x.mean(0), self.has_ended)])
+        if self.has_ended:
             wave = torch.nn.functional.pad(wave, (0, -len(wave) % FRAME))
         whole = len(wave) // FRAME * FRAME
-        self._rest = wave[whole:].clone()
+        self._remainder = wave[whole:].clone()
         return wave[:whole]
 
     def cut(self) -> list[Clip]:
-        spans = list(self.times.push(self.probabilities)) if len(self.probabilities) else []
+        """Cut the segments that the latest probabilities end."""
+        spans = list(self.segmenter.push(self.probabilities)) if len(self.probabilities) else []
         self.probabilities = self.probabilities[:0]
-        if self.over:
-            spans += self.times.finish(self.cutter.end_s)
-        return list(self.cutter.cut(spans, self.times.horizon_s))
+        if self.has_ended:
+            spans += self.segmenter.finish(self.cutter.end_s)
+        return list(self.cutter.cut(spans, self.segmenter.horizon_s))
 
 
-class _Rate:
-    """A stream's blocks at 16 kHz, without seams: what lies within the filter's reach of a block's end comes later."""
+class _StreamResampler:
+    """Resamples consecutive blocks to 16 kHz without seams.
+
+    Samples within the filter's reach of the end of a block are returned with the next block.
+    """
 
     def __init__(self, from_rate: int) -> None:
         self.from_rate = from_rate
         common = math.gcd(from_rate, RATE_HZ)
-        self.up, self.down = RATE_HZ // common, from_rate // common  # a period of both: their samples coincide there
+        self.up, self.down = RATE_HZ // common, from_rate // common  # a period at both rates: there samples coincide
         self.margin = math.ceil(MARGIN_S * from_rate / self.down)  # in periods
         self._tail = torch.empty(0)
-        self._told = 0  # periods of the tail that have been given out already
+        self._returned = 0  # periods of the tail that have been returned already
 
-    def convert(self, block: Tensor, last: bool) -> Tensor:
-        """The next samples [T] in, those [T'] that they settle out; at the `last` block all that there is."""
+    def convert(self, block: Tensor, is_last: bool) -> Tensor:
+        """Take the next samples [T]; return the samples [T'] that they complete, or all that are left at the end."""
         x = torch.cat([self._tail.to(block.device), block])
-        first = self._told * self.up
-        if last:
+        first = self._returned * self.up
+        if is_last:
             return kernels.resample(x, self.from_rate, RATE_HZ)[first:] if len(x) else x
-        kept = len(x) // self.down - 2 * self.margin  # where the next tail begins
-        if kept < 0:
+        tail_start = len(x) // self.down - 2 * self.margin
+        if tail_start < 0:
             self._tail = x
             return x[:0]
-        self._tail, self._told = x[kept * self.down :].clone(), self.margin
-        return kernels.resample(x, self.from_rate, RATE_HZ)[first : (kept + self.margin) * self.up]
+        self._tail, self._returned = x[tail_start * self.down :].clone(), self.margin
+        return kernels.resample(x, self.from_rate, RATE_HZ)[first : (tail_start + self.margin) * self.up]

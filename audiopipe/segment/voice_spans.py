@@ -1,11 +1,11 @@
-"""From the probability of speech in each frame to the times of segments, while the frames still come.
+"""Turn the probability of speech in each frame into the times of segments, as the frames arrive.
 
-Speech begins with a frame at `voice_threshold` or above. It goes on until frames have been below the threshold less
-`voice_hysteresis` for `voice_gap_s`, so that what lies in between neither begins nor ends anything and shorter gaps are
-no ends. Speech of less than `voice_min_s` is none. Each piece is padded by `voice_pad_s` on both sides. One that would
-grow longer than `max_segment_s` is cut at its longest pause so far, and where it has none, at that length.
+Speech begins with a frame at `voice_threshold` or above. It ends when frames have been below the threshold minus
+`voice_hysteresis` for `voice_gap_s`: probabilities in between neither begin nor end speech, and shorter gaps do not end
+it. Speech of less than `voice_min_s` is ignored. Each segment is padded by `voice_pad_s` on both sides. A segment that
+would exceed `max_segment_s` is cut at its longest pause so far, or at that length if it has no pause.
 
-The rules are those of Silero's `get_speech_timestamps`, less its dependence on what comes later.
+The rules are those of Silero's `get_speech_timestamps`, without its dependence on later frames.
 """
 
 from __future__ import annotations
@@ -20,112 +20,116 @@ import numpy.typing as npt
 from audiopipe.config import RunConfig
 from audiopipe.types import Seconds, Span
 
-__all__ = ["VoiceTimes"]
+__all__ = ["SpeechSegmenter"]
 
-PAUSE_S = 0.098  # shorter silence is a closed lip, not a place to cut
-LOWEST_EXIT = 0.01
+MIN_PAUSE_S = 0.098  # shorter silence is within a word (a closed lip), not a place to cut
+MIN_EXIT_THRESHOLD = 0.01
 
 Frames = int
 
 
-class VoiceTimes:
+class SpeechSegmenter:
     """The segments of one stream. Frames are counted from its start."""
 
     def __init__(self, config: RunConfig, frame_s: Seconds) -> None:
         self.frame_s = frame_s
-        self.enter = config.voice_threshold
-        self.exit = max(config.voice_threshold - config.voice_hysteresis, LOWEST_EXIT)
+        self.enter_threshold = config.voice_threshold
+        self.exit_threshold = max(config.voice_threshold - config.voice_hysteresis, MIN_EXIT_THRESHOLD)
         self.gap, self.shortest = config.voice_gap_s / frame_s, config.voice_min_s / frame_s
         self.pad_s = config.voice_pad_s
         self.longest = max(1, math.floor((config.max_segment_s - 2 * config.voice_pad_s) / frame_s))
         self.position: Frames = 0
-        self.speaking = False  # by threshold and hysteresis
-        self.start: Frames | None = None  # of the segment under way
-        self.lead_s: Seconds = 0.0  # its padding
-        self.quiet: Frames | None = None  # where the gap under way began
-        self.ended_s: Seconds = 0.0  # the last segment, with its padding
-        self.pauses: list[tuple[Frames, Frames]] = []  # in the segment under way, long enough to be cut in
+        self.is_speech = False  # by threshold and hysteresis
+        self.start: Frames | None = None  # of the current segment
+        self.lead_s: Seconds = 0.0  # padding before the current segment
+        self.gap_start: Frames | None = None  # of the current gap
+        self.last_end_s: Seconds = 0.0  # of the last segment, with its padding
+        self.pauses: list[tuple[Frames, Frames]] = []  # of the current segment, long enough to cut there
 
     @property
     def horizon_s(self) -> Seconds:
-        """No segment that is still to come begins before this."""
+        """The time before which no later segment begins."""
         if self.start is not None:
             return self.start * self.frame_s - self.lead_s
         return self.position * self.frame_s - self.pad_s
 
     def push(self, probabilities: npt.NDArray[np.float32]) -> Iterator[Span]:
-        """The segments that end within the next frames, in order."""
-        low = probabilities < self.exit
-        for first, last, speaking in self._runs(probabilities >= self.enter, low):
+        """Take the probabilities of the next frames and yield the segments that end within them, in order."""
+        is_low = probabilities < self.exit_threshold
+        for first, last, is_speech in self._runs(probabilities >= self.enter_threshold, is_low):
             offset = self.position
-            if speaking:
-                yield from self._speech(offset + first, offset + last)
+            if is_speech:
+                yield from self._add_speech(offset + first, offset + last)
             elif self.start is not None:
-                yield from self._silence(
-                    offset + first, offset + last, np.flatnonzero(low[first:last]) + offset + first
-                )
-            self.speaking = speaking
+                low_frames = np.flatnonzero(is_low[first:last]) + offset + first
+                yield from self._add_silence(offset + first, offset + last, low_frames)
+            self.is_speech = is_speech
         self.position += len(probabilities)
 
     def finish(self, end_s: Seconds) -> Iterator[Span]:
-        """The segment that the end of the audio ends."""
+        """Yield the segment that ends with the audio, if any."""
         if self.start is not None and end_s / self.frame_s - self.start > self.shortest:
             yield self._span(end_s)
         self.start = None
 
-    def _runs(self, high: npt.NDArray[np.bool_], low: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, bool]]:
-        """Stretches [first, last) of frames of speech or of none. What is neither high nor low stays what it was."""
-        told = np.where(high | low, np.arange(len(high)), -1)
-        latest = np.maximum.accumulate(told)
-        speech = np.where(latest >= 0, high[latest], self.speaking)
+    def _runs(self, is_high: npt.NDArray[np.bool_], is_low: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, bool]]:
+        """Yield runs [first, last) of frames with or without speech; frames neither high nor low continue a run."""
+        decided = np.where(is_high | is_low, np.arange(len(is_high)), -1)
+        latest = np.maximum.accumulate(decided)
+        speech = np.where(latest >= 0, is_high[latest], self.is_speech)
         bounds = [0, *(np.flatnonzero(np.diff(speech)) + 1).tolist(), len(speech)]
         for first, last in itertools.pairwise(bounds):
             if last > first:
                 yield first, last, bool(speech[first])
 
-    def _speech(self, first: Frames, last: Frames) -> Iterator[Span]:
+    def _add_speech(self, first: Frames, last: Frames) -> Iterator[Span]:
+        """Begin or continue a segment with speech in frames [first, last), and cut it while it is too long."""
         if self.start is None:
-            self._open(first, min(self.pad_s, first * self.frame_s - self.ended_s))
-        elif self.quiet is not None and (first - self.quiet) * self.frame_s > PAUSE_S:
-            self.pauses.append((self.quiet, first))
-        self.quiet = None
+            self._begin(first, min(self.pad_s, first * self.frame_s - self.last_end_s))
+        elif self.gap_start is not None and (first - self.gap_start) * self.frame_s > MIN_PAUSE_S:
+            self.pauses.append((self.gap_start, first))
+        self.gap_start = None
         while self.start is not None and last - self.start > self.longest:
             yield from self._cut()
 
-    def _silence(self, first: Frames, last: Frames, lows: npt.NDArray[np.int64]) -> Iterator[Span]:
-        """Frames without speech, the quietest of them at `lows`: the end, if the gap or the segment is long by then."""
+    def _add_silence(self, first: Frames, last: Frames, low_frames: npt.NDArray[np.int64]) -> Iterator[Span]:
+        """End the segment if, within frames [first, last) without speech, its gap or the segment becomes too long.
+
+        Args:
+            low_frames: those of the frames that are below the exit threshold.
+        """
         assert self.start is not None
-        self.quiet = first if self.quiet is None else self.quiet
+        self.gap_start = first if self.gap_start is None else self.gap_start
         latest = self.start + self.longest
-        told = lows[lows >= self.quiet + self.gap]
-        if len(told) and told[0] <= latest:
-            yield from self._close(self.quiet, self.pad_s)
+        ends = low_frames[low_frames >= self.gap_start + self.gap]
+        if len(ends) and ends[0] <= latest:
+            yield from self._end(self.gap_start, self.pad_s)
         elif last > latest:
-            yield from self._close(self.quiet, min(self.pad_s, (latest - self.quiet) * self.frame_s))
+            yield from self._end(self.gap_start, min(self.pad_s, (latest - self.gap_start) * self.frame_s))
         else:
             return
-        self.start = self.quiet = None
+        self.start = self.gap_start = None
 
-    def _open(self, start: Frames, lead_s: Seconds) -> None:
+    def _begin(self, start: Frames, lead_s: Seconds) -> None:
         self.start, self.lead_s = start, lead_s
         self.pauses = [pause for pause in self.pauses if pause[0] > start]
 
-    def _close(self, end: Frames, trail_s: Seconds) -> Iterator[Span]:
+    def _end(self, end: Frames, trail_s: Seconds) -> Iterator[Span]:
         assert self.start is not None
         if end - self.start > self.shortest:
-            self.ended_s = end * self.frame_s + trail_s
-            yield self._span(self.ended_s)
+            self.last_end_s = end * self.frame_s + trail_s
+            yield self._span(self.last_end_s)
 
     def _span(self, end_s: Seconds) -> Span:
         assert self.start is not None
         return Span(round(self.start * self.frame_s - self.lead_s, 6), round(end_s, 6))
 
     def _cut(self) -> Iterator[Span]:
-        """End the segment at its longest pause and begin the next after it."""
+        """End the segment at its longest pause and begin the next one after it."""
         assert self.start is not None
         latest = self.start + self.longest
         pauses = [pause for pause in self.pauses if pause[0] <= latest]
         end, start = max(pauses, key=lambda pause: pause[1] - pause[0], default=(latest, latest))
         pad_s = min(self.pad_s, (start - end) * self.frame_s / 2)
-        yield from self._close(end, pad_s)
-        self._open(start, pad_s)
+        yield from self._end(end, pad_s)
+        self._begin(start, pad_s)

@@ -40,12 +40,12 @@ def test_sizes_in_many_folders_come_from_one_recursive_listing(memory, monkeypat
     for name in ("x/1/a.tar", "x/2/bb.tar", "y.tar"):
         fs.pipe_file(f"{root}/{name}", name.encode())
     uris = [f"memory:/{root}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
-    assert catalog_files.sizes(uris) == [9, 10, None]
+    assert catalog_files.list_sizes(uris) == [9, 10, None]
 
 
 def test_sizes_of_local_files_are_asked_for_one_by_one(tmp_path):
     media(tmp_path, "x/a.tar")
-    assert catalog_files.sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
+    assert catalog_files.list_sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
 
 
 def test_an_interrupted_listing_is_not_treated_as_no_sizes(memory, monkeypatch):
@@ -53,14 +53,14 @@ def test_an_interrupted_listing_is_not_treated_as_no_sizes(memory, monkeypatch):
     fs.mkdir(root)
     monkeypatch.setattr(type(fs), "ls", lambda *_, **__: (_ for _ in ()).throw(OSError("reset by peer")))
     with pytest.raises(StoreError, match="reset by peer"):
-        catalog_files.sizes([f"memory:/{root}/a.tar"])
+        catalog_files.list_sizes([f"memory:/{root}/a.tar"])
     monkeypatch.undo()
 
 
 def test_a_source_without_listing_leaves_sizes_unknown_with_a_warning(caplog):
-    assert catalog_files.sizes(["nonsense://bucket/a.tar"]) == [None]
+    assert catalog_files.list_sizes(["nonsense://bucket/a.tar"]) == [None]
     assert "sizes below nonsense://bucket/ are not known" in caplog.text
-    assert catalog_files.sizes(["https://example.invalid/a.tar"]) == [None]
+    assert catalog_files.list_sizes(["https://example.invalid/a.tar"]) == [None]
 
 
 def test_a_folder_gives_its_media_with_languages_from_subfolders(tmp_path):

@@ -84,7 +84,7 @@ def test_paths_are_relative_to_a_remote_table_and_sizes_are_listed(memory, tmp_p
 
 @pytest.mark.parametrize("prefix", ["s3://bucket/videos", "s3://bucket/videos/"])
 def test_source_prefix_is_the_folder_that_keys_are_in(tmp_path, monkeypatch, prefix):
-    monkeypatch.setattr(catalog, "sizes", lambda uris: [None] * len(uris))
+    monkeypatch.setattr(catalog, "list_sizes", lambda uris: [None] * len(uris))
     found = rows_of(read(written(tmp_path / "c.parquet"), source_prefix=prefix))
     assert found["a"]["uri"] == "s3://bucket/videos/en/a.tar"
 
@@ -235,7 +235,7 @@ def test_a_database_is_a_module_with_rows(monkeypatch):
         return iter([chosen, pa.table({c: pa.array([], pa.null()) for c in catalog.REQUIRED})])
 
     module = types.ModuleType("fake_backend")
-    module.rows = rows
+    module.read_pages = rows
     monkeypatch.setitem(sys.modules, "fake_backend", module)
     monkeypatch.setitem(catalog.BACKENDS, "supabase", "fake_backend")
     assert rows_of(read("supabase://videos", language="en"))["x"]["uri"] == "https://h/x.tar"

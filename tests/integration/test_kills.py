@@ -18,7 +18,7 @@ from s3_server import BUCKET, S3Server
 
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
-from audiopipe.media.access import forget
+from audiopipe.media.access import clear_cache
 from audiopipe.store.objects import Store
 
 # The S3 server first: its seeds come first in the list, so that its start is not waited for in the middle.
@@ -44,10 +44,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         for name, value in server.environment().items():
             patch.setenv(name, value)
         S3FileSystem.clear_instance_cache()
-        forget()
+        clear_cache()
         yield server
     S3FileSystem.clear_instance_cache()
-    forget()
+    clear_cache()
     server.kill()
 
 

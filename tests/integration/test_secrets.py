@@ -14,7 +14,7 @@ from factories import inject_decoder_code
 from output_factory import RUN_ID, corpus
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
-from audiopipe.media.access import forget
+from audiopipe.media.access import clear_cache
 from audiopipe.store.objects import Store
 
 BIN = Path(sys.executable).parent
@@ -55,7 +55,7 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     S3FileSystem.clear_instance_cache()
-    forget()
+    clear_cache()
     top = f"s3://{BUCKET}/secrets"
     catalog = corpus(tmp_path / "c", videos=2)
     for path in catalog.parent.rglob("*"):

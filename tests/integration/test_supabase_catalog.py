@@ -55,12 +55,12 @@ def fill(server: Supabase, count: int, first: int = 1) -> None:
 
 
 def ids(language: str | None = None, table: str = "videos") -> list[str]:
-    return [name for page in catalog_supabase.rows(table, language) for name in page["youtube_id"].to_pylist()]
+    return [name for page in catalog_supabase.read_pages(table, language) for name in page["youtube_id"].to_pylist()]
 
 
 def test_every_completed_row_comes_once_over_many_pages(server: Supabase) -> None:
     fill(server, 3500)
-    pages = list(catalog_supabase.rows("videos", None))
+    pages = list(catalog_supabase.read_pages("videos", None))
     wanted = server.postgres.sql("SELECT youtube_id FROM videos WHERE status = 'COMPLETED'")
     assert sorted(name for page in pages for name in page["youtube_id"].to_pylist()) == sorted(row[0] for row in wanted)
     assert [page.num_rows for page in pages] == [1000, 1000, 1000, 465]
@@ -111,12 +111,12 @@ def test_a_run_reads_its_catalog_from_the_table(server: Supabase, tmp_path: Path
 
 
 def test_an_empty_table_gives_no_page(server: Supabase) -> None:
-    assert list(catalog_supabase.rows("videos", None)) == []
+    assert list(catalog_supabase.read_pages("videos", None)) == []
 
 
 def test_the_address_names_table_schema_columns_and_status() -> None:
     address = "media?schema=archive&youtube_id=id&language=lang&status=state&r2_tar_key=path&size_bytes=bytes"
-    (page,) = catalog_supabase.rows(f"{address}&completed=READY", None)
+    (page,) = catalog_supabase.read_pages(f"{address}&completed=READY", None)
     assert page.to_pydict() == {
         "youtube_id": ["1", "2", "4", "5"],
         "language": ["de"] * 4,
@@ -157,7 +157,7 @@ def test_keys_are_asked_for_by_name_and_never_shown(server: Supabase, monkeypatc
 def test_a_server_that_comes_back_in_time_is_waited_for(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(server, 3000)
     monkeypatch.setattr(catalog_supabase, "BACKOFF_S", 0.5)
-    pages = iter(catalog_supabase.rows("videos", None))
+    pages = iter(catalog_supabase.read_pages("videos", None))
     first = next(pages)
     server.stop()
     starting = threading.Timer(0.3, server.start)
@@ -181,9 +181,11 @@ def test_a_server_that_stays_away_is_a_transient_error(server: Supabase) -> None
 
 def test_half_a_million_rows_are_listed_in_bounded_memory(server: Supabase) -> None:
     fill(server, 500_000)
-    list(zip(range(20), catalog_supabase.rows("videos", None), strict=False))  # what the first pages cost for good
+    list(
+        zip(range(20), catalog_supabase.read_pages("videos", None), strict=False)
+    )  # what the first pages cost for good
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = sum(page.num_rows for page in catalog_supabase.rows("videos", None))
+    count = sum(page.num_rows for page in catalog_supabase.read_pages("videos", None))
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert count == 495_000
     assert grown_mb < 30

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiopipe.errors import AudiopipeError, BadTar, EmptySource, MissingSource, NoAudio, StoreError, VideoError
-from audiopipe.media.fetch import fetch
+from audiopipe.media.fetch import Source, fetch
 from audiopipe.media.safe_tar import MAX_MEMBERS, read_tar
-from audiopipe.types import Video
+from audiopipe.types import CaptionFile, SegmentSource, Video
 
 AUDIO = b"RIFF" + bytes(2000)
 
@@ -31,7 +31,7 @@ def tar_of(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORM
     return file.getvalue()
 
 
-def opened(data: bytes, tmp_path: Path):
+def fetch_tar(data: bytes, tmp_path: Path) -> Source:
     (tmp_path / "v.tar").write_bytes(data)
     return fetch(Video("v", "en", str(tmp_path / "v.tar")), tmp_path)
 
@@ -46,15 +46,17 @@ GOOD = member("a.wav", AUDIO)
 
 
 def test_audio_is_a_byte_range_of_the_tar_and_documents_are_read(tmp_path: Path) -> None:
-    source = opened(tar_of(member("a.json", b"{}"), GOOD, member("a.srt", b"srt"), member("a.vtt", b"vtt")), tmp_path)
+    source = fetch_tar(
+        tar_of(member("a.json", b"{}"), GOOD, member("a.srt", b"srt"), member("a.vtt", b"vtt")), tmp_path
+    )
     assert source.path.read_bytes()[source.offset : source.offset + source.size] == AUDIO
-    assert (source.document, source.captions) == (b"{}", ("vtt", b"vtt"))
+    assert (source.document, source.captions) == (b"{}", CaptionFile(SegmentSource.VTT, b"vtt"))
     assert source.etag.startswith("sha256:")
-    assert not source.scratch
+    assert not source.is_scratch
 
 
 HARMLESS = {
-    "a way out of the folder": member("../../../../etc/passwd.json", b"{}"),
+    "a path out of the folder": member("../../../../etc/passwd.json", b"{}"),
     "an absolute name": member("/etc/cron.d/x.json", b"{}"),
     "a symbolic link": member("x.wav", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
     "a hard link": member("x.flac", type=tarfile.LNKTYPE, linkname="a.wav"),
@@ -66,8 +68,8 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_strange_member_is_passed_over_and_nothing_is_written(name: str, tmp_path: Path) -> None:
-    source = opened(tar_of(GOOD, HARMLESS[name]), tmp_path)
+def test_an_unusual_member_is_skipped_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    source = fetch_tar(tar_of(GOOD, HARMLESS[name]), tmp_path)
     assert source.path.read_bytes()[source.offset : source.offset + source.size] == AUDIO
     assert [path.name for path in tmp_path.iterdir()] == ["v.tar"]
 
@@ -114,27 +116,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
-    data, error, told = REFUSED[name]
-    with pytest.raises(error, match=told) as caught:
-        opened(data, tmp_path)
+def test_a_bad_tar_is_refused_with_its_reason(name: str, tmp_path: Path) -> None:
+    data, error, reason = REFUSED[name]
+    with pytest.raises(error, match=reason) as caught:
+        fetch_tar(data, tmp_path)
     assert str(tmp_path / "v.tar") in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
 @given(st.binary(max_size=3000), st.integers(0, 4095), st.integers(0, 255))
-def test_any_bytes_give_a_video_error_or_a_range_within_the_file(data: bytes, at: int, byte: int) -> None:
+def test_any_bytes_give_a_video_error_or_a_range_within_the_file(data: bytes, position: int, byte: int) -> None:
     good = bytearray(tar_of(member("a.json", b"{}"), GOOD))
-    good[at % len(good)] = byte
+    good[position % len(good)] = byte
     for tar in (data, bytes(good), bytes(good[:512]) + data):
         try:
-            found = read_tar(io.BytesIO(tar), len(tar), "x")
+            contents = read_tar(io.BytesIO(tar), len(tar), "x")
         except VideoError:
             continue
-        assert 0 <= found.offset <= found.offset + found.size <= len(tar)
+        assert 0 <= contents.offset <= contents.offset + contents.size <= len(tar)
 
 
-def test_what_is_not_there_is_a_dead_letter_that_may_be_retried(tmp_path: Path) -> None:
+def test_a_missing_object_is_a_retriable_error(tmp_path: Path) -> None:
     with pytest.raises(MissingSource) as caught:
         fetch(Video("v", "en", str(tmp_path / "no.tar")), tmp_path)
     assert caught.value.retriable
@@ -145,6 +147,6 @@ def test_what_is_not_there_is_a_dead_letter_that_may_be_retried(tmp_path: Path) 
         fetch(Video("v", "en", str(tmp_path / "file/x.tar")), tmp_path)
 
 
-def test_a_store_s_trouble_condemns_no_video() -> None:
+def test_a_store_error_is_not_a_video_error() -> None:
     assert not issubclass(StoreError, VideoError)
     assert issubclass(StoreError, AudiopipeError)

@@ -1,4 +1,4 @@
-"""Media that refer to something outside themselves: nothing of it is opened."""
+"""A media file that refers to other files or addresses cannot make the decoder open them."""
 
 import ctypes
 import os
@@ -12,16 +12,15 @@ from factories import config, media_file, source_of, tones
 
 from audiopipe.bench.corpus.media import ffmpeg
 from audiopipe.errors import NoAudio, UndecodableMedia
-from audiopipe.media import decode as media
+from audiopipe.media.decode import decode, probe
 
 
-def decoded(path):
-    source, asked = source_of(path), config()
-    said = media.probe(source, asked)
-    return said, np.concatenate(list(media.decode(source, said, asked)), axis=1)
+def decode_file(path):
+    source = source_of(path)
+    return np.concatenate(list(decode(source, probe(source, config()), config())), axis=1)
 
 
-def disguised(kind, target):
+def playlist(kind, target):
     return {
         "concat": f"ffconcat version 1.0\nfile {target}\n",
         "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{target}\n#EXT-X-ENDLIST\n",
@@ -36,34 +35,34 @@ def disguised(kind, target):
 def test_nothing_outside_the_file_is_followed(tmp_path, kind, suffix):
     target = media_file(tmp_path / "secret.wav", tones(1.0, 16_000, 1), 16_000)
     path = tmp_path / f"a.{suffix}"
-    path.write_text(disguised(kind, target))
+    path.write_text(playlist(kind, target))
     with pytest.raises((UndecodableMedia, NoAudio)):
-        media.probe(source_of(path), config())
+        probe(source_of(path), config())
 
 
 @contextmanager
-def opened(path):
-    """Yields a list that has, by the kernel's own account (inotify), an item for each time the file was opened."""
-    libc, times = ctypes.CDLL(None), []
+def count_opens(path):
+    """Yield a list that gets an item for each time the file was opened, as the kernel reports it (inotify)."""
+    libc, opens = ctypes.CDLL(None), []
     watch = libc.inotify_init1(os.O_NONBLOCK)
     assert libc.inotify_add_watch(watch, str(path).encode(), 0x20) >= 0  # IN_OPEN
     try:
-        yield times
+        yield opens
         with suppress(BlockingIOError):
-            times += [1] * (len(os.read(watch, 1 << 16)) // 16)
+            opens += [1] * (len(os.read(watch, 1 << 16)) // 16)
     finally:
         os.close(watch)
 
 
-def with_reference(mov, target):
-    """A QuickTime file whose samples lie in `target`, as its data reference, an alias record, says.
+def refer_to_samples(mov, target):
+    """Return the QuickTime file with a data reference (an alias record) that says that its samples lie in `target`.
 
-    The reference grows, and every atom around it with it; the samples' offsets are then those within `target`.
+    The reference grows, and so does every atom around it; the offsets of the samples are then those within `target`.
     """
     name, path = target.name.encode(), str(target).encode()
     front = bytearray(150)
     front[50], front[51 : 51 + len(name)] = len(name), name
-    struct.pack_into(">hh", front, 130, 1, 1)  # levels up from the file that refers, and down to the one that is meant
+    struct.pack_into(">hh", front, 130, 1, 1)  # levels up from the file, and down to the target
     tail = struct.pack(">hH", 18, len(path)) + path + bytes(len(path) % 2) + struct.pack(">hH", -1, 0)
     entry = b"alis" + bytes(4) + bytes(front) + tail
     at = mov.index(b"dref") + 12
@@ -78,7 +77,7 @@ def with_reference(mov, target):
 CANARY = 0.5 * np.sin(2 * np.pi * 1234 * np.arange(16_000) / 16_000)[None]
 
 
-def hears_canary(pcm):
+def contains_canary(pcm):
     if not pcm.size:
         return False
     spectrum = np.abs(np.fft.rfft(pcm[0].astype(np.float64)))
@@ -87,23 +86,23 @@ def hears_canary(pcm):
 
 def test_a_file_cannot_reference_samples_of_another_file(tmp_path):
     mov = media_file(tmp_path / "whole.mov", CANARY, 16_000, "-c:a", "pcm_s16le").read_bytes()
-    assert hears_canary(decoded(tmp_path / "whole.mov")[1])
+    assert contains_canary(decode_file(tmp_path / "whole.mov"))
     canary, path = tmp_path / "canary.raw", tmp_path / "a.mp4"
-    canary.write_bytes(mov)  # with its samples where the other file says that they are
+    canary.write_bytes(mov)  # its samples are at the offsets that the other file names
     samples = mov.index(b"mdat") + 4
-    path.write_bytes(with_reference(mov[:samples] + bytes(32_000) + mov[samples + 32_000 :], canary))
-    said = subprocess.run([ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30)
-    assert b"filename canary.raw" in said.stderr, "ffmpeg does not see the reference in the file"
-    with opened(canary) as times:
+    path.write_bytes(refer_to_samples(mov[:samples] + bytes(32_000) + mov[samples + 32_000 :], canary))
+    result = subprocess.run([ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30)
+    assert b"filename canary.raw" in result.stderr, "ffmpeg does not see the reference in the file"
+    with count_opens(canary) as opens:
         canary.read_bytes()
-    assert times, "the watch does not see who opens the file"
-    with opened(canary) as times:
-        _, pcm = decoded(path)
-    assert times == []
-    assert not pcm.any()  # its own samples, which are silence
+    assert opens, "inotify does not report that the file is opened"
+    with count_opens(canary) as opens:
+        pcm = decode_file(path)
+    assert opens == []
+    assert not pcm.any()  # the samples of the file itself are silence
 
 
-FOLLOWED = {
+FOLLOWED_BY_FFMPEG = {
     "concat": ("ffconcat version 1.0\nfile {}\n", ["-safe", "0"]),
     "hls": (
         "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nfile://{}\n#EXT-X-ENDLIST\n",
@@ -112,15 +111,15 @@ FOLLOWED = {
 }
 
 
-@pytest.mark.parametrize("kind", FOLLOWED)
-def test_a_script_that_the_same_program_would_follow_reaches_nothing(tmp_path, kind):
-    body, options = FOLLOWED[kind]
+@pytest.mark.parametrize("kind", FOLLOWED_BY_FFMPEG)
+def test_a_playlist_that_ffmpeg_would_follow_opens_nothing(tmp_path, kind):
+    body, options = FOLLOWED_BY_FFMPEG[kind]
     canary = media_file(tmp_path / "canary.wav", CANARY, 16_000)
     path = tmp_path / "a.m4a"
     path.write_text(body.format(canary))
-    open_to_all = [ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
-    heard = subprocess.run(open_to_all, capture_output=True, check=False, timeout=30)
-    assert hears_canary(np.frombuffer(heard.stdout, "<i2")[None]), heard.stderr
-    with opened(canary) as times, pytest.raises((UndecodableMedia, NoAudio)):
-        decoded(path)
-    assert times == []
+    command = [ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
+    result = subprocess.run(command, capture_output=True, check=False, timeout=30)
+    assert contains_canary(np.frombuffer(result.stdout, "<i2")[None]), result.stderr
+    with count_opens(canary) as opens, pytest.raises((UndecodableMedia, NoAudio)):
+        decode_file(path)
+    assert opens == []

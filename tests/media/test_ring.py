@@ -1,4 +1,4 @@
-"""Bytes through memory that two sides have: in order, none lost, and no side waits for one that is gone."""
+"""The ring keeps the order of bytes and loses none, and no side waits for one that has ended."""
 
 import os
 import random
@@ -14,19 +14,19 @@ import pytest
 from audiopipe.media.ring import Reader, Writer
 
 SIZE = 1 << 16
-PROCESS = """
+WRITER_SCRIPT = """
 import sys
 from audiopipe.media.ring import Writer
-memory, news, size = map(int, sys.argv[1:])
-Writer(memory, news).write(memoryview(bytes(range(256)) * (size // 256)))
+memory, notify, size = map(int, sys.argv[1:])
+Writer(memory, notify).write(memoryview(bytes(range(256)) * (size // 256)))
 """
 
 
 @contextmanager
 def ring(size=SIZE):
     with closing(Reader(size)) as reader:
-        memory, news = reader.descriptors
-        writer = Writer(memory, os.dup(news))
+        memory, notify = reader.descriptors
+        writer = Writer(memory, os.dup(notify))
         reader.close_writer_end()
         with closing(writer):
             yield reader, writer
@@ -37,41 +37,41 @@ def read(reader, count, timeout_s=10.0):
     return bytes(target[: reader.read_into(memoryview(target), timeout_s)])
 
 
-def written_by_a_thread(writer, pieces):
-    def work():
+def write_in_thread(writer, pieces):
+    def write_pieces():
         with closing(writer):
             for piece in pieces:
                 assert writer.write(memoryview(piece)) == len(piece)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=write_pieces)
     thread.start()
     return thread
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_pieces_of_any_size_come_out_in_order_in_pieces_of_any_other(seed):
-    random_ = random.Random(seed)
-    pieces = [random_.randbytes(random_.choice([0, 1, 7, 4096, SIZE - 1, SIZE, SIZE + 1, 5 * SIZE])) for _ in range(60)]
-    found = []
+    rng = random.Random(seed)
+    pieces = [rng.randbytes(rng.choice([0, 1, 7, 4096, SIZE - 1, SIZE, SIZE + 1, 5 * SIZE])) for _ in range(60)]
+    received = []
     with ring() as (reader, writer):
-        thread = written_by_a_thread(writer, pieces)
-        while not found or found[-1]:
-            found.append(read(reader, random_.choice([1, 100, 8192, SIZE, 3 * SIZE])))
+        thread = write_in_thread(writer, pieces)
+        while not received or received[-1]:
+            received.append(read(reader, rng.choice([1, 100, 8192, SIZE, 3 * SIZE])))
         thread.join()
-    assert b"".join(found) == b"".join(pieces)
+    assert b"".join(received) == b"".join(pieces)
 
 
 def test_many_small_pieces_block_neither_side():
     with ring() as (reader, writer):
-        thread = written_by_a_thread(writer, [b"ab"] * 20_000)
+        thread = write_in_thread(writer, [b"ab"] * 20_000)
         assert b"".join(read(reader, 2) for _ in range(20_000)) == b"ab" * 20_000
         thread.join()
 
 
 @contextmanager
 def writing_process(reader, size):
-    """Another process writes so many bytes, and ends."""
-    command = [sys.executable, "-c", PROCESS, *map(str, reader.descriptors), str(size)]
+    """Start a process that writes `size` bytes and ends."""
+    command = [sys.executable, "-c", WRITER_SCRIPT, *map(str, reader.descriptors), str(size)]
     with subprocess.Popen(command, pass_fds=reader.descriptors) as process:
         reader.close_writer_end()
         try:
@@ -90,18 +90,18 @@ def test_a_process_at_the_other_end():
 def test_data_of_a_killed_writer_is_read_before_the_end():
     expected = bytes(range(256)) * (4 * SIZE // 256)
     with closing(Reader(SIZE)) as reader, writing_process(reader, len(expected)) as process:
-        found = read(reader, SIZE // 2)
+        received = read(reader, SIZE // 2)
         process.kill()
         process.wait()
-        found += read(reader, 4 * SIZE)
-        assert SIZE <= len(found) < len(expected)
-        assert found == expected[: len(found)]
+        received += read(reader, 4 * SIZE)
+        assert SIZE <= len(received) < len(expected)
+        assert received == expected[: len(received)]
         assert read(reader, 1) == b""
 
 
 def test_a_writer_waits_while_the_ring_is_full():
     with ring() as (reader, writer):
-        thread = written_by_a_thread(writer, [bytes(SIZE), b"more"])
+        thread = write_in_thread(writer, [bytes(SIZE), b"more"])
         thread.join(0.3)
         assert thread.is_alive()
         assert len(read(reader, SIZE)) == SIZE
@@ -109,7 +109,7 @@ def test_a_writer_waits_while_the_ring_is_full():
         thread.join(5)
 
 
-def test_a_reader_stops_when_it_is_canceled():
+def test_a_reader_raises_at_its_timeout():
     with ring() as (reader, writer):
         writer.write(memoryview(b"abc"))
         started = time.monotonic()
@@ -121,14 +121,14 @@ def test_a_reader_stops_when_it_is_canceled():
 def test_a_writer_notices_a_closed_reader():
     with ring() as (reader, writer):
         writer.write(memoryview(bytes(SIZE)))
-        reader._news.close()
+        reader._socket.close()
         with pytest.raises(ConnectionError):
             writer.write(memoryview(b"x"))
 
 
-def test_nothing_stays_open():
-    held = psutil.Process().num_fds()
+def test_closing_releases_every_descriptor():
+    open_before = psutil.Process().num_fds()
     for _ in range(5):
         with ring():
             pass
-    assert psutil.Process().num_fds() == held
+    assert psutil.Process().num_fds() == open_before

@@ -7,22 +7,28 @@ from hypothesis import strategies as st
 
 from audiopipe.errors import BadSegments
 from audiopipe.segment.captions import is_invalid, normalize_text, parse_timestamp, read_captions, read_json
-from audiopipe.types import SegmentSource, Span
-
-VTT, SRT = SegmentSource.VTT, SegmentSource.SRT
+from audiopipe.types import CaptionFile, SegmentSource, Span
 
 
-def document(*segments):
+def read_vtt(data):
+    return read_captions(CaptionFile(SegmentSource.VTT, data))
+
+
+def read_srt(data):
+    return read_captions(CaptionFile(SegmentSource.SRT, data))
+
+
+def make_json(*segments):
     return json.dumps({"segments": list(segments), "title": "t"}).encode()
 
 
 def test_json_segments_keep_times_text_and_speaker():
-    data = document({"start": 1, "end": 2.5, "text": " hello\n there ", "speaker": "A", "tokens": [1]})
+    data = make_json({"start": 1, "end": 2.5, "text": " hello\n there ", "speaker": "A", "tokens": [1]})
     assert read_json(data) == [Span(1.0, 2.5, "hello there", "A")]
 
 
 def test_json_times_may_be_strings_clocks_or_a_duration():
-    data = document(
+    data = make_json(
         {"start": "1.5", "end": " 2.5 "},
         {"start": "00:01:00.5", "end": "01:02,25"},
         {"start": 3, "duration": 2, "text": 7},
@@ -62,13 +68,13 @@ def test_json_that_is_only_metadata_has_no_segments(data):
         b'{"segments": [{"start": 5, "end": 4}]}',
     ],
 )
-def test_json_that_cannot_be_meant_is_refused(data):
+def test_json_without_any_valid_times_is_refused(data):
     with pytest.raises(BadSegments):
         read_json(data)
 
 
 def test_an_invalid_entry_among_good_ones_is_dropped_with_a_reason():
-    first, second, third = read_json(document({"start": 0, "end": 1}, {"end": 2}, {"start": 1e400, "end": 1e401}))
+    first, second, third = read_json(make_json({"start": 0, "end": 1}, {"end": 2}, {"start": 1e400, "end": 1e401}))
     assert not is_invalid(first)
     assert math.isnan(second.start_s)
     assert is_invalid(second)
@@ -77,20 +83,20 @@ def test_an_invalid_entry_among_good_ones_is_dropped_with_a_reason():
 
 
 def test_a_file_of_segment_times_too_large_for_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("audiopipe.segment.captions.LARGEST_FILE", 10)
+    monkeypatch.setattr("audiopipe.segment.captions.MAX_FILE_BYTES", 10)
     with pytest.raises(BadSegments, match="11 bytes"):
         read_json(b" " * 11)
     with pytest.raises(BadSegments, match="11 bytes"):
-        read_captions(SRT, b" " * 11)
+        read_srt(b" " * 11)
 
 
-def test_text_that_utf8_cannot_hold_is_made_to_fit():
+def test_text_that_utf8_cannot_encode_is_cleaned():
     (span,) = read_json(b'[{"start": 0, "end": 1, "text": "a\\ud800b\\u0000c \\ud83d\\ude00"}]')
     assert span.text == "a b c 😀"
     assert normalize_text("\ud800 \x07\n") is None
 
 
-UGLY_VTT = """\ufeffWEBVTT - a title
+IRREGULAR_VTT = """\ufeffWEBVTT - a title
 Kind: captions
 
 STYLE
@@ -117,14 +123,14 @@ backwards
 
 nonsense --> 00:00:03.000
 -00:00:01.000 --> 00:00:01.000
-2 < 3 --> is no time, and x > y
+2 < 3 --> is not a time, and x > y
 """
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\r\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
-def test_ugly_vtt_is_read_as_meant(newline, encoding):
-    spans = read_captions(VTT, UGLY_VTT.replace("\n", newline).encode(encoding))
+def test_irregular_vtt_is_read(newline, encoding):
+    spans = read_vtt(IRREGULAR_VTT.replace("\n", newline).encode(encoding))
     assert spans[:4] == [
         Span(1.0, 2.5, "Hello there, it's R&B <3", "Mary Ann"),
         Span(3603.0, 3604.0, "one two"),
@@ -134,11 +140,11 @@ def test_ugly_vtt_is_read_as_meant(newline, encoding):
     assert spans[4] == Span(5.0, 4.0, "backwards")
     assert math.isnan(spans[5].start_s)
     assert spans[5].end_s == 3.0
-    assert spans[6] == Span(-1.0, 1.0, "2 < 3 --> is no time, and x > y")
+    assert spans[6] == Span(-1.0, 1.0, "2 < 3 --> is not a time, and x > y")
     assert len(spans) == 7
 
 
-def test_ugly_srt_is_read_as_meant():
+def test_irregular_srt_is_read():
     text = """1
 00:00:01,000 --> 00:00:02,000 X1:40 X2:600
 {\\an8}<font color="#fff">First</font>
@@ -154,7 +160,7 @@ after a blank line
 
 4
 00:00:09,000 --> 00:00:10,000"""
-    assert read_captions(SRT, text.encode()) == [
+    assert read_srt(text.encode()) == [
         Span(1.0, 2.0, "First after a blank line"),
         Span(0.5, 1.25, "2024"),
         Span(7.5, 8.0, "10"),
@@ -164,40 +170,40 @@ after a blank line
 
 def test_a_vtt_named_srt_is_read_as_vtt():
     data = b"WEBVTT\n\n00:01.000 --> 00:02.000\nyes\n\nNOTE no\n"
-    assert read_captions(SRT, data) == [Span(1.0, 2.0, "yes")]
+    assert read_srt(data) == [Span(1.0, 2.0, "yes")]
 
 
 @pytest.mark.parametrize("data", [b"", b"  \n\n", b"WEBVTT\n\n", b"WEBVTT\n\nNOTE nothing was said\n"])
-def test_captions_without_a_cue_are_empty_not_broken(data):
-    assert read_captions(VTT, data) == []
+def test_captions_without_a_cue_are_empty_not_invalid(data):
+    assert read_vtt(data) == []
 
 
 @pytest.mark.parametrize(
     "data", [b"\x1aE\xdf\xa3 a webm", b"caf\xe9 in latin-1", b"just prose\nin lines", b"<html></html>", b"a --> b\n\n"]
 )
-@pytest.mark.parametrize("kind", [VTT, SRT])
-def test_what_is_no_captions_is_refused(kind, data):
+@pytest.mark.parametrize("read", [read_vtt, read_srt])
+def test_a_file_without_captions_is_refused(read, data):
     with pytest.raises(BadSegments):
-        read_captions(kind, data)
+        read(data)
 
 
 @pytest.mark.parametrize(
     ("token", "seconds"),
     [("12", 12.0), ("1:2", 62.0), ("100:00:00.000", 360_000.0), ("0:0,", 0.0), ("+1.5", 1.5), ("9" * 12, 1e12 - 1)],
 )
-def test_clocks_are_read(token, seconds):
+def test_timestamps_are_parsed(token, seconds):
     assert parse_timestamp(token) == seconds
 
 
 @pytest.mark.parametrize("token", ["", ":", "1:2:3:4", "1.2.3", "--1", "nan", "inf", "1e3", "9" * 5000, "1:-2"])
-def test_what_is_no_clock_is_nan(token):
+def test_an_invalid_timestamp_is_nan(token):
     assert math.isnan(parse_timestamp(token))
 
 
 @settings(max_examples=150)
 @given(st.binary(max_size=300) | st.text('0123456789:.,->\n <v>NaNOTE\r"{}[]', max_size=300).map(str.encode))
 def test_no_bytes_raise_anything_but_bad_segments(data):
-    for read in (read_json, lambda d: read_captions(VTT, d), lambda d: read_captions(SRT, d)):
+    for read in (read_json, read_vtt, read_srt):
         try:
             spans = read(data)
         except BadSegments:
@@ -225,4 +231,4 @@ def test_no_json_raises_anything_but_bad_segments(value):
 def test_a_long_hostile_caption_file_takes_linear_time():
     line = b"<v " * 20_000 + b"\n" + b"-" * 50_000 + b">\n" + b"1:" * 30_000 + b" --> " + b"&" * 50_000
     with pytest.raises(BadSegments):
-        read_captions(SRT, line + b"\r" * 50_000 + b"{\\" * 20_000)
+        read_srt(line + b"\r" * 50_000 + b"{\\" * 20_000)

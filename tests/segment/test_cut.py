@@ -9,14 +9,24 @@ from hypothesis import strategies as st
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
-from audiopipe.segment import cut as segment
-from audiopipe.segment.cut import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT, cut, spans, windows
-from audiopipe.types import SegmentSource, Span
+from audiopipe.segment.cut import (
+    BAD_TIMES,
+    PAST_END,
+    TOO_LONG,
+    TOO_SHORT,
+    ChosenSpans,
+    _BlockBuffer,
+    choose_spans,
+    cut,
+    fixed_windows,
+)
+from audiopipe.types import CaptionFile, SegmentSource, Span
 
 RATE = 100
 NAN, INF = math.nan, math.inf
 JSON = b'{"segments": [{"start": 0, "end": 1}]}'
-CUES = ("srt", b"1\n00:00:00,000 --> 00:00:02,000\nhi\n")
+SUBRIP = CaptionFile(SegmentSource.SRT, b"1\n00:00:00,000 --> 00:00:02,000\nhi\n")
+EMPTY_WEBVTT = CaptionFile(SegmentSource.VTT, b"WEBVTT\n")
 
 
 def config(**parameters):
@@ -24,84 +34,84 @@ def config(**parameters):
 
 
 def stream(seconds, block_s=1.0, channels=2, rate=RATE):
-    """Blocks whose samples are their own frame numbers."""
+    """Make blocks [C, T] in which each sample is the number of its frame."""
     total, step = round(seconds * rate), max(1, round(block_s * rate))
     ramp = np.tile(np.arange(total, dtype=np.float32), (channels, 1))
     return [ramp[:, i : i + step] for i in range(0, total, step)]
 
 
-def clips(times, seconds, block_s=1.0, **parameters):
+def cut_clips(times, seconds, block_s=1.0, **parameters):
     return list(cut("v", stream(seconds, block_s), times, RATE, config(**parameters)))
 
 
-def times_of(found):
-    return [(c.index, c.span.start_s, c.span.end_s, c.drop_reason) for c in found]
+def times_of(clips):
+    return [(clip.index, clip.span.start_s, clip.span.end_s, clip.drop_reason) for clip in clips]
 
 
-def test_auto_takes_json_then_captions_then_the_voice():
-    assert spans("auto", JSON, CUES, 5.0) == (SegmentSource.JSON, [Span(0, 1)])
-    assert spans("auto", b"{}", CUES, 5.0) == (SegmentSource.SRT, [Span(0, 2, "hi")])
-    assert spans("auto", None, ("vtt", b"WEBVTT\n"), 5.0) == (SegmentSource.VOICE, None)
+def test_auto_prefers_json_then_captions_then_voice():
+    assert choose_spans("auto", JSON, SUBRIP, 5.0) == ChosenSpans(SegmentSource.JSON, [Span(0, 1)])
+    assert choose_spans("auto", b"{}", SUBRIP, 5.0) == ChosenSpans(SegmentSource.SRT, [Span(0, 2, "hi")])
+    assert choose_spans("auto", None, EMPTY_WEBVTT, 5.0) == ChosenSpans(SegmentSource.VOICE, None)
 
 
-def test_fixed_windows_lie_side_by_side_without_end():
-    source, times = spans("fixed", None, None, 5.0)
-    assert source is SegmentSource.FIXED
-    assert [next(iter(times)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
+def test_fixed_windows_are_adjacent_and_endless():
+    chosen = choose_spans("fixed", None, None, 5.0)
+    assert chosen.source is SegmentSource.FIXED
+    assert [next(iter(chosen.spans)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
 
 
-def test_a_forced_source_is_taken_whatever_else_is_there():
-    assert spans("captions", JSON, CUES, 5.0)[0] is SegmentSource.SRT
-    assert spans("json", JSON, CUES, 5.0)[0] is SegmentSource.JSON
-    assert spans("fixed", b"not even JSON", CUES, 5.0)[0] is SegmentSource.FIXED
+def test_a_forced_source_is_used_although_others_exist():
+    assert choose_spans("captions", JSON, SUBRIP, 5.0).source is SegmentSource.SRT
+    assert choose_spans("json", JSON, SUBRIP, 5.0).source is SegmentSource.JSON
+    assert choose_spans("fixed", b"not even JSON", SUBRIP, 5.0).source is SegmentSource.FIXED
 
 
 @pytest.mark.parametrize(
     ("choice", "document", "captions"),
-    [("json", None, CUES), ("json", b"{}", CUES), ("captions", JSON, None), ("captions", JSON, ("vtt", b"WEBVTT\n"))],
+    [("json", None, SUBRIP), ("json", b"{}", SUBRIP), ("captions", JSON, None), ("captions", JSON, EMPTY_WEBVTT)],
 )
-def test_a_forced_source_that_is_not_there_is_refused(choice, document, captions):
+def test_a_missing_forced_source_is_an_error(choice, document, captions):
     with pytest.raises(BadSegments, match=f"segments='{choice}'"):
-        spans(choice, document, captions, 5.0)
+        choose_spans(choice, document, captions, 5.0)
 
 
-def test_auto_does_not_pass_over_a_broken_file():
+def test_auto_does_not_skip_a_broken_file():
     with pytest.raises(BadSegments):
-        spans("auto", b"{", CUES, 5.0)
+        choose_spans("auto", b"{", SUBRIP, 5.0)
     with pytest.raises(BadSegments):
-        spans("auto", None, ("vtt", b"\xff\xff"), 5.0)
+        choose_spans("auto", None, CaptionFile(SegmentSource.VTT, b"\xff\xff"), 5.0)
 
 
 @pytest.mark.parametrize("block_s", [0.01, 0.33, 1.0, 7.0, 100.0])
-def test_a_clip_is_exactly_its_frames_for_any_block_size(block_s):
+def test_a_clip_has_exactly_its_frames_for_any_block_size(block_s):
     times = [Span(0.5, 2.25), Span(1.0, 4.0), Span(9.0, 10.0)]
-    for clip, (start, stop) in zip(clips(times, 10, block_s), [(50, 225), (100, 400), (900, 1000)], strict=True):
+    for clip, (start, stop) in zip(cut_clips(times, 10, block_s), [(50, 225), (100, 400), (900, 1000)], strict=True):
         np.testing.assert_array_equal(clip.pcm, np.tile(np.arange(start, stop), (2, 1)))
         assert clip.pcm.dtype == np.float32
         assert (clip.video_id, clip.sample_rate_hz, clip.drop_reason) == ("v", RATE, None)
 
 
-def test_windows_tile_the_audio_and_the_last_one_is_what_is_left():
-    found = clips(windows(3.0), 10)
-    assert times_of(found) == [(0, 0, 3, None), (1, 3, 6, None), (2, 6, 9, None), (3, 9, 10, None)]
-    np.testing.assert_array_equal(np.concatenate([c.pcm[0] for c in found]), np.arange(1000))
+def test_windows_tile_the_audio_and_the_last_one_is_the_rest():
+    clips = cut_clips(fixed_windows(3.0), 10)
+    assert times_of(clips) == [(0, 0, 3, None), (1, 3, 6, None), (2, 6, 9, None), (3, 9, 10, None)]
+    np.testing.assert_array_equal(np.concatenate([clip.pcm[0] for clip in clips]), np.arange(1000))
 
 
-def test_a_last_window_below_the_minimum_is_dropped_by_name():
-    assert times_of(clips(windows(3.0), 9.3))[-1] == (3, 9.0, 12.0, TOO_SHORT)
-    assert len(clips(windows(3.0), 9.0)) == 3
+def test_a_last_window_below_the_minimum_has_a_drop_reason():
+    assert times_of(cut_clips(fixed_windows(3.0), 9.3))[-1] == (3, 9.0, 12.0, TOO_SHORT)
+    assert len(cut_clips(fixed_windows(3.0), 9.0)) == 3
 
 
 @pytest.mark.parametrize("window_s", [0.7, 1 / 3 + 0.4, 2.345])
-def test_windows_as_long_as_the_longest_segment_are_none_too_long(window_s):
-    found = clips(windows(window_s), 60, window_s=window_s, max_segment_s=window_s, min_segment_s=0.0)
-    assert {c.drop_reason for c in found} == {None}
-    assert sum(c.frames for c in found) == 6000
+def test_windows_of_the_maximum_length_are_not_too_long(window_s):
+    clips = cut_clips(fixed_windows(window_s), 60, window_s=window_s, max_segment_s=window_s, min_segment_s=0.0)
+    assert {clip.drop_reason for clip in clips} == {None}
+    assert sum(clip.frames for clip in clips) == 6000
 
 
-def test_spans_out_of_order_come_out_sorted_with_their_position():
-    found = clips([Span(4, 5, "c"), Span(0, 3, "b"), Span(0, 1, "a"), Span(4, 5, "d")], 10)
-    assert [(c.index, c.span.text) for c in found] == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+def test_clips_of_unordered_spans_are_sorted_and_numbered():
+    clips = cut_clips([Span(4, 5, "c"), Span(0, 3, "b"), Span(0, 1, "a"), Span(4, 5, "d")], 10)
+    assert [(clip.index, clip.span.text) for clip in clips] == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
 
 
 def test_every_drop_has_its_reason_and_no_samples():
@@ -119,44 +129,45 @@ def test_every_drop_has_its_reason_and_no_samples():
         Span(10.0, 12.0): PAST_END,
         Span(50.0, 90.0): PAST_END,
         Span(9.9, 13.0): TOO_SHORT,
-        Span(8.0, 13.0, "cut in its middle"): PAST_END,
+        Span(8.0, 13.0, "cut in the middle"): PAST_END,
     }
-    found = clips(list(times), 10)
-    assert len(found) == len(times)
-    assert {str(c.span): c.drop_reason for c in found} == {str(span): reason for span, reason in times.items()}
-    assert all(c.pcm.shape == (2, 0) for c in found)
-    assert [c.index for c in found] == list(range(len(times)))
+    clips = cut_clips(list(times), 10)
+    assert len(clips) == len(times)
+    assert {str(clip.span): clip.drop_reason for clip in clips} == {str(span): reason for span, reason in times.items()}
+    assert all(clip.pcm.shape == (2, 0) for clip in clips)
+    assert [clip.index for clip in clips] == list(range(len(times)))
 
 
-def test_a_span_that_reaches_over_an_edge_is_clipped_to_what_there_is():
-    found = clips([Span(-1, 2, "a"), Span(8, 10.3, "b"), Span(8, 13)], 10)
-    assert times_of(found) == [(0, 0.0, 2, None), (1, 8, 10.0, None), (2, 8, 10.0, None)]
-    assert [c.frames for c in found] == [200, 200, 200]
+def test_a_span_beyond_an_edge_is_clipped_to_the_audio():
+    clips = cut_clips([Span(-1, 2, "a"), Span(8, 10.3, "b"), Span(8, 13)], 10)
+    assert times_of(clips) == [(0, 0.0, 2, None), (1, 8, 10.0, None), (2, 8, 10.0, None)]
+    assert [clip.frames for clip in clips] == [200, 200, 200]
 
 
-def test_no_audio_drops_every_listed_span_and_ends_the_windows():
-    assert [c.drop_reason for c in clips([Span(0, 1), Span(2, 3)], 0)] == [PAST_END, PAST_END]
-    assert clips(windows(5.0), 0) == []
+def test_no_audio_drops_every_listed_span_and_ends_windows():
+    assert [clip.drop_reason for clip in cut_clips([Span(0, 1), Span(2, 3)], 0)] == [PAST_END, PAST_END]
+    assert cut_clips(fixed_windows(5.0), 0) == []
 
 
 def test_windows_that_are_all_too_short_end_with_the_audio():
-    found = clips(windows(1.0), 10, min_segment_s=5.0)
-    assert [c.drop_reason for c in found] == [TOO_SHORT] * 10
+    clips = cut_clips(fixed_windows(1.0), 10, min_segment_s=5.0)
+    assert [clip.drop_reason for clip in clips] == [TOO_SHORT] * 10
 
 
-def test_a_clip_comes_out_as_soon_as_its_end_has_arrived():
-    seen = []
+def test_a_clip_is_yielded_as_soon_as_its_end_is_decoded():
+    consumed = []
 
     def blocks():
         for block in stream(10):
-            seen.append(block)
+            consumed.append(block)
             yield block
 
     arrivals = {
-        c.index: len(seen) for c in cut("v", blocks(), [Span(0, 2), Span(1, 1.5), Span(3.5, 4.5)], RATE, config())
+        clip.index: len(consumed)
+        for clip in cut("v", blocks(), [Span(0, 2), Span(1, 1.5), Span(3.5, 4.5)], RATE, config())
     }
     assert arrivals == {0: 2, 1: 2, 2: 5}
-    assert len(seen) == 10, "the decoder must be heard to its end"
+    assert len(consumed) == 10, "the decoder must be read to its end"
 
 
 def test_a_small_clip_does_not_keep_its_block_in_memory():
@@ -171,48 +182,48 @@ def test_a_small_clip_does_not_keep_its_block_in_memory():
     sizes=st.lists(st.integers(0, 300), max_size=8),
     text=st.sampled_from([None, "words"]),
 )
-def test_streaming_gives_what_slicing_the_whole_audio_gives(times, sizes, text):
+def test_streaming_equals_slicing_the_whole_audio(times, sizes, text):
     total = sum(sizes)
     audio = np.arange(total, dtype=np.int16)[None]
     blocks = np.split(audio, np.cumsum(sizes)[:-1], axis=1) if sizes else []
-    listed = [Span(start / RATE, (start + length) / RATE, text) for start, length in times]
+    spans = [Span(start / RATE, (start + length) / RATE, text) for start, length in times]
     limits = config(window_s=1.0, min_segment_s=0.1, max_segment_s=3.0)
-    found = list(cut("v", blocks, listed, RATE, limits))
-    assert len(found) == len(listed)
-    for clip in found:
+    clips = list(cut("v", blocks, spans, RATE, limits))
+    assert len(clips) == len(spans)
+    for clip in clips:
         if clip.drop_reason is None:
             start, stop = round(clip.span.start_s * RATE), round(clip.span.end_s * RATE)
             np.testing.assert_array_equal(clip.pcm, audio[:, start:stop])
             assert 9 <= clip.frames <= 301
-    for span, clip in zip(sorted(listed, key=lambda s: (s.start_s, s.end_s)), found, strict=True):
-        inside = span.start_s >= 0 and span.end_s * RATE <= total and 0.1 <= span.duration_s <= 3.0
-        assert clip.drop_reason is None or not inside
+    for span, clip in zip(sorted(spans, key=lambda s: (s.start_s, s.end_s)), clips, strict=True):
+        is_valid = span.start_s >= 0 and span.end_s * RATE <= total and 0.1 <= span.duration_s <= 3.0
+        assert clip.drop_reason is None or not is_valid
 
 
-def test_a_ten_hour_video_is_cut_in_flat_memory_and_little_time():
+def test_a_ten_hour_video_is_cut_in_constant_memory():
     rate, block = 16_000, np.zeros((1, 16_000), np.int16)
     overlapping = [Span(i, i + 30.0, "t") for i in range(0, 36_000, 5)] + [Span(0, 36_000.0)]
     tracemalloc.start()
-    began = time.process_time()
+    start = time.process_time()
     blocks = (block.copy() for _ in range(36_000))
     frames = sum(clip.frames for clip in cut("v", blocks, overlapping, rate, config()))
-    spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    cpu_s, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert frames == (7200 - 5) * 30 * rate
-    assert peak < 12 * 2**20, "30 s held and a copy of them are 2 MB, the 7,200 spans another 2"
-    assert spent < 60
+    assert peak < 12 * 2**20, "30 s of samples and a copy are 2 MB, the 7,200 spans another 2"
+    assert cpu_s < 60
 
 
-def test_a_span_too_long_is_never_held(monkeypatch):
-    most = 0
-    append = segment._Held.append
+def test_a_span_that_is_too_long_is_never_buffered(monkeypatch):
+    max_blocks = 0
+    append = _BlockBuffer.append
 
-    def watched(held, piece):
-        nonlocal most
-        append(held, piece)
-        most = max(most, len(held.blocks))
+    def append_and_count(buffer, block):
+        nonlocal max_blocks
+        append(buffer, block)
+        max_blocks = max(max_blocks, len(buffer.blocks))
 
-    monkeypatch.setattr(segment._Held, "append", watched)
+    monkeypatch.setattr(_BlockBuffer, "append", append_and_count)
     times = [Span(0, 500), Span(1, 400), Span(100, 129), Span(600, 610)]
-    assert [c.drop_reason for c in clips(times, 700)] == [TOO_LONG, TOO_LONG, None, None]
-    assert most == 29
+    assert [clip.drop_reason for clip in cut_clips(times, 700)] == [TOO_LONG, TOO_LONG, None, None]
+    assert max_blocks == 29

@@ -106,7 +106,7 @@ def _sidecars(trace: Trace) -> list[Html]:
     assert trace.source is not None
     document, captions = trace.source.document, trace.source.captions
     files = [("JSON", document)] if document is not None else []
-    files += [(f"Captions ({captions[0]})", captions[1])] if captions else []
+    files += [(f"Captions ({captions.format})", captions.data)] if captions else []
     return [
         Html(
             f"<details><summary>{esc(name)}, {format_bytes(len(data))}</summary>"
