@@ -176,7 +176,7 @@ def test_the_progress_report_shows_the_ledger(executed):
     text = executed.text("progress")
     assert f"{english.processed} / {english.total_videos}" in text
     assert f"{english.kept} / {english.segments}" in text
-    assert f"Videos that failed for good: {english.failed}" in text
+    assert f"Videos that failed permanently: {english.failed}" in text
     for error in errors:
         assert str(error.error_type) in text
     assert "is the bottleneck" in text

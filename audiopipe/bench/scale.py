@@ -25,8 +25,8 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard
 from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
-from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.address import SUPABASE
+from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase_client import SupabaseClient
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, Shard, ShardResult
@@ -204,8 +204,9 @@ def _looks_ms(config: RunConfig, videos: int) -> list[float]:
     with open_ledger(config.ledger, config.output, create=False) as ledger:
         for _ in range(QUERIES):
             begun = time.monotonic()
-            seen = monitor.take_snapshot(ledger)
+            snapshot = take_snapshot(ledger)
             times.append(1000 * (time.monotonic() - begun))
-    if seen["totals"]["processed"] != videos:
-        raise RuntimeError(f"the ledger counts {seen['totals']['processed']} of {videos} videos")
+    processed = snapshot.totals.processed if snapshot else 0
+    if processed != videos:
+        raise RuntimeError(f"the ledger counts {processed} of {videos} videos")
     return times

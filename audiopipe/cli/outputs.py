@@ -29,7 +29,8 @@ def monitor(output: str | None, ledger: str | None, run_id: str | None, once: bo
 
     with open_ledger(ledger, output, create=False) as source:
         if as_json:
-            click.echo(json.dumps(take_snapshot(source, run_id)))
+            snapshot = take_snapshot(source, run_id)
+            click.echo(json.dumps(snapshot.as_json() if snapshot else {"run": None}))
         elif once:
             Console().print(render(source, run_id))
         else:

@@ -1,4 +1,4 @@
-"""The ledger: runs, workers, shards and errors, for people to look at. One protocol, several databases."""
+"""The ledger: a database of runs, workers, shards and errors, in SQLite or Supabase."""
 
 from __future__ import annotations
 

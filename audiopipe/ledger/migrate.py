@@ -1,4 +1,4 @@
-"""Numbered, forward-only migrations of the SQLite ledger: `migrations/NNNN_name.sql`, in the order of their names."""
+"""Apply the migrations of the SQLite ledger: numbered, forward-only scripts `migrations/NNNN_name.sql`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ __all__ = ["migrate", "read_applied", "require_current", "split_statements", "tr
 
 
 def migrate(connection: sqlite3.Connection) -> list[str]:
-    """Apply what is missing, each with its 'applied' row in one transaction; returns the names applied.
+    """Apply the missing migrations, each with its row of `_migrations` in one transaction; return their names.
 
-    Safe to run from several processes at once. Raises `LedgerError` on a ledger of a newer version.
+    Several processes may call this at the same time.
+
+    Raises:
+        LedgerError: a newer version of audiopipe created the ledger.
     """
     with transaction(connection):
         connection.execute(
@@ -23,28 +26,37 @@ def migrate(connection: sqlite3.Connection) -> list[str]:
             "applied_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))"
         )
     _refuse_newer(connection)
-    return [name for name, text in _load_migrations() if _apply(connection, name, text)]
+    return [name for name, script in _load_migrations() if _apply(connection, name, script)]
 
 
 def require_current(connection: sqlite3.Connection) -> None:
-    """For a reader, which changes nothing: raises `LedgerError` unless the schema is exactly ours."""
+    """Check, without writing, that the ledger has exactly the migrations of this version.
+
+    Raises:
+        LedgerError: it has fewer, or more.
+    """
     _refuse_newer(connection)
     missing = [name for name, _ in _load_migrations() if name not in read_applied(connection)]
     if missing:
         raise LedgerError(
-            f"the ledger lacks {', '.join(missing)}; it was made by an older audiopipe: start its run again"
+            f"the ledger lacks the migrations {', '.join(missing)}: an older audiopipe created it; "
+            "start its run again to update it"
         )
 
 
 def read_applied(connection: sqlite3.Connection) -> set[str]:
-    """Names of the migrations that a database has."""
+    """Return the names of the migrations that a database has."""
     if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_migrations'").fetchone():
         return set()
     return {row[0] for row in connection.execute("SELECT name FROM _migrations")}
 
 
 def split_statements(script: str) -> Iterator[str]:
-    """The statements of a script one by one: `executescript` would commit the open transaction first."""
+    """Split a script into its statements, because `executescript` would commit the open transaction first.
+
+    Raises:
+        ValueError: the last statement has no semicolon.
+    """
     pending = ""
     for line in script.splitlines(keepends=True):
         pending += line
@@ -52,12 +64,12 @@ def split_statements(script: str) -> Iterator[str]:
             yield pending
             pending = ""
     if any(line.strip() and not line.strip().startswith("--") for line in pending.splitlines()):
-        raise ValueError(f"a statement has no end: {pending.strip()[:80]}")
+        raise ValueError(f"a statement has no semicolon at its end: {pending.strip()[:80]}")
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """BEGIN IMMEDIATE to COMMIT: takes the write lock first, so that what is read inside stays true."""
+    """Run a block from BEGIN IMMEDIATE to COMMIT: the write lock comes first, so that rows read inside stay current."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -67,12 +79,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _apply(connection: sqlite3.Connection, name: str, text: str) -> bool:
+def _apply(connection: sqlite3.Connection, name: str, script: str) -> bool:
     with transaction(connection):
-        # Asked again under the lock: another process may have been faster.
+        # Read again under the lock, because another process may have applied it in the meantime.
         if name in read_applied(connection):
             return False
-        for statement in split_statements(text):
+        for statement in split_statements(script):
             connection.execute(statement)
         connection.execute("INSERT INTO _migrations (name) VALUES (?)", (name,))
         return True
@@ -81,7 +93,9 @@ def _apply(connection: sqlite3.Connection, name: str, text: str) -> bool:
 def _refuse_newer(connection: sqlite3.Connection) -> None:
     unknown = read_applied(connection) - {name for name, _ in _load_migrations()}
     if unknown:
-        raise LedgerError(f"the ledger has {', '.join(sorted(unknown))}, unknown here: upgrade audiopipe to read it")
+        raise LedgerError(
+            f"the ledger has the migrations {', '.join(sorted(unknown))}, unknown here: upgrade audiopipe to read it"
+        )
 
 
 def _load_migrations() -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""What a server has not been told yet: rows of the local ledger's own file, written in the same transactions.
+"""Updates not yet sent: rows of the table `outbox` in the local ledger, written in the same transactions as the data.
 
-So a killed driver has told either both or neither, and what is left is sent by whoever opens the ledger next, or by
-`audiopipe sync`. Sending is in order and at least once; the server takes a repetition as nothing new, so the effect is
-once.
+After a crash the file has both the data and its update, or neither. Pending updates are sent by the next process that
+opens the ledger, or by `audiopipe sync`. They are sent in order and at least once; the server ignores repetitions, so
+each has its effect once.
 """
 
 from __future__ import annotations
@@ -12,37 +12,40 @@ import sqlite3
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
+from audiopipe.ledger.record import RowValues
 from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["Outbox", "push"]
 
-BATCH = 500
+BATCH = 500  # rows of one request
 BATCH_KINDS = {"shard": "shards", "failure": "failures", "worker": "workers"}
+OutboxRow = tuple[int, str, str]  # seq, kind, body as JSON
 
 
 class Outbox:
-    """The unsent operations of one ledger file, for one thread."""
+    """The pending updates of one ledger file, for use in one thread."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
 
     def close(self) -> None:
+        """Close the connection."""
         self._connection.close()
 
     def count_pending(self) -> int:
-        """Operations that are still to be sent."""
+        """Count the updates that are still to be sent."""
         return int(self._connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NULL").fetchone()[0])
 
     def count_refused(self) -> int:
-        """Operations that the server will never take."""
+        """Count the updates that the server rejected permanently."""
         return int(self._connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NOT NULL").fetchone()[0])
 
     def send(self, supabase: SupabaseClient) -> int:
-        """Send all that waits, the oldest first; returns how many the server took.
+        """Send all pending updates, the oldest first; return how many the server accepted.
 
-        Raises `SupabaseError` when it is down or refuses the key; what it has not taken by then goes on waiting.
+        Raises:
+            SupabaseError: the server is down or rejects the key; the remaining updates stay pending.
         """
         sent = 0
         sql = "SELECT seq, kind, body FROM outbox WHERE refused IS NULL ORDER BY seq LIMIT ?"
@@ -50,20 +53,19 @@ class Outbox:
             sent += self._send_rows(supabase, rows)
         return sent
 
-    def _send_rows(self, supabase: SupabaseClient, rows: Sequence[tuple[int, str, str]]) -> int:
+    def _send_rows(self, supabase: SupabaseClient, rows: Sequence[OutboxRow]) -> int:
         try:
             push(supabase, _to_operations(rows))
         except SupabaseError as error:
             if error.kind is not ErrorKind.ROW:
                 raise
             return self._bisect(supabase, rows, error)
-        self._connection.execute(
-            "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))", (_encode_seqs(rows),)
-        )
+        sql = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))"
+        self._connection.execute(sql, (json.dumps([seq for seq, _, _ in rows]),))
         return len(rows)
 
-    def _bisect(self, supabase: SupabaseClient, rows: Sequence[tuple[int, str, str]], error: SupabaseError) -> int:
-        """Halve a refused batch, so that one bad row neither blocks the others nor changes their order."""
+    def _bisect(self, supabase: SupabaseClient, rows: Sequence[OutboxRow], error: SupabaseError) -> int:
+        """Halve a rejected batch, so that one bad row neither blocks the others nor changes their order."""
         if len(rows) == 1:
             self._connection.execute("UPDATE outbox SET refused = ? WHERE seq = ?", (str(error), rows[0][0]))
             return 0
@@ -71,23 +73,23 @@ class Outbox:
         return self._send_rows(supabase, rows[:middle]) + self._send_rows(supabase, rows[middle:])
 
 
-def push(supabase: SupabaseClient, operations: list[dict[str, Any]]) -> None:
-    """Have Supabase do the operations, all or none. Raises `SupabaseError`, also if somebody else has answered."""
+def push(supabase: SupabaseClient, operations: list[RowValues]) -> None:
+    """Apply operations in Supabase, all or none.
+
+    Raises:
+        SupabaseError: Supabase failed, or the response does not come from its function `write_ledger`.
+    """
     if supabase.rpc("write_ledger", operations=operations) != len(operations):
         raise SupabaseError(ErrorKind.DOWN, f"{supabase.url} does not answer as Supabase does")
 
 
-def _to_operations(rows: Sequence[tuple[int, str, str]]) -> list[dict[str, Any]]:
-    """Arguments of the function `write_ledger`; neighbours of one kind go together."""
-    operations: list[dict[str, Any]] = []
-    for kind, same in groupby(rows, key=lambda row: row[1]):
-        bodies = [json.loads(body) for _, _, body in same]
+def _to_operations(rows: Sequence[OutboxRow]) -> list[RowValues]:
+    """Build the arguments of `write_ledger`; consecutive rows of one kind become one operation."""
+    operations: list[RowValues] = []
+    for kind, group in groupby(rows, key=lambda row: row[1]):
+        bodies = [json.loads(body) for _, _, body in group]
         if kind in BATCH_KINDS:
             operations.append({"kind": BATCH_KINDS[kind], "rows": bodies})
         else:
             operations.extend({"kind": kind, **body} for body in bodies)
     return operations
-
-
-def _encode_seqs(rows: Sequence[tuple[int, str, str]]) -> str:
-    return json.dumps([seq for seq, _, _ in rows])

@@ -1,4 +1,4 @@
-"""What every ledger can do, whatever database is behind it."""
+"""The protocol of a ledger, independent of the database."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["Ledger"]
 
 
 class Ledger(Protocol):
-    """Runs, workers, shards and errors. A view for people: the object store is the truth, and this is rebuilt from it.
+    """Runs, workers, shards and errors: a view for people, rebuilt from the object store, which is the truth.
 
-    Every write may be repeated without changing anything. A ledger belongs to the thread that opened it.
-    What is read of a run raises `LedgerError` if it is not there.
+    Every write may be repeated without effect. A ledger belongs to the thread that opened it. All methods that read a
+    run raise `LedgerError` if the ledger does not have it.
     """
 
     def start_run(self, run: RunRow, languages: Sequence[LanguageTotal]) -> None:
-        """Begin a run, or go on with it: status back to running, totals updated, first start kept."""
+        """Start or resume a run: set its status to running, update its totals, keep its first start."""
 
     def record_shard(self, result: ShardResult) -> None:
-        """A commit: its counts, and its dead letters among the errors."""
+        """Record a committed shard: its counts, and its dead letters as errors."""
 
     def record_failure(
         self,
@@ -45,47 +45,51 @@ class Ledger(Protocol):
         message: str,
         stack_trace: str | None = None,
     ) -> None:
-        """A try at a shard that came to nothing; `attempt` counts from 1 within this session of the driver."""
+        """Record a failed attempt at a shard; `attempt` counts from 1 within a session of the driver."""
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
-        """The state of workers, and of the driver itself; counters keep their highest value.
+        """Record the state of workers and of the driver; counters keep their highest value.
 
-        Whoever has not been heard of for `STALE_BEATS` by then is marked stale, until it is heard of again.
+        A worker or driver without a heartbeat for `STALE_HEARTBEATS` periods is marked stale until its next heartbeat.
         """
 
     def finish_run(self, run_id: str, status: RunStatus) -> None:
-        """End a run. While other drivers are alive it stays running, and the last to end decides.
+        """End a run. While other drivers are alive it keeps running, and the last driver to end sets the status.
 
-        Alive is who was heard of within `STALE_BEATS` and has no successor on its partition. Report the own driver's
-        row as done or failed by `heartbeat` first. A driver that is heard of later makes the run running again.
+        A driver is alive if it sent a heartbeat within `STALE_HEARTBEATS` periods and has no successor on its
+        partition. Before this call, report the calling driver as done or failed by `heartbeat`. A later heartbeat of
+        another driver sets the run back to running.
         """
 
     def runs(self) -> list[RunRow]:
-        """All runs, the newest start first."""
+        """Return all runs, the newest start first."""
 
     def run(self, run_id: str | None = None) -> RunRow | None:
-        """A run, or the newest without an id; None if there is none."""
+        """Return a run, by default the newest; None if the ledger does not have it."""
 
     def run_rows(self, run_id: str | None = None, shards: int = RECENT_SHARDS, errors: int = 8) -> RunRows | None:
-        """A run, or the newest without an id, as of one moment, with its last shards and errors; None if not there."""
+        """Read a run, by default the newest, with its last shards and errors, in one transaction.
+
+        Returns None if the ledger does not have the run.
+        """
 
     def progress(self, run_id: str) -> RunProgress:
-        """The run's row of the plan's view `run_progress`."""
+        """Return the run's row of the view `run_progress`."""
 
     def languages(self, run_id: str) -> list[LanguageProgress]:
-        """Each language of the run, by name."""
+        """Return the progress of each language of the run, by name."""
 
     def workers(self, run_id: str) -> list[WorkerRow]:
-        """Workers and drivers as they last reported, by id."""
+        """Return the last reported state of workers and drivers, by id."""
 
     def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
-        """Shards that were tried, by name; with a limit the last finished ones, newest first."""
+        """Return the attempted shards by name; with a limit, the last finished ones, newest first."""
 
     def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
-        """The newest errors first."""
+        """Return the last errors, newest first."""
 
     def close(self) -> None:
-        """Write what is still held, and let go of the database."""
+        """Write pending updates and close the database."""
 
     def __enter__(self) -> Self: ...
 

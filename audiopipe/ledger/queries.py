@@ -1,10 +1,11 @@
-"""The SQL of the SQLite ledger that is longer than a line, and the writing of INSERTs."""
+"""SQL of the SQLite ledger: longer statements as constants, and functions that build INSERT statements."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+
+from audiopipe.ledger.record import RowValues
 
 __all__ = [
     "COUNTERS",
@@ -19,11 +20,11 @@ __all__ = [
     "build_insert",
 ]
 
-STALE_HEARTBEATS = 3  # silence after which a worker or a driver is no longer taken for alive
+STALE_HEARTBEATS = 3  # missed heartbeats after which a worker or driver counts as stale
 
 ALIVE = "('starting', 'running', 'idle')"
 
-# Drivers that beat lately, without those whose successor on the same partition has begun since.
+# Drivers with a recent heartbeat, except those whose successor on the same partition started after it.
 DRIVERS_ALIVE = f"""
     SELECT 1 FROM worker_progress d WHERE d.run_id = :run_id AND d.role = 'driver' AND d.status IN {ALIVE}
     AND julianday(:now) - julianday(d.last_heartbeat) < {STALE_HEARTBEATS} * pipeline_runs.heartbeat_s / 86400.0
@@ -31,7 +32,7 @@ DRIVERS_ALIVE = f"""
         SELECT 1 FROM worker_progress n WHERE n.run_id = d.run_id AND n.role = 'driver'
         AND n.worker_id <> d.worker_id AND n.partition_index = d.partition_index AND n.started_at > d.last_heartbeat)"""
 
-# A driver that joins a run under way is no new session, so it must not shorten the window of the rates.
+# A driver that joins a running run does not start a session, so the window of the rates keeps its start.
 RESUME_RUN = f"""
     UPDATE pipeline_runs SET status = 'running', completed_at = NULL, language = :language,
     total_videos = :total_videos, output = :output, config_digest = :config_digest, version = :version,
@@ -45,13 +46,13 @@ FINISH_RUN = f"""
     ) > (SELECT COUNT(*) FROM shards WHERE run_id = :run_id AND status = 'done') THEN 'incomplete' ELSE :status END
     WHERE run_id = :run_id AND NOT EXISTS ({DRIVERS_ALIVE})"""
 
-# Who was not heard of for some beats before `now` is stale.
+# Workers and drivers without a heartbeat for some periods before `now` are stale.
 MARK_STALE = f"""
     UPDATE worker_progress SET status = 'stale', videos_per_minute = 0, segments_per_second = 0, updated_at = :now
     WHERE run_id = :run_id AND status IN {ALIVE} AND (julianday(:now) - julianday(last_heartbeat)) * 86400.0
     > {STALE_HEARTBEATS} * (SELECT heartbeat_s FROM pipeline_runs WHERE run_id = :run_id)"""
 
-# A driver that beats after the run was ended without it has not ended.
+# A heartbeat of a driver after the end of the run shows that the run goes on.
 REOPEN_RUN = f"""
     UPDATE pipeline_runs SET status = 'running', completed_at = NULL WHERE run_id = :run_id AND completed_at < (
         SELECT MAX(last_heartbeat) FROM worker_progress WHERE run_id = :run_id AND role = 'driver'
@@ -78,22 +79,23 @@ LANGUAGES = """
         FROM shards WHERE run_id = :run_id AND status = 'done' GROUP BY language
     ) s ON s.language = l.language WHERE l.run_id = :run_id ORDER BY l.language"""
 
-# Only what rates and sparklines are made of.
+# Only the columns that rates and sparklines need.
 NEWEST_SHARDS = """
     SELECT shard, language, status, videos, segments, audio_s, worker_id, finished_at FROM shards
     WHERE run_id = ? ORDER BY finished_at DESC, shard LIMIT ?"""
 
 
-def build_insert(table: str, row: Mapping[str, Any], *, keep_null: bool = False) -> tuple[str, dict[str, Any]]:
-    """INSERT with the values that are there; a None is left to the column's default unless it is to be kept."""
-    values = {name: _cell(value) for name, value in row.items() if keep_null or value is not None}
-    columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-    return f"INSERT INTO {table} ({columns}) VALUES ({places})", values
+def build_insert(table: str, row: Mapping[str, object], *, keep_null: bool = False) -> tuple[str, RowValues]:
+    """Build an INSERT and its values; without `keep_null`, a None leaves the column to its default."""
+    values = {name: _to_sql(value) for name, value in row.items() if keep_null or value is not None}
+    columns, placeholders = ", ".join(values), ", ".join(f":{name}" for name in values)
+    return f"INSERT INTO {table} ({columns}) VALUES ({placeholders})", values
 
 
-def build_assignments(columns: Mapping[str, Any], **special: str) -> str:
-    return ", ".join(f"{name} = {special.get(name, f'excluded.{name}')}" for name in columns)
+def build_assignments(columns: Mapping[str, object], **expressions: str) -> str:
+    """Build the SET list of an upsert: the inserted value of each column, or its expression."""
+    return ", ".join(f"{name} = {expressions.get(name, f'excluded.{name}')}" for name in columns)
 
 
-def _cell(value: Any) -> Any:
+def _to_sql(value: object) -> object:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value

@@ -1,13 +1,13 @@
-"""How fast a run goes, and when it will end, from the times at which its shards finished.
+"""Estimate the speed of a run and the time until its end, from the times at which its shards finished.
 
-The rate is what finished within a sliding window, over the window's length. The window is the last ten minutes, or as
-far back as it takes to hold `ENOUGH` shards, and never reaches before the start of the session. For a run that has
-ended it is the whole last session.
+The rate is the amount that finished within a sliding window, divided by the window's length. The window is the last ten
+minutes, or longer until it holds `MIN_SHARDS` shards, and never starts before the session. For a run that has ended it
+is the whole last session.
 
-The uncertainty of the ETA is a bootstrap over shards: pairs of (time since the shard before, videos) are drawn with
+The uncertainty of the ETA is a bootstrap over shards: pairs of (time since the previous shard, videos) are drawn with
 replacement, and the time that the remaining shards would take at the drawn pace gives the 10th and 90th percentile.
-It knows what the window has seen: a language with longer videos to come is outside of it, and shards that finish in
-waves make it too narrow by about the square root of the wave.
+It covers what the window contains: it does not foresee a language with longer videos, and shards that finish in waves
+make it too narrow, by about the square root of a wave's size.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from audiopipe.types import Seconds
 __all__ = ["MIN_SHARDS", "RECENT_SHARDS", "Eta", "Window", "estimate_eta", "select_window"]
 
 WINDOW = timedelta(minutes=10)
-MIN_SHARDS = 20  # shards that a window should hold for its rate to mean something
-RECENT_SHARDS = 300  # shards that a reader fetches to look at rates; bounds the cost of a look
+MIN_SHARDS = 20  # shards that a window needs for a meaningful rate
+RECENT_SHARDS = 300  # shards that a reader fetches for rates; this bounds the cost of a snapshot
 RESAMPLES = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The shards that finished within the last `length_s` seconds, oldest first."""
+    """The shards that finished between `start` and `end`, oldest first."""
 
     start: datetime
     end: datetime
@@ -40,16 +40,19 @@ class Window:
 
     @property
     def length_s(self) -> Seconds:
+        """Return the length of the window."""
         return (self.end - self.start).total_seconds()
 
     def videos_per_minute(self, language: str | None = None, worker_id: str | None = None) -> float:
+        """Return the rate of videos, of one language or worker if given."""
         return 60 * self._per_second([shard.videos for shard in self._select(language, worker_id)])
 
     def segments_per_second(self, language: str | None = None, worker_id: str | None = None) -> float:
+        """Return the rate of segments, of one language or worker if given."""
         return self._per_second([shard.segments for shard in self._select(language, worker_id)])
 
     def audio_per_second(self) -> float:
-        """Seconds of audio per second: times real time."""
+        """Return seconds of audio per second, the factor of real time."""
         return self._per_second([shard.audio_s for shard in self.shards])
 
     def _select(self, language: str | None, worker_id: str | None) -> list[ShardRow]:
@@ -65,7 +68,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """Seconds until the end, with the 10th and 90th percentile where enough shards were seen."""
+    """Seconds until the end, with the 10th and 90th percentile if the window has enough shards for them."""
 
     seconds: Seconds
     low_s: Seconds | None = None
@@ -73,21 +76,21 @@ class Eta:
 
 
 def select_window(run: RunRow, recent: Sequence[ShardRow], now: datetime) -> Window:
-    """The window of a run at `now`; `recent` are its last finished shards in any order (see `RECENT`)."""
+    """Select the window of a run at `now`; `recent` are its last finished shards in any order (see `RECENT_SHARDS`)."""
     end = parse_utc(run.completed_at) if run.completed_at else now
-    session = parse_utc(run.resumed_at or run.started_at or end)
-    done = [(when, shard) for when, shard in _finishes(recent) if session < when <= end]
-    start = session
-    if not run.completed_at and len(done) >= MIN_SHARDS:
-        start = max(session, min(end - WINDOW, done[-MIN_SHARDS][0]))
-    if done and len(recent) >= RECENT_SHARDS:
-        # The list is cut off at its oldest shard, so nothing is known of the time before it.
-        start = max(start, done[0][0])
-    return Window(start, end, tuple(shard for when, shard in done if when > start))
+    session_start = parse_utc(run.resumed_at or run.started_at or end)
+    finishes = [(moment, shard) for moment, shard in _sorted_finishes(recent) if session_start < moment <= end]
+    start = session_start
+    if not run.completed_at and len(finishes) >= MIN_SHARDS:
+        start = max(session_start, min(end - WINDOW, finishes[-MIN_SHARDS][0]))
+    if finishes and len(recent) >= RECENT_SHARDS:
+        # The list is truncated at its oldest shard, so shards before it are unknown.
+        start = max(start, finishes[0][0])
+    return Window(start, end, tuple(shard for moment, shard in finishes if moment > start))
 
 
 def estimate_eta(window: Window, remaining_videos: int) -> Eta | None:
-    """When the remaining videos will be done at the window's pace; None while nothing has finished in it."""
+    """Estimate the time for the remaining videos at the window's pace; None if no video finished in the window."""
     rate = window.videos_per_minute() / 60
     if remaining_videos <= 0:
         return Eta(0.0, 0.0, 0.0)
@@ -101,23 +104,27 @@ def estimate_eta(window: Window, remaining_videos: int) -> Eta | None:
 
 
 def _bootstrap_etas(window: Window, remaining_videos: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """ETAs in seconds at the paces of `DRAWS` resampled windows, each with a resampled future."""
+    """Return ETAs in seconds at the paces of `RESAMPLES` resampled windows, each with a resampled future."""
     finishes = [parse_utc(shard.finished_at).timestamp() for shard in window.shards if shard.finished_at]
     gaps = np.diff([window.start.timestamp(), *finishes])
     videos = np.array([shard.videos for shard in window.shards], dtype=np.float64)
-    # The wait since the last finish belongs to every draw: a stalled run must not look fast.
-    waiting = window.end.timestamp() - finishes[-1]
-    # A fixed seed: the same ledger shows the same range each time it is looked at.
-    picks = np.random.default_rng(0).integers(0, len(videos), (RESAMPLES, len(videos)))
-    pace = (gaps[picks].sum(axis=1) + waiting) / np.maximum(videos[picks].sum(axis=1), 1.0)
-    # What is left is itself a sum of so many random shards; its spread shrinks with their number.
+    # The time since the last finish is part of every sample: a stalled run must not look fast.
+    idle_s = window.end.timestamp() - finishes[-1]
+    # A fixed seed, so that two snapshots of the same ledger show the same range.
+    indices = np.random.default_rng(0).integers(0, len(videos), (RESAMPLES, len(videos)))
+    pace = (gaps[indices].sum(axis=1) + idle_s) / np.maximum(videos[indices].sum(axis=1), 1.0)
+    # The remaining time is itself a sum over random shards; its relative spread shrinks with their number.
     shards_left = max(1.0, remaining_videos / max(videos.mean(), 1.0))
     spread = gaps.std() / max(gaps.mean(), 1e-9) / np.sqrt(shards_left)
-    luck = np.random.default_rng(1).normal(1.0, spread, RESAMPLES).clip(0.0)
-    drawn: np.ndarray[tuple[int], np.dtype[np.float64]] = remaining_videos * pace * luck
-    return drawn
+    variation = np.random.default_rng(1).normal(1.0, spread, RESAMPLES).clip(0.0)
+    etas: np.ndarray[tuple[int], np.dtype[np.float64]] = remaining_videos * pace * variation
+    return etas
 
 
-def _finishes(shards: Sequence[ShardRow]) -> list[tuple[datetime, ShardRow]]:
-    done = [shard for shard in shards if shard.status is ShardStatus.DONE and shard.finished_at]
-    return sorted(((parse_utc(shard.finished_at or ""), shard) for shard in done), key=lambda finish: finish[0])
+def _sorted_finishes(shards: Sequence[ShardRow]) -> list[tuple[datetime, ShardRow]]:
+    finishes = [
+        (parse_utc(shard.finished_at), shard)
+        for shard in shards
+        if shard.status is ShardStatus.DONE and shard.finished_at
+    ]
+    return sorted(finishes, key=lambda finish: finish[0])

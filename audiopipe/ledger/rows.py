@@ -1,13 +1,12 @@
-"""The rows of the ledger and their statuses. A field has the name of its column; counts and units as named."""
+"""Rows of the ledger and their statuses. A field has the name of its column, with the unit as suffix."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from audiopipe.ledger.record import Row
+from audiopipe.ledger.record import Row, RowValues
 from audiopipe.types import DeadLetter, Seconds, ShardResult
 
 __all__ = [
@@ -28,7 +27,7 @@ __all__ = [
 
 
 class RunStatus(StrEnum):
-    """`incomplete` ended with shards left to do and can be started again; `failed` ended by an error of its own."""
+    """Status of a run: `incomplete` ended with shards missing and can be resumed; `failed` ended by an error."""
 
     RUNNING = "running"
     DONE = "done"
@@ -37,6 +36,8 @@ class RunStatus(StrEnum):
 
 
 class WorkerStatus(StrEnum):
+    """Status of a worker or driver; `stale` means that its heartbeats have stopped."""
+
     STARTING = "starting"
     RUNNING = "running"
     IDLE = "idle"
@@ -46,23 +47,27 @@ class WorkerStatus(StrEnum):
 
     @property
     def alive(self) -> bool:
-        """Whether heartbeats are expected of it."""
+        """Check whether heartbeats are expected in this status."""
         return self in (WorkerStatus.STARTING, WorkerStatus.RUNNING, WorkerStatus.IDLE)
 
 
 class ShardStatus(StrEnum):
+    """Status of a shard that was attempted at least once."""
+
     FAILED = "failed"
     DONE = "done"
 
 
 class Role(StrEnum):
+    """Kind of process that sends a heartbeat."""
+
     WORKER = "worker"
     DRIVER = "driver"
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageTotal(Row):
-    """What a run has to do in one language."""
+    """Videos and shards of one language in the plan of a run."""
 
     language: str
     total_videos: int
@@ -71,7 +76,7 @@ class LanguageTotal(Row):
 
 @dataclass(frozen=True, slots=True)
 class RunRow(Row):
-    """A run. `resumed_at` is the start of its last session; `heartbeat_s` says when a worker counts as stale."""
+    """A run. `resumed_at` is the start of its last session; `heartbeat_s` is the period of its heartbeats."""
 
     run_id: str
     language: str
@@ -88,9 +93,9 @@ class RunRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow(Row):
-    """A worker's state, or a driver's (`role`). `worker_id` holds host and partition; counters never decrease.
+    """State of a worker, or of a driver (`role`). `worker_id` contains host and partition; counters never decrease.
 
-    Utilizations are percentages of the worker's own cores and GPU; a worker that is not alive should report rates of 0.
+    Utilizations are percentages of the worker's cores and GPU. A worker that has ended reports rates of 0.
     """
 
     worker_id: str
@@ -119,7 +124,7 @@ class WorkerRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ShardRow(Row):
-    """The state of one shard. `attempts` counts tries over all sessions; `attempt` names the one that is the shard."""
+    """State of one shard. `attempts` counts over all sessions; `attempt` is the id of the committed one."""
 
     shard: str
     language: str
@@ -146,7 +151,7 @@ class ShardRow(Row):
 
     @classmethod
     def from_result(cls, result: ShardResult) -> ShardRow:
-        """The row of a commit; its `attempts` is the database's to count."""
+        """Build the row of a committed shard; the database counts its `attempts`."""
         return cls.from_row(
             {
                 **asdict(result),
@@ -159,7 +164,7 @@ class ShardRow(Row):
 
 @dataclass(frozen=True, slots=True)
 class ErrorRow(Row):
-    """A dead letter (`video_id` set, tried `attempts` times) or a failed attempt at a shard (`attempt` set)."""
+    """A dead letter (`video_id` is set, tried `attempts` times), or a failed attempt at a shard (`attempt` is set)."""
 
     event_id: str
     error_type: str
@@ -177,7 +182,7 @@ class ErrorRow(Row):
 
     @classmethod
     def from_dead_letter(cls, letter: DeadLetter, result: ShardResult) -> ErrorRow:
-        """The same dead letter always has the same `event_id`, however often its commit is recorded."""
+        """Build the row of a dead letter; its `event_id` is the same each time its commit is recorded."""
         return cls(
             event_id=f"{result.shard}/{letter.video_id}",
             error_type=letter.error_type,
@@ -212,7 +217,7 @@ class RunProgress(Row):
 
 @dataclass(frozen=True, slots=True)
 class LanguageProgress(Row):
-    """What is done of one language. `rate` is videos per minute now (see `rates`); the rest are sums of its shards."""
+    """Progress of one language: sums over its finished shards, and `rate` in videos per minute (see `rates`)."""
 
     language: str
     total_videos: int
@@ -231,12 +236,13 @@ class LanguageProgress(Row):
 
 @dataclass(frozen=True, slots=True)
 class RunRows:
-    """All that the monitor shows of a run, as of one moment.
+    """Rows of a run, read in one transaction.
 
     Attributes:
-        processed: videos, as the view `run_progress` counts them.
-        shards: the last finished ones, newest first; only language, videos, segments, audio, worker and end are filled.
-        errors: the newest first.
+        processed: number of videos, counted as in the view `run_progress`.
+        shards: the last finished shards, newest first, with `shard`, `language`, `status`, `videos`, `segments`,
+            `audio_s`, `worker_id` and `finished_at` only.
+        errors: the last errors, newest first.
     """
 
     run: RunRow
@@ -247,8 +253,8 @@ class RunRows:
     errors: Sequence[ErrorRow]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> RunRows:
-        """From rows by the names of these attributes."""
+    def from_json(cls, body: RowValues) -> RunRows:
+        """Build the rows from decoded JSON, an object with the names of these attributes."""
         return cls(
             RunRow.from_row(body["run"]),
             int(body["processed"]),
@@ -260,6 +266,6 @@ class RunRows:
 
 
 def describe_unknown_run(ledger: str, run_id: str, runs: Sequence[RunRow]) -> str:
-    """What to say to somebody who asks for a run that is not there."""
+    """Return the message for a run id that is not in a ledger."""
     known = ", ".join(run.run_id for run in runs[:5]) or "none"
-    return f"{ledger} has no run {run_id!r}; its newest are {known}: leave the id out for the newest"
+    return f"{ledger} has no run {run_id!r}; its newest runs are {known}: omit the run id to use the newest"

@@ -1,104 +1,208 @@
-"""Read the progress of a run from any ledger.
+"""Take a snapshot of a run: its totals, rates, ETA, languages, workers and last errors.
 
-Only the ledger is read, so this works on any machine that can reach it, during a run and after it.
+It reads the ledger only, so it works on any machine that can reach the ledger, during and after the run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import LanguageProgress, Ledger, Role, RunRow, RunRows, RunStatus, WorkerRow, WorkerStatus
+from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.queries import STALE_HEARTBEATS
 from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, select_window
-from audiopipe.ledger.record import format_utc, parse_utc
-from audiopipe.ledger.rows import describe_unknown_run
+from audiopipe.ledger.record import RowValues, format_utc, parse_utc
+from audiopipe.ledger.rows import (
+    ErrorRow,
+    LanguageProgress,
+    Role,
+    RunRow,
+    RunRows,
+    RunStatus,
+    WorkerRow,
+    WorkerStatus,
+    describe_unknown_run,
+)
+from audiopipe.types import Seconds
 
-__all__ = ["take_snapshot"]
+__all__ = ["LanguageSnapshot", "RunSnapshot", "RunTotals", "WorkerSnapshot", "take_snapshot"]
 
 LAST_ERRORS = 8
 HISTORY_BINS = 12
-GONE_S = 600.0  # so long a silent worker is shown as stale; then it has left, as those of a spot market do
+LEFT_AFTER_S = 600.0  # a silent worker is shown as stale for this long; afterwards it counts as gone, as a spot machine
 
 
-def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> dict[str, Any]:
-    """A run's numbers as plain values that JSON can hold; `{"run": None}` for a ledger without runs.
+@dataclass(frozen=True, slots=True)
+class RunTotals:
+    """Sums over the languages of a run, and its rates in the window."""
 
-    Times are UTC, rates are over the sliding window of `ledger.rates`, and an ETA is None while nothing is known of it.
-    `stale` are workers and drivers that should be heard of and are not; `past` are those that have left: drivers whose
-    partition another one has taken, with their workers, and workers silent for `GONE_S`.
-    Raises `LedgerError` for a run that is not there.
+    total_videos: int
+    processed: int
+    total_shards: int
+    shards_done: int
+    failed: int
+    segments: int
+    kept: int
+    audio_s: Seconds
+    kept_s: Seconds
+    bytes_in: int
+    bytes_out: int
+    videos_per_minute: float
+    segments_per_second: float
+    times_real_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageSnapshot(LanguageProgress):
+    """Progress of one language, with its rate in the window and the time until its end."""
+
+    eta_s: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot(WorkerRow):
+    """State of a worker or driver, compared with the time of the snapshot.
+
+    Attributes:
+        age_s: time since its last heartbeat.
+        stale: its heartbeats are overdue.
+        past: it has left: a driver whose partition has a newer driver, a worker of such a driver, or a worker that was
+            silent for `LEFT_AFTER_S`.
+        driver: id of its driver, a driver's own id, or "".
+        history: segments that it finished in each twelfth of the window, oldest first.
+    """
+
+    age_s: Seconds = 0.0
+    stale: bool = False
+    past: bool = False
+    driver: str = ""
+    history: tuple[int, ...] = (0,) * HISTORY_BINS
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """A run at one moment.
+
+    Attributes:
+        at: time of the snapshot, UTC in the text form of the ledger.
+        hours_elapsed: time since the first start, until the end or the snapshot.
+        window_s: length of the window of the rates.
+        eta: time until the end; None while nothing finishes, and for a run that is not running.
+        errors: the last errors, newest first.
+    """
+
+    at: str
+    run: RunRow
+    hours_elapsed: float
+    totals: RunTotals
+    window_s: Seconds
+    eta: Eta | None
+    languages: tuple[LanguageSnapshot, ...]
+    drivers: tuple[WorkerSnapshot, ...]
+    workers: tuple[WorkerSnapshot, ...]
+    errors: tuple[ErrorRow, ...]
+
+    def as_json(self) -> RowValues:
+        """Return an object that `json.dumps` accepts, without NaN and infinities."""
+        return {
+            "at": self.at,
+            "run": {**self.run.as_row(), "hours_elapsed": self.hours_elapsed},
+            "totals": asdict(self.totals),
+            "window_s": self.window_s,
+            "eta": None if self.eta is None else asdict(self.eta),
+            "languages": [language.as_row() for language in self.languages],
+            "drivers": [driver.as_row() for driver in self.drivers],
+            "workers": [worker.as_row() for worker in self.workers],
+            "errors": [error.as_row() for error in self.errors],
+        }
+
+
+def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> RunSnapshot | None:
+    """Take a snapshot of a run, by default the newest; None if the ledger has no run yet.
+
+    Raises:
+        LedgerError: the ledger cannot be read, or does not have the run.
     """
     now = now or datetime.now(UTC)
-    look = ledger.run_rows(run_id, RECENT_SHARDS, LAST_ERRORS)
-    if look is None and run_id is not None:
+    rows = ledger.run_rows(run_id, RECENT_SHARDS, LAST_ERRORS)
+    if rows is None and run_id is not None:
         raise LedgerError(describe_unknown_run("the ledger", run_id, ledger.runs()))
-    if look is None:
-        return {"run": None}
-    run, seen = look.run, select_window(look.run, look.shards, now)
-    totals = _totals(look, seen)
-    workers = _workers(look, seen, now)
-    return {
-        "at": format_utc(now),
-        "run": {**run.as_row(), "hours_elapsed": _hours(run, now)},
-        "totals": totals,
-        "window_s": seen.length_s,
-        "eta": _eta(estimate_eta(seen, totals["total_videos"] - totals["processed"]), run),
-        "languages": [_language(language, seen) for language in look.languages],
-        "drivers": [row for row in workers if row["role"] == Role.DRIVER],
-        "workers": [row for row in workers if row["role"] == Role.WORKER],
-        "errors": [row.as_row() for row in look.errors],
-    }
+    if rows is None:
+        return None
+    window = select_window(rows.run, rows.shards, now)
+    workers = _snapshot_workers(rows, window, now)
+    running = rows.run.status is RunStatus.RUNNING
+    return RunSnapshot(
+        at=format_utc(now),
+        run=rows.run,
+        hours_elapsed=_elapsed_hours(rows.run, now),
+        totals=_sum_totals(rows, window),
+        window_s=window.length_s,
+        eta=estimate_eta(window, rows.run.total_videos - rows.processed) if running else None,
+        languages=tuple(_snapshot_language(language, window) for language in rows.languages),
+        drivers=tuple(worker for worker in workers if worker.role is Role.DRIVER),
+        workers=tuple(worker for worker in workers if worker.role is Role.WORKER),
+        errors=tuple(rows.errors),
+    )
 
 
-def _totals(look: RunRows, seen: Window) -> dict[str, Any]:
-    summed = ("total_shards", "shards_done", "failed", "segments", "kept", "audio_s", "kept_s", "bytes_in", "bytes_out")
-    return {
-        "total_videos": look.run.total_videos,
-        "processed": look.processed,
-        **{name: sum(getattr(language, name) for language in look.languages) for name in summed},
-        "videos_per_minute": seen.videos_per_minute(),
-        "segments_per_second": seen.segments_per_second(),
-        "times_real_time": seen.audio_per_second(),
-    }
+def _sum_totals(rows: RunRows, window: Window) -> RunTotals:
+    languages = rows.languages
+    return RunTotals(
+        total_videos=rows.run.total_videos,
+        processed=rows.processed,
+        total_shards=sum(language.total_shards for language in languages),
+        shards_done=sum(language.shards_done for language in languages),
+        failed=sum(language.failed for language in languages),
+        segments=sum(language.segments for language in languages),
+        kept=sum(language.kept for language in languages),
+        audio_s=sum(language.audio_s for language in languages),
+        kept_s=sum(language.kept_s for language in languages),
+        bytes_in=sum(language.bytes_in for language in languages),
+        bytes_out=sum(language.bytes_out for language in languages),
+        videos_per_minute=window.videos_per_minute(),
+        segments_per_second=window.segments_per_second(),
+        times_real_time=window.audio_per_second(),
+    )
 
 
-def _hours(run: RunRow, now: datetime) -> float:
+def _elapsed_hours(run: RunRow, now: datetime) -> float:
     end = parse_utc(run.completed_at) if run.completed_at else now
     return (end - parse_utc(run.started_at or now)).total_seconds() / 3600
 
 
-def _eta(expected: Eta | None, run: RunRow) -> dict[str, Any] | None:
-    if expected is None or run.status is not RunStatus.RUNNING:
-        return None
-    return {"seconds": expected.seconds, "low_s": expected.low_s, "high_s": expected.high_s}
+def _snapshot_language(language: LanguageProgress, window: Window) -> LanguageSnapshot:
+    remaining, rate = language.total_videos - language.processed, window.videos_per_minute(language.language)
+    eta_s = 60 * max(remaining, 0) / rate if rate > 0 else None
+    return LanguageSnapshot.from_row({**asdict(language), "rate": rate, "eta_s": eta_s})
 
 
-def _language(language: LanguageProgress, seen: Window) -> dict[str, Any]:
-    left, rate = language.total_videos - language.processed, seen.videos_per_minute(language.language)
-    return {**language.as_row(), "rate": rate, "eta_s": 60 * max(left, 0) / rate if rate > 0 else None}
+def _snapshot_workers(rows: RunRows, window: Window, now: datetime) -> list[WorkerSnapshot]:
+    drivers = [worker for worker in rows.workers if worker.role is Role.DRIVER]
+    replaced = {driver.worker_id for driver in drivers if _is_replaced(driver, drivers)}
+    histories = _count_segments(window)
+    snapshots = []
+    for worker in rows.workers:
+        age_s = (now - parse_utc(worker.last_heartbeat or now)).total_seconds()
+        driver = _find_driver(worker.worker_id, drivers)
+        past = driver in replaced or _has_left(worker, rows.run, age_s)
+        comparison = {"age_s": age_s, "stale": not past and _is_stale(worker, rows.run, age_s), "past": past}
+        history = tuple(histories.get(worker.worker_id, [0] * HISTORY_BINS))
+        values = {**asdict(worker), **comparison, "driver": driver, "history": history}
+        snapshots.append(WorkerSnapshot.from_row(values))
+    return snapshots
 
 
-def _workers(look: RunRows, seen: Window, now: datetime) -> list[dict[str, Any]]:
-    drivers = [row for row in look.workers if row.role is Role.DRIVER]
-    replaced = {row.worker_id for row in drivers if _replaced(row, drivers)}
-    histories = _histories(seen)
-    rows = []
-    for row in look.workers:
-        age_s = (now - parse_utc(row.last_heartbeat or now)).total_seconds()
-        # A worker's id is its driver's and its own name, which may be an address.
-        driver = next((one.worker_id for one in drivers if f"{row.worker_id}/".startswith(f"{one.worker_id}/")), "")
-        past = driver in replaced or _left(row, look.run, age_s)
-        fields = {"age_s": age_s, "stale": not past and _stale(row, look.run, age_s), "past": past}
-        history = histories.get(row.worker_id, [0] * HISTORY_BINS)
-        rows.append({**row.as_row(), **fields, "driver": driver, "history": history})
-    return rows
+def _find_driver(worker_id: str, drivers: Sequence[WorkerRow]) -> str:
+    """Return the id of a worker's driver: the id of a worker starts with it, and may end with an address."""
+    matches = (driver.worker_id for driver in drivers if f"{worker_id}/".startswith(f"{driver.worker_id}/"))
+    return next(matches, "")
 
 
-def _replaced(driver: WorkerRow, drivers: Sequence[WorkerRow]) -> bool:
-    """Whether a driver of its partition has begun since it was last heard of."""
+def _is_replaced(driver: WorkerRow, drivers: Sequence[WorkerRow]) -> bool:
+    """Check whether another driver of its partition started after its last heartbeat."""
     return any(
         (other.started_at or "") > (driver.last_heartbeat or "")
         for other in drivers
@@ -106,22 +210,22 @@ def _replaced(driver: WorkerRow, drivers: Sequence[WorkerRow]) -> bool:
     )
 
 
-def _left(row: WorkerRow, run: RunRow, age_s: float) -> bool:
-    """Whether nobody waits for a worker any more. A driver is waited for until another one takes its partition."""
-    return run.status is RunStatus.RUNNING and row.role is Role.WORKER and age_s > GONE_S
+def _has_left(worker: WorkerRow, run: RunRow, age_s: Seconds) -> bool:
+    """Check whether a worker was silent for too long to come back; a driver stays until another takes its partition."""
+    return run.status is RunStatus.RUNNING and worker.role is Role.WORKER and age_s > LEFT_AFTER_S
 
 
-def _stale(row: WorkerRow, run: RunRow, age_s: float) -> bool:
-    silent = row.status.alive and age_s > STALE_HEARTBEATS * run.heartbeat_s
-    return run.status is RunStatus.RUNNING and (silent or row.status is WorkerStatus.STALE)
+def _is_stale(worker: WorkerRow, run: RunRow, age_s: Seconds) -> bool:
+    overdue = worker.status.alive and age_s > STALE_HEARTBEATS * run.heartbeat_s
+    return run.status is RunStatus.RUNNING and (overdue or worker.status is WorkerStatus.STALE)
 
 
-def _histories(seen: Window) -> Mapping[str, list[int]]:
-    """Segments that each worker finished in each twelfth of the window, oldest first."""
+def _count_segments(window: Window) -> Mapping[str, list[int]]:
+    """Count the segments that each worker finished in each bin of the window, oldest first."""
     counts: dict[str, list[int]] = {}
-    for shard in seen.shards:
-        if shard.worker_id and shard.finished_at and seen.length_s > 0:
-            part = (parse_utc(shard.finished_at) - seen.start).total_seconds() / seen.length_s
+    for shard in window.shards:
+        if shard.worker_id and shard.finished_at and window.length_s > 0:
+            position = (parse_utc(shard.finished_at) - window.start).total_seconds() / window.length_s
             bins = counts.setdefault(shard.worker_id, [0] * HISTORY_BINS)
-            bins[min(int(part * HISTORY_BINS), HISTORY_BINS - 1)] += shard.segments
+            bins[min(int(position * HISTORY_BINS), HISTORY_BINS - 1)] += shard.segments
     return counts

@@ -1,7 +1,7 @@
-"""The ledger in one SQLite file: many readers and several writers at once, no server.
+"""The ledger in a SQLite file: many readers and several writers at once, without a server.
 
-Every write is one transaction that takes the lock first, so a killed process leaves all of it or nothing. The journal
-is a WAL, which needs a local disk: on a network share, point `--ledger` at a local path.
+Every write is one transaction that takes the write lock first, so a killed process leaves all of it or nothing. The
+journal is a WAL, which needs a local disk: for an output on a network share, give `--ledger` a local path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.migrate import migrate, require_current, transaction
@@ -25,9 +25,9 @@ from audiopipe.ledger.queries import (
     build_assignments,
     build_insert,
 )
-from audiopipe.ledger.record import utc_now
+from audiopipe.ledger.record import RowValues, utc_now
 from audiopipe.ledger.rows import ErrorRow, LanguageTotal, RunRow, RunStatus, ShardRow, WorkerRow
-from audiopipe.ledger.sqlite_reads import SqliteReader
+from audiopipe.ledger.sqlite_reader import SqliteReader
 from audiopipe.types import ShardResult
 
 __all__ = ["SqliteLedger"]
@@ -36,13 +36,17 @@ BUSY_MS = 30_000
 
 
 class SqliteLedger(SqliteReader):
-    """`Ledger` on a file. Without `create` it is opened for reading alone, and has to be there."""
+    """A `Ledger` in a file. Without `create` it is opened read-only.
+
+    Raises:
+        LedgerError: the file is missing, another version created it, or it cannot be used as a ledger.
+    """
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
         self.path = Path(path)
         if not create and not self.path.is_file():
-            raise LedgerError(f"there is no ledger at {self.path}; start a run with it, or give --ledger its path")
-        with self._explained():
+            raise LedgerError(f"there is no ledger at {self.path}: start a run first, or give its path with --ledger")
+        with self._convert_errors():
             self._connection = self._connect(create)
 
     def __repr__(self) -> str:
@@ -76,8 +80,8 @@ class SqliteLedger(SqliteReader):
         row = {"run_id": result.run_id, **ShardRow.from_result(result).as_row(), "attempts": 1}
         key = (result.run_id, result.shard)
         with self._transaction() as connection:
-            known = self._finished_shard(key)
-            if known and (known["attempt"] == result.attempt or known["finished_at"] > row["finished_at"]):
+            finished = self._finished_shard(key)
+            if finished and (finished["attempt"] == result.attempt or finished["finished_at"] > row["finished_at"]):
                 return
             connection.execute(
                 "DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key
@@ -104,18 +108,18 @@ class SqliteLedger(SqliteReader):
         error = ErrorRow(
             str(uuid.uuid4()), error_type, message, worker, None, stack_trace, now, language, shard, attempt=attempt
         )
-        told = {"run_id": run_id, **error.as_row()}
-        row = {name: told[name] for name in ("run_id", "shard", "language", "worker_id")}
+        error_row = {"run_id": run_id, **error.as_row()}
+        row = {name: error_row[name] for name in ("run_id", "shard", "language", "worker_id")}
         row |= {"status": "failed", "attempts": 1, "finished_at": now}
-        row |= {"error": f"{told['error_type']}: {told['error_message']}"}
+        row |= {"error": f"{error_row['error_type']}: {error_row['error_message']}"}
         with self._transaction() as connection:
             self._record_error(run_id, error)
             sql, values = build_insert("shards", row, keep_null=True)
-            # A late attempt that fails after another one's commit takes nothing away.
+            # An attempt that fails after the commit of another one does not change the finished shard.
             update = build_assignments(row, attempts="shards.attempts + 1")
             sql = f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update} WHERE shards.status <> 'done'"
             connection.execute(sql, values)
-            self._enqueue("failure", told)
+            self._enqueue("failure", error_row)
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         now = utc_now()
@@ -128,12 +132,12 @@ class SqliteLedger(SqliteReader):
                 update = build_assignments(values, started_at="worker_progress.started_at", **counters)
                 sql = f"{sql} ON CONFLICT (run_id, worker_id) DO UPDATE SET {update}"
                 newer = f"{sql} WHERE excluded.last_heartbeat >= worker_progress.last_heartbeat RETURNING *"
-                # What is told is the row as it now stands: the counters of heartbeats that were never sent are in it.
+                # The stored row is sent, because it has the highest counters of all heartbeats, sent or not.
                 for stored in connection.execute(newer, values).fetchall():
                     self._enqueue("worker", dict(stored), key=f"{run_id}/{row['worker_id']}")
-            beat = {"run_id": run_id, "now": max((row["last_heartbeat"] for row in rows), default=now)}
-            connection.execute(MARK_STALE, beat)
-            connection.execute(REOPEN_RUN, beat)
+            latest = {"run_id": run_id, "now": max((row["last_heartbeat"] for row in rows), default=now)}
+            connection.execute(MARK_STALE, latest)
+            connection.execute(REOPEN_RUN, latest)
 
     def finish_run(self, run_id: str, status: RunStatus) -> None:
         now = utc_now()
@@ -141,8 +145,8 @@ class SqliteLedger(SqliteReader):
             connection.execute(FINISH_RUN, {"run_id": run_id, "status": str(status), "now": now})
             self._enqueue("finish", {"run_id": run_id, "status": str(status), "at": now})
 
-    def _enqueue(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
-        """Called inside the transaction of every write, for a ledger that tells somebody else of it."""
+    def _enqueue(self, kind: str, body: RowValues, key: str | None = None) -> None:
+        """Queue an update for a server, in the transaction of the write; a ledger without a server ignores it."""
 
     def _connect(self, create: bool) -> sqlite3.Connection:
         if create:
@@ -155,14 +159,14 @@ class SqliteLedger(SqliteReader):
             require_current(connection)
             return connection
         _use_wal(connection)
-        # A kill of the process loses nothing; a power cut may lose the last moments, which commits can replace.
+        # A killed process loses nothing; a power cut may lose the last transactions, which the commits can restore.
         connection.execute("PRAGMA synchronous = NORMAL")
         migrate(connection)
         return connection
 
-    def _finished_shard(self, key: tuple[str, str]) -> dict[str, Any] | None:
+    def _finished_shard(self, key: tuple[str, str]) -> RowValues | None:
         sql = "SELECT attempt, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
-        rows = self._all(sql, key)
+        rows = self._query(sql, key)
         return rows[0] if rows else None
 
     def _record_error(self, run_id: str, error: ErrorRow) -> None:
@@ -171,18 +175,18 @@ class SqliteLedger(SqliteReader):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._explained(), transaction(self._connection):
+        with self._convert_errors(), transaction(self._connection):
             yield self._connection
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Changing the journal does not wait for other processes that open the file at the same moment, so this does."""
-    end = time.monotonic() + BUSY_MS / 1000
+    """Switch the journal to a WAL; SQLite does not wait for other processes that open the file, so this retries."""
+    deadline = time.monotonic() + BUSY_MS / 1000
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError:
-            if time.monotonic() > end:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

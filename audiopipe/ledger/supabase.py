@@ -1,8 +1,8 @@
-"""The ledger in Supabase. A run writes to a local SQLite ledger, and a thread tells Supabase of it every few seconds.
+"""Keep a ledger in Supabase: a run writes to a local SQLite ledger, and a thread sends the updates every few seconds.
 
-So the driver never waits for the network, its own view of the run is there while Supabase is not, and after an outage
-of any length the updates that wait are sent in order (`Outbox`). Workers need no key and no connection. Who only looks
-at a run (`SupabaseReader`) asks Supabase itself and sees all drivers.
+The driver never waits for the network and can read its ledger during an outage. After an outage of any length the
+pending updates are sent in order (`Outbox`). Workers need neither a key nor a connection. A reader (`SupabaseReader`)
+queries Supabase and sees all drivers.
 """
 
 from __future__ import annotations
@@ -15,47 +15,49 @@ import threading
 from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.outbox import Outbox, push
-from audiopipe.ledger.rows import LanguageTotal, ShardStatus
+from audiopipe.ledger.record import RowValues
+from audiopipe.ledger.rows import LanguageTotal, RunRow, ShardStatus
 from audiopipe.ledger.sqlite import SqliteLedger
 from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["SupabaseLedger", "sync"]
 
 SEND_EVERY_S = 10.0
-FINAL_SEND_S = 15.0  # how long the end of a run waits for a slow server; what is left is for `audiopipe sync`
+FINAL_SEND_S = 15.0  # maximum wait for a slow server at the end of a run; `audiopipe sync` sends the rest
 
-NO_LIMIT = 2**62  # of SQLite's LIMIT
+NO_LIMIT = 2**62  # as a LIMIT of SQLite
 
 log = logging.getLogger(__name__)
 
 
 def sync(path: Path) -> tuple[int, int]:
-    """Send what waits in a local ledger; returns how many updates were sent, and how many the server refuses for good.
+    """Send the pending updates of a local ledger; return how many Supabase accepted and how many it rejected.
 
-    A ledger that never knew of this Supabase is sent whole. Raises `LedgerError` when Supabase is down, the key is
-    wrong or tables are missing; nothing is lost by that.
+    If the ledger was never connected to this Supabase, all its rows are sent.
+
+    Raises:
+        LedgerError: Supabase is down, the key is wrong or tables are missing; the updates stay pending.
     """
-    SqliteLedger(path, create=False).close()  # raises if there is none
+    SqliteLedger(path, create=False).close()  # raises if the file is missing
     with SupabaseClient() as supabase, OutboxLedger(path, supabase.url), closing(Outbox(path)) as outbox:
         try:
             return outbox.send(supabase), outbox.count_refused()
         except SupabaseError as error:
-            raise LedgerError(f"{error}; {outbox.count_pending()} updates wait in {path}") from None
+            raise LedgerError(f"{error}; {outbox.count_pending()} updates are pending in {path}") from None
 
 
 class OutboxLedger(SqliteLedger):
-    """A SQLite ledger that keeps in its outbox what the server at `url` has to be told."""
+    """A SQLite ledger that also queues every update in its outbox, for the server at `url`."""
 
     def __init__(self, path: str | Path, url: str) -> None:
         super().__init__(path)
         self.url = url
         with self._transaction() as connection:
             if not connection.execute("SELECT 1 FROM sync_target WHERE url = ?", (url,)).fetchone():
-                # The outbox is for one server; a new one is told from the start.
+                # The outbox serves one server, so a new server starts with all rows.
                 connection.execute("DELETE FROM sync_target")
                 connection.execute("DELETE FROM outbox")
                 connection.execute("INSERT INTO sync_target (url) VALUES (?)", (url,))
@@ -64,37 +66,42 @@ class OutboxLedger(SqliteLedger):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, {str(self.path)!r})"
 
-    def _tell(self, kind: str, body: dict[str, Any], key: str | None = None) -> None:
+    def _enqueue(self, kind: str, body: RowValues, key: str | None = None) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO outbox (kind, key, body) VALUES (?, ?, ?)", (kind, key, json.dumps(body))
         )
 
     def _enqueue_all(self) -> None:
-        """What the file holds from a time when the server was not told. The server knows it again if it knew it."""
+        """Queue all rows of the file; the server ignores those that it has already."""
         for run in reversed(self.runs()):
-            of_run = {"run_id": run.run_id}
-            languages = [LanguageTotal.from_row(language.as_row()).as_row() for language in self.languages(run.run_id)]
-            self._tell("start", {"run": run.as_row(), "languages": languages, "at": run.resumed_at})
-            letters: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
-            for error in reversed(self.errors(run.run_id, NO_LIMIT)):
-                if error.video_id is None:
-                    self._tell("failure", {**of_run, **error.as_row()})
-                else:
-                    letters[error.shard].append(error.as_row())
-            for shard in self.shards(run.run_id):
-                if shard.status is ShardStatus.DONE:
-                    self._tell("shard", {**of_run, **shard.as_row(), "dead_letters": letters[shard.shard]})
-            for worker in self.workers(run.run_id):
-                self._tell("worker", {**of_run, **worker.as_row()}, key=f"{run.run_id}/{worker.worker_id}")
-            if run.completed_at:
-                self._tell("finish", {**of_run, "status": str(run.status), "at": run.completed_at})
+            self._enqueue_run(run)
+
+    def _enqueue_run(self, run: RunRow) -> None:
+        key_columns = {"run_id": run.run_id}
+        languages = [LanguageTotal.from_row(language.as_row()).as_row() for language in self.languages(run.run_id)]
+        self._enqueue("start", {"run": run.as_row(), "languages": languages, "at": run.resumed_at})
+        letters: dict[str | None, list[RowValues]] = defaultdict(list)
+        for error in reversed(self.errors(run.run_id, NO_LIMIT)):
+            if error.video_id is None:
+                self._enqueue("failure", {**key_columns, **error.as_row()})
+            else:
+                letters[error.shard].append(error.as_row())
+        for shard in self.shards(run.run_id):
+            if shard.status is ShardStatus.DONE:
+                self._enqueue("shard", {**key_columns, **shard.as_row(), "dead_letters": letters[shard.shard]})
+        for worker in self.workers(run.run_id):
+            self._enqueue("worker", {**key_columns, **worker.as_row()}, key=f"{run.run_id}/{worker.worker_id}")
+        if run.completed_at:
+            self._enqueue("finish", {**key_columns, "status": str(run.status), "at": run.completed_at})
 
 
 class SupabaseLedger(OutboxLedger):
-    """A driver's ledger: a SQLite file that Supabase is told of.
+    """The ledger of a driver: a SQLite file whose updates a background thread sends to Supabase.
 
-    Raises `LedgerError` at once for a wrong key or missing tables; a server that is down is waited for, in the
-    background, and without limit.
+    While the server is down, the thread retries without limit.
+
+    Raises:
+        LedgerError: the key is wrong or tables are missing.
     """
 
     def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S) -> None:
@@ -104,28 +111,32 @@ class SupabaseLedger(OutboxLedger):
         self._sender = _Sender(self.path, send_every_s)
 
     def close(self) -> None:
-        """Send what waits, within a bounded time; the rest stays in the file."""
+        """Send the pending updates within a bounded time; the rest stays in the file."""
         self._sender.stop()
         super().close()
 
 
 def _check_access(supabase: SupabaseClient) -> None:
-    """Raise `LedgerError` for what a person has to mend before a run makes sense."""
+    """Check that the key may write and the tables exist; a server that is down is only logged.
+
+    Raises:
+        LedgerError: the key is wrong or tables are missing.
+    """
     try:
         push(supabase, [])
     except SupabaseError as error:
         if error.kind is not ErrorKind.DOWN:
             raise LedgerError(str(error)) from None
-        log.warning("%s; the run goes on, and its updates wait", error)
+        log.warning("%s; the run continues, its updates are sent when the server is back", error)
 
 
 class _Sender(threading.Thread):
-    """Sends the outbox of a file now and then, with its own connections."""
+    """A thread that sends the outbox of a file periodically, with its own connections."""
 
     def __init__(self, path: Path, every_s: float) -> None:
         super().__init__(name="supabase-ledger", daemon=True)
         self._path, self._every_s = path, every_s
-        # As of now: while a cluster starts, the environment is without keys for a moment.
+        # Copied now, because the keys are removed from the environment for a moment while a cluster starts.
         self._environment = dict(os.environ)
         self._stopping = threading.Event()
         self._down = False
@@ -135,11 +146,11 @@ class _Sender(threading.Thread):
         self._stopping.set()
         self.join(FINAL_SEND_S)
         with closing(Outbox(self._path)) as outbox:
-            waiting, refused = outbox.count_pending(), outbox.count_refused()
-        if waiting:
-            log.warning("%d updates wait in %s; `audiopipe sync` sends them", waiting, self._path)
+            pending, refused = outbox.count_pending(), outbox.count_refused()
+        if pending:
+            log.warning("%d updates are pending in %s; `audiopipe sync` sends them", pending, self._path)
         if refused:
-            log.warning("%d updates in %s were refused; its table `outbox` has the reasons", refused, self._path)
+            log.warning("Supabase rejected %d updates in %s; see its table `outbox` for reasons", refused, self._path)
 
     def run(self) -> None:
         with SupabaseClient(environment=self._environment) as supabase, closing(Outbox(self._path)) as outbox:
@@ -148,12 +159,12 @@ class _Sender(threading.Thread):
             self._send(outbox, supabase)
 
     def _send(self, outbox: Outbox, supabase: SupabaseClient) -> None:
-        """One attempt. An outage is told of when it begins and when it ends, not all the while."""
+        """Try to send once; an outage is logged when it starts and when it ends."""
         try:
             sent = outbox.send(supabase)
         except (SupabaseError, sqlite3.Error) as error:
             if not self._down:
-                log.warning("%s; updates wait in %s", error, self._path)
+                log.warning("%s; updates are pending in %s", error, self._path)
             self._down = True
             return
         if self._down:

@@ -1,9 +1,9 @@
-"""Supabase over REST: keys from the environment alone, and errors sorted by what one can do about them.
+"""Connect to Supabase over REST, with keys from the environment only, and classify errors by their remedy.
 
-SUPABASE_URL            address of the project, `https://….supabase.co`
-SUPABASE_SERVICE_KEY    its secret key: what a run needs, since only it may write
-SUPABASE_KEY            any other key; with a token it is enough to look at a run
-SUPABASE_ACCESS_TOKEN   of a signed-in user, to read as that user
+SUPABASE_URL            URL of the project, `https://….supabase.co`
+SUPABASE_SERVICE_KEY    its secret key, the only key that may write: a run needs it
+SUPABASE_KEY            any other key; with an access token it is enough to watch a run
+SUPABASE_ACCESS_TOKEN   access token of a signed-in user, to read as that user
 
 No key or token is ever part of a message, a repr or a parameter.
 """
@@ -13,19 +13,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 from audiopipe.errors import ConfigError
 from audiopipe.extras import require_extra
+from audiopipe.ledger.record import RowValues
 
 with require_extra("supabase", "supabase://"):
     import httpx
-    from postgrest import APIError
+    from postgrest import APIError, SyncSelectRequestBuilder
     from supabase import ClientOptions, create_client
 
-__all__ = ["PAGE", "ErrorKind", "SupabaseClient", "SupabaseError"]
+__all__ = ["PAGE", "ErrorKind", "Query", "QueryFilter", "SupabaseClient", "SupabaseError"]
 
-PAGE = 1000  # rows that Supabase gives at most for one request, unless its owner has changed that
+PAGE = 1000  # Supabase's default maximum of rows in a response
 MIGRATIONS = "cluster/supabase/migrations"
 
 # Codes of PostgREST and PostgreSQL: https://docs.postgrest.org/en/stable/references/errors.html
@@ -42,12 +43,34 @@ SCHEMA_CODES = {
     "42883",
     "404",
 }
-# Classes of SQLSTATE that one and the same row will meet every time: data, constraints, a CASE without its kind.
+# Classes of SQLSTATE that a row causes each time it is sent: data, constraints, a CASE without a matching WHEN.
 ROW_CLASSES = ("20", "22", "23")
 
 
+# A query of a table, and a function that adds filters and order to it.
+Query: TypeAlias = SyncSelectRequestBuilder
+QueryFilter: TypeAlias = Callable[[Query], Query]
+
+
+class _Response(Protocol):
+    """Part of a PostgREST response that is used here: the decoded JSON."""
+
+    @property
+    def data(self) -> Any: ...
+
+
+class _Request(Protocol):
+    """A PostgREST request: a query or a call of a function."""
+
+    def execute(self) -> _Response: ...
+
+
+def _keep(query: Query) -> Query:
+    return query
+
+
 class ErrorKind(StrEnum):
-    """What went wrong: `down` may pass; the others stay until somebody acts."""
+    """Cause of an error: `down` may be temporary, the others need a correction of key, schema or row."""
 
     DOWN = "down"
     KEY = "key"
@@ -56,7 +79,7 @@ class ErrorKind(StrEnum):
 
 
 class SupabaseError(Exception):
-    """A request that came to nothing. Its text says what was wrong and what to do."""
+    """A failed request. The message says what failed and what to do."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
@@ -64,7 +87,7 @@ class SupabaseError(Exception):
 
 
 class SupabaseClient:
-    """A project, for one thread."""
+    """A connection to a project, for use in one thread."""
 
     def __init__(self, timeout_s: float = 10.0, environment: Mapping[str, str] = os.environ) -> None:
         self.url = environment.get("SUPABASE_URL", "").strip().rstrip("/")
@@ -73,7 +96,7 @@ class SupabaseClient:
         if not self.url.startswith(("http://", "https://")) or not key:
             raise ConfigError(
                 "supabase:// needs the environment variables SUPABASE_URL (https://….supabase.co) and "
-                "SUPABASE_SERVICE_KEY, or SUPABASE_KEY to read; set them where this is started"
+                "SUPABASE_SERVICE_KEY, or SUPABASE_KEY for reading: set them before the start"
             )
         self._secrets = [secret for secret in (key, token) if secret]
         self._http = httpx.Client(timeout=timeout_s)
@@ -97,15 +120,23 @@ class SupabaseClient:
         self._http.close()
 
     def rpc(self, function: str, **arguments: Any) -> Any:
-        """What a function of the database returns. Raises `SupabaseError`."""
+        """Call a function of the database and return its decoded result.
+
+        Raises:
+            SupabaseError: the call failed.
+        """
         return self._execute(self._client.rpc(function, arguments))
 
     def select(
-        self, table: str, columns: str = "*", shape: Callable[[Any], Any] = lambda query: query, schema: str = "public"
-    ) -> list[dict[str, Any]]:
-        """Rows of a table or view; `shape` adds filters and order to the query. Raises `SupabaseError`."""
+        self, table: str, columns: str = "*", refine: QueryFilter = _keep, schema: str = "public"
+    ) -> list[RowValues]:
+        """Return rows of a table or view; `refine` adds filters and order to the query.
+
+        Raises:
+            SupabaseError: the query failed.
+        """
         source = self._client.postgrest if schema == "public" else self._client.schema(schema)
-        rows: list[dict[str, Any]] = self._execute(shape(source.from_(table).select(columns)))
+        rows: list[RowValues] = self._execute(refine(source.from_(table).select(columns)))
         return rows
 
     def page(
@@ -113,50 +144,52 @@ class SupabaseClient:
         table: str,
         key: str,
         columns: str = "*",
-        shape: Callable[[Any], Any] = lambda query: query,
+        refine: QueryFilter = _keep,
         schema: str = "public",
-        after: Any = None,
-    ) -> list[dict[str, Any]]:
-        """The rows after a key, in the order of that unique column, as many as Supabase gives at once."""
+        after: str | int | None = None,
+    ) -> list[RowValues]:
+        """Return the next rows by keyset: those after a value of the unique column `key`, at most one response."""
 
-        def one_page(query: Any) -> Any:
-            shaped = shape(query)
-            return (shaped if after is None else shaped.gt(key, after)).order(key).limit(PAGE)
+        def refine_page(query: Query) -> Query:
+            refined = refine(query)
+            return (refined if after is None else refined.gt(key, after)).order(key).limit(PAGE)
 
-        return self.select(table, columns, one_page, schema)
+        return self.select(table, columns, refine_page, schema)
 
-    def pages(self, table: str, key: str, shape: Callable[[Any], Any]) -> Iterator[list[dict[str, Any]]]:
-        """All rows by keyset: what others add or remove meanwhile shifts nothing.
+    def pages(self, table: str, key: str, refine: QueryFilter) -> Iterator[list[RowValues]]:
+        """Return all rows page by page; rows that others add or remove in the meantime shift no other row.
 
-        A page may be shorter than `PAGE` (the owner's cap), so only an empty one is the end.
+        A page may have fewer than `PAGE` rows, because the project can lower the limit, so an empty page is the end.
         """
         after = None
-        while rows := self.page(table, key, shape=shape, after=after):
+        while rows := self.page(table, key, refine=refine, after=after):
             yield rows
             after = rows[-1][key]
 
-    def _execute(self, request: Any) -> Any:
+    def _execute(self, request: _Request) -> Any:
         try:
             return request.execute().data
         except APIError as error:
-            raise self._sorted(error) from None
+            raise self._classify(error) from None
         except httpx.HTTPError as error:
             raise SupabaseError(ErrorKind.DOWN, f"{self.url} does not answer ({type(error).__name__})") from None
 
-    def _sorted(self, error: APIError) -> SupabaseError:
-        code, said = error.code or "", self._without_secrets(" ".join((error.message or "no reason").split()))
-        if code in KEY_CODES or "invalid api key" in said.lower() or "no api key" in said.lower():
+    def _classify(self, error: APIError) -> SupabaseError:
+        code, message = error.code or "", self._without_secrets(" ".join((error.message or "no reason").split()))
+        if code in KEY_CODES or "invalid api key" in message.lower() or "no api key" in message.lower():
             remedy = (
-                "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, since other keys may not write; "
-                "to look at one, any key and a signed-in user's SUPABASE_ACCESS_TOKEN are enough"
+                "check SUPABASE_SERVICE_KEY: a run needs the project's secret key, because other keys cannot write; "
+                "to watch a run, any key and a signed-in user's SUPABASE_ACCESS_TOKEN are enough"
             )
-            return SupabaseError(ErrorKind.KEY, f"{self.url} refuses the key ({said}); {remedy}")
+            return SupabaseError(ErrorKind.KEY, f"{self.url} refuses the key ({message}); {remedy}")
         if code in SCHEMA_CODES:
             remedy = f"apply {MIGRATIONS} (supabase db push), and check the names of table and columns"
-            return SupabaseError(ErrorKind.SCHEMA, f"{self.url} lacks something ({said}); {remedy}")
+            return SupabaseError(
+                ErrorKind.SCHEMA, f"{self.url} lacks a table, column or function ({message}); {remedy}"
+            )
         if code.startswith(ROW_CLASSES) and len(code) == len("22000"):
-            return SupabaseError(ErrorKind.ROW, f"{self.url} refuses a row ({code}: {said})")
-        return SupabaseError(ErrorKind.DOWN, f"{self.url} is out of order ({said})")
+            return SupabaseError(ErrorKind.ROW, f"{self.url} rejects a row ({code}: {message})")
+        return SupabaseError(ErrorKind.DOWN, f"{self.url} reports an error ({message})")
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

@@ -1,11 +1,11 @@
-"""How good the forecasts of a run's end were, as it went on."""
+"""Draw the ETAs of a run over time, compared with its end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,67 +16,72 @@ from audiopipe.report import page
 from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html
 from audiopipe.report.progress import RunReport
-from audiopipe.report.timeline import scaled
+from audiopipe.report.timeline import choose_time_unit
+from audiopipe.types import Seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["forecasts"]
 
-LOOKS_BACK = 40
-MOST = 4  # times the median forecast: what is above that is not shown
+MIN_SHARDS = 3
+MAX_POINTS = 40
+MAX_RATIO = 4  # forecasts above this multiple of the median are cut off
+
+
+class _Forecast(NamedTuple):
+    """Total length of a session as forecast at one moment; all in seconds since the start of the session."""
+
+    elapsed_s: Seconds
+    low_s: Seconds
+    expected_s: Seconds
+    high_s: Seconds
 
 
 def forecasts(run_report: RunReport) -> Html:
-    """The end that was forecast at each moment, beside the end as it came (or as it is forecast now)."""
+    """Draw the length of the session as forecast at each moment, with the actual length once it has ended."""
     shards = run_report.done
-    if len(shards) < 3:
+    if len(shards) < MIN_SHARDS:
         return page.note("Too few shards for a forecast: three must be committed.")
-    began = parse_utc(run_report.run.resumed_at or run_report.run.started_at or run_report.at)
-    moments = [parse_utc(shard.finished_at or "") for shard in shards]
-    moments = [moment for moment in moments if moment > began]
-    chosen = moments[:: max(1, len(moments) // LOOKS_BACK)]
-    rows = [row for moment in chosen if (row := _forecast(run_report, shards, moment, began)) is not None]
+    session_start = parse_utc(run_report.run.resumed_at or run_report.run.started_at or run_report.at)
+    finishes = [parse_utc(shard.finished_at or "") for shard in shards]
+    finishes = [finish for finish in finishes if finish > session_start]
+    moments = finishes[:: max(1, len(finishes) // MAX_POINTS)]
+    points = [_forecast(run_report, shards, moment, session_start) for moment in moments]
+    rows = [point for point in points if point is not None]
     if len(rows) < 2:
         return page.note("The last session has too few shards for a forecast.")
-    unit, scale = scaled(max(row[2] for row in rows))
+    unit, scale = choose_time_unit(max(row.expected_s for row in rows))
     at, low, expected, high = (np.array(column) / scale for column in zip(*rows, strict=True))
-    actual = (run_report.end - began).total_seconds() / scale if run_report.run.completed_at else None
-    # The first forecasts, of a few shards, can be off by so much that nothing else would be seen beside them.
-    top = 1.1 * max(actual or 0.0, min(float(high.max()), MOST * float(np.median(expected))))
+    actual = (run_report.end - session_start).total_seconds() / scale if run_report.run.completed_at else None
+    # The first forecasts, from few shards, can be so far off that the scale would hide all others.
+    top = 1.1 * max(actual or 0.0, min(float(high.max()), MAX_RATIO * float(np.median(expected))))
 
-    def onto(axes: Axes) -> None:
+    def plot(axes: Axes) -> None:
         axes.fill_between(at, low, high, color=KEPT, alpha=0.22, linewidth=0)
         axes.plot(at, expected, color=KEPT, linewidth=1.6)
         if actual is not None:
             axes.axhline(actual, color=DROPPED, linewidth=1.4, linestyle="--")
-            axes.annotate(
-                "the end as it came", (at[-1], actual), (0, 3), textcoords="offset points", ha="right", color=DROPPED
-            )
-        axes.set(xlabel=f"time into the session ({unit})", ylabel=f"forecast length ({unit})", ylim=(0, top))
+            axes.annotate("actual", (at[-1], actual), (0, 3), textcoords="offset points", ha="right", color=DROPPED)
+        axes.set(xlabel=f"time since the start of the session ({unit})", ylim=(0, top))
+        axes.set(ylabel=f"forecast length ({unit})")
         axes.grid(axis="y")
 
-    about = (
-        "how long the session would take in all, as forecast at each moment; the band is its 10th to 90th percentile"
-    )
-    return page.figure(draw(onto, 760, 210), "Forecast", about)
+    about = "total length of the session as forecast at each moment; the band is the 10th to 90th percentile"
+    return page.figure(draw(plot, 760, 210), "Forecast", about)
 
 
 def _forecast(
-    run_report: RunReport, shards: Sequence[ShardRow], moment: datetime, began: datetime
-) -> tuple[float, ...] | None:
-    """Time into the session, and the low, expected and high length of it, in seconds."""
-    known = [shard for shard in shards if parse_utc(shard.finished_at or "") <= moment]
-    left = run_report.run.total_videos - sum(shard.videos for shard in known)
+    run_report: RunReport, shards: Sequence[ShardRow], moment: datetime, session_start: datetime
+) -> _Forecast | None:
+    """Forecast the length of the session from the shards that had finished at a moment."""
+    finished = [shard for shard in shards if parse_utc(shard.finished_at or "") <= moment]
+    remaining = run_report.run.total_videos - sum(shard.videos for shard in finished)
     now = moment + timedelta(milliseconds=1)
-    expected = estimate_eta(select_window(replace(run_report.run, completed_at=None), known, now), left)
-    if expected is None:
+    eta = estimate_eta(select_window(replace(run_report.run, completed_at=None), finished, now), remaining)
+    if eta is None:
         return None
-    into = (now - began).total_seconds()
-    low, high = expected.low_s, expected.high_s
-    return (
-        into,
-        into + (expected.seconds if low is None else low),
-        into + expected.seconds,
-        into + (expected.seconds if high is None else high),
-    )
+    elapsed_s = (now - session_start).total_seconds()
+    low_s = eta.seconds if eta.low_s is None else eta.low_s
+    high_s = eta.seconds if eta.high_s is None else eta.high_s
+    return _Forecast(elapsed_s, elapsed_s + low_s, elapsed_s + eta.seconds, elapsed_s + high_s)

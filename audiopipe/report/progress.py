@@ -1,7 +1,7 @@
-"""A run as its ledger tells it: what is done, how fast, where the time went, what went wrong.
+"""Read a run from its ledger and render its headline: progress, speed, problems and remedies.
 
-`read` takes everything from the ledger once, and `headline` says it in short; `run_tables`, `timeline` and `forecast`
-draw the rest. All of it works during a run and after it.
+`read_run_report` reads the ledger once; `run_tables`, `timeline` and `forecast` render the other parts of the report.
+All of it works during a run and after it.
 """
 
 from __future__ import annotations
@@ -9,132 +9,135 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from audiopipe.errors import ConfigError, LedgerError
 from audiopipe.ledger import ErrorRow, RunRow, RunStatus, ShardRow, ShardStatus, open_ledger
-from audiopipe.ledger import snapshot as monitor
 from audiopipe.ledger.record import parse_utc
+from audiopipe.ledger.snapshot import RunSnapshot, RunTotals, WorkerSnapshot, take_snapshot
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
-from audiopipe.report.stages import bottleneck
+from audiopipe.report.stages import find_bottleneck
 from audiopipe.report.text import format_bytes, format_clock, format_duration, number, percent, plural
 
 __all__ = ["PARAMETERS", "RunReport", "headline", "read_run_report"]
 
 PARAMETERS = ("output", "ledger", "run_id", "usd_per_hour")
-MOST_ERRORS = 10_000
+MAX_ERRORS = 10_000
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """A run at one moment. `snapshot` is `monitor.snapshot`'s; `shards` are those that were tried."""
+    """A run at one moment. `shards` are all shards that were attempted."""
 
     at: datetime
     run: RunRow
-    snapshot: dict[str, Any]
+    snapshot: RunSnapshot
     shards: list[ShardRow]
     errors: list[ErrorRow]
     usd_per_hour: float | None = None
 
     @property
-    def totals(self) -> dict[str, Any]:
-        totals: dict[str, Any] = self.snapshot["totals"]
-        return totals
+    def totals(self) -> RunTotals:
+        """Return the sums and rates of the snapshot."""
+        return self.snapshot.totals
 
     @property
     def done(self) -> list[ShardRow]:
-        """Committed shards in the order of their ends."""
+        """Return the committed shards in the order in which they finished."""
         done = [shard for shard in self.shards if shard.status is ShardStatus.DONE and shard.finished_at]
         return sorted(done, key=lambda shard: shard.finished_at or "")
 
     @property
     def start(self) -> datetime:
+        """Return the first start of the run."""
         return parse_utc(self.run.started_at or self.at)
 
     @property
     def end(self) -> datetime:
+        """Return the end of the run, or the time of the report."""
         return parse_utc(self.run.completed_at) if self.run.completed_at else self.at
 
     @property
-    def sessions_s(self) -> float:
-        """Seconds in which somebody worked, as far as shards tell: nights between two sessions do not count."""
+    def busy_s(self) -> float:
+        """Return the seconds in which at least one shard was being processed; pauses between sessions do not count."""
         spans = sorted(
             (parse_utc(shard.started_at), parse_utc(shard.finished_at))
             for shard in self.done
             if shard.started_at and shard.finished_at
         )
-        busy, until = timedelta(), self.start
+        busy, covered_until = timedelta(), self.start
         for start, end in spans:
-            busy += max(end - max(start, until), timedelta())
-            until = max(until, end)
+            busy += max(end - max(start, covered_until), timedelta())
+            covered_until = max(covered_until, end)
         return busy.total_seconds()
 
     @property
     def stage_s(self) -> Counter[str]:
+        """Return the seconds of work in each stage, summed over the committed shards."""
         seconds: Counter[str] = Counter()
         for shard in self.done:
             seconds.update(shard.stage_s)
         return seconds
 
     @property
-    def silent_drivers(self) -> list[dict[str, Any]]:
-        return [row for row in self.snapshot["drivers"] if row["stale"]]
+    def stale_drivers(self) -> list[WorkerSnapshot]:
+        """Return the drivers whose heartbeats are overdue."""
+        return [driver for driver in self.snapshot.drivers if driver.stale]
 
 
 def read_run_report(
     output: str | None, ledger: str | None = None, run_id: str | None = None, usd_per_hour: float | None = None
 ) -> RunReport:
-    """A run of the ledger of an output, the newest by default.
+    """Read a run, by default the newest, from the ledger of an output.
 
     Args:
-        usd_per_hour: what all machines of the run cost together; shows the cost so far.
+        usd_per_hour: price of all machines of the run together, to show the cost so far.
 
     Raises:
-        LedgerError: there is no ledger, or no such run in it.
+        ConfigError: the price is negative.
+        LedgerError: there is no ledger, or it does not have the run.
     """
     if usd_per_hour is not None and not usd_per_hour >= 0:
         raise ConfigError(f"parameter 'usd_per_hour' {usd_per_hour!r}: must be a price of 0 or more")
     now = datetime.now(UTC)
     with open_ledger(ledger, output, create=False) as source:
-        snapshot = monitor.take_snapshot(source, run_id, now)
-        if snapshot["run"] is None:
+        snapshot = take_snapshot(source, run_id, now)
+        if snapshot is None:
             raise LedgerError(f"the ledger of {output} has no run yet: start one, or give 'ledger' another path")
-        run = source.run(snapshot["run"]["run_id"])
-        assert run is not None
+        run_id = snapshot.run.run_id
         return RunReport(
-            now, run, snapshot, source.shards(run.run_id), source.errors(run.run_id, MOST_ERRORS), usd_per_hour
+            now, snapshot.run, snapshot, source.shards(run_id), source.errors(run_id, MAX_ERRORS), usd_per_hour
         )
 
 
 def headline(run_report: RunReport) -> Html:
-    """The numbers, then in words whether all is well and what to do if not."""
-    totals, done_s = run_report.totals, run_report.sessions_s
+    """Render the numbers, a verdict, and what to do if something is wrong."""
+    totals, busy_s = run_report.totals, run_report.busy_s
     items = [
         (
             "run " + run_report.run.run_id[:13] + ("…" if len(run_report.run.run_id) > 13 else ""),
             str(run_report.run.status),
         ),
-        (f"of {totals['total_videos']:,} videos done", f"{totals['processed']:,}"),
-        ("videos failed for good", f"{totals['failed']:,}"),
-        (f"kept of {totals['segments']:,} segments", percent(totals["kept"], totals["segments"])),
-        (f"real time, {_hours(totals['audio_s'])} of audio", _times(totals["audio_s"], done_s)),
-        ("work took" if run_report.run.completed_at else "work so far", format_duration(done_s)),
-        *_left(run_report),
-        (f"written, {format_bytes(totals['bytes_in'])} read", format_bytes(totals["bytes_out"])),
+        (f"of {totals.total_videos:,} videos done", f"{totals.processed:,}"),
+        ("videos failed permanently", f"{totals.failed:,}"),
+        (f"kept of {totals.segments:,} segments", percent(totals.kept, totals.segments)),
+        (f"real time, {_hours(totals.audio_s)} of audio", _times(totals.audio_s, busy_s)),
+        ("working time" if run_report.run.completed_at else "working time so far", format_duration(busy_s)),
+        *_to_go(run_report),
+        (f"written, {format_bytes(totals.bytes_in)} read", format_bytes(totals.bytes_out)),
     ]
     if run_report.usd_per_hour is not None:
-        items.append(("cost so far", f"${number(run_report.usd_per_hour * done_s / 3600, 2)}"))
-    shown = page.cards((value, what) for what, value in items)
-    return page.styled(page.join(shown, _verdict(run_report), _when(run_report), page.facts(_facts(run_report))))
+        items.append(("cost so far", f"${number(run_report.usd_per_hour * busy_s / 3600, 2)}"))
+    cards = page.cards((value, label) for label, value in items)
+    return page.styled(page.join(cards, _verdict(run_report), _dates(run_report), page.facts(_facts(run_report))))
 
 
-def _facts(seen: RunReport) -> dict[str, Any]:
-    """For the index page."""
-    totals, run = seen.totals, seen.run
-    counts = {"videos": totals["processed"], "failed": totals["failed"], "segments": totals["segments"]}
-    dates = {"started": run.started_at, "ended": run.completed_at, "at": seen.at.isoformat()}
-    kept = {"kept": totals["kept"], "hours_kept": totals["kept_s"] / 3600}
+def _facts(run_report: RunReport) -> dict[str, str | float | None]:
+    """Return the values that the index page shows."""
+    totals, run = run_report.totals, run_report.run
+    counts = {"videos": totals.processed, "failed": totals.failed, "segments": totals.segments}
+    dates = {"started": run.started_at, "ended": run.completed_at, "at": run_report.at.isoformat()}
+    kept = {"kept": totals.kept, "hours_kept": totals.kept_s / 3600}
     return {"run_id": run.run_id, "state": str(run.status), **dates, **counts, **kept}
 
 
@@ -146,68 +149,66 @@ def _hours(seconds: float) -> str:
     return f"{number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
 
 
-def _left(seen: RunReport) -> list[tuple[str, str]]:
-    if seen.run.completed_at:
+def _to_go(run_report: RunReport) -> list[tuple[str, str]]:
+    if run_report.run.completed_at:
         return []
-    expected = seen.snapshot["eta"]
-    return [("to go", format_duration(expected["seconds"]) if expected else "–")]
+    eta = run_report.snapshot.eta
+    return [("to go", format_duration(eta.seconds) if eta else "–")]
 
 
-def _when(seen: RunReport) -> Html:
-    took = format_duration((seen.end - seen.start).total_seconds())
-    ended = f"ended {format_clock(seen.end)} after {took}" if seen.run.completed_at else "has not ended"
-    told = f"Started {format_clock(seen.start)}, {ended}, looked at {format_clock(seen.at)}."
-    told += f" Output <code>{esc(seen.run.output or '–')}</code>, run <code>{esc(seen.run.run_id)}</code>"
-    made = [f"audiopipe {esc(seen.run.version)}"] if seen.run.version else []
-    made += [f"parameters <code>{esc(seen.run.config_digest)}</code>"] if seen.run.config_digest else []
-    return page.note(", ".join([told, *made]) + ".")
+def _dates(run_report: RunReport) -> Html:
+    run, start, end = run_report.run, run_report.start, run_report.end
+    duration = format_duration((end - start).total_seconds())
+    ended = f"ended {format_clock(end)} after {duration}" if run.completed_at else "has not ended"
+    sentence = f"Started {format_clock(start)}, {ended}; as of {format_clock(run_report.at)}."
+    sentence += f" Output <code>{esc(run.output or '–')}</code>, run <code>{esc(run.run_id)}</code>"
+    versions = [f"audiopipe {esc(run.version)}"] if run.version else []
+    versions += [f"parameters <code>{esc(run.config_digest)}</code>"] if run.config_digest else []
+    return page.note(", ".join([sentence, *versions]) + ".")
 
 
-def _verdict(seen: RunReport) -> Html:
-    totals = seen.totals
+def _verdict(run_report: RunReport) -> Html:
+    totals, status = run_report.totals, run_report.run.status
     sentences: list[str] = []
     level: page.Level = "good"
-    if seen.run.status is RunStatus.RUNNING and seen.silent_drivers:
+    if status is RunStatus.RUNNING and run_report.stale_drivers:
         level = "bad"
-        silent = max(row["age_s"] for row in seen.silent_drivers)
-        sentences.append(f"The driver has not been heard of for {format_duration(silent)}: it is probably dead.")
-        sentences.append("Start the same run again; committed shards are not done twice.")
-    elif seen.run.status is RunStatus.RUNNING:
-        sentences.append(f"Running: {percent(totals['processed'], totals['total_videos'])} of the videos are done.")
-    elif seen.run.status is RunStatus.DONE:
+        age = format_duration(max(driver.age_s for driver in run_report.stale_drivers))
+        sentences.append(f"The driver has sent no heartbeat for {age}: its process has probably died.")
+        sentences.append("Start the same run again; committed shards are not processed twice.")
+    elif status is RunStatus.RUNNING:
+        sentences.append(f"Running: {percent(totals.processed, totals.total_videos)} of the videos are done.")
+    elif status is RunStatus.DONE:
         sentences.append("Done: every planned shard is committed.")
     else:
         level = "bad"
-        left = totals["total_shards"] - totals["shards_done"]
-        sentences.append(
-            f"Not finished ({seen.run.status}): {plural(left, 'shard')} of {totals['total_shards']:,} missing."
-        )
-        sentences.append("Look at the errors below, then start the same run again: it goes on with what is missing.")
-    sentences += _concerns(seen)
-    if level == "good" and totals["failed"] > 0.1 * max(totals["processed"], 1):
+        missing = plural(totals.total_shards - totals.shards_done, "shard")
+        sentences.append(f"Not finished ({status}): {missing} of {totals.total_shards:,} missing.")
+        sentences.append("See the errors below, then start the same run again: it continues with the missing shards.")
+    sentences += _list_problems(run_report)
+    if level == "good" and totals.failed > 0.1 * max(totals.processed, 1):
         level = "warn"
     return page.verdict(level, sentences)
 
 
-def _concerns(seen: RunReport) -> list[str]:
-    totals, found = seen.totals, []
-    if totals["failed"]:
-        kinds = Counter(error.error_type for error in seen.errors if error.video_id)
-        most, count = kinds.most_common(1)[0] if kinds else ("unknown", 0)
-        found.append(
-            f"{plural(totals['failed'], 'video')} ({percent(totals['failed'], totals['processed'])}) cannot be "
-            f"processed as they are; the most frequent reason is {esc(most)} ({count:,}): see “What went wrong”."
+def _list_problems(run_report: RunReport) -> list[str]:
+    totals = run_report.totals
+    problems: list[str] = []
+    if totals.failed:
+        kinds = Counter(error.error_type for error in run_report.errors if error.video_id)
+        kind, count = kinds.most_common(1)[0] if kinds else ("unknown", 0)
+        problems.append(
+            f"{plural(totals.failed, 'video')} ({percent(totals.failed, totals.processed)}) failed permanently; "
+            f"the most frequent error is {esc(kind)} ({count:,}): see “Errors”."
         )
-    tries = sum(shard.attempts - 1 for shard in seen.shards if shard.attempts > 1)
-    if tries:
-        found.append(f"{plural(tries, 'attempt')} at shards had to be repeated; the results are not affected.")
-    lost = [row for row in seen.snapshot["workers"] if row["stale"]]
-    if lost:
-        found.append(
-            f"{plural(len(lost), 'worker')} stopped reporting: {esc(', '.join(row['worker_id'] for row in lost))}."
-        )
-    most_stage = bottleneck(seen.stage_s)
-    if most_stage:
-        share = percent(seen.stage_s[most_stage], sum(seen.stage_s.values()))
-        found.append(f"Most of the work's time goes into <b>{esc(most_stage)}</b> ({share}).")
-    return found
+    repeated = sum(shard.attempts - 1 for shard in run_report.shards if shard.attempts > 1)
+    if repeated:
+        problems.append(f"{plural(repeated, 'attempt')} at shards had to be repeated; the results are not affected.")
+    stale = [worker.worker_id for worker in run_report.snapshot.workers if worker.stale]
+    if stale:
+        problems.append(f"{plural(len(stale), 'worker')} stopped sending heartbeats: {esc(', '.join(stale))}.")
+    slowest = find_bottleneck(run_report.stage_s)
+    if slowest:
+        share = percent(run_report.stage_s[slowest], sum(run_report.stage_s.values()))
+        problems.append(f"The stage <b>{esc(slowest)}</b> takes most of the working time ({share}).")
+    return problems

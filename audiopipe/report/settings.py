@@ -1,9 +1,8 @@
-"""The parameters that a dataset was made with, beside their defaults."""
+"""Render the parameters of a dataset, with their defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from audiopipe.config import RunConfig
 from audiopipe.report import page
@@ -13,8 +12,8 @@ from audiopipe.report.text import plural
 __all__ = ["settings"]
 
 
-def settings(config: Mapping[str, Any], digest: str) -> Html:
-    """Folded away: every parameter that the bytes of an output depend on, those with another value than usual first."""
+def settings(config: Mapping[str, object], digest: str) -> Html:
+    """Render, folded, the parameters that the bytes of an output depend on; those not at the default come first."""
     fields = RunConfig.model_fields
     rows = [
         [name, str(value), str(fields[name].default), str(fields[name].description)]
@@ -22,10 +21,9 @@ def settings(config: Mapping[str, Any], digest: str) -> Html:
         if name in fields
     ]
     changed = [row for row in rows if row[1] != row[2]]
-    table = page.table(
-        ["parameter", "value", "default", "what it is"], [*changed, *(r for r in rows if r not in changed)], "lllw"
-    )
-    which = f"{plural(len(changed), 'parameter')} not at the default" if changed else "all at their defaults"
-    told = ", ".join(f"<code>{esc(name)}={esc(value)}</code>" for name, value, *_ in changed)
-    head = f"Parameters: {which}{f': {told}' if told else ''}; digest <code>{esc(digest)}</code>"
+    rows = [*changed, *(row for row in rows if row not in changed)]
+    table = page.table(["parameter", "value", "default", "meaning"], rows, "lllw")
+    summary = f"{plural(len(changed), 'parameter')} not at the default" if changed else "all at their defaults"
+    values = ", ".join(f"<code>{esc(name)}={esc(value)}</code>" for name, value, *_ in changed)
+    head = f"Parameters: {summary}{f': {values}' if values else ''}; digest <code>{esc(digest)}</code>"
     return Html(f"<details><summary>{head}</summary>{table.markup}</details>")

@@ -1,19 +1,21 @@
-"""What the stages of a shard's way are, for people: what they do, and what to do about one that takes the time."""
+"""Describe the stages of a shard: what each does, and what to do if it is the bottleneck."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["STAGES", "Stage", "bottleneck", "ordered"]
+__all__ = ["STAGES", "Stage", "find_bottleneck", "sort_stages"]
 
 
 class Stage(NamedTuple):
-    what: str
+    """A stage: its activity, and the advice if it takes most of the time. The advice is HTML."""
+
+    activity: str
     advice: str
 
 
-# In the order of the data's way.
+# In processing order.
 STAGES: dict[str, Stage] = {
     "fetch": Stage(
         "reading tars from the store",
@@ -21,43 +23,43 @@ STAGES: dict[str, Stage] = {
     ),
     "decode": Stage(
         "decoding the media to samples",
-        "the CPU's cores are the limit, as designed: more cores, or more <code>decoders</code> while cores are idle",
+        "the CPU is the limit, as designed: add cores, or raise <code>decoders</code> if cores are idle",
     ),
     "fingerprint": Stage(
-        "fingerprints, by which re-uploads are found",
-        "the CPU's cores are the limit: <code>duplicate_similarity=None</code> does without",
+        "computing fingerprints, which find re-uploads",
+        "the CPU is the limit: <code>duplicate_similarity=None</code> turns fingerprints off",
     ),
     "voice": Stage(
-        "listening for speech where no times came with the audio",
-        "the network that finds speech is the limit: a GPU takes it away (<code>device</code>), and so do times beside "
+        "detecting speech in audio that came without segment times",
+        "voice activity detection is the limit: run it on a GPU (<code>device</code>), or provide segment times with "
         "the audio",
     ),
     "score": Stage(
-        "metrics, thresholds and resampling",
-        "the kernels are the limit: this is the stage that a GPU takes away (<code>device</code>)",
+        "computing metrics, applying thresholds and resampling",
+        "the kernels are the limit: run this stage on a GPU (<code>device</code>)",
     ),
     "encode": Stage(
         "encoding the kept segments",
         "the encoder is the limit: FLAC is the cheapest <code>audio_format</code>; raise <code>encoders</code> too",
     ),
     "write": Stage(
-        "writing tar and tables on local scratch",
-        "the local disk is the limit: point <code>scratch</code> at a faster one",
+        "writing tar and tables to local scratch",
+        "the local disk is the limit: set <code>scratch</code> to a faster one",
     ),
     "upload": Stage(
         "uploading finished shards",
-        "the store's write side is the limit: raise <code>shards_in_flight</code>, so that work goes on meanwhile",
+        "the upload to the store is the limit: raise <code>shards_in_flight</code>, so that other shards continue",
     ),
 }
 
 
-def ordered(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Stages in the order of the data's way; unknown ones at the end."""
+def sort_stages(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Sort stages by processing order; unknown stages come last."""
     names = [name for name in STAGES if name in seconds]
     return {name: float(seconds[name]) for name in [*names, *sorted(set(seconds) - set(names))]}
 
 
-def bottleneck(seconds: Mapping[str, float]) -> str | None:
-    """The stage that took most of the work's seconds; None if nothing was measured."""
-    busy = {name: spent for name, spent in seconds.items() if spent > 0}
+def find_bottleneck(seconds: Mapping[str, float]) -> str | None:
+    """Return the stage with the most working time; None if no time was recorded."""
+    busy = {name: spent_s for name, spent_s in seconds.items() if spent_s > 0}
     return max(busy, key=lambda name: busy[name]) if busy else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
@@ -15,185 +14,197 @@ from rich.table import Table
 from rich.text import Text
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import Ledger, Role, RunStatus
+from audiopipe.ledger import ErrorRow, Ledger, Role, RunStatus
 from audiopipe.ledger.record import parse_utc
-from audiopipe.ledger.snapshot import take_snapshot
+from audiopipe.ledger.snapshot import LanguageSnapshot, RunSnapshot, WorkerSnapshot, take_snapshot
+from audiopipe.report.text import format_duration
 
-__all__ = ["picture", "render", "watch"]
+__all__ = ["render", "render_snapshot", "watch"]
 
-MOST_WORKERS = 24  # rows; more do not fit on a screen
-WIDE = 110  # characters, from which on there is room for what a worker's machine does
+MAX_WORKERS = 24  # rows, so that the view fits on a screen
+WIDE = 110  # characters from which the table of workers has room for CPU, GPU and memory
 SPARKS = " ▁▂▃▄▅▆▇█"
-COLOURS = {"done": "green", "running": "cyan", "failed": "red", "stale": "bold red", "incomplete": "yellow"}
+STATUS_COLORS = {"done": "green", "running": "cyan", "failed": "red", "stale": "bold red", "incomplete": "yellow"}
 
 
 def render(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> RenderableType:
-    """Render totals, languages, workers and the last errors of a run, the newest by default."""
-    return picture(take_snapshot(ledger, run_id, now))
+    """Render totals, languages, workers and the last errors of a run, by default the newest.
+
+    Raises:
+        LedgerError: the ledger cannot be read, or does not have the run.
+    """
+    return render_snapshot(take_snapshot(ledger, run_id, now))
 
 
 def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, console: Console | None = None) -> None:
-    """Redraw until the run has ended. A ledger that goes away meanwhile is waited for, with the last picture kept.
+    """Redraw until the run has ended; during an outage of the ledger the last snapshot stays on the screen.
 
-    Raises `LedgerError` if it is not there at the start.
+    Raises:
+        LedgerError: the first snapshot fails.
     """
-    seen = take_snapshot(ledger, run_id)
-    with Live(picture(seen), console=console, auto_refresh=False) as live:
+    snapshot = take_snapshot(ledger, run_id)
+    with Live(render_snapshot(snapshot), console=console, auto_refresh=False) as live:
         live.refresh()
-        while seen["run"] is None or seen["run"]["status"] == RunStatus.RUNNING:
+        while snapshot is None or snapshot.run.status is RunStatus.RUNNING:
             time.sleep(every_s)
-            trouble = None
+            outage = None
             try:
-                # A run that is watched from before its start stays the one that is watched.
-                seen = take_snapshot(ledger, run_id or (seen["run"] or {}).get("run_id"))
+                # Keep watching the same run, even if a newer one starts.
+                snapshot = take_snapshot(ledger, run_id or (snapshot.run.run_id if snapshot else None))
             except LedgerError as error:
-                trouble = str(error)
-            live.update(picture(seen, trouble), refresh=True)
+                outage = str(error)
+            live.update(render_snapshot(snapshot, outage), refresh=True)
 
 
-def picture(seen: dict[str, Any], trouble: str | None = None) -> RenderableType:
-    """The numbers of a snapshot; with `trouble`, why they are not those of now."""
-    if seen["run"] is None:
-        return Group(Text("No run in this ledger yet."), *([_alarm(trouble)] if trouble else []))
-    return _Picture(seen, trouble)
+def render_snapshot(snapshot: RunSnapshot | None, outage: str | None = None) -> RenderableType:
+    """Render a snapshot; `outage` is the reason why it is not the current state."""
+    if snapshot is None:
+        return Group(Text("No run in this ledger yet."), *([_warning_line(outage)] if outage else []))
+    return _RunView(snapshot, outage)
 
 
-class _Picture:
-    """Drawn for the width that there is: where it is narrow, with fewer columns."""
+class _RunView:
+    """A snapshot, drawn with fewer columns on a narrow terminal."""
 
-    def __init__(self, seen: dict[str, Any], trouble: str | None) -> None:
-        self.seen, self.trouble = seen, trouble
+    def __init__(self, snapshot: RunSnapshot, outage: str | None) -> None:
+        self.snapshot, self.outage = snapshot, outage
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = options.max_width >= WIDE
-        yield _header(self.seen)
-        yield from map(_alarm, _alarms(self.seen, self.trouble))
-        yield _language_table(self.seen, wide)
-        if self.seen["errors"]:
-            yield _error_table(self.seen["errors"])
-        if self.seen["drivers"] or self.seen["workers"]:
-            yield from _workers(self.seen, wide)
+        yield _header(self.snapshot)
+        yield from map(_warning_line, _list_warnings(self.snapshot, self.outage))
+        yield _language_table(self.snapshot, wide)
+        if self.snapshot.errors:
+            yield _error_table(self.snapshot.errors)
+        if self.snapshot.drivers or self.snapshot.workers:
+            yield from _worker_table(self.snapshot, wide)
 
 
-def _header(seen: dict[str, Any]) -> RenderableType:
-    run, totals = seen["run"], seen["totals"]
+def _header(snapshot: RunSnapshot) -> RenderableType:
+    run, totals = snapshot.run, snapshot.totals
     title = Table.grid(padding=(0, 2))
-    elapsed = f"{_span(run['hours_elapsed'] * 3600)} since the start"
-    title.add_row(_safe(run["run_id"]), _state(run["status"]), _safe(f"languages: {run['language']}"), elapsed)
+    elapsed = f"{_duration(snapshot.hours_elapsed * 3600)} since the start"
+    title.add_row(_plain_text(run.run_id), _status(run.status), _plain_text(f"languages: {run.language}"), elapsed)
     counts = Table.grid(padding=(0, 2))
-    share = totals["processed"] / max(totals["total_videos"], 1)
-    done = f"{totals['processed']:,} of {totals['total_videos']:,} videos ({share:.1%})"
-    counts.add_row(_bar(totals["processed"], totals["total_videos"]), done, _failed(totals["failed"]))
-    kept = f"{totals['kept']:,} of {totals['segments']:,} segments kept, {totals['kept_s'] / 3600:,.1f} h of speech"
-    return Panel(Group(title, counts, Text(f"{kept}\n{_speed(seen)}\n{_end(seen)}")), title="audiopipe", expand=False)
+    share = totals.processed / max(totals.total_videos, 1)
+    done = f"{totals.processed:,} of {totals.total_videos:,} videos ({share:.1%})"
+    counts.add_row(_bar(totals.processed, totals.total_videos), done, _failed_count(totals.failed))
+    kept = f"{totals.kept:,} of {totals.segments:,} segments kept, {totals.kept_s / 3600:,.1f} h of speech"
+    lines = Text(f"{kept}\n{_speed(snapshot)}\n{_end(snapshot)}")
+    return Panel(Group(title, counts, lines), title="audiopipe", expand=False)
 
 
-def _speed(seen: dict[str, Any]) -> str:
-    """The rates, and of which time they are."""
-    totals, running = seen["totals"], seen["run"]["status"] == RunStatus.RUNNING
-    when = f"in the last {_span(seen['window_s'])}" if running else f"in its last session of {_span(seen['window_s'])}"
+def _speed(snapshot: RunSnapshot) -> str:
+    """Format the rates and the time that they cover."""
+    totals, length = snapshot.totals, _duration(snapshot.window_s)
+    running = snapshot.run.status is RunStatus.RUNNING
     return (
-        f"{totals['videos_per_minute']:,.1f} videos/min · {totals['segments_per_second']:,.1f} segments/s · "
-        f"{totals['times_real_time']:,.0f} x real time, {when}"
+        f"{totals.videos_per_minute:,.1f} videos/min · {totals.segments_per_second:,.1f} segments/s · "
+        f"{totals.times_real_time:,.0f} x real time, in the last {'' if running else 'session of '}{length}"
     )
 
 
-def _end(seen: dict[str, Any]) -> str:
-    """When it ended, or will, in words."""
-    run, expected = seen["run"], seen["eta"]
-    if run["completed_at"]:
-        left = " with shards left: start it again to go on" if run["status"] == RunStatus.INCOMPLETE else ""
-        return f"ended {_moment(run['completed_at'])}{left}"
-    if expected is None:
-        return "when it ends is not known yet: nothing has been finished lately"
-    text = f"about {_span(expected['seconds'])} to go, until {_moment(seen['at'], expected['seconds'])}"
-    if expected["low_s"] is None:
-        return f"{text} (a guess, from few shards)"
-    return f"{text} (80 % likely: {_span(expected['low_s'])} to {_span(expected['high_s'])})"
+def _end(snapshot: RunSnapshot) -> str:
+    """Format the time of the end, or the ETA."""
+    run, eta = snapshot.run, snapshot.eta
+    if run.completed_at:
+        missing = " with shards missing: run it again to resume" if run.status is RunStatus.INCOMPLETE else ""
+        return f"ended {_clock(run.completed_at)}{missing}"
+    if eta is None:
+        return "ETA unknown: no shard has finished recently"
+    text = f"ETA {_clock(snapshot.at, eta.seconds)}, in about {_duration(eta.seconds)}"
+    if eta.low_s is None or eta.high_s is None:
+        return f"{text} (rough: few shards have finished)"
+    return f"{text} (80 % interval: {_duration(eta.low_s)} to {_duration(eta.high_s)})"
 
 
-def _alarms(seen: dict[str, Any], trouble: str | None) -> list[str]:
-    """What somebody should do something about."""
-    told = [f"These are the numbers of {_moment(seen['at'])}: {trouble}"] if trouble else []
-    for row in seen["drivers"]:
-        if row["stale"]:
-            silent = f"driver {row['worker_id']} has been silent for {_span(row['age_s'])}"
-            told.append(f"{silent}: if its process is gone, start it again, and the run goes on")
-    silent = sum(row["stale"] for row in seen["workers"])
-    if silent:
-        told.append(f"{silent} of {sum(not row['past'] for row in seen['workers'])} workers do not answer")
-    return told
+def _list_warnings(snapshot: RunSnapshot, outage: str | None) -> list[str]:
+    """List what an operator should act on."""
+    warnings = [f"State of {_clock(snapshot.at)}, because the ledger cannot be read: {outage}"] if outage else []
+    warnings += [
+        f"driver {driver.worker_id} has sent no heartbeat for {_duration(driver.age_s)}: "
+        "if its process has died, run it again to resume"
+        for driver in snapshot.drivers
+        if driver.stale
+    ]
+    stale = sum(worker.stale for worker in snapshot.workers)
+    if stale:
+        current = sum(not worker.past for worker in snapshot.workers)
+        warnings.append(f"{stale} of {current} workers have stopped sending heartbeats")
+    return warnings
 
 
-def _alarm(text: str) -> Text:
-    return Text.assemble(("! ", "bold red"), _safe(text))
+def _warning_line(text: str) -> Text:
+    return Text.assemble(("! ", "bold red"), _plain_text(text))
 
 
-def _language_table(seen: dict[str, Any], wide: bool) -> Table:
+def _language_table(snapshot: RunSnapshot, wide: bool) -> Table:
     table = _table("language", *([""] if wide else []), "videos", "failed", "segments kept", "videos/min", "to go")
-    for row in seen["languages"]:
+    for language in snapshot.languages:
         table.add_row(
-            _safe(row["language"]),
-            *([_bar(row["processed"], row["total_videos"])] if wide else []),
-            f"{row['processed']:,}/{row['total_videos']:,}",
-            _failed(row["failed"], ""),
-            f"{row['kept']:,}/{row['segments']:,}",
-            f"{row['rate']:,.1f}",
-            _language_end(row, seen["run"]["status"]),
+            _plain_text(language.language),
+            *([_bar(language.processed, language.total_videos)] if wide else []),
+            f"{language.processed:,}/{language.total_videos:,}",
+            _failed_count(language.failed, ""),
+            f"{language.kept:,}/{language.segments:,}",
+            f"{language.rate:,.1f}",
+            _language_end(language, snapshot.run.status),
         )
     return table
 
 
-def _language_end(row: dict[str, Any], status: str) -> str:
-    if row["processed"] >= row["total_videos"]:
+def _language_end(language: LanguageSnapshot, status: RunStatus) -> str:
+    if language.processed >= language.total_videos:
         return "done"
-    return "-" if row["eta_s"] is None or status != RunStatus.RUNNING else _span(row["eta_s"])
+    return "-" if language.eta_s is None or status is not RunStatus.RUNNING else _duration(language.eta_s)
 
 
-def _workers(seen: dict[str, Any], wide: bool) -> Iterator[RenderableType]:
-    """Drivers, and below each its workers, the silent ones first."""
-    everybody = [*seen["drivers"], *seen["workers"]]
-    rows = sorted((row for row in everybody if not row["past"]), key=_worker_order)
+def _worker_table(snapshot: RunSnapshot, wide: bool) -> Iterator[RenderableType]:
+    """List the drivers, each followed by its workers, the stale ones first."""
+    reporters = [*snapshot.drivers, *snapshot.workers]
+    rows = sorted((reporter for reporter in reporters if not reporter.past), key=_worker_order)
     machine = ("cpu", "gpu", "memory") if wide else ()
-    table = _table("worker", "status", "videos", "segments/s", *machine, "heard", f"last {_span(seen['window_s'])}")
-    for row in rows[:MOST_WORKERS]:
+    window = f"last {_duration(snapshot.window_s)}"
+    table = _table("worker", "status", "videos", "segments/s", *machine, "heartbeat", window)
+    for row in rows[:MAX_WORKERS]:
         table.add_row(*_worker_cells(row, wide))
     yield table
-    hidden = [f"{len(rows) - MOST_WORKERS} more workers"] if len(rows) > MOST_WORKERS else []
-    hidden += [f"{len(everybody) - len(rows)} that have left"] if len(everybody) > len(rows) else []
+    hidden = [f"{len(rows) - MAX_WORKERS} more workers"] if len(rows) > MAX_WORKERS else []
+    hidden += [f"{len(reporters) - len(rows)} that have left"] if len(reporters) > len(rows) else []
     if hidden:
         yield Text(f" not shown: {', '.join(hidden)}", style="dim")
 
 
-def _worker_order(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["driver"], row["role"] != Role.DRIVER, not row["stale"], row["worker_id"]
+def _worker_order(worker: WorkerSnapshot) -> tuple[str, bool, bool, str]:
+    return worker.driver, worker.role is not Role.DRIVER, not worker.stale, worker.worker_id
 
 
-def _worker_cells(row: dict[str, Any], wide: bool) -> list[RenderableType]:
-    driver = row["role"] == Role.DRIVER
-    own = row["worker_id"].removeprefix(f"{row['driver']}/")
-    load = [f"{row['cpu_utilization']:.0f} %", f"{row['gpu_utilization']:.0f} %", f"{row['memory_bytes'] / 1e9:.1f} GB"]
+def _worker_cells(worker: WorkerSnapshot, wide: bool) -> list[RenderableType]:
+    is_driver = worker.role is Role.DRIVER
+    name = worker.worker_id.removeprefix(f"{worker.driver}/")
+    load = [f"{worker.cpu_utilization:.0f} %", f"{worker.gpu_utilization:.0f} %", f"{worker.memory_bytes / 1e9:.1f} GB"]
     return [
-        _safe(f"{own} (driver)" if driver else f"  {own}"),
-        _state("stale" if row["stale"] else row["status"]),
-        f"{row['videos_processed']:,}",
-        f"{row['segments_per_second']:,.1f}",
-        *([] if not wide else [""] * 3 if driver else load),
-        f"{_span(row['age_s'])} ago",
-        _spark(row["history"]),
+        _plain_text(f"{name} (driver)" if is_driver else f"  {name}"),
+        _status("stale" if worker.stale else worker.status),
+        f"{worker.videos_processed:,}",
+        f"{worker.segments_per_second:,.1f}",
+        *([] if not wide else [""] * 3 if is_driver else load),
+        f"{_duration(worker.age_s)} ago",
+        _sparkline(worker.history),
     ]
 
 
-def _error_table(errors: list[dict[str, Any]]) -> Table:
+def _error_table(errors: Sequence[ErrorRow]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bold")
-    for name in ("last errors", "where", "what"):
+    for name in ("last errors", "where", "error"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     table.add_column("message", overflow="fold")
-    for row in errors:
-        where = row["video_id"] or row["shard"] or row["worker_id"] or ""
-        message = _safe(row["error_message"] or "")
+    for error in errors:
+        where = error.video_id or error.shard or error.worker_id or ""
+        message = _plain_text(error.error_message or "")
         message.truncate(100, overflow="ellipsis")
-        table.add_row(_safe((row["created_at"] or "")[11:19]), _safe(where), _safe(row["error_type"] or ""), message)
+        time_of_day = (error.created_at or "")[11:19]
+        table.add_row(_plain_text(time_of_day), _plain_text(where), _plain_text(error.error_type or ""), message)
     return table
 
 
@@ -209,39 +220,31 @@ def _bar(done: int, total: int, width: int = 24) -> ProgressBar:
     return ProgressBar(total=max(total, 1), completed=min(done, max(total, 1)), width=width)
 
 
-def _failed(count: int, word: str = " failed") -> Text:
-    return Text(f"{count:,}{word}", style="red" if count else "")
+def _failed_count(count: int, suffix: str = " failed") -> Text:
+    return Text(f"{count:,}{suffix}", style="red" if count else "")
 
 
-def _state(status: str) -> Text:
-    return Text(status, style=COLOURS.get(status, ""))
+def _status(status: str) -> Text:
+    return Text(status, style=STATUS_COLORS.get(status, ""))
 
 
-def _spark(counts: list[int]) -> str:
+def _sparkline(counts: Sequence[int]) -> str:
     top = max(counts, default=0)
     return "".join(SPARKS[-(-count * (len(SPARKS) - 1) // top)] for count in counts) if top else ""
 
 
-def _moment(at: str, later_s: float = 0.0) -> str:
-    """A time of day in UTC, with the date where that is another than `at`'s."""
-    begin = parse_utc(at)
-    moment = begin + timedelta(seconds=later_s)
-    return f"{moment:%H:%M} UTC" if moment.date() == begin.date() else f"{moment:%Y-%m-%d %H:%M} UTC"
+def _clock(at: str, offset_s: float = 0.0) -> str:
+    """Format the UTC time `offset_s` after `at`, with the date if it is on another day than `at`."""
+    start = parse_utc(at)
+    moment = start + timedelta(seconds=offset_s)
+    return f"{moment:%H:%M} UTC" if moment.date() == start.date() else f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
-def _span(seconds: float) -> str:
-    """A duration as one reads it: `40 s`, `5 min 10 s`, `48 min`, `3 h 20 min`, `2 d 4 h`."""
-    if seconds >= 600:
-        seconds = 60 * round(seconds / 60)
-    left = max(0, round(seconds))
-    amounts: list[tuple[int, str]] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        amount, left = divmod(left, size)
-        if amount or amounts or unit == "s":
-            amounts.append((amount, unit))
-    return " ".join(f"{amount} {unit}" for index, (amount, unit) in enumerate(amounts[:2]) if amount or index == 0)
+def _duration(seconds: float) -> str:
+    """Format a duration, rounded to minutes from ten minutes on."""
+    return format_duration(60 * round(seconds / 60) if seconds >= 600 else max(0.0, seconds))
 
 
-def _safe(text: str) -> Text:
-    """What others wrote, as it stands: no markup, no terminal escapes."""
+def _plain_text(text: str) -> Text:
+    """Return untrusted text without markup and without terminal escapes."""
     return Text("".join(letter if letter.isprintable() else " " for letter in text))

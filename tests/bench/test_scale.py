@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_planning_scheduling_and_recording_are_timed(tmp_path: Path) -> None:
 
 
 def test_a_ledger_that_counts_wrongly_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scale.monitor, "take_snapshot", lambda ledger: {"totals": {"processed": 9}})
+    snapshot = SimpleNamespace(totals=SimpleNamespace(processed=9))
+    monkeypatch.setattr(scale, "take_snapshot", lambda ledger: snapshot)
     with pytest.raises(RuntimeError, match="counts 9 of 10 videos"):
         scale.bench(10, 2, workers=1)

@@ -1,4 +1,4 @@
-"""An empty ledger, and the results to record in it."""
+"""Fixtures: an empty ledger, and a factory of results to record in it."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def run_id() -> str:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[SqliteLedger]:
-    with SqliteLedger(tmp_path / "_ledger.sqlite") as opened:
-        yield opened
+    with SqliteLedger(tmp_path / "_ledger.sqlite") as ledger:
+        yield ledger

@@ -1,4 +1,4 @@
-"""Rows to record: every number of a result follows from its arguments, so that sums can be done by hand."""
+"""Build results to record; every number follows from the arguments, so that sums can be computed by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RUN = "3f1e7a52-7f0e-4c0c-9d5c-0a8a4a3f6d11"
 
 
 def shard_result(index: int, language: str = "de", *, videos: int = 10, failed: int = 0, **changes: Any) -> ShardResult:
-    """A shard with 20 segments and 100 s a good video, of which every fourth segment is dropped."""
+    """Build a shard with 20 segments and 100 s in each good video; every fourth segment is dropped."""
     letters = [DeadLetter(f"bad{index}-{n}", language, "decode", "NoAudio", "no audio stream") for n in range(failed)]
     good = videos - failed
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Several processes on one file, and the death of one between or inside its writes."""
+"""Several processes write one file; a process is killed between or inside its writes."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ for index in range(first, last):
 """
 
 
-def writer(path: Path, name: str, first: int, last: int) -> subprocess.Popen[str]:
+def start_writer(path: Path, name: str, first: int, last: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(Path(__file__).parent), name, str(path), str(first), str(last)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_on_one_file_lose_nothing_and_double_nothing(tmp_path: Path, run_id: str) -> None:
+def test_two_processes_neither_lose_nor_double_rows(tmp_path: Path, run_id: str) -> None:
     path = tmp_path / "_ledger.sqlite"
-    # Both make the file and record shards 40 to 79.
-    processes = [writer(path, "a", 0, 80), writer(path, "b", 40, 120)]
+    # Both create the file and record shards 40 to 79.
+    processes = [start_writer(path, "a", 0, 80), start_writer(path, "b", 40, 120)]
     assert [process.wait(60) for process in processes] == [0, 0]
     for process in processes:
         assert process.stdout is not None
@@ -57,10 +57,10 @@ def test_two_processes_on_one_file_lose_nothing_and_double_nothing(tmp_path: Pat
         }
 
 
-def test_a_writer_killed_at_any_time_leaves_whole_transactions(tmp_path: Path, run_id: str, make_result: Make) -> None:
+def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path, run_id: str, make_result: Make) -> None:
     path = tmp_path / "_ledger.sqlite"
     for wait_s in (0.0, 0.005, 0.02, 0.06):
-        process = writer(path, "a", 0, 100_000)
+        process = start_writer(path, "a", 0, 100_000)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(wait_s)
@@ -82,16 +82,16 @@ def test_a_writer_killed_at_any_time_leaves_whole_transactions(tmp_path: Path, r
         assert ledger.progress(run_id).processed == 10 * (len(done) + 1)
 
 
-def test_many_may_open_a_new_ledger_at_the_same_moment(tmp_path: Path) -> None:
-    """SQLite's own waiting does not cover the change to a WAL: about one opening in a hundred failed."""
+def test_many_threads_can_open_a_new_ledger_at_once(tmp_path: Path) -> None:
+    """The busy timeout of SQLite does not cover the switch to a WAL: without a retry one opening in 100 fails."""
 
-    def open_at_once(path: Path, together: threading.Barrier) -> None:
-        together.wait(10)
+    def open_at_once(path: Path, barrier: threading.Barrier) -> None:
+        barrier.wait(10)
         SqliteLedger(path).close()
 
     with ThreadPoolExecutor(4) as pool:
         for index in range(150):
-            together = threading.Barrier(4)
-            opened = [pool.submit(open_at_once, tmp_path / f"{index}.sqlite", together) for _ in range(4)]
-            for each in opened:
-                each.result(30)
+            barrier = threading.Barrier(4)
+            openings = [pool.submit(open_at_once, tmp_path / f"{index}.sqlite", barrier) for _ in range(4)]
+            for opening in openings:
+                opening.result(30)

@@ -1,4 +1,4 @@
-"""Sessions of a run: drivers that start, join, end, die and are replaced, and what their workers' rows say."""
+"""Sessions of a run: drivers start, join, end, crash and are replaced; the rows of their workers follow."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def query(ledger: SqliteLedger, sql: str, *values: object) -> list[tuple[object,
     return rows
 
 
-def driver(name: str, status: WorkerStatus = WorkerStatus.RUNNING, heard_s: float = 0.0, **more: Any) -> WorkerRow:
-    """A driver's row as of `heard_s` seconds ago."""
-    moment = datetime.now(UTC) - timedelta(seconds=heard_s)
-    return WorkerRow(name, Role.DRIVER, status=status, last_heartbeat=format_utc(moment), **more)
+def driver(name: str, status: WorkerStatus = WorkerStatus.RUNNING, age_s: float = 0.0, **columns: Any) -> WorkerRow:
+    """Build the row of a driver with a heartbeat `age_s` seconds ago."""
+    moment = datetime.now(UTC) - timedelta(seconds=age_s)
+    return WorkerRow(name, Role.DRIVER, status=status, last_heartbeat=format_utc(moment), **columns)
 
 
 def status_of(ledger: SqliteLedger, run_id: str) -> RunStatus:
@@ -39,7 +39,7 @@ def status_of(ledger: SqliteLedger, run_id: str) -> RunStatus:
     return run.status
 
 
-def test_starting_again_resumes_the_run_and_keeps_its_first_start(
+def test_a_second_start_resumes_the_run_and_keeps_its_start(
     ledger: SqliteLedger, run_id: str, make_result: Make
 ) -> None:
     start(ledger, run_id, videos=100)
@@ -48,14 +48,14 @@ def test_starting_again_resumes_the_run_and_keeps_its_first_start(
     ledger.finish_run(run_id, RunStatus.FAILED)
     start(ledger, run_id, videos=140)
 
-    again = ledger.run(run_id)
+    resumed = ledger.run(run_id)
     assert first is not None
-    assert again is not None
-    assert (again.status, again.completed_at, again.total_videos) == (RunStatus.RUNNING, None, 140)
-    assert again.started_at == first.started_at
-    assert again.resumed_at is not None
+    assert resumed is not None
+    assert (resumed.status, resumed.completed_at, resumed.total_videos) == (RunStatus.RUNNING, None, 140)
+    assert resumed.started_at == first.started_at
+    assert resumed.resumed_at is not None
     assert first.resumed_at is not None
-    assert again.resumed_at >= first.resumed_at
+    assert resumed.resumed_at >= first.resumed_at
     assert [row.total_videos for row in ledger.languages(run_id)] == [70, 70]
     assert ledger.progress(run_id).processed == 10
 
@@ -77,9 +77,7 @@ def test_a_driver_that_joins_does_not_start_a_new_session(ledger: SqliteLedger, 
     assert run.resumed_at > "2026-11-22T10:00:00.000Z"
 
 
-def test_a_run_is_done_when_all_shards_are_there_and_drivers_ended(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_a_run_is_done_with_all_shards_and_no_live_driver(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     def beat(partition: int, status: WorkerStatus) -> None:
         ledger.heartbeat(run_id, [WorkerRow(f"n{partition}/driver", Role.DRIVER, partition, 2, status=status)])
 
@@ -105,12 +103,12 @@ def test_a_run_is_done_when_all_shards_are_there_and_drivers_ended(
     assert status() is RunStatus.DONE
 
 
-def test_a_crashed_driver_does_not_keep_open_what_its_successor_ends(ledger: SqliteLedger, run_id: str) -> None:
+def test_a_crashed_driver_does_not_block_its_successors_end(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id)
-    early, late = "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z"
-    crashed = WorkerRow("n0/driver", Role.DRIVER, status=WorkerStatus.RUNNING, last_heartbeat=early)
+    first, second = "2026-11-22T10:00:00Z", "2026-11-22T11:00:00Z"
+    crashed = WorkerRow("n0/driver", Role.DRIVER, status=WorkerStatus.RUNNING, last_heartbeat=first)
     ledger.heartbeat(run_id, [crashed])
-    ledger.heartbeat(run_id, [replace(crashed, worker_id="n7/driver", status=WorkerStatus.DONE, last_heartbeat=late)])
+    ledger.heartbeat(run_id, [replace(crashed, worker_id="n7/driver", status=WorkerStatus.DONE, last_heartbeat=second)])
     ledger.finish_run(run_id, RunStatus.DONE)
     run = ledger.run(run_id)
     assert run is not None
@@ -134,7 +132,7 @@ def test_counters_never_decrease_and_old_heartbeats_are_ignored(ledger: SqliteLe
     assert ledger.workers(run_id) == [now]
 
 
-def test_a_workers_second_run_leaves_its_first_alone(ledger: SqliteLedger, run_id: str) -> None:
+def test_a_workers_second_run_does_not_change_its_first(ledger: SqliteLedger, run_id: str) -> None:
     for name, videos in ((run_id, 5), ("second", 7)):
         start(ledger, name)
         ledger.heartbeat(name, [WorkerRow("host-0", videos_processed=videos)])
@@ -143,50 +141,48 @@ def test_a_workers_second_run_leaves_its_first_alone(ledger: SqliteLedger, run_i
 
 def test_a_long_dead_driver_does_not_hold_a_run_open(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id, shards=2)
-    ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=31, partition_index=1)])
+    ledger.heartbeat(run_id, [driver("n1/p1/a", age_s=31, partition_index=1)])
     ledger.heartbeat(run_id, [driver("n0/p0/a", WorkerStatus.DONE)])
     ledger.finish_run(run_id, RunStatus.DONE)
     assert status_of(ledger, run_id) is RunStatus.INCOMPLETE
 
 
-def test_of_two_drivers_of_one_partition_the_last_to_end_decides(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_the_last_driver_of_a_partition_sets_the_status(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id, shards=1)
     ledger.record_shard(make_result(0))
     for name in ("n0/p0/a", "n0/p0/b", "n0/p0/a"):
-        ledger.heartbeat(run_id, [driver(name, heard_s=-0.1 if name.endswith("a") else 0)])
+        ledger.heartbeat(run_id, [driver(name, age_s=-0.1 if name.endswith("a") else 0)])
     ledger.heartbeat(run_id, [driver("n0/p0/b", WorkerStatus.DONE)])
     ledger.finish_run(run_id, RunStatus.DONE)
     assert status_of(ledger, run_id) is RunStatus.RUNNING
-    ledger.heartbeat(run_id, [driver("n0/p0/a", WorkerStatus.DONE, heard_s=-1)])
+    ledger.heartbeat(run_id, [driver("n0/p0/a", WorkerStatus.DONE, age_s=-1)])
     ledger.finish_run(run_id, RunStatus.DONE)
     assert status_of(ledger, run_id) is RunStatus.DONE
 
 
 def test_a_heartbeat_after_the_end_reopens_the_run(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id)
-    ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=60, partition_index=1)])
+    ledger.heartbeat(run_id, [driver("n1/p1/a", age_s=60, partition_index=1)])
     ledger.finish_run(run_id, RunStatus.INCOMPLETE)
     assert status_of(ledger, run_id) is RunStatus.INCOMPLETE
-    # What is told late of a time before the end changes nothing.
-    ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=50, partition_index=1)])
+    # A delayed heartbeat from before the end changes nothing.
+    ledger.heartbeat(run_id, [driver("n1/p1/a", age_s=50, partition_index=1)])
     assert status_of(ledger, run_id) is RunStatus.INCOMPLETE
-    ledger.heartbeat(run_id, [driver("n1/p1/a", heard_s=-1, partition_index=1)])
+    ledger.heartbeat(run_id, [driver("n1/p1/a", age_s=-1, partition_index=1)])
     assert status_of(ledger, run_id) is RunStatus.RUNNING
     assert ledger.run(run_id).completed_at is None  # type: ignore[union-attr]
 
 
 def test_a_process_silent_for_three_heartbeats_is_stale(ledger: SqliteLedger, run_id: str) -> None:
-    def worker(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> WorkerRow:
-        moment = format_utc(datetime.now(UTC) - timedelta(seconds=heard_s))
+    def worker(name: str, age_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> WorkerRow:
+        moment = format_utc(datetime.now(UTC) - timedelta(seconds=age_s))
         return WorkerRow(name, status=status, last_heartbeat=moment, videos_per_minute=4.0)
 
     start(ledger, run_id)
     ledger.heartbeat(run_id, [worker("a", 45), worker("b", 5), worker("c", 900, WorkerStatus.DONE)])
     ledger.heartbeat(run_id, [driver("d")])
-    found = {row.worker_id: (row.status, row.videos_per_minute) for row in ledger.workers(run_id)}
-    assert found == {"a": ("stale", 0), "b": ("running", 4), "c": ("done", 4), "d": ("running", 0)}
+    rows = {row.worker_id: (row.status, row.videos_per_minute) for row in ledger.workers(run_id)}
+    assert rows == {"a": ("stale", 0), "b": ("running", 4), "c": ("done", 4), "d": ("running", 0)}
     assert ledger.progress(run_id).active_workers == 1
     ledger.heartbeat(run_id, [worker("a", 0)])
     assert ledger.progress(run_id).active_workers == 2
@@ -198,11 +194,11 @@ def test_a_snapshot_equals_its_separate_queries(ledger: SqliteLedger, run_id: st
     for index in range(4):
         ledger.record_shard(make_result(index, failed=1))
     ledger.heartbeat(run_id, [driver("d"), WorkerRow("d/0")])
-    seen = ledger.run_rows(shards=3, errors=2)
-    assert seen is not None
-    assert seen.run == ledger.run(run_id)
-    assert (seen.processed, len(seen.errors)) == (ledger.progress(run_id).processed, 2)
-    assert list(seen.languages) == [replace(row, rate=0.0) for row in ledger.languages(run_id)]
-    assert (list(seen.workers), list(seen.errors)) == (ledger.workers(run_id), ledger.errors(run_id, 2))
-    assert [row.shard for row in seen.shards] == [row.shard for row in ledger.shards(run_id, 3)]
+    rows = ledger.run_rows(shards=3, errors=2)
+    assert rows is not None
+    assert rows.run == ledger.run(run_id)
+    assert (rows.processed, len(rows.errors)) == (ledger.progress(run_id).processed, 2)
+    assert list(rows.languages) == [replace(row, rate=0.0) for row in ledger.languages(run_id)]
+    assert (list(rows.workers), list(rows.errors)) == (ledger.workers(run_id), ledger.errors(run_id, 2))
+    assert [row.shard for row in rows.shards] == [row.shard for row in ledger.shards(run_id, 3)]
     assert ledger.run_rows("nope") is None

@@ -33,8 +33,8 @@ def start(ledger: SqliteLedger, run_id: str, videos: int = 100, shards: int = 0)
     ledger.start_run(run, [LanguageTotal("de", videos // 2, shards), LanguageTotal("fr", videos - videos // 2)])
 
 
-def everything(ledger: SqliteLedger) -> list[str]:
-    """The whole database as SQL text, times of starting again included."""
+def dump_sql(ledger: SqliteLedger) -> list[str]:
+    """Dump the database as SQL text."""
     with sqlite3.connect(ledger.path) as connection:
         dump = list(connection.iterdump())
     connection.close()
@@ -49,11 +49,9 @@ def query(ledger: SqliteLedger, sql: str, *values: object) -> list[tuple[object,
     return rows
 
 
-def test_run_progress_has_the_numbers_that_one_computes_by_hand(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_run_progress_has_the_numbers_computed_by_hand(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id, videos=100)
-    # Three workers and three shards: joined before they are summed, each sum would be three times too large.
+    # Three workers and three shards: a join before the sums would triple each sum.
     ledger.heartbeat(
         run_id,
         [
@@ -77,19 +75,19 @@ def test_run_progress_has_the_numbers_that_one_computes_by_hand(
     assert progress.hours_remaining == pytest.approx(70 / 6 / 60)
 
 
-def test_run_progress_has_the_columns_of_the_plan(ledger: SqliteLedger) -> None:
+def test_run_progress_has_the_documented_columns(ledger: SqliteLedger) -> None:
     columns = [str(row[1]) for row in query(ledger, "PRAGMA table_info(run_progress)")]
     assert columns == [item.name for item in fields(RunProgress)]
 
 
-def test_a_run_without_workers_has_no_rate_and_no_end(ledger: SqliteLedger, run_id: str) -> None:
+def test_a_run_without_workers_has_no_rate_and_no_eta(ledger: SqliteLedger, run_id: str) -> None:
     start(ledger, run_id)
     progress = ledger.progress(run_id)
     assert (progress.processed, progress.avg_rate, progress.hours_remaining) == (0, None, None)
 
 
 def test_the_documented_upsert_works_as_written(ledger: SqliteLedger) -> None:
-    """The columns and values of the plan's ProgressReporter, and its INSERT of a run, as PostgREST would write them."""
+    """The columns and values of the plan document's ProgressReporter and INSERT, as PostgREST would write them."""
     query(ledger, "INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     (run,) = ledger.runs()
     upsert = (
@@ -113,15 +111,13 @@ def test_the_documented_upsert_works_as_written(ledger: SqliteLedger) -> None:
 def test_recording_a_commit_twice_changes_nothing(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     ledger.record_shard(make_result(0, failed=2))
-    once = everything(ledger)
+    before = dump_sql(ledger)
     ledger.record_shard(make_result(0, failed=2))
-    assert everything(ledger) == once
+    assert dump_sql(ledger) == before
     assert len(ledger.errors(run_id)) == 2
 
 
-def test_the_same_dead_letter_of_two_runs_is_kept_for_both(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_two_runs_can_have_the_same_dead_letter(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     for name in (run_id, "another"):
         start(ledger, name)
         ledger.record_shard(make_result(0, failed=1, run_id=name))
@@ -140,11 +136,11 @@ def test_a_repeated_shard_replaces_its_row_and_dead_letters(
     assert (shard.attempt, shard.videos_failed, len(ledger.errors(run_id))) == ("second", 1, 1)
 
 
-def test_a_failure_is_counted_and_then_the_success_clears_it(
+def test_a_failure_is_counted_until_the_shard_is_committed(
     ledger: SqliteLedger, run_id: str, make_result: Make
 ) -> None:
     start(ledger, run_id)
-    # Two sessions of the driver: attempts count from 1 again, and all of them count.
+    # Two sessions of the driver: the second counts from 1, and the attempts of both are summed.
     for attempt in (1, 2, 1):
         ledger.record_failure(run_id, "de-000000", attempt, "host-0", "StoreError", "time-out", "Traceback …")
     (shard,) = ledger.shards(run_id)
@@ -158,9 +154,7 @@ def test_a_failure_is_counted_and_then_the_success_clears_it(
     assert (newest.shard, newest.attempt, newest.stack_trace) == ("de-000000", 1, "Traceback …")
 
 
-def test_a_late_failure_takes_nothing_from_a_finished_shard(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_a_late_failure_does_not_change_a_finished_shard(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     ledger.record_shard(make_result(0))
     (before,) = ledger.shards(run_id)
@@ -168,7 +162,7 @@ def test_a_late_failure_takes_nothing_from_a_finished_shard(
     assert ledger.shards(run_id) == [before]
 
 
-def test_languages_are_summed_over_finished_shards_alone(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+def test_languages_are_summed_over_finished_shards_only(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id, shards=5)
     ledger.record_shard(make_result(0, "de", videos=10, failed=1))
     ledger.record_shard(make_result(1, "de", videos=6))
@@ -180,7 +174,7 @@ def test_languages_are_summed_over_finished_shards_alone(ledger: SqliteLedger, r
     assert (french.processed, french.shards_done, french.total_videos) == (0, 0, 50)
 
 
-def test_a_result_comes_back_as_it_was_recorded(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+def test_a_result_is_read_as_it_was_recorded(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     result = make_result(3, "fr", failed=1, partition=4, worker="host-1", device="cuda")
     ledger.record_shard(result)
@@ -192,7 +186,7 @@ def test_a_result_comes_back_as_it_was_recorded(ledger: SqliteLedger, run_id: st
     assert error.retriable is False
 
 
-def test_the_last_finished_shards_come_newest_first(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+def test_limited_shards_come_newest_first(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     for index in (2, 0, 1):
         ledger.record_shard(make_result(index))
@@ -200,7 +194,7 @@ def test_the_last_finished_shards_come_newest_first(ledger: SqliteLedger, run_id
     assert [shard.shard for shard in ledger.shards(run_id, limit=2)] == ["de-000002", "de-000001"]
 
 
-def test_the_newest_run_is_the_default_and_an_unknown_one_is_named(ledger: SqliteLedger, run_id: str) -> None:
+def test_the_newest_run_is_the_default(ledger: SqliteLedger, run_id: str) -> None:
     assert ledger.run() is None
     ledger.start_run(RunRow("old", "de", 1, started_at="2026-01-01T00:00:00Z"), [])
     start(ledger, run_id)
@@ -213,16 +207,14 @@ def test_the_newest_run_is_the_default_and_an_unknown_one_is_named(ledger: Sqlit
             read("nope")
 
 
-def test_what_belongs_to_no_run_is_refused_with_the_reason(ledger: SqliteLedger, make_result: Make) -> None:
-    with pytest.raises(LedgerError, match="start_run comes before"):
+def test_rows_without_a_run_are_refused_with_the_reason(ledger: SqliteLedger, make_result: Make) -> None:
+    with pytest.raises(LedgerError, match="call start_run before"):
         ledger.record_shard(make_result(0))
-    with pytest.raises(LedgerError, match="start_run comes before"):
+    with pytest.raises(LedgerError, match="call start_run before"):
         ledger.heartbeat("nope", [WorkerRow("w")])
 
 
-def test_a_reader_sees_the_state_before_a_transaction_under_way(
-    ledger: SqliteLedger, run_id: str, make_result: Make
-) -> None:
+def test_a_reader_does_not_see_an_open_transaction(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     ledger.record_shard(make_result(0))
     writer = sqlite3.connect(ledger.path, isolation_level=None)
@@ -240,7 +232,7 @@ def test_a_reader_cannot_write(ledger: SqliteLedger, run_id: str) -> None:
         start(reader, run_id)
 
 
-def test_every_time_in_the_ledger_is_utc_iso_text(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+def test_times_in_the_ledger_are_utc_iso_text(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     start(ledger, run_id)
     ledger.record_shard(make_result(0, failed=1, finished_at="2026-11-22T12:30:00.5+02:00"))
     ledger.heartbeat(run_id, [WorkerRow("w")])
@@ -262,7 +254,7 @@ def test_every_time_in_the_ledger_is_utc_iso_text(ledger: SqliteLedger, run_id: 
     assert 0 <= age.total_seconds() < 60
 
 
-def test_a_file_that_is_no_database_is_named_and_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "_ledger.sqlite"
     path.write_bytes(b"this is not a database, it is somebody's notes" * 50)
     with pytest.raises(LedgerError, match=r"_ledger\.sqlite cannot be used as a ledger"):

@@ -80,7 +80,7 @@ def test_no_plot_of_the_quality_report_is_cut(dataset: str, tmp_path: Path) -> N
 
 def test_no_plot_of_the_progress_report_is_cut(ledger: str, tmp_path: Path) -> None:
     run_report = progress_report.read_run_report(output=ledger, ledger=None, run_id=None, usd_per_hour=None)
-    pieces = (progress_report.headline(run_report), run_tables.languages(run_report), run_tables.troubles(run_report))
+    pieces = (progress_report.headline(run_report), run_tables.languages(run_report), run_tables.errors(run_report))
     charts = (
         timeline.stages(run_report),
         timeline.throughput(run_report),

@@ -1,4 +1,4 @@
-"""The lines at the end of a run."""
+"""The summary of a run in a few lines."""
 
 from collections import Counter
 
@@ -8,13 +8,13 @@ from audiopipe.ledger import RunStatus
 from audiopipe.report.summary import summary_lines
 
 
-def totals(**changed):
-    made = Totals(**({"shards": 3, "videos": 10, "videos_failed": 2, "segments": 50, "segments_kept": 45} | changed))
-    made.audio_s, made.bytes_out = 3600.0, 5_000_000
-    made.drops = Counter({"too_quiet": 1, "noisy": 4})
-    made.errors = Counter({"BadTar": 2})
-    made.stage_s = Counter({"decode": 30.0, "fetch": 2.0, "score": 8.0})
-    return made
+def totals(**changes):
+    result = Totals(**({"shards": 3, "videos": 10, "videos_failed": 2, "segments": 50, "segments_kept": 45} | changes))
+    result.audio_s, result.bytes_out = 3600.0, 5_000_000
+    result.drops = Counter({"too_quiet": 1, "noisy": 4})
+    result.errors = Counter({"BadTar": 2})
+    result.stage_s = Counter({"decode": 30.0, "fetch": 2.0, "score": 8.0})
+    return result
 
 
 def summary(status=RunStatus.DONE, new=None, failed=None):
@@ -33,7 +33,7 @@ def test_five_lines_summarize_a_finished_run():
     assert "s3://bucket/out" in lines[4]
 
 
-def test_a_run_with_nothing_to_do_says_so_plainly():
+def test_a_run_with_nothing_to_do_is_reported():
     assert "nothing to do: all 3 shards were committed before" in summary_lines(summary(new=Totals()))[2]
 
 

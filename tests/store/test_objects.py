@@ -22,7 +22,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         Store(url).remove("")
 
 
-def test_of_many_creators_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
+def test_only_one_of_many_concurrent_creates_succeeds(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     barrier = threading.Barrier(8)
 
@@ -36,13 +36,13 @@ def test_of_many_creators_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
     assert store.read("_commits/x.json") == b"%d" % won.index(True) * 1000
 
 
-def test_what_is_created_is_not_replaced_by_another(store: Store) -> None:
+def test_create_does_not_replace_an_object(store: Store) -> None:
     assert store.create("a/b", b"first")
     assert not store.create("a/b", b"other")
     assert store.read("a/b") == b"first"
 
 
-def test_a_create_with_a_lost_response_finds_that_it_won(store: Store) -> None:
+def test_a_repeated_create_of_the_same_bytes_succeeds(store: Store) -> None:
     assert store.create("a/b", b"mine")
     assert store.create("a/b", b"mine")
 
@@ -68,7 +68,7 @@ def test_reading_a_missing_object_fails_at_once(store: Store) -> None:
     assert store.list("nothing") == {}
 
 
-def test_a_part_is_published_once_and_again_and_over_what_lay_there(store: Store, tmp_path: Path) -> None:
+def test_publishing_replaces_an_object_and_may_be_repeated(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     store.write("en/x", b"stale")
     store.upload(tmp_path / "file", "_parts/p/x")
@@ -78,13 +78,13 @@ def test_a_part_is_published_once_and_again_and_over_what_lay_there(store: Store
     assert store.read("en/x") == b"12345"
 
 
-def test_publishing_what_is_neither_part_nor_object_fails(store: Store) -> None:
+def test_publishing_fails_without_part_and_object(store: Store) -> None:
     store.write("en/x", b"123")
     with pytest.raises(FileNotFoundError):
         store.publish("_parts/p/x", "en/x", 5)
 
 
-def test_many_publish_one_part_at_the_same_time(tmp_path: Path) -> None:
+def test_many_threads_can_publish_the_same_part(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     (tmp_path / "file").write_bytes(bytes(100_000))
     store.upload(tmp_path / "file", "_parts/p/x")
@@ -105,7 +105,7 @@ def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
     assert seen <= {(len(big), b"b", b"b"), (len(small), b"s", b"s")}
 
 
-def test_no_draft_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
 
     def no_space(*_: object) -> None:
@@ -117,7 +117,7 @@ def test_no_draft_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytes
     assert store.list() == {}
 
 
-def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_errors_are_retried_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_errors, "WAIT_S", 0.001)
     calls = []
 
@@ -162,7 +162,7 @@ def test_error_codes_of_s3_are_distinguished(code: str, answer: Exception, raise
     assert told in str(found)
 
 
-def test_a_store_shows_its_address_and_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_shows_its_url_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary-of-a-secret")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "canary-of-a-key")
     store = Store("s3://bucket/prefix/")

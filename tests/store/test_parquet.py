@@ -23,20 +23,20 @@ def written(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def test_rows_columns_and_metadata_come_back() -> None:
+def test_rows_columns_and_metadata_are_read() -> None:
     table = pa.table({"a": range(1000), "b": [str(i) for i in range(1000)]}).replace_schema_metadata({"told": "x"})
     assert read_table(written(table)).equals(table, check_metadata=True)
     assert read_table(written(table), ["b"]).column_names == ["b"]
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1 no PAR1", b"x" * 100])
-def test_what_is_no_parquet_is_an_error_of_arrows(data: bytes) -> None:
+def test_invalid_parquet_is_an_arrow_error(data: bytes) -> None:
     with pytest.raises((pa.ArrowException, OSError)):
         read_table(data)
 
 
 @pytest.mark.slow
-def test_a_command_that_ends_just_after_reading_ends_well(tmp_path) -> None:
+def test_a_process_can_end_right_after_reading(tmp_path) -> None:
     path = tmp_path / "a.parquet"
     path.write_bytes(written(pa.table({name: [str(i) for i in range(20)] for name in "abcdefgh"})))
     for _ in range(TIMES):

@@ -19,13 +19,13 @@ from audiopipe.errors import AudiopipeError, LedgerError
 from audiopipe.estimation import load_rates
 from audiopipe.extras import require_extra
 from audiopipe.ledger import Ledger, RunStatus
-from audiopipe.ledger import snapshot as monitor
+from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.plan.extend import resolve_plan
 from audiopipe.plan.plan import Plan
 from audiopipe.report import live, page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.summary import summary_lines, unfinished
+from audiopipe.report.summary import describe_unfinished, summary_lines
 from audiopipe.report.text import format_duration
 from audiopipe.store.objects import Store
 
@@ -69,7 +69,7 @@ class Preview:
         return sum(shard.name not in self.committed for shard in mine)
 
     def _repr_html_(self) -> str:
-        table = live.plan_table(self.plan, self.config, self.committed)
+        table = live.render_plan(self.plan, self.config, self.committed)
         parameters = settings(self.config.output_fields(), self.config.digest)
         return page.styled(page.join(table, self._estimate(), parameters))._repr_html_()
 
@@ -148,7 +148,7 @@ class _Live:
         if not ended and time.monotonic() < self.next:
             return
         try:
-            self.area.update(live.area(monitor.take_snapshot(ledger, run_id)))
+            self.area.update(live.render_progress(take_snapshot(ledger, run_id)))
         except LedgerError as error:
             # The run does not need the ledger, so the picture of it must not end the run.
             self.area.update(Html(f"<p>No progress to show: {esc(error)}</p>"))
@@ -177,7 +177,7 @@ def finish(summary: RunSummary, client: Client | None) -> None:
     """
     if client is not None:
         cluster.close(client)
-    display(live.ending(summary), metadata={"audiopipe": {"exit_code": summary.exit_code}})
+    display(live.render_result(summary), metadata={"audiopipe": {"exit_code": summary.exit_code}})
     print(*summary_lines(summary), sep="\n")  # noqa: T201
-    if problem := unfinished(summary):
+    if problem := describe_unfinished(summary):
         raise RunIncomplete(problem)

@@ -1,4 +1,4 @@
-"""Reading a SQLite ledger: what the driver asks of its own file, and what others see of it."""
+"""Read a SQLite ledger."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import rates
 from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
+from audiopipe.ledger.rates import RECENT_SHARDS, select_window
+from audiopipe.ledger.record import RowValues
 from audiopipe.ledger.rows import (
     ErrorRow,
     LanguageProgress,
@@ -28,7 +28,7 @@ __all__ = ["SqliteReader"]
 
 
 class SqliteReader:
-    """The questions of `Ledger`, over the connection that `SqliteLedger` opens."""
+    """Reading methods of `Ledger`, on the connection that `SqliteLedger` opens."""
 
     path: Path
     _connection: sqlite3.Connection
@@ -36,14 +36,14 @@ class SqliteReader:
     def runs(self) -> list[RunRow]:
         return [
             RunRow.from_row(row)
-            for row in self._all("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")
+            for row in self._query("SELECT * FROM pipeline_runs ORDER BY started_at DESC, rowid DESC")
         ]
 
     def run(self, run_id: str | None = None) -> RunRow | None:
         return next((run for run in self.runs() if run_id in (None, run.run_id)), None)
 
-    def run_rows(self, run_id: str | None = None, shards: int = rates.RECENT_SHARDS, errors: int = 8) -> RunRows | None:
-        with self._moment():
+    def run_rows(self, run_id: str | None = None, shards: int = RECENT_SHARDS, errors: int = 8) -> RunRows | None:
+        with self._read_transaction():
             run = self.run(run_id)
             if run is None:
                 return None
@@ -57,53 +57,53 @@ class SqliteReader:
             )
 
     def progress(self, run_id: str) -> RunProgress:
-        self._known(run_id)
-        return RunProgress.from_row(self._all("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
+        self._require_run(run_id)
+        return RunProgress.from_row(self._query("SELECT * FROM run_progress WHERE run_id = ?", (run_id,))[0])
 
     def languages(self, run_id: str) -> list[LanguageProgress]:
-        run = self._known(run_id)
-        seen = rates.select_window(run, self._newest_shards(run_id, rates.RECENT_SHARDS), datetime.now(UTC))
-        return [replace(row, rate=seen.videos_per_minute(row.language)) for row in self._languages(run_id)]
+        run = self._require_run(run_id)
+        window = select_window(run, self._newest_shards(run_id, RECENT_SHARDS), datetime.now(UTC))
+        return [replace(row, rate=window.videos_per_minute(row.language)) for row in self._languages(run_id)]
 
     def workers(self, run_id: str) -> list[WorkerRow]:
-        self._known(run_id)
+        self._require_run(run_id)
         sql = "SELECT * FROM worker_progress WHERE run_id = ? ORDER BY worker_id"
-        return [WorkerRow.from_row(row) for row in self._all(sql, (run_id,))]
+        return [WorkerRow.from_row(row) for row in self._query(sql, (run_id,))]
 
     def shards(self, run_id: str, limit: int | None = None) -> list[ShardRow]:
-        self._known(run_id)
+        self._require_run(run_id)
         order = "shard" if limit is None else "finished_at DESC, shard LIMIT ?"
         values = (run_id,) if limit is None else (run_id, limit)
         return [
             ShardRow.from_row(row)
-            for row in self._all(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
+            for row in self._query(f"SELECT * FROM shards WHERE run_id = ? ORDER BY {order}", values)
         ]
 
     def errors(self, run_id: str, limit: int = 100) -> list[ErrorRow]:
-        self._known(run_id)
+        self._require_run(run_id)
         sql = "SELECT * FROM processing_errors WHERE run_id = ? ORDER BY id DESC LIMIT ?"
-        return [ErrorRow.from_row(row) for row in self._all(sql, (run_id, limit))]
+        return [ErrorRow.from_row(row) for row in self._query(sql, (run_id, limit))]
 
-    def _known(self, run_id: str) -> RunRow:
-        found = self.run(run_id)
-        if found is None:
+    def _require_run(self, run_id: str) -> RunRow:
+        run = self.run(run_id)
+        if run is None:
             raise LedgerError(describe_unknown_run(str(self.path), run_id, self.runs()))
-        return found
+        return run
 
     def _languages(self, run_id: str) -> list[LanguageProgress]:
-        return [LanguageProgress.from_row(row) for row in self._all(LANGUAGES, {"run_id": run_id})]
+        return [LanguageProgress.from_row(row) for row in self._query(LANGUAGES, {"run_id": run_id})]
 
     def _newest_shards(self, run_id: str, limit: int) -> list[ShardRow]:
-        return [ShardRow.from_row(row) for row in self._all(NEWEST_SHARDS, (run_id, limit))]
+        return [ShardRow.from_row(row) for row in self._query(NEWEST_SHARDS, (run_id, limit))]
 
-    def _all(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
-        with self._explained():
+    def _query(self, sql: str, values: Sequence[str | int] | Mapping[str, str] = ()) -> list[RowValues]:
+        with self._convert_errors():
             return [dict(row) for row in self._connection.execute(sql, values)]
 
     @contextmanager
-    def _moment(self) -> Iterator[None]:
-        """All that is read inside is of one moment, whatever is written meanwhile."""
-        with self._explained():
+    def _read_transaction(self) -> Iterator[None]:
+        """Run a block in a read transaction: its queries see one state, even if others write in the meantime."""
+        with self._convert_errors():
             self._connection.execute("BEGIN")
             try:
                 yield
@@ -111,12 +111,12 @@ class SqliteReader:
                 self._connection.execute("COMMIT")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.IntegrityError as error:
-            raise LedgerError(
-                f"{self.path} refused a row ({error}); start_run comes before what belongs to a run"
-            ) from error
+            raise LedgerError(f"{self.path} rejected a row ({error}): call start_run before other writes") from error
         except (sqlite3.Error, OSError) as error:
-            raise LedgerError(f"{self.path} cannot be used as a ledger: {error}; give --ledger a local path") from error
+            raise LedgerError(
+                f"{self.path} cannot be used as a ledger: {error}; give a local path with --ledger"
+            ) from error
