@@ -1,4 +1,4 @@
-"""A made-up run for tests of the ledger in Supabase, and the servers that they need."""
+"""Fixtures and a synthetic run for tests of the ledger in Supabase."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def result(index: int, **changes: Any) -> ShardResult:
-    """Ten videos, of which one is a dead letter."""
+    """Build a shard of ten videos, of which one is a dead letter."""
     values: dict[str, Any] = {
         "shard": f"de-{index:06d}", "language": "de", "partition": 0, "attempt": f"a{index}", "run_id": RUN,
         "worker": "host-0", "videos": 10, "videos_failed": 1, "segments": 200, "segments_kept": 150,
@@ -60,7 +60,7 @@ def start(ledger: Ledger, shards: int = 3) -> None:
     ledger.start_run(run, [LanguageTotal("de", 10 * shards, shards), LanguageTotal("fr", 5)])
 
 
-def beat(status: WorkerStatus = WorkerStatus.RUNNING, **changes: Any) -> list[WorkerRow]:
+def worker_rows(status: WorkerStatus = WorkerStatus.RUNNING, **changes: Any) -> list[WorkerRow]:
     driver = WorkerRow("node/p0", Role.DRIVER, status=status, last_error="x: y")
     busy = {"videos_processed": 20, "videos_per_minute": 8.5, "cpu_utilization": 91.5, "memory_bytes": 5_000_000_000}
     return [driver, replace(WorkerRow("node/p0/0", status=status, **busy), **changes)]  # type: ignore[arg-type]
@@ -71,13 +71,13 @@ def whole_run(ledger: Ledger, shards: int = 3) -> None:
     ledger.record_failure(RUN, "de-000001", 1, "host-0", "StoreError", "gone", "Traceback …")
     for index in range(shards):
         ledger.record_shard(result(index))
-        ledger.heartbeat(RUN, beat())
-    ledger.heartbeat(RUN, beat(WorkerStatus.DONE))
+        ledger.heartbeat(RUN, worker_rows())
+    ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
     ledger.finish_run(RUN, RunStatus.DONE)
 
 
 def contents(ledger: Ledger) -> dict[str, Any]:
-    """All that a ledger tells of the run, but for the times that it makes up itself."""
+    """Read all rows of the run, without the times that the ledger sets."""
     workers = [replace(row, started_at=None) for row in ledger.workers(RUN)]
     progress = replace(ledger.progress(RUN), hours_elapsed=0.0)
     errors = sorted((row.as_row() for row in ledger.errors(RUN)), key=lambda row: str(row["event_id"]))
@@ -93,7 +93,7 @@ def contents(ledger: Ledger) -> dict[str, Any]:
     return dict(zip(("run", "progress", "languages", "workers", "shards", "newest", "errors"), rows, strict=True))
 
 
-def waiting(path: Path) -> int:
+def count_pending(path: Path) -> int:
     connection = sqlite3.connect(path)
     ((count,),) = connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NULL")
     connection.close()
@@ -101,14 +101,14 @@ def waiting(path: Path) -> int:
 
 
 def wait_for(check: Callable[[], bool], limit_s: float = 20) -> None:
-    end = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s
     while not check():
-        assert time.monotonic() < end
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def same_on_both_sides(path: Path) -> None:
+def assert_same_contents(path: Path) -> None:
     with SqliteLedger(path, create=False) as local, SupabaseReader() as remote:
-        ours, theirs = contents(local), contents(remote)
-        for part, expected in ours.items():
-            assert theirs[part] == expected, part
+        expected, rows = contents(local), contents(remote)
+        for name, value in expected.items():
+            assert rows[name] == value, name

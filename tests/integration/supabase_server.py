@@ -1,10 +1,10 @@
-"""A real PostgreSQL and a real Supabase-compatible server on free ports of this machine, without root.
+"""Start PostgreSQL and a Supabase-compatible server on free ports of this machine, without root.
 
-PostgreSQL is the one inside the wheel `pgserver`, over TCP; the server is npm's `@supabase/lite`, kept under the
-environment (`.venv/share`), or in the user's cache where that is not ours to write. Keys and the secret of tokens are
-made up for each start and never leave the process and what it starts.
+PostgreSQL comes from the wheel `pgserver` and listens on TCP. The server is npm's `@supabase/lite`, installed under the
+environment (`.venv/share`), or in the user's cache if that is not writable. Keys and the token secret are generated for
+each start and are known only to this process and its children.
 
-`python tests/integration/supabase_server.py COMMAND…` runs a command with both of them up and the migrations applied.
+`python tests/integration/supabase_server.py COMMAND…` runs a command with both servers and the migration applied.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ import pytest
 from platformdirs import user_cache_path
 
 LITE = "@supabase/lite@0.10.0"
-# Looked up and not imported: its import makes folders for a root user and warns without XDG_RUNTIME_DIR.
+# Located without an import, because the import creates folders for root and warns without XDG_RUNTIME_DIR.
 BIN = Path(find_spec("pgserver").origin or "").parent / "pginstall" / "bin"  # type: ignore[union-attr]
 MIGRATIONS = Path(__file__).parents[2] / "cluster" / "supabase" / "migrations"
-# PostgreSQL refuses to run as root, so a root session hands it to a user that every system has.
+# PostgreSQL refuses to run as root, so root starts it as the user `nobody`, which every system has.
 OTHER_USER: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
 
 CONFIG = """
@@ -59,7 +59,7 @@ secret_key = "env(SUPABASE_SECRET_KEY)"
 
 
 class Postgres:
-    """An empty PostgreSQL of its own, with trust on 127.0.0.1 only."""
+    """An empty PostgreSQL server that trusts connections from 127.0.0.1 only."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -81,14 +81,18 @@ class Postgres:
         wait_until(self._answers, "PostgreSQL", self.process)
 
     def stop(self) -> None:
-        """At once, whatever is under way, as an outage does."""
+        """Stop immediately, without waiting for open transactions, like an outage."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
             self.process.wait(30)
             self.process = None
 
     def sql(self, text: str, database: str = "postgres") -> list[list[str]]:
-        """Rows of the last statement as text. Raises `CalledProcessError` with psql's words."""
+        """Run SQL and return the rows of its last statement as text.
+
+        Raises:
+            AssertionError: psql failed; the message is its error output.
+        """
         command = [str(BIN / "psql"), "-X", "-q", "-A", "-t", "-F", "\x1f", "-v", "ON_ERROR_STOP=1", "-f", "-"]
         command += ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", database]
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
@@ -106,7 +110,7 @@ class Postgres:
 
 
 class Supabase:
-    """`lite start` in front of a PostgreSQL that has the migrations."""
+    """A server `lite start` in front of a PostgreSQL that has the migration."""
 
     def __init__(self, folder: Path, postgres: Postgres, schemas: tuple[str, ...] = ("public",)) -> None:
         self.postgres, self.folder, self.port = postgres, folder, free_port()
@@ -127,7 +131,7 @@ class Supabase:
     def start(self) -> None:
         environment = {**os.environ, "DO_NOT_TRACK": "1", "SUPABASE_PUBLISHABLE_KEY": self.publishable_key}
         environment["SUPABASE_SECRET_KEY"] = self.secret_key
-        command = ["node", str(installed() / "node_modules" / "@supabase" / "lite" / "dist" / "cli" / "index.js")]
+        command = ["node", str(install_lite() / "node_modules" / "@supabase" / "lite" / "dist" / "cli" / "index.js")]
         with (self.folder / "lite.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "start", "--no-admin"], cwd=self.folder, env=environment, stdout=log, stderr=log
@@ -141,7 +145,7 @@ class Supabase:
             self.process = None
 
     def token(self, role: str = "authenticated") -> str:
-        """A signed-in user's token."""
+        """Return the token of a signed-in user."""
         head = {"alg": "HS256", "typ": "JWT"}
         body = {"role": role, "sub": "00000000-0000-4000-8000-000000000001", "exp": int(time.time()) + 3600}
         text = f"{_base64(json.dumps(head).encode())}.{_base64(json.dumps(body | {'aud': role}).encode())}"
@@ -160,8 +164,8 @@ class Supabase:
             return False
 
 
-def installed() -> Path:
-    """The folder with the npm package, installed on first use."""
+def install_lite() -> Path:
+    """Return the folder of the npm package; install it on first use."""
     share = Path(sys.prefix) / "share"
     base = share if os.access(share if share.is_dir() else sys.prefix, os.W_OK) else user_cache_path("audiopipe")
     home = base / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
@@ -171,14 +175,14 @@ def installed() -> Path:
         pytest.skip("needs node and npm for the Supabase server")
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
-        made = Path(temporary) / "made"
-        made.mkdir()
-        (made / "package.json").write_text('{"private": true}')
+        package = Path(temporary) / "package"
+        package.mkdir()
+        (package / "package.json").write_text('{"private": true}')
         command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", LITE, "postgres"]
-        subprocess.run(command, cwd=made, check=True, timeout=300)
-        # Another session may have been faster; its folder is as good.
+        subprocess.run(command, cwd=package, check=True, timeout=300)
+        # Another session may have installed it in the meantime.
         if not home.is_dir():
-            made.rename(home)
+            package.rename(home)
     return home
 
 
@@ -208,7 +212,7 @@ def supabase_server(postgres: Postgres, schemas: tuple[str, ...] = ("public",)) 
 
 
 def bring_back(server: Supabase) -> None:
-    """Start what is stopped; the server dies with its database, so it is started anew."""
+    """Start the stopped servers; the API server stops with its database, so it is restarted too."""
     if server.postgres.process is None:
         server.stop()
         server.postgres.start()
@@ -217,7 +221,7 @@ def bring_back(server: Supabase) -> None:
 
 
 def apply_migrations(postgres: Postgres) -> None:
-    """In the order of their names, each in one transaction, as `supabase db push` does."""
+    """Apply the migrations by name, each in one transaction, as `supabase db push` does."""
     for path in sorted(MIGRATIONS.glob("*.sql")):
         postgres.sql(f"SET client_min_messages = warning;\nBEGIN;\n{path.read_text()}\nCOMMIT;")
 
@@ -229,9 +233,9 @@ def free_port() -> int:
 
 
 def wait_until(ready: Any, what: str, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
-    end = time.monotonic() + limit_s
+    deadline = time.monotonic() + limit_s
     while not ready():
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start (exit code {process.poll()})")
         time.sleep(0.05)
 
@@ -241,12 +245,12 @@ def _base64(data: bytes) -> str:
 
 
 def main(command: list[str]) -> int:
-    """Run a command with an empty Supabase in its environment; returns its exit code."""
+    """Run a command with an empty Supabase in its environment; return its exit code."""
     with postgres_server() as postgres:
         apply_migrations(postgres)
         with supabase_server(postgres) as server:
-            told = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_KEY": server.secret_key}
-            return subprocess.run(command, env={**os.environ, **told}, check=False).returncode
+            variables = {"SUPABASE_URL": server.url, "SUPABASE_SERVICE_KEY": server.secret_key}
+            return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`supabase://videos` against a real server: every row once, whatever is added meanwhile."""
+"""`supabase://videos` against a real server: every row once, even if rows are added in the meantime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 
-from audiopipe.catalog import read as catalog
 from audiopipe.catalog import supabase as catalog_supabase
+from audiopipe.catalog.read import read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
 from audiopipe.ledger import supabase_client
@@ -61,21 +61,23 @@ def ids(language: str | None = None, table: str = "videos") -> list[str]:
 def test_every_completed_row_comes_once_over_many_pages(server: Supabase) -> None:
     fill(server, 3500)
     pages = list(catalog_supabase.read_pages("videos", None))
-    wanted = server.postgres.sql("SELECT youtube_id FROM videos WHERE status = 'COMPLETED'")
-    assert sorted(name for page in pages for name in page["youtube_id"].to_pylist()) == sorted(row[0] for row in wanted)
+    expected = server.postgres.sql("SELECT youtube_id FROM videos WHERE status = 'COMPLETED'")
+    assert sorted(name for page in pages for name in page["youtube_id"].to_pylist()) == sorted(
+        row[0] for row in expected
+    )
     assert [page.num_rows for page in pages] == [1000, 1000, 1000, 465]
     assert pages[0].column_names == ["youtube_id", "language", "r2_tar_key", "size_bytes", "duration_s"]
     assert pages[0]["duration_s"].null_count == 1000
 
 
-def test_one_language_is_asked_for_alone(server: Supabase) -> None:
+def test_one_language_can_be_selected(server: Supabase) -> None:
     fill(server, 400)
     assert len(ids("fr")) == 100
     assert len(ids("de")) == 296
     assert ids("xx") == []
 
 
-def test_rows_that_are_added_meanwhile_neither_hide_nor_double_others(server: Supabase) -> None:
+def test_concurrent_inserts_neither_hide_nor_double_rows(server: Supabase) -> None:
     fill(server, 5000)
     before = {row[0] for row in server.postgres.sql("SELECT youtube_id FROM videos WHERE status = 'COMPLETED'")}
     stop = threading.Event()
@@ -86,31 +88,31 @@ def test_rows_that_are_added_meanwhile_neither_hide_nor_double_others(server: Su
             fill(server, 50, first)
             first += 50
 
-    adding = threading.Thread(target=add)
-    adding.start()
+    inserter = threading.Thread(target=add)
+    inserter.start()
     try:
-        seen = ids()
+        video_ids = ids()
     finally:
         stop.set()
-        adding.join()
-    assert len(seen) == len(set(seen))
-    assert before <= set(seen)
+        inserter.join()
+    assert len(video_ids) == len(set(video_ids))
+    assert before <= set(video_ids)
     assert server.postgres.sql("SELECT count(*) > 5000 FROM videos") == [["t"]]
 
 
 def test_a_run_reads_its_catalog_from_the_table(server: Supabase, tmp_path: Path) -> None:
     fill(server, 400)
     config = RunConfig.of(catalog="supabase://videos", output=str(tmp_path), source_prefix="s3://b", language="fr")
-    found = catalog.read_catalog(config)
+    found = read_catalog(config)
     assert found.languages() == ["fr"]
     assert found.table.num_rows == 100
     assert "s3://b/4.tar" in found.table["uri"].to_pylist()
     assert found.table["size_bytes"].null_count == 0
     with pytest.raises(CatalogError, match="no video in language 'fx'; there are de, fr"):
-        catalog.read_catalog(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
+        read_catalog(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
 
 
-def test_an_empty_table_gives_no_page(server: Supabase) -> None:
+def test_an_empty_table_has_no_page(server: Supabase) -> None:
     assert list(catalog_supabase.read_pages("videos", None)) == []
 
 
@@ -128,7 +130,7 @@ def test_the_address_names_table_schema_columns_and_status() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nope", r"lacks something .*'public\.nope'.*check the names"),
+        ("nope", r"lacks a table, column or function .*'public\.nope'.*check the names"),
         ("bare", "lacks the column r2_tar_key; it has youtube_id, language: name them in the address"),
         ("videos?youtube_id=nope", "lacks the column nope"),
         ("videos?id=youtube_id", "'id' is no name of a column"),
@@ -136,13 +138,13 @@ def test_the_address_names_table_schema_columns_and_status() -> None:
         ("videos?size_bytes=r2_tar_key", "column 'size_bytes' holds what is no number"),
     ],
 )
-def test_a_wrong_name_says_what_is_wrong_and_what_to_do(server: Supabase, address: str, message: str) -> None:
+def test_a_wrong_name_is_an_error_with_advice(server: Supabase, address: str, message: str) -> None:
     fill(server, 3)
     with pytest.raises(CatalogError, match=message):
         ids(table=address)
 
 
-def test_keys_are_asked_for_by_name_and_never_shown(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_keys_are_named_and_keys_are_never_shown(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPABASE_SERVICE_KEY", "sb_secret_thisiswrong")
     with pytest.raises(CatalogError, match=r"refuses the key .* check SUPABASE_SERVICE_KEY") as caught:
         ids()
@@ -154,22 +156,25 @@ def test_keys_are_asked_for_by_name_and_never_shown(server: Supabase, monkeypatc
         ids()
 
 
-def test_a_server_that_comes_back_in_time_is_waited_for(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_outage_is_waited_for(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(server, 3000)
     monkeypatch.setattr(catalog_supabase, "BACKOFF_S", 0.5)
     pages = iter(catalog_supabase.read_pages("videos", None))
     first = next(pages)
     server.stop()
-    starting = threading.Timer(0.3, server.start)
-    starting.start()
+    restart = threading.Timer(0.3, server.start)
+    restart.start()
     try:
-        seen = [*first["youtube_id"].to_pylist(), *(name for page in pages for name in page["youtube_id"].to_pylist())]
+        video_ids = [
+            *first["youtube_id"].to_pylist(),
+            *(name for page in pages for name in page["youtube_id"].to_pylist()),
+        ]
     finally:
-        starting.join()
-    assert len(seen) == len(set(seen)) == 2970
+        restart.join()
+    assert len(video_ids) == len(set(video_ids)) == 2970
 
 
-def test_a_server_that_stays_away_is_a_transient_error(server: Supabase) -> None:
+def test_a_long_outage_is_a_transient_error(server: Supabase) -> None:
     fill(server, 3)
     server.stop()
     try:
@@ -183,9 +188,9 @@ def test_half_a_million_rows_are_listed_in_bounded_memory(server: Supabase) -> N
     fill(server, 500_000)
     list(
         zip(range(20), catalog_supabase.read_pages("videos", None), strict=False)
-    )  # what the first pages cost for good
+    )  # memory that the first pages allocate permanently
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = sum(page.num_rows for page in catalog_supabase.read_pages("videos", None))
-    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    growth_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert count == 495_000
-    assert grown_mb < 30
+    assert growth_mb < 30

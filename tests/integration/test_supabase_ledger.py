@@ -1,4 +1,4 @@
-"""A driver's ledger in Supabase: what is told of a run, by one driver and by several."""
+"""The ledger of one driver and of several drivers in Supabase."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import pytest
 from ledger_cases import (
     OFTEN_S,
     RUN,
+    assert_same_contents,
     contents,
+    count_pending,
     environment,
     path,
     result,
-    same_on_both_sides,
     server,
     start,
     wait_for,
-    waiting,
     whole_run,
 )
 from supabase import ClientOptions, create_client
 from supabase_server import Supabase
 
 from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, format_utc
-from audiopipe.ledger import snapshot as monitor
+from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
 from audiopipe.types import DeadLetter
@@ -36,11 +36,11 @@ __all__ = ["environment", "path", "server"]  # fixtures
 pytestmark = pytest.mark.slow
 
 
-def test_supabase_shows_what_the_local_ledger_shows(path: Path) -> None:
+def test_supabase_has_the_same_rows_as_the_local_ledger(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-    assert waiting(path) == 0
-    same_on_both_sides(path)
+    assert count_pending(path) == 0
+    assert_same_contents(path)
     with SupabaseReader() as remote:
         assert remote.progress(RUN).processed == 30
         run = remote.run()
@@ -48,14 +48,14 @@ def test_supabase_shows_what_the_local_ledger_shows(path: Path) -> None:
         assert (run.status, run.run_id) == (RunStatus.DONE, RUN)
 
 
-def test_updates_are_sent_every_few_seconds_and_not_at_the_end_alone(path: Path) -> None:
+def test_updates_are_sent_during_the_run(path: Path) -> None:
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger, SupabaseReader() as remote:
         start(ledger)
         ledger.record_shard(result(0))
         wait_for(lambda: remote.run() is not None and remote.progress(RUN).processed == 10)
 
 
-def test_what_is_sent_twice_has_its_effect_once(path: Path) -> None:
+def test_updates_that_are_sent_twice_have_their_effect_once(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
         ledger.record_failure(RUN, "de-000099", 1, "host-0", "StoreError", "never done")
@@ -64,19 +64,19 @@ def test_what_is_sent_twice_has_its_effect_once(path: Path) -> None:
             connection.execute("CREATE TABLE copy AS SELECT * FROM outbox")
         connection.close()
     with SupabaseReader() as remote:
-        once = contents(remote)
+        before = contents(remote)
     connection = sqlite3.connect(path)
     with connection:
         connection.execute("INSERT INTO outbox SELECT * FROM copy")
     connection.close()
     with SupabaseLedger(path):
         pass
-    assert waiting(path) == 0
+    assert count_pending(path) == 0
     with SupabaseReader() as remote:
-        assert contents(remote) == once
+        assert contents(remote) == before
 
 
-def test_two_drivers_share_a_run_and_none_overwrites_the_other(tmp_path: Path) -> None:
+def test_two_drivers_share_a_run_without_overwriting_rows(tmp_path: Path) -> None:
     def beats(partition: int, status: WorkerStatus) -> list[WorkerRow]:
         driver = WorkerRow(f"node{partition}/p{partition}", Role.DRIVER, partition, 2, status=status)
         return [driver, WorkerRow(f"node{partition}/p{partition}/0", partition_index=partition, videos_processed=10)]
@@ -106,18 +106,18 @@ def test_two_drivers_share_a_run_and_none_overwrites_the_other(tmp_path: Path) -
         assert {error.video_id for error in remote.errors(RUN)} == {"bad-0", "bad-1"}
 
 
-def test_a_row_that_the_server_refuses_does_not_block_the_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_row_does_not_block_the_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with SupabaseLedger(path) as ledger:
         start(ledger, 9)
         for index in range(9):
-            # An int of PostgreSQL ends where one of SQLite does not.
+            # 2**40 fits into an INTEGER of SQLite, but not into an INT of PostgreSQL.
             ledger.record_shard(result(index, **({"segments": 2**40} if index == 4 else {})))
     connection = sqlite3.connect(path)
-    ((seq, refused),) = connection.execute("SELECT body ->> 'shard', refused FROM outbox")
+    ((shard, reason),) = connection.execute("SELECT body ->> 'shard', refused FROM outbox")
     connection.close()
-    assert seq == "de-000004"
-    assert "refuses a row (22003" in refused
-    assert any("1 updates in" in record.getMessage() for record in caplog.records)
+    assert shard == "de-000004"
+    assert "rejects a row (22003" in reason
+    assert any("rejected 1 updates in" in record.getMessage() for record in caplog.records)
     with SupabaseReader() as remote:
         assert [row.shard[-1] for row in remote.shards(RUN)] == ["0", "1", "2", "3", "5", "6", "7", "8"]
 
@@ -129,8 +129,8 @@ def test_text_is_sent_without_characters_that_databases_refuse(path: Path) -> No
         ledger.record_shard(result(0, dead_letters=(letter,)))
         ledger.record_failure(RUN, "de-000001", 1, "w", "X\x00", "\udfff", "\x00")
         ledger.heartbeat(RUN, [WorkerRow("w", videos_per_minute=float("nan"), segments_per_second=float("inf"))])
-    assert waiting(path) == 0
-    same_on_both_sides(path)
+    assert count_pending(path) == 0
+    assert_same_contents(path)
     with SupabaseReader() as remote:
         assert {row.error_message for row in remote.errors(RUN)} == {"ab ? c", "?"}
 
@@ -160,19 +160,20 @@ def test_the_documented_reporter_and_queries_work_over_rest(server: Supabase) ->
     assert (row["processed"], row["total_rate"], row["active_workers"], row["failed_workers"]) == (60, 12, 1, 0)
     assert float(row["hours_remaining"]) == pytest.approx(440 / 12 / 60)
     with SupabaseReader() as reader:
-        seen = monitor.take_snapshot(reader, run_id)
-    assert (seen["totals"]["processed"], seen["workers"][0]["videos_processed"], len(seen["errors"])) == (60, 60, 1)
+        snapshot = take_snapshot(reader, run_id)
+    assert snapshot is not None
+    assert (snapshot.totals.processed, snapshot.workers[0].videos_processed, len(snapshot.errors)) == (60, 60, 1)
 
 
 def test_drivers_of_one_partition_are_distinct_as_in_sqlite(server: Supabase, path: Path) -> None:
-    def driver(name: str, heard_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> list[WorkerRow]:
-        moment = format_utc(datetime.now(UTC) - timedelta(seconds=heard_s))
+    def driver(name: str, age_s: float, status: WorkerStatus = WorkerStatus.RUNNING) -> list[WorkerRow]:
+        moment = format_utc(datetime.now(UTC) - timedelta(seconds=age_s))
         return [WorkerRow(f"n/p0/{name}", Role.DRIVER, status=status, last_heartbeat=moment, videos_per_minute=3.0)]
 
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger, SupabaseReader() as reader:
 
-        def told() -> tuple[str, dict[str, str]]:
-            wait_for(lambda: waiting(path) == 0)
+        def read_statuses() -> tuple[str, dict[str, str]]:
+            wait_for(lambda: count_pending(path) == 0)
             run = reader.run(RUN)
             assert run is not None
             assert run == ledger.run(RUN)
@@ -180,14 +181,14 @@ def test_drivers_of_one_partition_are_distinct_as_in_sqlite(server: Supabase, pa
             return str(run.status), {row.worker_id[-1]: str(row.status) for row in reader.workers(RUN)}
 
         start(ledger)
-        for name, heard_s in (("x", 40), ("a", 1), ("b", 1), ("a", 0)):
-            ledger.heartbeat(RUN, driver(name, heard_s))
-        assert told() == ("running", {"x": "stale", "a": "running", "b": "running"})
+        for name, age_s in (("x", 40), ("a", 1), ("b", 1), ("a", 0)):
+            ledger.heartbeat(RUN, driver(name, age_s))
+        assert read_statuses() == ("running", {"x": "stale", "a": "running", "b": "running"})
         ledger.heartbeat(RUN, driver("b", 0, WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.INCOMPLETE)
-        assert told()[0] == "running"
+        assert read_statuses()[0] == "running"
         ledger.heartbeat(RUN, driver("a", -0.1, WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.INCOMPLETE)
-        assert told() == ("incomplete", {"x": "stale", "a": "done", "b": "done"})
+        assert read_statuses() == ("incomplete", {"x": "stale", "a": "done", "b": "done"})
         ledger.heartbeat(RUN, driver("x", -10))
-        assert told() == ("running", {"x": "running", "a": "done", "b": "done"})
+        assert read_statuses() == ("running", {"x": "running", "a": "done", "b": "done"})

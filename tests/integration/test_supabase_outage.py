@@ -1,4 +1,4 @@
-"""The real servers stopped and started under a driver's ledger, and the driver killed."""
+"""Outages: the servers stop and start during a run, or the driver is killed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ import pytest
 from ledger_cases import (
     OFTEN_S,
     RUN,
-    beat,
+    assert_same_contents,
+    count_pending,
     environment,
     path,
     result,
-    same_on_both_sides,
     server,
     start,
     wait_for,
-    waiting,
     whole_run,
+    worker_rows,
 )
 from supabase_server import Supabase, bring_back
 
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def serving(page: bytes) -> Iterator[str]:
-    """The address of a web server that says the same to everything."""
+    """Run a web server that answers every request with the same page; yield its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -67,7 +67,7 @@ def serving(page: bytes) -> Iterator[str]:
             thread.join()
 
 
-def test_a_whole_run_without_the_server_is_replayed_once_by_sync(server: Supabase, tmp_path: Path) -> None:
+def test_sync_sends_a_whole_run_without_a_server_once(server: Supabase, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     server.stop()
     try:
@@ -75,18 +75,18 @@ def test_a_whole_run_without_the_server_is_replayed_once_by_sync(server: Supabas
             started = time.monotonic()
             whole_run(ledger, shards=300)
             assert time.monotonic() - started < 10
-        with pytest.raises(LedgerError, match=r"does not answer .* updates wait in"):
+        with pytest.raises(LedgerError, match=r"does not answer .* updates are pending in"):
             sync_ledger(output)
     finally:
         server.start()
     sent, refused = sync_ledger(output)
-    # Every shard and the failure, start and finish; of the 602 heartbeats only the last of each worker.
+    # All shards, the failure, start and finish; of the 602 heartbeats only the last one of each worker.
     assert (sent, refused) == (300 + 1 + 2 + 2, 0)
     assert sync_ledger(output) == (0, 0)
-    same_on_both_sides(default_path(output))
+    assert_same_contents(default_path(output))
 
 
-def test_an_outage_in_the_middle_slows_nothing_down_and_loses_nothing(
+def test_an_outage_neither_slows_the_driver_nor_loses_updates(
     server: Supabase, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger:
@@ -101,59 +101,59 @@ def test_an_outage_in_the_middle_slows_nothing_down_and_loses_nothing(
                 server.start()
             begun = time.monotonic()
             ledger.record_shard(result(index))
-            ledger.heartbeat(RUN, beat())
+            ledger.heartbeat(RUN, worker_rows())
             slowest = max(slowest, time.monotonic() - begun)
             time.sleep(0.02)
-        wait_for(lambda: waiting(path) == 0)
-        ledger.heartbeat(RUN, beat(WorkerStatus.DONE))
+        wait_for(lambda: count_pending(path) == 0)
+        ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.DONE)
     assert slowest < 1.0
-    same_on_both_sides(path)
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("audiopipe")]
-    assert any("updates wait in" in message for message in told)
-    assert any("is back" in message for message in told)
-    assert len(told) < 10
+    assert_same_contents(path)
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("audiopipe")]
+    assert any("updates are pending in" in message for message in messages)
+    assert any("is back" in message for message in messages)
+    assert len(messages) < 10
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_random_server_stops_under_load_end_with_the_same_ledger(server: Supabase, path: Path, seed: int) -> None:
-    dice, away = random.Random(seed), 0
+def test_random_outages_under_load_end_with_the_same_ledger(server: Supabase, path: Path, seed: int) -> None:
+    rng, outages = random.Random(seed), 0
     with SupabaseLedger(path, send_every_s=0.01) as ledger:
         start(ledger, 200)
         for index in range(200):
             ledger.record_shard(result(index))
-            ledger.heartbeat(RUN, beat(videos_processed=10 * index))
-            if dice.random() < 0.05:
-                away += 1
-                dice.choice([server.stop, server.postgres.stop])()
-            elif dice.random() < 0.15:
+            ledger.heartbeat(RUN, worker_rows(videos_processed=10 * index))
+            if rng.random() < 0.05:
+                outages += 1
+                rng.choice([server.stop, server.postgres.stop])()
+            elif rng.random() < 0.15:
                 bring_back(server)
             time.sleep(0.005)
-        assert away > 3
+        assert outages > 3
         bring_back(server)
-        ledger.heartbeat(RUN, beat(WorkerStatus.DONE))
+        ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.DONE)
-        wait_for(lambda: waiting(path) == 0)
-    same_on_both_sides(path)
+        wait_for(lambda: count_pending(path) == 0)
+    assert_same_contents(path)
 
 
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-import ledger_cases as t
+import ledger_cases as cases
 from audiopipe.ledger.supabase import SupabaseLedger
 ledger = SupabaseLedger(sys.argv[2], send_every_s=0.01)
-t.start(ledger, 1000)
+cases.start(ledger, 1000)
 print("ready", flush=True)
 for index in range(1000):
-    ledger.record_shard(t.result(index))
-    ledger.heartbeat(t.RUN, t.beat())
+    ledger.record_shard(cases.result(index))
+    ledger.heartbeat(cases.RUN, cases.worker_rows())
     time.sleep(0.002)
 """
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.05, 0.3])
-def test_a_killed_driver_has_sent_its_updates_or_leaves_them_queued(path: Path, wait_s: float) -> None:
+def test_updates_of_a_killed_driver_are_sent_by_the_next_one(path: Path, wait_s: float) -> None:
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -162,38 +162,38 @@ def test_a_killed_driver_has_sent_its_updates_or_leaves_them_queued(path: Path, 
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     process.stdout.close()
-    # The next driver goes on with the file.
+    # The next driver continues with the file.
     with SupabaseLedger(path) as ledger:
         ledger.record_shard(result(1001))
-    assert waiting(path) == 0
-    same_on_both_sides(path)
+    assert count_pending(path) == 0
+    assert_same_contents(path)
 
 
-def test_a_run_begun_without_supabase_is_sent_from_its_start(path: Path) -> None:
+def test_a_run_started_without_supabase_is_sent_as_a_whole(path: Path) -> None:
     with SqliteLedger(path) as ledger:
         start(ledger)
         ledger.record_failure(RUN, "de-000001", 1, "host-0", "StoreError", "gone", "Traceback …")
         for index in range(2):
             ledger.record_shard(result(index))
-        ledger.heartbeat(RUN, beat(WorkerStatus.FAILED))
+        ledger.heartbeat(RUN, worker_rows(WorkerStatus.FAILED))
         ledger.finish_run(RUN, RunStatus.INCOMPLETE)
     with SupabaseLedger(path):
-        assert waiting(path) == 1 + 1 + 2 + 2 + 1
-    same_on_both_sides(path)
+        assert count_pending(path) == 1 + 1 + 2 + 2 + 1
+    assert_same_contents(path)
     with SupabaseLedger(path) as ledger:
-        assert waiting(path) == 0
+        assert count_pending(path) == 0
         start(ledger)
         ledger.record_shard(result(2))
-    same_on_both_sides(path)
+    assert_same_contents(path)
 
 
-def test_sync_sends_a_ledger_that_never_knew_of_supabase(tmp_path: Path) -> None:
+def test_sync_sends_a_ledger_that_never_used_supabase(tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     with open_ledger(None, output) as ledger:
         whole_run(ledger)
     assert sync_ledger(output) == (1 + 1 + 3 + 2 + 1, 0)
     assert sync_ledger(output) == (0, 0)
-    same_on_both_sides(default_path(output))
+    assert_same_contents(default_path(output))
 
 
 def test_a_response_of_another_server_is_not_trusted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,4 +204,4 @@ def test_a_response_of_another_server_is_not_trusted(path: Path, monkeypatch: py
             patch.setenv("SUPABASE_URL", url)
             with pytest.raises(LedgerError, match="does not answer as Supabase does"):
                 sync(path)
-        assert waiting(path) == 1
+        assert count_pending(path) == 1

@@ -1,4 +1,4 @@
-"""Looking at a run in Supabase, and who may do what."""
+"""Read a run in Supabase, and the permissions of each kind of key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from supabase_server import Supabase, postgres_server, supabase_server
 
 from audiopipe.errors import ConfigError, LedgerError
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.ledger import snapshot as monitor
+from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
 
@@ -36,7 +36,7 @@ __all__ = ["environment", "path", "server"]  # fixtures
 
 pytestmark = pytest.mark.slow
 
-# The ledger's tables, and a column of text of each.
+# The tables of the ledger, each with a text column.
 TABLES = {
     "pipeline_runs": "language",
     "run_languages": "language",
@@ -48,14 +48,14 @@ TABLES = {
 
 @pytest.fixture
 def rest(server: Supabase) -> Iterator[Client]:
-    """Supabase's own client with the publishable key."""
+    """Connect with Supabase's client and the publishable key."""
     with httpx.Client(timeout=10) as http:
         options = ClientOptions(httpx_client=http, auto_refresh_token=False, persist_session=False)
         yield create_client(server.url, server.publishable_key, options)
 
 
 def rows_of(request: Any) -> list[Any]:
-    """What a request reads or changes: nothing where it is refused, or where a policy lets no row through."""
+    """Return the rows that a request reads or changes: none if it is refused or the policies exclude all rows."""
     try:
         rows: list[Any] = request.execute().data
     except APIError as error:
@@ -69,32 +69,33 @@ def dump(server: Supabase) -> list[list[list[str]]]:
     return [server.postgres.sql(f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES]
 
 
-def test_the_monitor_works_on_supabase_as_on_the_local_ledger(path: Path) -> None:
+def test_a_snapshot_of_supabase_equals_the_local_one(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        local = monitor.take_snapshot(ledger)
-    with SupabaseReader() as remote:
-        seen = monitor.take_snapshot(remote)
-    for part in ("totals", "languages"):
-        assert seen[part] == local[part]
-    assert json.loads(json.dumps(seen, allow_nan=False)) == seen
+        local = take_snapshot(ledger)
+    with SupabaseReader() as reader:
+        remote = take_snapshot(reader)
+    assert local is not None
+    assert remote is not None
+    assert (remote.totals, remote.languages) == (local.totals, local.languages)
+    assert json.dumps(remote.as_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize("key", ["wrong", "publishable", "signed-in"])
-def test_a_key_that_may_not_write_fails_at_the_start_with_the_remedy(
+def test_a_key_without_write_access_fails_at_the_start(
     server: Supabase, path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    given = "sb_secret_doesnotexist" if key == "wrong" else server.publishable_key
-    monkeypatch.setenv("SUPABASE_SERVICE_KEY", given)
+    api_key = "sb_secret_doesnotexist" if key == "wrong" else server.publishable_key
+    monkeypatch.setenv("SUPABASE_SERVICE_KEY", api_key)
     if key == "signed-in":
         monkeypatch.setenv("SUPABASE_ACCESS_TOKEN", server.token())
     with pytest.raises(LedgerError, match=r"refuses the key .* check SUPABASE_SERVICE_KEY") as caught:
         SupabaseLedger(path)
-    assert given not in str(caught.value)
+    assert api_key not in str(caught.value)
     assert not path.exists()
 
 
-def test_missing_tables_fail_at_the_start_with_the_remedy(path: Path) -> None:
+def test_missing_tables_fail_at_the_start(path: Path) -> None:
     with postgres_server() as empty, supabase_server(empty) as bare, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUPABASE_URL", bare.url)
         patch.setenv("SUPABASE_SERVICE_KEY", bare.secret_key)
@@ -103,9 +104,7 @@ def test_missing_tables_fail_at_the_start_with_the_remedy(path: Path) -> None:
                 opened()
 
 
-def test_a_reader_needs_only_a_signed_in_user_and_others_see_no_run(
-    server: Supabase, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_needs_a_signed_in_user(server: Supabase, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
         expected = contents(ledger)
@@ -123,23 +122,21 @@ def test_a_reader_needs_only_a_signed_in_user_and_others_see_no_run(
             lambda: reader.heartbeat(RUN, []),
             lambda: reader.finish_run(RUN, RunStatus.DONE),
         ):
-            with pytest.raises(LedgerError, match="opened for reading alone"):
+            with pytest.raises(LedgerError, match="is read-only"):
                 write()
         with pytest.raises(LedgerError, match="has no run 'nope'"):
             reader.progress("nope")
 
 
-@pytest.mark.parametrize("who", ["signed-in", "anon"])
-def test_what_a_readers_key_tries_over_rest_changes_nothing(
-    server: Supabase, path: Path, rest: Client, who: str
-) -> None:
+@pytest.mark.parametrize("role", ["signed-in", "anon"])
+def test_readers_cannot_write_over_rest(server: Supabase, path: Path, rest: Client, role: str) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
     before = dump(server)
-    if who == "signed-in":
+    if role == "signed-in":
         rest.postgrest.auth(server.token())
         assert rest.table("run_progress").select("processed").execute().data == [{"processed": 30}]
-    run = {"run_id": "mine", "language": "de", "total_videos": 1}
+    run = {"run_id": "new", "language": "de", "total_videos": 1}
     refused = [rest.table("pipeline_runs").insert(run), rest.table("pipeline_runs").upsert(run)]
     refused.append(rest.rpc("write_ledger", {"operations": []}))
     refused.append(rest.rpc("upsert_shards", {"shards": []}))
@@ -158,14 +155,14 @@ def test_anon_sees_nothing_over_rest(rest: Client, path: Path) -> None:
         whole_run(ledger)
     for table in (*TABLES, "run_progress", "videos"):
         assert rows_of(rest.table(table).select("*")) == []
-    questions = [rest.rpc(name, {"run_id": RUN}) for name in ("monitor_snapshot", "progress_by_language")]
-    questions.append(rest.rpc("ledger_bytes", {}))
-    for question in questions:
+    queries = [rest.rpc(name, {"run_id": RUN}) for name in ("monitor_snapshot", "progress_by_language")]
+    queries.append(rest.rpc("ledger_bytes", {}))
+    for query in queries:
         with pytest.raises(APIError, match="42501"):
-            question.execute()
+            query.execute()
 
 
-def test_a_reader_of_more_than_a_page_of_shards_gets_them_all(server: Supabase) -> None:
+def test_a_reader_reads_more_than_one_page(server: Supabase) -> None:
     server.postgres.sql(f"""
         INSERT INTO pipeline_runs (run_id, language, total_videos) VALUES ('{RUN}', 'de', 1);
         INSERT INTO shards (run_id, shard, language, status, finished_at)
@@ -177,7 +174,7 @@ def test_a_reader_of_more_than_a_page_of_shards_gets_them_all(server: Supabase) 
         assert [row.shard for row in remote.shards(RUN)] == [f"s{index:06d}" for index in range(1, 2301)]
 
 
-def test_no_key_is_ever_logged_or_shown(
+def test_keys_are_never_logged_or_shown(
     server: Supabase, path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -34,7 +34,7 @@ __all__ = ["s3_server"]  # a fixture
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("audio", "segments", "videos", "manifest")  # of a shard's objects
+KINDS = ("audio", "segments", "videos", "manifest")  # of the objects of a shard
 AUDIOPIPE = str(Path(sys.executable).parent / "audiopipe")
 
 
@@ -65,27 +65,27 @@ def environment(server: Supabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def config(corpus: Path, output: Path, **parameters: Any) -> RunConfig:
-    fixed = {"catalog": "supabase://videos", "ledger": "supabase://", "source_prefix": f"{corpus}/"}
-    how = {"cluster": "local-cpu", "workers": 1, "shard_videos": 2, "device": "cpu", "heartbeat_s": 0.5}
-    return RunConfig.of(**(fixed | how | {"output": str(output)} | parameters))
+    inputs = {"catalog": "supabase://videos", "ledger": "supabase://", "source_prefix": f"{corpus}/"}
+    execution = {"cluster": "local-cpu", "workers": 1, "shard_videos": 2, "device": "cpu", "heartbeat_s": 0.5}
+    return RunConfig.of(**(inputs | execution | {"output": str(output)} | parameters))
 
 
-def bucket(output: Path) -> Totals:
+def read_totals(output: Path) -> Totals:
     return Totals.of(commit.result for commit in read_commits(Store(str(output))).values())
 
 
-def the_database_tells_what_is_in_the_bucket(server: Supabase, output: Path, run_id: str) -> None:
-    there = bucket(output)
+def assert_ledger_equals_commits(server: Supabase, output: Path, run_id: str) -> None:
+    committed = read_totals(output)
     ((processed, total),) = server.postgres.sql(
         f"SELECT processed, total_videos FROM run_progress WHERE run_id = '{run_id}'"
     )
-    assert int(processed) == int(total) == there.videos
+    assert int(processed) == int(total) == committed.videos
     with SupabaseReader() as reader:
         languages = reader.languages(run_id)
-        assert sum(row.segments for row in languages) == there.segments
-        assert sum(row.kept for row in languages) == there.segments_kept
-        assert sum(row.failed for row in languages) == there.videos_failed
-        assert sum(row.bytes_out for row in languages) == there.bytes_out
+        assert sum(row.segments for row in languages) == committed.segments
+        assert sum(row.kept for row in languages) == committed.segments_kept
+        assert sum(row.failed for row in languages) == committed.videos_failed
+        assert sum(row.bytes_out for row in languages) == committed.bytes_out
         assert {error.video_id for error in reader.errors(run_id)} == {
             letter.video_id
             for commit in read_commits(Store(str(output))).values()
@@ -99,37 +99,39 @@ def test_a_supabase_run_is_complete_and_its_workers_have_no_key(
 ) -> None:
     workers: dict[int, dict[str, str]] = {}
 
-    def look(_ledger: Ledger, _run_id: str) -> None:
+    def record_environments(_ledger: Ledger, _run_id: str) -> None:
         for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):  # a child that has just ended
+            with suppress(psutil.Error):  # the process may have ended
                 if "spawn_main" in " ".join(process.cmdline()):
                     workers[process.pid] = process.environ()
 
-    summary = run.run(config(tiny_corpus, tmp_path / "out"), on_tick=look)
-    assert summary.exit_code == 3  # the corpus has videos that no one can read
+    summary = run.run(config(tiny_corpus, tmp_path / "out"), on_tick=record_environments)
+    assert summary.exit_code == 3  # the corpus has unreadable videos
     assert workers
     assert all("SUPABASE_URL" in found for found in workers.values())
     assert not any(server.secret_key in value for found in workers.values() for value in found.values())
     assert verify(str(tmp_path / "out")).findings == ()
-    the_database_tells_what_is_in_the_bucket(server, tmp_path / "out", summary.run_id)
+    assert_ledger_equals_commits(server, tmp_path / "out", summary.run_id)
 
-    beside = run.run(config(tiny_corpus, tmp_path / "files", catalog=str(tiny_corpus / "catalog.parquet"), ledger=None))
-    here, there = content(tmp_path / "out"), content(tmp_path / "files")
-    tars = [name for name in here if name.endswith(".tar")]
+    from_files = run.run(
+        config(tiny_corpus, tmp_path / "files", catalog=str(tiny_corpus / "catalog.parquet"), ledger=None)
+    )
+    objects, expected = content(tmp_path / "out"), content(tmp_path / "files")
+    tars = [name for name in objects if name.endswith(".tar")]
     assert tars
-    assert {name: here[name] for name in tars} == {name: there[name] for name in tars}
-    assert beside.total.videos == summary.total.videos
+    assert {name: objects[name] for name in tars} == {name: expected[name] for name in tars}
+    assert from_files.total.videos == summary.total.videos
 
 
 def test_sync_sends_all_updates_after_an_outage(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
-    def pull_the_plug(ledger: Ledger, run_id: str) -> None:
+    def stop_server(ledger: Ledger, run_id: str) -> None:
         if server.process is not None and ledger.shards(run_id):
             server.stop()
 
     try:
-        summary = run.run(config(tiny_corpus, out), on_tick=pull_the_plug)
+        summary = run.run(config(tiny_corpus, out), on_tick=stop_server)
         assert server.process is None
     finally:
         if server.process is None:
@@ -137,13 +139,13 @@ def test_sync_sends_all_updates_after_an_outage(server: Supabase, tiny_corpus: P
     assert summary.exit_code == 3
     assert verify(str(out)).findings == ()
     with SupabaseReader() as reader:
-        behind = reader.run(summary.run_id)
-        assert behind is None or behind.status == "running"
+        stale = reader.run(summary.run_id)
+        assert stale is None or stale.status == "running"
     command = [AUDIOPIPE, "sync", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert ", 0 refused" in done.stdout
     assert int(done.stdout.split()[0]) > 0
-    the_database_tells_what_is_in_the_bucket(server, out, summary.run_id)
+    assert_ledger_equals_commits(server, out, summary.run_id)
     with SqliteLedger(default_path(str(out)), create=False) as local, SupabaseReader() as reader:
         assert reader.shards(summary.run_id) == local.shards(summary.run_id)
 
@@ -155,14 +157,14 @@ def test_a_run_resumes_under_its_row_in_supabase(server: Supabase, tiny_corpus: 
     again = run.run(config(tiny_corpus, out))
     assert (again.run_id, again.new.shards) == (first.run_id, 1)
     assert server.postgres.sql("SELECT COUNT(*), MIN(status) FROM pipeline_runs") == [["1", "done"]]
-    the_database_tells_what_is_in_the_bucket(server, out, first.run_id)
+    assert_ledger_equals_commits(server, out, first.run_id)
 
 
-def test_the_monitor_counts_what_lies_in_the_parquets(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_the_monitor_counts_the_rows_of_the_parquets(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
     summary = run.run(config(tiny_corpus, tmp_path / "out"))
     command = [AUDIOPIPE, "monitor", "--ledger", "supabase://", "--json", "--run-id", summary.run_id]
-    seen = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
-    for language in seen["languages"]:
+    snapshot = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+    for language in snapshot["languages"]:
         folder = tmp_path / "out" / language["language"]
         videos, segments = (
             [row for path in sorted(folder.glob(f"{kind}_*.parquet")) for row in pq.read_table(path).to_pylist()]
@@ -175,35 +177,33 @@ def test_the_monitor_counts_what_lies_in_the_parquets(server: Supabase, tiny_cor
         assert (language["segments"], language["kept"]) == (len(segments), len(kept))
         assert language["kept_s"] == pytest.approx(sum(row["duration_s"] for row in kept))
         assert language["bytes_out"] == sum(path.stat().st_size for path in written)
-    assert seen["totals"]["processed"] == sum(row["processed"] for row in seen["languages"]) > 0
+    assert snapshot["totals"]["processed"] == sum(row["processed"] for row in snapshot["languages"]) > 0
 
 
-def test_a_run_is_recorded_whole_while_both_servers_come_and_go(
-    server: Supabase, tiny_corpus: Path, tmp_path: Path
-) -> None:
-    dice, ended, outages = random.Random(7), threading.Event(), []
+def test_a_run_is_recorded_completely_despite_outages(server: Supabase, tiny_corpus: Path, tmp_path: Path) -> None:
+    rng, ended, outages = random.Random(7), threading.Event(), []
 
-    def come_and_go() -> None:
-        while not ended.wait(dice.uniform(0.1, 0.6)):
-            outages.append(dice.choice([server.stop, server.postgres.stop]))
+    def stop_and_start() -> None:
+        while not ended.wait(rng.uniform(0.1, 0.6)):
+            outages.append(rng.choice([server.stop, server.postgres.stop]))
             outages[-1]()
-            ended.wait(dice.uniform(0.1, 1.0))
+            ended.wait(rng.uniform(0.1, 1.0))
             bring_back(server)
 
     # The catalogue comes from a file: a run that cannot read what there is to do must not begin.
     settings = config(tiny_corpus, tmp_path / "out", catalog=str(tiny_corpus / "catalog.parquet"), shard_videos=1)
-    storm = threading.Thread(target=come_and_go)
+    saboteur = threading.Thread(target=stop_and_start)
     try:
-        summary = run.run(settings, on_tick=lambda *_: None if storm.is_alive() else storm.start())
+        summary = run.run(settings, on_tick=lambda *_: None if saboteur.is_alive() else saboteur.start())
     finally:
         ended.set()
-        storm.join(60)
+        saboteur.join(60)
         bring_back(server)
     assert summary.exit_code == 3
     assert len(outages) > 2
     assert verify(settings.output).findings == ()
     subprocess.run([AUDIOPIPE, "sync", settings.output], check=True, timeout=60, capture_output=True)
-    the_database_tells_what_is_in_the_bucket(server, tmp_path / "out", summary.run_id)
+    assert_ledger_equals_commits(server, tmp_path / "out", summary.run_id)
     with SqliteLedger(default_path(settings.output), create=False) as local, SupabaseReader() as reader:
         assert reader.shards(summary.run_id) == local.shards(summary.run_id)
 
@@ -211,28 +211,28 @@ def test_a_run_is_recorded_whole_while_both_servers_come_and_go(
 def test_two_independent_nodes_record_their_parts_of_one_run(
     server: Supabase, s3_server: S3Server, tmp_path: Path
 ) -> None:
-    """Two processes without a common disk: an object store, and each with a ledger file of its own."""
+    """Two processes share only an object store; each has a separate ledger file."""
     catalog = corpus(tmp_path / "corpus", videos=12, missing=False)
     output = f"s3://{BUCKET}/nodes"
-    told = ["--output", output, "--catalog", str(catalog), "--ledger", "supabase://", "--cluster", "local-cpu"]
-    told += ["--workers", "1", "--shard-videos", "1", "--device", "cpu", "--heartbeat-s", "0.5", "--run-id", "nodes"]
-    told += ["--min-snr-db", "none", "--max-silence-ratio", "none", "--partition-count", "2", "--quiet"]
+    options = ["--output", output, "--catalog", str(catalog), "--ledger", "supabase://", "--cluster", "local-cpu"]
+    options += ["--workers", "1", "--shard-videos", "1", "--device", "cpu", "--heartbeat-s", "0.5", "--run-id", "nodes"]
+    options += ["--min-snr-db", "none", "--max-silence-ratio", "none", "--partition-count", "2", "--quiet"]
 
-    def node(index: int) -> subprocess.Popen[bytes]:
+    def start_node(index: int) -> subprocess.Popen[bytes]:
         home = {"XDG_STATE_HOME": str(tmp_path / f"node{index}"), **s3_server.environment()}
-        command = [AUDIOPIPE, "run", *told, "--partition-index", str(index)]
+        command = [AUDIOPIPE, "run", *options, "--partition-index", str(index)]
         return subprocess.Popen(command, env={**os.environ, **home}, stdout=subprocess.DEVNULL)
 
-    nodes = [node(0), node(1)]
-    seen: set[str] = set()
+    nodes = [start_node(0), start_node(1)]
+    observed: set[str] = set()
     with SupabaseReader() as reader:
-        while any(one.poll() is None for one in nodes):
-            if found := reader.run_rows("nodes"):
-                seen |= {row.worker_id for row in found.workers if row.role is Role.DRIVER}
+        while any(node.poll() is None for node in nodes):
+            if rows := reader.run_rows("nodes"):
+                observed |= {row.worker_id for row in rows.workers if row.role is Role.DRIVER}
             time.sleep(0.2)
-        assert [one.returncode for one in nodes] == [0, 0]
+        assert [node.returncode for node in nodes] == [0, 0]
         drivers = [row for row in reader.workers("nodes") if row.role is Role.DRIVER]
-        assert seen <= {row.worker_id for row in drivers}
+        assert observed <= {row.worker_id for row in drivers}
         assert sorted(row.partition_index for row in drivers) == [0, 1]
         assert {(row.status, row.partition_count) for row in drivers} == {(WorkerStatus.DONE, 2)}
         assert all(row.videos_processed for row in drivers)

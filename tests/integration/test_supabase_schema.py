@@ -1,4 +1,4 @@
-"""The migrations on an empty PostgreSQL, and the plan's own SQL run as written."""
+"""The migration on an empty PostgreSQL, and the SQL of the plan document run as written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def as_role(role: str, sql: str) -> str:
 
 
 def schema_of(postgres: Postgres) -> list[list[str]]:
-    """Columns, indexes, policies, functions and rights, in a form that can be compared."""
+    """Return columns, indexes, policies, functions and privileges in a form that can be compared."""
     return postgres.sql("""
         SELECT table_name, column_name, data_type, column_default FROM information_schema.columns
         WHERE table_schema = 'public'
@@ -50,26 +50,28 @@ def schema_of(postgres: Postgres) -> list[list[str]]:
 
 
 def call(postgres: Postgres, function: str, *arguments: object) -> list[list[str]]:
-    given = [f"$json${json.dumps(a)}$json$::jsonb" if isinstance(a, list | dict) else f"'{a}'" for a in arguments]
-    return postgres.sql(f"SELECT * FROM {function}({', '.join(given)})")
+    sql_arguments = [
+        f"$json${json.dumps(a)}$json$::jsonb" if isinstance(a, list | dict) else f"'{a}'" for a in arguments
+    ]
+    return postgres.sql(f"SELECT * FROM {function}({', '.join(sql_arguments)})")
 
 
 def test_applying_the_migrations_twice_changes_nothing(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
-    once = schema_of(postgres)
+    before = schema_of(postgres)
     apply_migrations(postgres)
-    assert schema_of(postgres) == once
+    assert schema_of(postgres) == before
     assert postgres.sql("SELECT run_id FROM pipeline_runs") == [[RUN]]
 
 
-def test_file_names_follow_supabases_convention() -> None:
+def test_migration_file_names_follow_supabases_convention() -> None:
     names = [path.name for path in sorted(MIGRATIONS.iterdir())]
     assert names
     assert all(re.fullmatch(r"\d{14}_[a-z_]+\.sql", name) for name in names)
 
 
 def test_the_documented_statements_run_as_written(postgres: Postgres) -> None:
-    """An INSERT of a run, its partition query, its reporter's upsert, and an error; and what the view makes of them."""
+    """The INSERT of a run, the partition query, the upsert of the reporter, an error, and the resulting view."""
     postgres.sql("INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     ((run_id,),) = postgres.sql("SELECT run_id FROM pipeline_runs WHERE status = 'running'")
     assert str(uuid.UUID(run_id)) == run_id
@@ -108,7 +110,7 @@ def test_the_documented_view_reads_these_tables(postgres: Postgres) -> None:
         INSERT INTO worker_progress (run_id, worker_id, partition_index, partition_count, status, videos_total,
             videos_processed, videos_per_minute)
         VALUES ('{RUN}', 'a', 0, 2, 'running', 50, 30, 4), ('{RUN}', 'b', 1, 2, 'failed', 50, 10, 0)""")
-    plans = postgres.sql("""
+    documented = postgres.sql("""
         SELECT
           r.run_id,
           r.language,
@@ -124,11 +126,11 @@ def test_the_documented_view_reads_these_tables(postgres: Postgres) -> None:
         FROM pipeline_runs r
         LEFT JOIN worker_progress w ON w.run_id = r.run_id
         GROUP BY r.run_id""")
-    ours = postgres.sql(
+    shipped = postgres.sql(
         "SELECT run_id, language, total_videos, processed, assigned, avg_rate, total_rate, "
         "active_workers, failed_workers, round(hours_elapsed), hours_remaining FROM run_progress"
     )
-    assert plans == ours == [[RUN, "de", "100", "40", "100", "2", "4", "1", "1", "0", "0.25"]]
+    assert documented == shipped == [[RUN, "de", "100", "40", "100", "2", "4", "1", "1", "0", "0.25"]]
 
 
 def test_the_monitors_query_reads_only_with_the_readers_rights(postgres: Postgres) -> None:
@@ -138,14 +140,14 @@ def test_the_monitors_query_reads_only_with_the_readers_rights(postgres: Postgre
     assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL")) == [["t"]]
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() -> 'run' ->> 'run_id'")) == [[RUN]]
-    # The policies hold inside: without one for the reader there is nothing to see.
+    # The policies apply inside the function: without a policy the reader sees no row.
     postgres.sql('DROP POLICY "signed-in users read" ON pipeline_runs')
     assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL")) == [["t"]]
     ((size,),) = postgres.sql(as_role("authenticated", "SELECT ledger_bytes()"))
     assert int(size) > 8192
 
 
-def test_a_dead_letter_keeps_how_often_it_was_tried(postgres: Postgres) -> None:
+def test_a_dead_letter_keeps_its_number_of_attempts(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     letters = [{"event_id": "1", "video_id": "a", "attempts": 3}, {"event_id": "2", "video_id": "b"}]
     call(postgres, "upsert_shards", [{"run_id": RUN, "shard": "s", "language": "de", "dead_letters": letters}])
@@ -171,24 +173,24 @@ def test_run_progress_sums_each_side_before_it_joins(postgres: Postgres) -> None
     assert float(row[10]) == pytest.approx(70 / 6 / 60)
 
 
-def test_pages_of_a_partition_hold_every_video_once(postgres: Postgres) -> None:
+def test_pages_of_a_partition_have_every_video_once(postgres: Postgres) -> None:
     postgres.sql("""
         INSERT INTO videos (youtube_id, language, status, r2_tar_key)
         SELECT md5(n::text), CASE n % 3 WHEN 0 THEN 'fr' ELSE 'de' END, CASE n % 10 WHEN 1 THEN 'FAILED' ELSE
             'COMPLETED' END, n || '.tar' FROM generate_series(1, 900) n""")
-    seen: list[str] = []
+    video_ids: list[str] = []
     for index in range(3):
         after = ""
         while page := call(postgres, "videos_in_partition", "de", 3, index, after, 50):
             assert len(page) <= 50
-            seen += [row[0] for row in page]
+            video_ids += [row[0] for row in page]
             after = page[-1][0]
-    wanted = postgres.sql("SELECT youtube_id FROM videos WHERE language = 'de' AND status = 'COMPLETED'")
-    assert sorted(seen) == sorted(row[0] for row in wanted)
+    expected = postgres.sql("SELECT youtube_id FROM videos WHERE language = 'de' AND status = 'COMPLETED'")
+    assert sorted(video_ids) == sorted(row[0] for row in expected)
 
 
 def test_the_id_that_hashes_to_the_smallest_int_has_a_partition(postgres: Postgres) -> None:
-    """The plan's `abs(hashtext(id))` fails there. Such an id is hard to find, so the arithmetic is asked alone."""
+    """The `abs(hashtext(id))` of the plan document fails there; such an id is hard to find, so only `abs` is tested."""
     with pytest.raises(AssertionError, match="integer out of range"):
         postgres.sql("SELECT mod(abs((-2147483648)::int), 8)")
     assert postgres.sql("SELECT mod(abs((-2147483648)::int::bigint), 8)") == [["0"]]
@@ -216,7 +218,7 @@ def test_an_existing_table_with_other_columns_can_be_migrated(server: Postgres) 
     assert server.sql("SELECT count(*) FROM run_progress") == [["0"]]
 
 
-def test_signed_in_users_read_and_do_not_write(postgres: Postgres) -> None:
+def test_signed_in_users_read_but_do_not_write(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     assert postgres.sql(as_role("authenticated", "SELECT processed FROM run_progress")) == [["0"]]
     assert postgres.sql(as_role("authenticated", f"SELECT * FROM progress_by_language('{RUN}')")) == []
@@ -259,7 +261,7 @@ def test_the_service_key_writes(postgres: Postgres) -> None:
     assert postgres.sql("SELECT total_videos FROM pipeline_runs") == [["5"]]
 
 
-def test_many_shards_go_in_at_once_and_again_without_effect(postgres: Postgres) -> None:
+def test_many_shards_are_written_at_once_and_only_once(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     rows = [
         {
@@ -288,14 +290,14 @@ def test_many_shards_go_in_at_once_and_again_without_effect(postgres: Postgres) 
 def test_counters_never_decrease_and_old_heartbeats_are_ignored(postgres: Postgres) -> None:
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     worker = {"run_id": RUN, "worker_id": "w", "status": "running", "videos_processed": 50, "memory_bytes": 900}
-    question = "SELECT videos_processed, memory_bytes, status, last_error FROM worker_progress"
+    query = "SELECT videos_processed, memory_bytes, status, last_error FROM worker_progress"
     call(postgres, "upsert_workers", [{**worker, "last_heartbeat": "2026-11-22T10:00:10Z", "last_error": "x"}])
     less = {**worker, "videos_processed": 3, "memory_bytes": 100}
     call(postgres, "upsert_workers", [{**less, "last_heartbeat": "2026-11-22T10:00:20Z"}])
-    assert postgres.sql(question) == [["50", "100", "running", "x"]]
-    late = {**worker, "videos_processed": 60, "status": "failed", "last_heartbeat": "2026-11-22T10:00:15Z"}
-    call(postgres, "upsert_workers", [late])
-    assert postgres.sql(question) == [["50", "100", "running", "x"]]
+    assert postgres.sql(query) == [["50", "100", "running", "x"]]
+    older = {**worker, "videos_processed": 60, "status": "failed", "last_heartbeat": "2026-11-22T10:00:15Z"}
+    call(postgres, "upsert_workers", [older])
+    assert postgres.sql(query) == [["50", "100", "running", "x"]]
 
 
 def test_a_late_start_message_does_not_reopen_an_ended_run(postgres: Postgres) -> None:
@@ -309,7 +311,7 @@ def test_a_late_start_message_does_not_reopen_an_ended_run(postgres: Postgres) -
     assert postgres.sql("SELECT status FROM pipeline_runs") == [["running"]]
 
 
-def test_questions_of_a_large_ledger_use_the_indexes(postgres: Postgres) -> None:
+def test_queries_of_a_large_ledger_use_the_indexes(postgres: Postgres) -> None:
     postgres.sql(f"""
         INSERT INTO pipeline_runs (run_id, language, total_videos)
             SELECT CASE n WHEN 0 THEN '{RUN}' ELSE 'run-' || n END, 'all', 1 FROM generate_series(0, 4) n;
@@ -320,7 +322,7 @@ def test_questions_of_a_large_ledger_use_the_indexes(postgres: Postgres) -> None
             SELECT md5(n::text), 'l' || n % 12, 'COMPLETED', n || '.tar' FROM generate_series(1, 50000) n;
         ANALYZE""")
     postgres.sql("VACUUM ANALYZE shards, videos")
-    for question in (
+    for query in (
         f"SELECT * FROM run_progress WHERE run_id = '{RUN}'",
         f"SELECT * FROM shards WHERE run_id = '{RUN}' ORDER BY finished_at DESC NULLS LAST, shard LIMIT 500",
         (
@@ -328,11 +330,11 @@ def test_questions_of_a_large_ledger_use_the_indexes(postgres: Postgres) -> None
             "ORDER BY youtube_id LIMIT 1000"
         ),
     ):
-        plan = "\n".join(row[0] for row in postgres.sql(f"EXPLAIN {question}"))
+        plan = "\n".join(row[0] for row in postgres.sql(f"EXPLAIN {query}"))
         assert "Seq Scan on shards" not in plan, plan
         assert "Seq Scan on videos" not in plan, plan
     assert postgres.sql(f"SELECT sum(processed) FROM progress_by_language('{RUN}')") == [["512000"]]
-    # The monitor goes through the shards of its run once, in the index, and fetches no more rows than it shows.
+    # The monitor scans the shards of its run once, in the index, and fetches only the rows that it shows.
     postgres.sql("SELECT pg_stat_reset()")
     assert postgres.sql(f"SELECT monitor_snapshot('{RUN}') ->> 'processed'; SELECT pg_stat_force_next_flush()")
     scans = "SELECT seq_scan, idx_tup_fetch < 1000 FROM pg_stat_user_tables WHERE relname = 'shards'"
