@@ -1,9 +1,10 @@
-"""A GPU that is not there: tensors that say they are on another device, and are computed on the CPU.
+"""A fake GPU: tensors that claim to be on another device and are computed on the CPU.
 
-A tensor that a kernel forgets to make on the device of its audio, or a stream that is used as it cannot be, fails on
-every machine with a GPU and on none without. Here it fails as well; so a test may run anything that a GPU would run,
-and count what it is asked to do and how often the host waits for it. The device calls itself `meta`, as PyTorch has no
-driver to ask for that one. It shows neither speed nor what CUDA itself adds up in another order: that takes a GPU.
+A tensor that a kernel forgets to create on the device of its audio, or a stream that is used wrongly, fails on every
+machine with a GPU and on no machine without. With this module it fails there as well. A test may run anything that a
+GPU would run, and count the operations and how often the host waits for the device. The device calls itself `meta`,
+because PyTorch does not look for a driver of that device. It shows neither speed nor the other order in which CUDA sums
+values; these need a GPU.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from torch.utils._pytree import tree_leaves, tree_map
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
 
-# What a GPU cannot answer before all that was launched is done, beside a copy to the host.
+# Operations that make the host wait until all launched work is done, in addition to copies to the host.
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "repeat_interleave", "_unique2"}
 
-# Those that take lengths from the host, and give some back.
+# Operations that take lengths from the host, and return some to it.
 PACKING = {"_pack_padded_sequence", "_pad_packed_sequence"}
 
 
-class OnDevice(torch.Tensor):
-    """What its `values` say, elsewhere."""
+class DeviceTensor(torch.Tensor):
+    """A tensor of the fake device; its `values` are on the CPU."""
 
     values: torch.Tensor
 
     @staticmethod
     def __new__(cls, values):
         layout = values.shape, values.stride(), values.storage_offset()
-        with torch.inference_mode(False):  # or one made outside could not be looked at inside
+        with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside of it
             tensor = torch.Tensor._make_wrapper_subclass(cls, *layout, dtype=values.dtype, device=DEVICE)
         tensor.values = values
         return tensor
 
     def __repr__(self):
-        return f"OnDevice({self.values!r})"
+        return f"DeviceTensor({self.values!r})"
 
     def tolist(self):
         return self.cpu().tolist()
@@ -51,51 +52,56 @@ class OnDevice(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        raise AssertionError(f"{func}: a tensor of the device outside of `absent_gpu`")
+        raise AssertionError(f"{func}: a tensor of the device outside of `fake_gpu`")
 
 
 class _Launches(TorchDispatchMode):
-    def __init__(self, seen):
+    """Runs operations on the CPU, counts those of the device, and refuses to mix the devices."""
+
+    def __init__(self, counts):
         super().__init__()
-        self.seen = seen
+        self.counts = counts
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        with self:  # in inference mode even what consists of other operations comes here as one
+        with self:  # in inference mode a composite operation arrives as one, too
             if (result := func.decompose(*args, **kwargs)) is not NotImplemented:
                 return result
         leaves = tree_leaves((args, kwargs))
-        there = [leaf for leaf in leaves if isinstance(leaf, OnDevice)]
-        here = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, OnDevice)]
-        to = kwargs.get("device")
+        on_device = [leaf for leaf in leaves if isinstance(leaf, DeviceTensor)]
+        on_host = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, DeviceTensor)]
+        target = kwargs.get("device")
         name = func.__name__.split(".")[0]
-        if there:
-            self.seen["operations"] += 1
-            if any(tensor.dim() for tensor in here) and name not in PACKING | {"copy_", "index"}:
+        if on_device:
+            self.counts["operations"] += 1
+            if any(tensor.dim() for tensor in on_host) and name not in PACKING | {"copy_", "index"}:
                 raise RuntimeError(f"{name}: expected all tensors to be on the same device")
-            self.seen["waits"] += name in WAITS or _by_mask(name, args) or (to is not None and to != DEVICE)
-        result = func(*tree_map(_values, args), **tree_map(_values, kwargs | ({} if to is None else {"device": CPU})))
-        if func._schema.is_mutable:  # what was written to is returned, and stays where it is
+            is_copy_to_host = target is not None and target != DEVICE
+            self.counts["waits"] += name in WAITS or _is_index_by_mask(name, args) or is_copy_to_host
+        cpu_target = {} if target is None else {"device": CPU}
+        result = func(*tree_map(_values, args), **tree_map(_values, kwargs | cpu_target))
+        if func._schema.is_mutable:  # an in-place operation returns the tensor that it wrote to
             return next((leaf for leaf in leaves if _values(leaf) is result), result)
         if name in PACKING:
-            return _moved(result[0]), result[1]
-        return tree_map(_moved, result) if (there if to is None else to == DEVICE) else result
+            return _to_device(result[0]), result[1]
+        stays_on_device = on_device if target is None else target == DEVICE
+        return tree_map(_to_device, result) if stays_on_device else result
 
 
-def _by_mask(name, args):
+def _is_index_by_mask(name, args):
     return name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
 
 
 def _values(leaf):
-    return leaf.values if isinstance(leaf, OnDevice) else leaf
+    return leaf.values if isinstance(leaf, DeviceTensor) else leaf
 
 
-def _moved(leaf):
-    return OnDevice(leaf) if isinstance(leaf, torch.Tensor) else leaf
+def _to_device(leaf):
+    return DeviceTensor(leaf) if isinstance(leaf, torch.Tensor) else leaf
 
 
-class _Made(TorchFunctionMode):
-    """Python's numbers reach a device without anything being launched, and no memory can be pinned."""
+class _Constructors(TorchFunctionMode):
+    """Copies Python's numbers to the device without an operation, and ignores requests for pinned memory."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
@@ -105,12 +111,14 @@ class _Made(TorchFunctionMode):
 
 
 class Event:
+    """A CUDA event."""
+
     def __init__(self, stream):
         self.stream = stream
 
 
 class Stream:
-    """What the code may ask of a stream of CUDA; `torch.cuda.stream` itself is PyTorch's own."""
+    """The part of a CUDA stream that the code uses; `torch.cuda.stream` itself is PyTorch's."""
 
     def __init__(self, device=DEVICE):
         self.device, self.waited_for = device, []
@@ -124,10 +132,10 @@ class Stream:
 
 
 @contextmanager
-def absent_gpu(monkeypatch):
-    """In this thread there is a device; gives how much was asked of it, and how often the host waited."""
-    seen, current = Counter(), threading.local()
-    with monkeypatch.context() as patch, _modes(seen):
+def fake_gpu(monkeypatch):
+    """Give this thread a device; yield the counts of `operations` and of `waits` of the host."""
+    counts, current = Counter(), threading.local()
+    with monkeypatch.context() as patch, _modes(counts):
         patch.setattr(torch.cuda, "Stream", Stream)
         patch.setattr(torch.cuda, "current_stream", lambda device=None: current.__dict__.setdefault("stream", Stream()))
         patch.setattr(torch.cuda, "set_stream", lambda stream: setattr(current, "stream", stream))
@@ -135,20 +143,20 @@ def absent_gpu(monkeypatch):
         patch.setattr(torch.cuda, "synchronize", lambda: None)
         patch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
         patch.setattr(torch.cuda, "max_memory_allocated", lambda: 1)
-        yield seen
+        yield counts
 
 
-def there(function, seen):
-    """A function that finds the device of `absent_gpu` in whatever thread it runs."""
+def with_fake_gpu(function, counts):
+    """Wrap a function so that it has the device of `fake_gpu` in any thread that runs it."""
 
-    def found(*arguments, **keywords):
-        with _modes(seen):
+    def wrapped(*arguments, **keywords):
+        with _modes(counts):
             return function(*arguments, **keywords)
 
-    return found
+    return wrapped
 
 
 @contextmanager
-def _modes(seen):
-    with _Made(), _Launches(seen):
+def _modes(counts):
+    with _Constructors(), _Launches(counts):
         yield

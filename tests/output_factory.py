@@ -1,4 +1,4 @@
-"""Small outputs for the tests of storage: a corpus of short tones, outputs made of it without Dask, and their bytes."""
+"""Make small outputs for tests of storage: a corpus of short tones, outputs made from it without Dask, their bytes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,22 @@ from audiopipe.store.objects import Store
 
 RUN_ID = "tests"
 SEGMENTS = [{"start": 0.1, "end": 0.9, "text": "one"}, {"start": 1.0, "end": 1.8, "text": "two"}]
-# What an undisturbed run would have made, whatever happened: design.md, "same bytes".
-PROMISED = (".tar", ".parquet", ".json", ".txt", ".md")
+# Objects that have the same bytes in every run: design.md, "same bytes".
+REPRODUCIBLE = (".tar", ".parquet", ".json", ".txt", ".md")
 
 
 def corpus(folder: Path, videos: int = 5, missing: bool = True, seconds: float = 2.0) -> Path:
-    """Videos of `seconds`, two segments each, in two languages, and one that is not there; the catalogue's path."""
+    """Make videos of `seconds` in two languages, two segments each; return the path of their catalog.
+
+    Args:
+        missing: add a video to the catalog that does not exist.
+    """
     (folder / "videos").mkdir(parents=True)
     rows = []
     for number in range(videos):
         name, language = f"video{number:02d}", ("en", "de")[number % 2]
-        beside = json.dumps({"segments": SEGMENTS}).encode()
-        video = wav_video(folder / "videos", name, seconds + 0.1 * number, language=language, json=beside)
+        sidecar = json.dumps({"segments": SEGMENTS}).encode()
+        video = wav_video(folder / "videos", name, seconds + 0.1 * number, language=language, json=sidecar)
         rows.append((name, language, f"videos/{name}.tar", video.size_bytes))
     if missing:
         rows.append(("nowhere", "en", "videos/nowhere.tar", 1000))
@@ -41,13 +45,13 @@ def corpus(folder: Path, videos: int = 5, missing: bool = True, seconds: float =
 
 
 def config(catalog: Path | str, url: Path | str, **parameters: object) -> RunConfig:
-    """A run of the corpus: two videos a shard, nothing dropped for its sound, with a run_id that tests can compare."""
+    """Configure a run of the corpus: two videos a shard, no segment dropped for its sound, and a fixed run_id."""
     fixed = {"shard_videos": 2, "min_snr_db": None, "max_silence_ratio": None, "run_id": RUN_ID, "device": "cpu"}
     return RunConfig.of(catalog=str(catalog), output=str(url), **(fixed | {"heartbeat_s": 1.0} | parameters))
 
 
 def make_output(config: RunConfig) -> Store:
-    """A whole output, made in this process."""
+    """Make a complete output in this process."""
     store = Store(config.output)
     run_id = open_run(store, config)
     shards = list(create_plan(config, store).shards())
@@ -59,7 +63,9 @@ def make_output(config: RunConfig) -> Store:
 
 
 def content(url: str | Path) -> dict[str, bytes]:
-    """The bytes that are the same in every run: tars, Parquets, manifests, plan, and what describes the dataset."""
+    """Read the objects that are the same in every run: tars, Parquets, manifests, plan and description."""
     store = Store(str(url))
-    names = [name for name in store.list() if name.endswith(PROMISED) and not name.startswith(("_commits/", "_run"))]
+    names = [
+        name for name in store.list() if name.endswith(REPRODUCIBLE) and not name.startswith(("_commits/", "_run"))
+    ]
     return {name: store.read(name) for name in names}

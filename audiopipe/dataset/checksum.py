@@ -1,4 +1,4 @@
-"""JSON objects that carry the sha256 of their own text: the documents that everything else is checked against."""
+"""Add a sha256 to JSON objects and verify it: to the documents that all other objects are checked against."""
 
 from __future__ import annotations
 

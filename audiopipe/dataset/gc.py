@@ -26,7 +26,7 @@ TIMES = ("mtime", "LastModified", "created", "last_modified")
 
 @dataclass(frozen=True)
 class Garbage:
-    """What a collection found: objects with their sizes in bytes, and whether they were removed.
+    """The result of a collection: objects with their sizes in bytes, and whether they were removed.
 
     `uploads` are multipart uploads that were never finished, by the object that each would have become.
     """

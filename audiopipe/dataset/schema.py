@@ -1,4 +1,4 @@
-"""The columns of an output's tables, the names of its objects and the keys of its samples."""
+"""Define the columns of an output's tables, the names of its objects and the keys of its samples."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ VIDEOS_SCHEMA = pa.schema(
 
 
 def object_names(language: str, index: int) -> dict[str, str]:
-    """The final names of a shard's objects in the output, by role."""
+    """Return the final names of a shard's objects in the output, by role."""
     number = f"{index:06d}"
     return {
         "audio": f"{language}/audio_{number}.tar",
@@ -82,8 +82,8 @@ def object_names(language: str, index: int) -> dict[str, str]:
 
 
 def sample_key(video_id: str, index: int) -> str:
-    """A member name without suffix: no dot (WebDataset ends the key there), no '/', different for different ids."""
-    safe = re.sub(r"[^A-Za-z0-9_-]", lambda found: "".join(f"={byte:02x}" for byte in found[0].encode()), video_id)
+    """Return a member name without suffix: no "." (WebDataset ends the key there), no "/", different for other ids."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: "".join(f"={byte:02x}" for byte in match[0].encode()), video_id)
     if len(safe) > 80:
         safe = f"=sha256={hashlib.sha256(video_id.encode()).hexdigest()[:40]}"
     return f"{safe}_{index:05d}"

@@ -89,7 +89,7 @@ class _Check:
             plan = load(self.store)
         except (VerifyError, PlanError) as error:
             name = RUN_RECORD if isinstance(error, VerifyError) else FOLDER
-            yield Finding(name, str(error), self._start_again())
+            yield Finding(name, str(error), self._rerun())
             return
         yield from bad_commits
         yield from self._check_plan()
@@ -120,7 +120,7 @@ class _Check:
         """Compare the run record and the plan with their copies."""
         for pair in pairs:
             if not (pair.original_is_good or pair.copy_is_good):
-                yield Finding(pair.name, f"is damaged or missing, and so is {pair.copy}", self._start_again())
+                yield Finding(pair.name, f"is damaged or missing, and so is {pair.copy}", self._rerun())
             elif not pair.intact:
                 bad = pair.copy if pair.original_is_good else pair.name
                 yield Finding(bad, "is damaged or missing", f"audiopipe restore {shlex.quote(self.store.url)}")
@@ -129,7 +129,7 @@ class _Check:
         options = "".join(f" --shard {shlex.quote(name)}" for name in shards)
         return f"audiopipe resume {shlex.quote(self.store.url)}{options}"
 
-    def _start_again(self) -> str:
+    def _rerun(self) -> str:
         run_ids = sorted({commit.result.run_id for commit in self.commits.values()})
         option = f" --run-id {shlex.quote(run_ids[0])}" if run_ids else ""
         return f"remove it, then audiopipe run --output {shlex.quote(self.store.url)}{option} with the run's parameters"
@@ -159,7 +159,7 @@ class _Check:
             return
         for name, digest in digests.items():
             if name not in self.present or hashlib.sha256(self.store.read(name)).hexdigest() != digest:
-                yield Finding(name, f"differs from the plan that {DESCRIPTION} was made from", self._start_again())
+                yield Finding(name, f"differs from the plan that {DESCRIPTION} was made from", self._rerun())
 
     def _check_shard(self, shard: Shard, run: RunRecord) -> Iterator[Finding]:
         remedy = self._resume(shard.name)

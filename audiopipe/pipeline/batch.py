@@ -1,4 +1,4 @@
-"""Gather the clips of a shard into batches of one rate and about one length.
+"""Gather the clips of a shard into batches of one sample rate and about one length.
 
 Which clips share a batch depends on the order of the clips and on the config alone, never on timing, so that a
 rerun gives the device the same tensors and the output the same bytes.
@@ -18,11 +18,11 @@ __all__ = ["MEGABYTE", "Batch", "batch_clips"]
 
 Other = TypeVar("Other")
 
-# Lengths in one batch differ by less than 2^(1/4), so that padding is at most 16 % of it.
+# Lengths in one batch differ by a factor below 2^(1/4), so that padding is at most 16 % of it.
 CLASSES_PER_OCTAVE = 4
 MEGABYTE = 1 << 20
 
-Key = tuple[int, int, str, int]
+BatchKey = tuple[int, int, str, int]  # sample rate, channels, sample type, class of length
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Batch:
 
     @property
     def sample_rate_hz(self) -> int:
+        """The sample rate of all clips."""
         return self.clips[0].sample_rate_hz
 
     def __repr__(self) -> str:
@@ -40,11 +41,11 @@ class Batch:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """[B, C, T] of the clips side by side, as long as the longest."""
+        """[B, C, T] of the padded batch; T is the length of the longest clip."""
         return len(self.clips), self.clips[0].pcm.shape[0], max(clip.frames for clip in self.clips)
 
     def collate(self, samples: Pcm) -> list[int]:
-        """Fill [B, C, T] with the samples, zero after each clip's end; the lengths [B] in samples."""
+        """Fill [B, C, T] with the samples, zero after each clip's end; return the lengths [B] in samples."""
         for row, clip in zip(samples, self.clips, strict=True):
             row[:, : clip.frames] = clip.pcm
             row[:, clip.frames :] = 0
@@ -57,33 +58,33 @@ def batch_clips(events: Iterable[Clip | Other], config: RunConfig) -> Iterator[B
     A batch is yielded when it is full, when more than `batch_queue_mb` wait, or at the end. Clips that were dropped
     before scoring, and events that are not clips, pass through at once.
     """
-    waiting: dict[Key, list[Clip]] = {}
-    held = 0
+    waiting: dict[BatchKey, list[Clip]] = {}
+    waiting_bytes = 0
     for event in events:
         if not isinstance(event, Clip) or event.drop_reason is not None:
             yield event
             continue
-        key = _key(event)
-        # The padded size decides, since that is what the device has to hold.
+        key = _batch_key(event)
+        # The padded size counts, since the device has to hold it.
         clips = waiting.setdefault(key, [])
         if clips and _padded_bytes(clips, event) > config.batch_mb * MEGABYTE:
-            held -= _bytes(clips)
+            waiting_bytes -= _bytes(clips)
             yield Batch(tuple(waiting.pop(key)))
             clips = waiting.setdefault(key, [])
         clips.append(event)
-        held += event.pcm.nbytes
+        waiting_bytes += event.pcm.nbytes
         if len(clips) == config.batch_segments:
-            held -= _bytes(clips)
+            waiting_bytes -= _bytes(clips)
             yield Batch(tuple(waiting.pop(key)))
-        elif held > config.batch_queue_mb * MEGABYTE:
+        elif waiting_bytes > config.batch_queue_mb * MEGABYTE:
             key = max(waiting, key=lambda k: (_bytes(waiting[k]), k))
-            held -= _bytes(waiting[key])
+            waiting_bytes -= _bytes(waiting[key])
             yield Batch(tuple(waiting.pop(key)))
     for key in sorted(waiting):
         yield Batch(tuple(waiting[key]))
 
 
-def _key(clip: Clip) -> Key:
+def _batch_key(clip: Clip) -> BatchKey:
     length_class = math.floor(CLASSES_PER_OCTAVE * math.log2(clip.frames))
     return clip.sample_rate_hz, clip.pcm.shape[0], clip.pcm.dtype.str, length_class
 

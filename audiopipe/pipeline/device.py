@@ -1,11 +1,11 @@
-"""Who uses the device, and how samples get there.
+"""Bring batches to the device, and control which passes may use it at the same time.
 
-On CUDA a batch goes through pinned memory over a stream of its own, so that the next one travels while the device works
-on this one, as the type it was decoded to: 16-bit samples stay 16 bits on the bus.
+On CUDA a batch goes through pinned memory over a separate stream, so that the next batch is copied while the device
+works on this one. It is copied as the type it was decoded to: 16-bit samples stay 16 bits on the bus.
 
-A pass that runs out of memory is tried again, in the same shape, with the device to itself. Whether it fits then is a
-matter of its shape and of the device, and no longer of what the worker's other shards happen to do; so are the smaller
-tiles that it is cut into if it does not, and with them the last bits of the results.
+A pass that runs out of memory is repeated with the same shape while no other pass uses the device. Whether it fits then
+depends on its shape and the device only, and not on the worker's other shards. The same holds for the smaller tiles
+that it is divided into if it does not fit, and so for the last bits of the results.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from audiopipe.types import Clip
 
 __all__ = ["DeviceBatch", "SharedExclusiveLock", "device_lock", "transfer"]
 
-# Read by cuBLAS when it begins, before any batch comes. With workspaces of several sizes the sums of the recurrent cell
-# that finds voice may come out in another order (cuDNN's notes on reproducibility), and with them the output's bytes.
+# cuBLAS reads this when it is initialized, before the first batch. With workspaces of several sizes the sums in the
+# recurrent cell of the voice model may be computed in another order (cuDNN's notes on reproducibility), which would
+# change the output's bytes.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A batch for the device: samples [B, C, T] and lengths [B] on it or, where it has no room, on the host.
+    """A batch for the device: samples [B, C, T] and lengths [B], on the device or, if it had no memory, on the host.
 
-    For a CPU the samples are those of the clips, [C, T] each: its kernels put them side by side a few at a time, so
-    that nothing as large as a batch is ever written.
+    For a CPU the samples are those of the clips, [C, T] each: its kernels pad a few of them at a time, so that a tensor
+    as large as the batch is never written. `ready` is the event after which the device has the samples.
     """
 
     clips: tuple[Clip, ...]
@@ -43,14 +44,14 @@ class DeviceBatch:
     ready: torch.cuda.Event | None = field(default=None, repr=False)
 
     def tile(self, device: torch.device, items: slice) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor | None]:
-        """Samples and lengths of some items, for kernels."""
-        self._wait()
+        """Return the samples and lengths of some items, on the device, for kernels."""
+        self._wait_until_ready()
         if isinstance(self.samples, list) or self.lengths is None:
             return self.samples[items], None
         return self.samples[items].to(device, non_blocking=True), self.lengths[items]
 
-    def _wait(self) -> None:
-        """Let what is asked of the device from now on by this thread begin when the samples are there."""
+    def _wait_until_ready(self) -> None:
+        """Make this thread's further work on the device wait for the samples; the thread itself does not wait."""
         if self.ready is not None and isinstance(self.samples, torch.Tensor):
             stream = torch.cuda.current_stream(self.samples.device)
             stream.wait_event(self.ready)
@@ -58,10 +59,10 @@ class DeviceBatch:
 
 
 def transfer(batch: Batch, device: torch.device) -> DeviceBatch:
-    """Start a batch on its way to the device."""
+    """Start copying a batch to the device."""
     if device.type == "cpu":
         return DeviceBatch(batch.clips, [torch.from_numpy(clip.pcm) for clip in batch.clips])
-    # Where the copy starts from, at once: a batch that was put together elsewhere would have to be copied here first.
+    # The batch is collated directly in the pinned memory that it is copied from.
     host = torch.from_numpy(batch.clips[0].pcm).new_empty(batch.shape, pin_memory=True)
     lengths = torch.tensor(batch.collate(host.numpy()))
     stream = _copy_stream(device)
@@ -78,41 +79,43 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class SharedExclusiveLock:
-    """Passes over one device: any number side by side, or one alone."""
+    """Lets any number of threads in together, or one thread alone. A waiting exclusive user has precedence."""
 
     def __init__(self) -> None:
-        self._under_way = 0
-        self._waiting = 0  # to be alone
-        self._alone = False
+        self._sharing = 0
+        self._exclusive_waiting = 0
+        self._is_exclusive = False
         self._changed = threading.Condition()
 
     @contextmanager
     def shared(self) -> Generator[None, None, None]:
+        """Hold the lock together with other shared users."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and not self._waiting)
-            self._under_way += 1
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._exclusive_waiting)
+            self._sharing += 1
         try:
             yield
         finally:
             with self._changed:
-                self._under_way -= 1
+                self._sharing -= 1
                 self._changed.notify_all()
 
     @contextmanager
     def exclusive(self) -> Generator[None, None, None]:
+        """Hold the lock alone."""
         with self._changed:
-            self._waiting += 1
-            self._changed.wait_for(lambda: not self._alone and not self._under_way)
-            self._waiting, self._alone = self._waiting - 1, True
+            self._exclusive_waiting += 1
+            self._changed.wait_for(lambda: not self._is_exclusive and not self._sharing)
+            self._exclusive_waiting, self._is_exclusive = self._exclusive_waiting - 1, True
         try:
             yield
         finally:
             with self._changed:
-                self._alone = False
+                self._is_exclusive = False
                 self._changed.notify_all()
 
 
 @cache
 def device_lock(device: torch.device) -> SharedExclusiveLock:
-    """Those of this process."""
+    """Return this process's lock of a device."""
     return SharedExclusiveLock()

@@ -1,8 +1,8 @@
-"""Freed memory is kept for what comes next.
+"""Let the C library keep freed memory for the next allocations.
 
-A shard allocates and frees arrays of about a megabyte all the while. Dask starts its workers with an environment in
-which glibc gives each of them back to the system at once (`MALLOC_TRIM_THRESHOLD_`), and the system then zeroes its
-pages again, one by one, at their next use: more work than decoding is.
+A shard allocates and frees arrays of about a megabyte all the time. Dask starts its workers with an environment in
+which glibc returns each of them to the system at once (`MALLOC_TRIM_THRESHOLD_`). The system then zeroes the pages
+again, one by one, at their next use, which takes more time than decoding.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from functools import cache
 
 __all__ = ["raise_malloc_thresholds"]
 
-# <malloc.h>: what is freed at the end of the heap goes back from so many bytes on; what is larger never comes from it.
-M_TRIM_THRESHOLD, KEPT_BYTES = -1, 128 << 20
-M_MMAP_THRESHOLD, LARGE_BYTES = -3, 32 << 20  # the most that glibc allows
+# <malloc.h>: free memory at the end of the heap above the first threshold is returned to the system; allocations above
+# the second do not come from the heap.
+M_TRIM_THRESHOLD, MAX_KEPT_BYTES = -1, 128 << 20
+M_MMAP_THRESHOLD, MAX_HEAP_BYTES = -3, 32 << 20  # the most that glibc allows
 
 
 @cache
 def raise_malloc_thresholds() -> None:
-    """Let this process keep up to 128 MB of freed memory. Nothing happens where the C library is not glibc."""
-    setting = getattr(ctypes.CDLL(None), "mallopt", None)
-    if setting is not None:
-        setting(M_MMAP_THRESHOLD, LARGE_BYTES)
-        setting(M_TRIM_THRESHOLD, KEPT_BYTES)
+    """Let this process keep up to 128 MB of freed memory. Do nothing if the C library is not glibc."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MAX_HEAP_BYTES)
+        mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)

@@ -1,8 +1,8 @@
-"""One budget of memory for all shards that a worker process has under way.
+"""Share one memory budget among all shards that a worker process has in flight.
 
-A shard reserves what its batches may hold at the utmost, and waits for that before it begins; what is left is lent to
-whoever decodes ahead. Nobody waits for ever: a shard begins in any case while no other is under way, and a queue that
-is empty takes its next item in any case, so that whoever waits for just that item gets it.
+A shard reserves the most that its batches may hold, and waits for that before it starts. The rest is acquired piece by
+piece for decoding ahead. Deadlock is impossible: a shard starts in any case while no other is in flight, and an empty
+queue takes its next item in any case, so that the consumer that waits for this item gets it.
 """
 
 from __future__ import annotations
@@ -18,41 +18,44 @@ Bytes = float
 
 
 class MemoryBudget:
-    """Bytes shared by threads."""
+    """A number of bytes that threads share."""
 
     def __init__(self, limit: Bytes) -> None:
         self.limit = limit
-        self._reserved = self._lent = 0.0
+        self._reserved = self._acquired = 0.0
         self._shards = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def reserve(self, size_bytes: Bytes) -> Generator[None, None, None]:
-        """Keep so much for a shard while inside; waits for shards that hold too much of it."""
+    def reserve(self, size: Bytes) -> Generator[None, None, None]:
+        """Reserve bytes for a shard; wait first while other shards have reserved too many."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._shards or self._reserved + size_bytes <= self.limit)
-            self._shards, self._reserved = self._shards + 1, self._reserved + size_bytes
+            self._changed.wait_for(lambda: not self._shards or self._reserved + size <= self.limit)
+            self._shards, self._reserved = self._shards + 1, self._reserved + size
         try:
             yield
         finally:
             with self._changed:
-                self._shards, self._reserved = self._shards - 1, self._reserved - size_bytes
+                self._shards, self._reserved = self._shards - 1, self._reserved - size
                 self._changed.notify_all()
 
-    def acquire(self, size: Bytes, needed: Callable[[], bool]) -> None:
-        """Wait until there is so much left over, or it is needed at once; then it is lent, until `give_back`."""
+    def acquire(self, size: Bytes, is_needed: Callable[[], bool]) -> None:
+        """Take bytes until `release`; wait first until they are available or `is_needed` returns true.
+
+        `is_needed` is evaluated when a reservation or an acquisition ends.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._reserved + self._lent + size <= self.limit or needed())
-            self._lent += size
+            self._changed.wait_for(lambda: self._reserved + self._acquired + size <= self.limit or is_needed())
+            self._acquired += size
 
     def release(self, size: Bytes) -> None:
-        """What was lent is free again; also looks again at who waits for what is needed at once."""
+        """Return acquired bytes, or 0 bytes so that waiting threads evaluate `is_needed` again."""
         with self._changed:
-            self._lent -= size
+            self._acquired -= size
             self._changed.notify_all()
 
 
 @cache
 def worker_budget(megabytes: int) -> MemoryBudget:
-    """The one of this process."""
+    """Return the budget of this process."""
     return MemoryBudget(megabytes * float(1 << 20))

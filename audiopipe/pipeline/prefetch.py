@@ -1,7 +1,7 @@
 """Run one stage ahead of the next, in order and within bounds.
 
-All keep the order of their input whatever the timing, so that what a stage sees depends on the plan alone. All stop
-what they started when the consumer stops early, and hand an exception on at the place where it arose.
+All functions here keep the order of their input whatever the timing, so that the input of a stage depends on the plan
+alone. They stop what they started when the consumer stops early, and raise an exception at the item that caused it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ R = TypeVar("R")
 
 
 class Prefetch(Generic[T]):
-    """Iterate over `items` in a thread of its own, up to `limit` ahead of the consumer.
+    """Iterates over `items` in a separate thread, up to `limit` ahead of the consumer.
 
     Args:
         items: consumed by the thread alone, and closed by it if it is a generator.
-        limit: how much may wait, in the units of `weight`; one item may always wait.
-        weight: what an item counts for: 1, or its bytes.
+        limit: the most that may wait, in the units of `weight`; one item may always wait.
+        weight: function that returns the weight of an item: 1, or its bytes.
         name: of the thread, for stack dumps.
-        on_take: told how many items waited whenever one is asked for.
-        budget: lends the waiting items' weight; an item of which nothing else waits is taken without asking it.
+        on_take: called with the number of waiting items whenever one is taken.
+        budget: the waiting items' weight is acquired from it; an item is not held back while no other waits.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Prefetch(Generic[T]):
         self._weight = weight
         self._on_take = on_take
         self._waiting: deque[T] = deque()
-        self._held = 0.0
+        self._waiting_weight = 0.0
         self._finished = False
         self._stopped = False
         self._error: BaseException | None = None
@@ -61,29 +61,31 @@ class Prefetch(Generic[T]):
         error: BaseException | None = None
         try:
             for item in self._items:
-                if not self._offer(item):
+                if not self._put(item):
                     break
             if isinstance(self._items, Generator):
                 self._items.close()
-        except BaseException as caught:  # noqa: BLE001 - carried over to the consumer's thread, where it is raised
+        except BaseException as caught:  # noqa: BLE001 - raised in the consumer's thread
             error = caught
         with self._changed:
             self._error, self._finished = error, True
             self._changed.notify_all()
 
-    def _offer(self, item: T) -> bool:
-        """Wait for room and add the item; False once the consumer has gone."""
+    def _put(self, item: T) -> bool:
+        """Wait until the item may be added, and add it; return False if the consumer has stopped."""
         weight = self._weight(item)
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or not self._waiting or self._held + weight <= self._limit)
+            self._changed.wait_for(
+                lambda: self._stopped or not self._waiting or self._waiting_weight + weight <= self._limit
+            )
         if self._budget is not None:
             self._budget.acquire(weight, lambda: self._stopped or not self._waiting)
         with self._changed:
             if self._stopped:
-                self._give_back(weight)
+                self._release(weight)
                 return False
             self._waiting.append(item)
-            self._held += weight
+            self._waiting_weight += weight
             self._changed.notify_all()
             return True
 
@@ -98,9 +100,9 @@ class Prefetch(Generic[T]):
             if self._waiting:
                 item = self._waiting.popleft()
                 weight = self._weight(item)
-                self._held -= weight
+                self._waiting_weight -= weight
                 self._changed.notify_all()
-                self._give_back(weight)
+                self._release(weight)
                 return item
             error, self._error = self._error, None
         if error is not None:
@@ -108,16 +110,16 @@ class Prefetch(Generic[T]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the thread, drop what waits, and return when the thread has let go of its items."""
+        """Stop the thread, discard the waiting items, and return when the thread has ended."""
         with self._changed:
             self._stopped = True
             self._waiting.clear()
-            held, self._held = self._held, 0.0
+            discarded, self._waiting_weight = self._waiting_weight, 0.0
             self._changed.notify_all()
-        self._give_back(held)
+        self._release(discarded)
         self._thread.join()
 
-    def _give_back(self, weight: float) -> None:
+    def _release(self, weight: float) -> None:
         if self._budget is not None:
             self._budget.release(weight)
 
@@ -130,27 +132,27 @@ def submit_ahead(
     limit: float = math.inf,
     weight: Callable[[T], float] = lambda item: 0,
 ) -> Generator[tuple[T, Future[R]], None, None]:
-    """Start `function` in `pool` for items before their futures are asked for, in order.
+    """Start `function` in `pool` for items ahead of the consumer; yield items and futures in order.
 
-    Futures and not results, so that the failure of one item is raised where that item is looked at.
+    Yields futures and not results, so that the failure of an item is raised when the consumer uses this item.
 
     Args:
-        ahead: how many may have been started and not asked for.
-        limit: how much these may weigh together; one item may always be under way.
+        ahead: how many may be started before the consumer takes them.
+        limit: the most that these may weigh together; one item may always be started.
     """
-    under_way: deque[tuple[T, Future[R]]] = deque()
-    held = 0.0
+    started: deque[tuple[T, Future[R]]] = deque()
+    total_weight = 0.0
     try:
         for item in items:
-            while under_way and (len(under_way) > ahead or held + weight(item) > limit):
-                held -= weight(under_way[0][0])
-                yield under_way.popleft()
-            under_way.append((item, pool.submit(function, item)))
-            held += weight(item)
-        while under_way:
-            yield under_way.popleft()
+            while started and (len(started) > ahead or total_weight + weight(item) > limit):
+                total_weight -= weight(started[0][0])
+                yield started.popleft()
+            started.append((item, pool.submit(function, item)))
+            total_weight += weight(item)
+        while started:
+            yield started.popleft()
     finally:
-        for _, future in under_way:
+        for _, future in started:
             future.cancel()
 
 
@@ -164,39 +166,41 @@ def interleave(
     on_take: Callable[[int], None] = lambda depth: None,
     budget: MemoryBudget | None = None,
 ) -> Generator[T, None, None]:
-    """The items of all streams, from `lanes` of them in turn; where one ends, the next takes its lane.
+    """Yield the items of all streams, taking turns among `cycle_length` of them; a new stream replaces a finished one.
 
-    The order depends on the streams, `lanes` and `turn` alone, and not on how fast any of them comes.
+    The order depends on the streams, `cycle_length` and `block_length` alone, and not on the streams' speed.
 
     Args:
-        turn: items taken from a lane before it is the next one's turn.
-        threads: lanes that run ahead in a thread of their own; the others are read when it is their turn.
-        limit: what a thread may be ahead, in the units of `weight`.
-        on_take, budget: as in `Prefetch`, for all lanes that have a thread.
+        cycle_length: how many streams take turns.
+        block_length: how many items are taken from a stream in its turn.
+        threads: how many of these streams run ahead in separate threads; the others are read in their turn.
+        limit: the most that such a thread may be ahead, in the units of `weight`.
+        on_take, budget: as in `Prefetch`, for all streams that have a thread.
     """
-    waiting = iter(streams)
-    under_way: list[Prefetch[T] | Generator[T, None, None]] = []
+    remaining = iter(streams)
+    active: list[Prefetch[T] | Generator[T, None, None]] = []
 
-    def enter(lane: int) -> None:
-        for stream in itertools.islice(waiting, 1):
-            ahead = Prefetch(stream, limit, weight, "decode", on_take, budget) if lane < threads else stream
-            under_way.insert(lane, ahead)
+    def start_next(position: int) -> None:
+        for stream in itertools.islice(remaining, 1):
+            in_thread = position < threads
+            ahead = Prefetch(stream, limit, weight, "decode", on_take, budget) if in_thread else stream
+            active.insert(position, ahead)
 
     try:
-        for lane in range(cycle_length):
-            enter(lane)
-        lane = 0
-        while under_way:
-            lane %= len(under_way)
+        for position in range(cycle_length):
+            start_next(position)
+        position = 0
+        while active:
+            position %= len(active)
             taken = 0
-            for item in itertools.islice(under_way[lane], block_length):
+            for item in itertools.islice(active[position], block_length):
                 taken += 1
                 yield item
             if taken == block_length:
-                lane += 1
+                position += 1
             else:
-                under_way.pop(lane).close()
-                enter(lane)
+                active.pop(position).close()
+                start_next(position)
     finally:
-        for left in under_way:
-            left.close()
+        for stream in active:
+            stream.close()

@@ -1,12 +1,13 @@
-"""A shard under suspicion: each of its videos is tried in a process of its own before the shard is made again.
+"""Process a suspect shard: try each of its videos in a separate process before the shard is processed as a whole.
 
-The death of a worker condemns nobody: it may have been a neighbour's fault, the memory's, or a colleague's `kill`. So a
-shard that was there when workers died is made like this: every video alone, in a child process, into a folder that is
-thrown away; a video whose child dies twice is a dead letter. Then the whole shard, again in a child, with these left
-out. What comes through has been made by the same code in the same batches, and has the same bytes.
+The death of a worker does not condemn a video: the cause may be another shard, the machine's memory or a manual `kill`.
+So a shard that was being processed when workers died is handled like this. Each video is first processed alone, in a
+child process, into a folder that is discarded; a video whose child dies twice becomes a dead letter. Then the whole
+shard is processed, again in a child, without these videos. The same code makes the same batches as in any other run, so
+the bytes are the same.
 
-Dask's workers are daemons and may not have multiprocessing's children: the child is a plain process, handed its task as
-a file.
+Dask's workers are daemons and may not have children of `multiprocessing`, so the child is a plain process that receives
+its task in a file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, TransientError
@@ -34,47 +34,49 @@ PR_SET_PDEATHSIG = 1
 
 
 def process_isolated(shard: Shard, config: RunConfig, run_id: str, worker: str = "local") -> ShardResult:
-    """Make and commit a shard of which some video may kill its process.
+    """Process and commit a shard of which some video may kill its process.
 
     Raises:
-        TransientError: as `process_shard`; also if the shard's own child dies, though no video does so alone.
+        TransientError: as `process_shard`; also if the child of the whole shard dies, although no video alone kills it.
     """
-    condemned: dict[str, str] = {}
+    excluded: dict[str, str] = {}
     for video in shard.videos:
-        if reason := _failing_videos(replace(shard, videos=(video,)), config, run_id):
-            condemned[video.video_id] = reason
-    return _in_child(shard, config, run_id, worker, condemned)
+        if reason := _failure_reason(replace(shard, videos=(video,)), config, run_id):
+            excluded[video.video_id] = reason
+    return _run_in_child(shard, config, run_id, worker, excluded)
 
 
-def _failing_videos(alone: Shard, config: RunConfig, run_id: str) -> str | None:
-    """Why a shard of one video cannot be made, if its child fails every trial."""
+def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
+    """Return why a shard of one video fails in all trials, or None if it succeeds once."""
     reason = ""
     for _ in range(TRIALS):
-        with scratch_folder(f"{alone.name}-trial", config.scratch) as folder:
+        with scratch_folder(f"{shard.name}-trial", config.scratch) as folder:
             try:
-                _in_child(alone, config.model_copy(update={"output": str(folder)}), run_id, "trial", {})
+                _run_in_child(shard, config.model_copy(update={"output": str(folder)}), run_id, "trial", {})
             except _ChildFailedError as error:
                 reason = str(error)
             else:
                 return None
-    return f"{alone.videos[0].uri}: {TRIALS} processes that worked on nothing else {reason}"
+    return f"{shard.videos[0].uri}: {TRIALS} processes that worked on this video alone {reason}"
 
 
 class _ChildFailedError(TransientError):
-    """A child died, or raised what nobody expected."""
+    """A child died, or raised an error that is not one of this package's."""
 
 
-def _in_child(shard: Shard, config: RunConfig, run_id: str, worker: str, excluded: Mapping[str, str]) -> ShardResult:
+def _run_in_child(
+    shard: Shard, config: RunConfig, run_id: str, worker: str, excluded: Mapping[str, str]
+) -> ShardResult:
     with scratch_folder(f"{shard.name}-child", config.scratch) as folder:
         task, answer = folder / "task", folder / "answer"
         task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(excluded))))
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(task), str(answer)],
             check=False,
             stdin=subprocess.DEVNULL,
         )
-        if done.returncode or not answer.exists():
-            raise _ChildFailedError(f"ended with {_end(done.returncode)}")
+        if process.returncode or not answer.exists():
+            raise _ChildFailedError(f"ended with {_describe_exit(process.returncode)}")
         outcome = pickle.loads(answer.read_bytes())
     if isinstance(outcome, ShardResult):
         return outcome
@@ -83,19 +85,19 @@ def _in_child(shard: Shard, config: RunConfig, run_id: str, worker: str, exclude
     raise _ChildFailedError(f"raised {type(outcome).__name__}: {outcome}") from outcome
 
 
-def _end(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
 
 
 def _main(task: Path, answer: Path) -> None:
-    """The child: make the shard, and leave the result, or the exception, where the parent looks for it."""
-    # Nobody waits for the child of a worker that was killed.
+    """Process the shard in the child, and write the result or the exception to the file that the parent reads."""
+    # The child ends with its worker: if that is killed, no process reads the answer.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    shard, config, run_id, worker, condemned = pickle.loads(task.read_bytes())
-    outcome: Any
+    shard, config, run_id, worker, excluded = pickle.loads(task.read_bytes())
+    outcome: ShardResult | Exception
     try:
-        outcome = process_shard(shard, config, run_id, worker, condemned)
-    except Exception as error:  # noqa: BLE001 - handed to the parent, which raises or judges it
+        outcome = process_shard(shard, config, run_id, worker, excluded)
+    except Exception as error:  # noqa: BLE001 - passed to the parent, which raises it
         outcome = error
     draft = answer.with_suffix(".draft")
     draft.write_bytes(pickle.dumps(outcome))

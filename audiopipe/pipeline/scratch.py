@@ -1,7 +1,7 @@
-"""Folders on local disk for what is under way. Those of processes that were killed go when the next one makes its own.
+"""Make folders on local disk for work in progress, and remove those that killed processes have left.
 
-Whoever makes a folder holds a lock on it, which the kernel lets go of when the process ends, however it ends. So a
-folder that can be locked belongs to nobody, on any host and in any container, where a process id would say nothing.
+The process that makes a folder holds a lock on it, which the kernel releases when the process ends, however it ends.
+So a folder that can be locked is abandoned, on any host and in any container, where a process id would prove nothing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ PREFIX = "audiopipe-scratch-"
 
 @contextmanager
 def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
-    """A folder of one's own, gone with all that is in it at the end.
+    """Make a folder for this process alone, and remove it with all its content at the end.
 
     Args:
-        parent: where to make it, which is made if it is not there; None for the system's temporary folder.
+        parent: the folder to make it in, which is created if necessary; None for the system's temporary folder.
 
     Raises:
-        PermanentStoreError: its disk is full, or cannot be written.
+        PermanentStoreError: the disk is full, or cannot be written.
     """
-    below = Path(parent or tempfile.gettempdir())
+    root = Path(parent or tempfile.gettempdir())
     try:
-        below.mkdir(parents=True, exist_ok=True)
-        _sweep(below)
-        folder, lock = _claimed(name, below)
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(root)
+        folder, lock = _make_locked(name, root)
         try:
             yield folder
         finally:
@@ -46,23 +46,23 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
         if error.errno not in FULL_ERRNOS:
             raise
         raise PermanentStoreError(
-            f"scratch folder {below}: {error.strerror}; make room, or name another (scratch)"
+            f"scratch folder {root}: {error.strerror}; free some space, or name another folder (parameter scratch)"
         ) from error
 
 
-def _claimed(name: str, below: Path) -> tuple[Path, int]:
+def _make_locked(name: str, root: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=below))
-        lock = _locked(folder)
-        # A sweeper that came between the two lines has removed it, or is about to.
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{name}-", dir=root))
+        lock = _try_lock(folder)
+        # Another process may have locked and removed the folder before the lock was taken here.
         if lock is not None and folder.exists():
             return folder, lock
         if lock is not None:
             os.close(lock)
 
 
-def _locked(folder: Path) -> int | None:
-    """The descriptor that holds the lock; None if somebody else has it, or there is no such folder for us."""
+def _try_lock(folder: Path) -> int | None:
+    """Return the descriptor that holds the lock; None if it is held elsewhere, or the folder cannot be opened."""
     try:
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -75,9 +75,9 @@ def _locked(folder: Path) -> int | None:
     return lock
 
 
-def _sweep(below: Path) -> None:
-    for folder in below.glob(f"{PREFIX}*"):
-        lock = _locked(folder)
+def _remove_abandoned(root: Path) -> None:
+    for folder in root.glob(f"{PREFIX}*"):
+        lock = _try_lock(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)

@@ -43,8 +43,8 @@ __all__ = ["process_shard"]
 
 # Videos that take turns, and clips in a turn. With one video after the other a long one would leave all other decoders
 # without work. Both numbers determine which clips share a batch, so they are the same everywhere.
-LANES, TURN_CLIPS = 4, 16
-DECODED_AHEAD_BYTES = 24 << 20  # for each lane: a turn and a half of 5 s at 48 kHz
+VIDEOS_PER_CYCLE, CLIPS_PER_TURN = 4, 16
+DECODED_AHEAD_BYTES = 24 << 20  # for each video: a turn and a half of 5 s at 48 kHz
 BATCHES_AHEAD = 2
 BATCHES_HELD = 2  # a batch's clips, and the padded tensor of them that the device is given
 
@@ -149,10 +149,17 @@ def _run_stages(
         budget = worker_budget(config.memory_mb)
         stack.enter_context(budget.reserve((config.batch_queue_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
         on_take = partial(timer.record_depth, "decoded")
-        lanes = interleave(
-            streams, LANES, TURN_CLIPS, config.decoders, DECODED_AHEAD_BYTES, event_bytes, on_take, budget
+        interleaved = interleave(
+            streams,
+            VIDEOS_PER_CYCLE,
+            CLIPS_PER_TURN,
+            config.decoders,
+            DECODED_AHEAD_BYTES,
+            event_bytes,
+            on_take,
+            budget,
         )
-        decoded = stack.enter_context(closing(lanes))
+        decoded = stack.enter_context(closing(interleaved))
         clips: Iterator[Event] = cut_speech(decoded, config, device, partial(timer.measure, "voice"))
         batched: Iterable[DeviceBatch | Event] = (
             _transfer(event, timer, device) for event in batch_clips(clips, config)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_gpu import DEVICE, absent_gpu
+from fake_gpu import DEVICE, fake_gpu
 
 from audiopipe import kernels
 from audiopipe.bench import gpu, machine
@@ -60,7 +60,7 @@ def test_memory_of_the_kernels_is_bounded_by_tiling() -> None:
 def test_the_table_of_a_gpu_is_made_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, small in (("_SECONDS", 1), ("_BATCH", 3), ("_COPIED", 1 << 12)):
         monkeypatch.setattr(gpu, name, small)
-    with absent_gpu(monkeypatch) as seen:
+    with fake_gpu(monkeypatch) as seen:
         rows = {row["what"]: row["value"] for row in gpu.gpu_rows(quick=True, on=DEVICE)}
     assert seen["operations"] > 0
     assert float(rows["(a) from device memory, segments/s"].replace(",", "")) > 0

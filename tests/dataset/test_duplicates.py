@@ -1,4 +1,4 @@
-"""Re-uploads: named in a table, left out of manifests, and found among very many without comparing all with all."""
+"""Re-uploads are named in a table, left out of manifests, and found among very many without comparing all pairs."""
 
 import json
 import subprocess
@@ -21,15 +21,15 @@ RATE = 48_000
 OPUS, AAC = ("-c:a", "libopus", "-b:a", "48k"), ("-c:a", "aac", "-b:a", "64k")
 
 
-def catalogue(folder: Path) -> Path:
+def make_catalog(folder: Path) -> Path:
     """Two re-uploads of `b-first`, one of them in another language, one of a video of which nothing is kept."""
     (folder / "videos").mkdir(parents=True)
     sound, quiet, other = synthetic_speech(1), synthetic_speech(2), synthetic_speech(3)
-    late = sound[:, int(2.345 * RATE) :]
+    cut_sound = sound[:, int(2.345 * RATE) :]
     rows = []
     for name, language, signal, suffix, codec in [
         ("b-first", "en", sound, "webm", OPUS),
-        ("c_again", "en", 0.3 * late, "m4a", AAC),
+        ("c_again", "en", 0.3 * cut_sound, "m4a", AAC),
         ("a.other", "en", other, "webm", OPUS),
         ("z/abroad", "de", sound, "m4a", AAC),
         ("k-quiet", "de", 0.003 * quiet, "flac", ()),
@@ -50,7 +50,7 @@ PARAMETERS = {"segments": "fixed", "min_loudness_lufs": -60.0, "silence_dbfs": -
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return catalogue(tmp_path_factory.mktemp("reuploads"))
+    return make_catalog(tmp_path_factory.mktemp("reuploads"))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture
-def mine(whole: Store, tmp_path: Path) -> Store:
-    """A copy of it."""
+def copy(whole: Store, tmp_path: Path) -> Store:
+    """A copy of that output."""
     store = Store(str(tmp_path / "out"))
     for name in whole.list():
         store.write(name, whole.read(name))
@@ -88,7 +88,7 @@ def test_the_manifests_without_duplicates_hold_one_of_each_group(whole: Store) -
     manifests = [name for name in whole.list() if "/manifest_" in name]
     left = {row["key"].rpartition("_")[0] for row in _segments(whole)} - {"c_again", "z=2fabroad", "m-twice"}
     kept = [entry for name in manifests for entry in lines(whole, unique_name(name))]
-    # Nothing of the first of the second group was kept, so the next stands for it.
+    # No segment of the first video of the second group was kept, so the next video replaces it.
     assert (
         {str(entry["audio_filepath"]).rpartition("_")[0] for entry in kept}
         == left
@@ -105,9 +105,9 @@ def _segments(store: Store) -> list[dict[str, str]]:
 
 
 def test_the_description_counts_them(whole: Store) -> None:
-    told = json.loads(whole.read("dataset.json"))["duplicates"]
-    assert (told["videos"], told["groups"], told["left_out"]) == (4, 2, 3)
-    assert told["hours"] == pytest.approx((4 * 40 - 2.3) / 3600, abs=1e-3)
+    counts = json.loads(whole.read("dataset.json"))["duplicates"]
+    assert (counts["videos"], counts["groups"], counts["left_out"]) == (4, 2, 3)
+    assert counts["hours"] == pytest.approx((4 * 40 - 2.3) / 3600, abs=1e-3)
 
 
 def test_a_fingerprint_has_at_most_512_bytes_and_covers_audio_only(whole: Store) -> None:
@@ -120,11 +120,11 @@ def test_a_fingerprint_has_at_most_512_bytes_and_covers_audio_only(whole: Store)
         assert (np.diff(np.frombuffer(row["fingerprint"], "<u4").astype(np.int64)) > 0).all()
 
 
-def test_an_intact_output_verifies_and_describe_is_idempotent(mine: Store) -> None:
-    before = content(mine.url)
-    finalize(mine)
-    assert content(mine.url) == before
-    assert verify(mine.url).findings == ()
+def test_an_intact_output_verifies_and_describe_is_idempotent(copy: Store) -> None:
+    before = content(copy.url)
+    finalize(copy)
+    assert content(copy.url) == before
+    assert verify(copy.url).findings == ()
 
 
 def test_another_partition_of_the_shards_names_the_same(videos: Path, whole: Store, tmp_path: Path) -> None:
@@ -135,24 +135,24 @@ def test_another_partition_of_the_shards_names_the_same(videos: Path, whole: Sto
 
 @pytest.mark.parametrize("name", [TABLE, "en/unique_manifest_000000.json"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
-def test_verify_finds_damage_and_describe_repairs_it(mine: Store, name: str, damage: str) -> None:
-    good = mine.read(name)
+def test_verify_finds_damage_and_describe_repairs_it(copy: Store, name: str, damage: str) -> None:
+    good = copy.read(name)
     if damage == "gone":
-        mine.remove_all([name])
+        copy.remove_all([name])
     else:
         middle = len(good) // 2
-        mine.write(
+        copy.write(
             name, good[:-3] if damage == "cut" else good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
         )
-    found = verify(mine.url).findings
-    assert [finding.name for finding in found] == [name]
-    assert "audiopipe resume" in found[0].remedy
-    finalize(mine)
-    assert mine.read(name) == good
-    assert verify(mine.url).findings == ()
+    findings = verify(copy.url).findings
+    assert [finding.name for finding in findings] == [name]
+    assert "audiopipe resume" in findings[0].remedy
+    finalize(copy)
+    assert copy.read(name) == good
+    assert verify(copy.url).findings == ()
 
 
-def test_nothing_is_looked_for_when_it_is_switched_off(videos: Path, tmp_path: Path) -> None:
+def test_no_duplicates_are_searched_when_switched_off(videos: Path, tmp_path: Path) -> None:
     store = make_output(config(videos, tmp_path / "out", **PARAMETERS, duplicate_similarity=None, language="en"))
     assert not [name for name in store.list() if "unique" in name or name == TABLE]
     assert "duplicates" not in json.loads(store.read("dataset.json"))
@@ -185,14 +185,14 @@ def grown():
 
 before = grown()
 with tempfile.TemporaryDirectory() as folder:
-    alike = SimilarityIndex(Path(folder))
+    index = SimilarityIndex(Path(folder))
     for start in range(0, count, 4096):
-        alike.add([row.tobytes() for row in events[start : start + 4096]])
-    found = set(alike.pairs(0.15))
-    alike.close()
+        index.add([row.tobytes() for row in events[start : start + 4096]])
+    found = set(index.pairs(0.15))
+    index.close()
 last = range(count - 1000, count)
 many = {pair for pair in found if pair[0] >= count - 1001}
-chained = {(one - 1, one) for one in last} <= many
+chained = {(number - 1, number) for number in last} <= many
 others = {pair for pair in found - many}
 print(len(others), others == set(planted), chained, len(many) < 5000, round(grown() - before))
 """

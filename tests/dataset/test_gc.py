@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from output_factory import config, content, corpus, make_output
 
+from audiopipe.dataset.commit import read_commit
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import VerifyError
+from audiopipe.store.objects import Store
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def littered(whole: Path, tmp_path: Path) -> Path:
             "en/audio_000007.tar",
             "en/videos_000007.parquet",
         ),
-        *("en/notes.txt", "fr/audio_000000.tar", "reports/quality.html", "en/audio_7.tar", "mine/en/audio_000000.tar"),
+        *("en/notes.txt", "fr/audio_000000.tar", "reports/quality.html", "en/audio_7.tar", "other/en/audio_000000.tar"),
     ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"12345")
@@ -46,8 +48,8 @@ GARBAGE = {
 
 def test_listing_names_what_no_commit_names_and_removes_nothing(littered: Path) -> None:
     before = content(littered)
-    found = collect_garbage(str(littered), min_age_h=0)
-    assert (set(found.objects), found.size, found.removed) == (GARBAGE, 20, False)
+    garbage = collect_garbage(str(littered), min_age_h=0)
+    assert (set(garbage.objects), garbage.size, garbage.removed) == (GARBAGE, 20, False)
     assert content(littered) == before
 
 
@@ -59,25 +61,22 @@ def test_removing_touches_nothing_else(littered: Path) -> None:
     assert collect_garbage(str(littered), min_age_h=0).objects == {}
 
 
-def test_parts_of_an_attempt_that_may_be_under_way_are_left_alone(littered: Path) -> None:
+def test_parts_of_an_attempt_that_may_be_in_progress_are_left_alone(littered: Path) -> None:
     old = time.time() - 25 * 3600
     os.utime(littered / "_parts/draft-1", (old, old))
-    found = collect_garbage(str(littered)).objects
-    assert "_parts/draft-1" in found
-    assert "_parts/en-000000/dead/audio_000000.tar" not in found
+    objects = collect_garbage(str(littered)).objects
+    assert "_parts/draft-1" in objects
+    assert "_parts/en-000000/dead/audio_000000.tar" not in objects
 
 
 def test_committed_but_unpublished_parts_are_kept(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    from audiopipe.dataset.commit import read_commit
-    from audiopipe.store.objects import Store
-
     commit = read_commit(Store(str(out)), "en-000000")
     assert commit is not None
     item = commit.objects[0]
     (out / item.part).parent.mkdir(parents=True)
-    (out / item.name).rename(out / item.part)  # as if killed between the commit and its publication
+    (out / item.name).rename(out / item.part)  # as after a kill between commit and publication
     collect_garbage(str(out), remove=True, min_age_h=0)
     assert (out / item.part).exists()
 

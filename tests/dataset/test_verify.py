@@ -32,7 +32,7 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed output, which nobody may change."""
+    """A complete output, which tests do not change."""
     folder = tmp_path_factory.mktemp("whole")
     make_output(config(corpus(folder / "corpus"), folder / "out"))
     return folder / "out"
@@ -50,10 +50,10 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def test_nothing_is_found_in_an_undisturbed_output(whole: Path) -> None:
-    found = verify(str(whole))
-    assert found.findings == ()
-    assert (found.shards, found.samples) == (3, 10)
+def test_an_intact_output_has_no_findings(whole: Path) -> None:
+    verification = verify(str(whole))
+    assert verification.findings == ()
+    assert (verification.shards, verification.samples) == (3, 10)
     assert verify(str(whole), fast=True).findings == ()
 
 
@@ -71,10 +71,10 @@ def test_every_damaged_byte_is_found_and_named(copy: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if not name.startswith("_run")])
-def test_what_is_missing_is_found_and_named(copy: Path, name: str) -> None:
+def test_a_missing_object_is_found_and_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    told = " ".join(str(finding) for finding in verify(str(copy)).findings)
-    assert name in told or name.rsplit("/", maxsplit=1)[-1].removesuffix(".json") in told
+    messages = " ".join(str(finding) for finding in verify(str(copy)).findings)
+    assert name in messages or name.rsplit("/", maxsplit=1)[-1].removesuffix(".json") in messages
 
 
 def test_a_fast_check_finds_missing_or_resized_objects(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,12 +82,12 @@ def test_a_fast_check_finds_missing_or_resized_objects(copy: Path, monkeypatch: 
     (copy / "de/manifest_000000.json").unlink()
     read = []
     monkeypatch.setattr(Store, "read", lambda self, name, real=Store.read: read.append(name) or real(self, name))
-    found = {finding.name for finding in verify(str(copy), fast=True).findings}
-    assert found == {"en/audio_000000.tar", "de/manifest_000000.json"}
+    damaged = {finding.name for finding in verify(str(copy), fast=True).findings}
+    assert damaged == {"en/audio_000000.tar", "de/manifest_000000.json"}
     assert not [name for name in read if name.startswith(("en/", "de/"))]
 
 
-# What is done to an output -> the shards that are made again to mend it.
+# Damages to an output, by description.
 DAMAGES = {
     "a flipped byte in a tar": lambda out: _flip(out / "en/audio_000000.tar"),
     "a flipped byte in a table": lambda out: _flip(out / "de/segments_000000.parquet"),
@@ -121,25 +121,27 @@ def test_the_recommended_command_repairs_it(copy: Path, whole: Path, client: Cli
     DAMAGES[damage](copy)
     findings = verify(str(copy)).findings
     assert findings
-    for _ in range(2):  # what is not readable may hide more
-        _obey([finding.remedy for finding in verify(str(copy)).findings], client)
+    for _ in range(2):  # a repaired object may reveal further damage
+        _run_remedies([finding.remedy for finding in verify(str(copy)).findings], client)
     assert verify(str(copy)).findings == ()
     assert content(copy) == content(whole)
     assert (copy / "_run.json").read_bytes() == (whole / "_run.json").read_bytes()
 
 
-def _obey(remedies: list[str], client: Client) -> None:
+def _run_remedies(remedies: list[str], client: Client) -> None:
     for remedy in dict.fromkeys(remedies):
-        words = remedy.split()
-        assert words[:1] == ["audiopipe"]
-        if words[1] == "gc":
-            collect_garbage(words[2], remove="--remove" in words)
-        elif words[1] == "restore":
-            restore(words[2])
+        arguments = remedy.split()
+        assert arguments[:1] == ["audiopipe"]
+        if arguments[1] == "gc":
+            collect_garbage(arguments[2], remove="--remove" in arguments)
+        elif arguments[1] == "restore":
+            restore(arguments[2])
         else:
-            assert words[1] == "resume"
+            assert arguments[1] == "resume"
             run.resume(
-                words[2], shards=[word for before, word in pairwise(words) if before == "--shard"], client=client
+                arguments[2],
+                shards=[value for option, value in pairwise(arguments) if option == "--shard"],
+                client=client,
             )
 
 
@@ -151,7 +153,7 @@ def test_a_run_on_a_damaged_plan_is_refused_with_the_remedy(copy: Path) -> None:
     assert restore(str(copy)) == []
 
 
-def test_where_both_are_damaged_nothing_is_written_and_it_is_said(copy: Path) -> None:
+def test_damage_to_both_copies_is_reported_and_not_repaired(copy: Path) -> None:
     _flip(copy / "_run.json")
     _flip(next(copy.glob("_backup/_run.json.*")))
     (finding,) = verify(str(copy)).findings
@@ -166,6 +168,6 @@ def test_a_swap_of_two_good_shards_is_found(copy: Path) -> None:
     assert {finding.name for finding in verify(str(copy)).findings} >= {"_commits/de-000000.json"}
 
 
-def test_what_is_no_output_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VerifyError, match=r"has no _run.json"):
         verify(str(tmp_path))

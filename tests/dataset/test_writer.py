@@ -19,31 +19,31 @@ from audiopipe.types import DeadLetter, Media, Span, Video
 MEDIA = Media("matroska", "opus", 48_000, 2, "fltp", 20.0)
 
 
-def record(files, video, kept=3, dropped=1, failure=None):
-    found = VideoRecord(video, "etag", 1000, MEDIA, 20.0, kept + dropped, "json", failure=failure)
+def record_of(files, video, kept=3, dropped=1, failure=None):
+    record = VideoRecord(video, "etag", 1000, MEDIA, 20.0, kept + dropped, "json", failure=failure)
     for i in range(kept + dropped):
         metrics = np.linspace(-20, 20, len(METRIC_NAMES))
         metrics[3], metrics[4] = math.nan, -math.inf
         data = files.spool.append(b"sound %d" % i) if i < kept else None
         reason = None if i < kept else "noisy"
-        found.segments.append(SegmentRecord(i, Span(i, i + 1.5, "zażółć 🎧", None), 1.5, reason, metrics, data))
-    return found
+        record.segments.append(SegmentRecord(i, Span(i, i + 1.5, "zażółć 🎧", None), 1.5, reason, metrics, data))
+    return record
 
 
 TWO = (Video("a", "en", "a.tar"), Video("b", "en", "b.tar"))
 
 
-def made(folder, videos=TWO, **kinds):
+def write_shard(folder, videos=TWO, **kinds):
     folder.mkdir()
     with closing(ShardFiles(shard_of(videos, index=7), config(), folder)) as files:
         for video in videos:
-            files.add(record(files, video, **kinds))
+            files.add(record_of(files, video, **kinds))
         return files, files.finish()
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
-    _, first = made(tmp_path / "1")
-    _, second = made(tmp_path / "2")
+    _, first = write_shard(tmp_path / "1")
+    _, second = write_shard(tmp_path / "2")
     assert {role: path.read_bytes() for role, path in first.items()} == {
         role: path.read_bytes() for role, path in second.items()
     }
@@ -51,7 +51,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 
 
 def test_the_tar_has_sound_and_json_side_by_side_and_no_clock(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:
         members = tar.getmembers()
         names = [member.name for member in members]
@@ -62,7 +62,7 @@ def test_the_tar_has_sound_and_json_side_by_side_and_no_clock(tmp_path):
 
 
 def test_tar_offset_and_size_locate_the_audio_in_the_tar(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     tar = paths["audio"].read_bytes()
     rows = pq.read_table(paths["segments"]).to_pylist()
     ranges = [(row["tar_offset"], row["audio_bytes"]) for row in rows if row["kept"]]
@@ -76,7 +76,7 @@ def test_tar_offset_and_size_locate_the_audio_in_the_tar(tmp_path):
 
 
 def test_the_sidecar_does_not_hold_its_position_in_the_tar(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(tar.extractfile("a_00000.json").read())
     assert not body.keys() & {"tar_offset", "audio_bytes", "kept", "drop_reason"}
@@ -84,7 +84,7 @@ def test_the_sidecar_does_not_hold_its_position_in_the_tar(tmp_path):
 
 
 def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     data = paths["audio"].read_bytes()
     assert len(data) % 10240 == 0
     assert data[-1024:] == bytes(1024)
@@ -93,10 +93,11 @@ def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):
 
 
 def test_an_undefined_metric_is_null_in_json_and_nan_in_the_table(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(
-            tar.extractfile("a_00000.json").read(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON")
+            tar.extractfile("a_00000.json").read(),
+            parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"),
         )
     assert body[METRIC_NAMES[3]] is None
     assert body[METRIC_NAMES[4]] is None
@@ -109,7 +110,7 @@ def test_an_undefined_metric_is_null_in_json_and_nan_in_the_table(tmp_path):
 
 
 def test_tables_hold_every_segment_and_every_video(tmp_path):
-    files, paths = made(tmp_path / "x")
+    files, paths = write_shard(tmp_path / "x")
     segments, videos = pq.read_table(paths["segments"]), pq.read_table(paths["videos"])
     assert segments.schema.equals(SEGMENTS_SCHEMA)
     assert videos.schema.equals(VIDEOS_SCHEMA)
@@ -121,7 +122,7 @@ def test_tables_hold_every_segment_and_every_video(tmp_path):
 
 
 def test_the_manifest_has_one_row_for_each_sample(tmp_path):
-    _, paths = made(tmp_path / "x")
+    _, paths = write_shard(tmp_path / "x")
     rows = [json.loads(line) for line in paths["manifest"].read_text().splitlines()]
     assert [row["audio_filepath"] for row in rows] == [f"{v}_{i:05d}.flac" for v in "ab" for i in range(3)]
     assert rows[0] == {
@@ -134,13 +135,13 @@ def test_the_manifest_has_one_row_for_each_sample(tmp_path):
 
 
 def test_a_shard_with_nothing_kept_has_tables_and_no_tar(tmp_path):
-    _, paths = made(tmp_path / "x", kept=0)
+    _, paths = write_shard(tmp_path / "x", kept=0)
     assert set(paths) == {"segments", "videos"}
     assert pq.read_table(paths["segments"]).num_rows == 2
 
 
 def test_a_shard_without_any_segment_still_has_its_columns(tmp_path):
-    _, paths = made(tmp_path / "x", kept=0, dropped=0)
+    _, paths = write_shard(tmp_path / "x", kept=0, dropped=0)
     assert pq.read_table(paths["segments"]).schema.equals(SEGMENTS_SCHEMA)
     assert pq.read_table(paths["videos"])["segments"].to_pylist() == [0, 0]
 
@@ -148,7 +149,7 @@ def test_a_shard_without_any_segment_still_has_its_columns(tmp_path):
 def test_a_failed_video_leaves_its_row_and_its_letter_and_no_segment(tmp_path):
     video = Video("a", "en", "a.tar")
     letter = DeadLetter("a", "en", "decode", "TruncatedMedia", "ends after 3 s")
-    files, paths = made(tmp_path / "x", [video], failure=letter)
+    files, paths = write_shard(tmp_path / "x", [video], failure=letter)
     assert files.dead_letters == [letter]
     assert set(paths) == {"segments", "videos"}
     (row,) = pq.read_table(paths["videos"]).to_pylist()

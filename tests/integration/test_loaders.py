@@ -1,4 +1,4 @@
-"""Real output in the tools that people load it with."""
+"""Load real output with the tools that people use."""
 
 import io
 import json
@@ -38,10 +38,10 @@ def test_webdataset_reads_every_sample(tars: list[str]) -> None:
     samples = list(wds.WebDataset(tars, shardshuffle=False))
     assert len(samples) == 10
     for sample in samples:
-        about = json.loads(sample["json"])
+        sidecar = json.loads(sample["json"])
         audio, rate = sf.read(io.BytesIO(sample["flac"]))
-        assert sample["__key__"] == about["key"]
-        assert (rate, len(audio) / rate) == (16_000, pytest.approx(about["duration_s"], abs=1e-3))
+        assert sample["__key__"] == sidecar["key"]
+        assert (rate, len(audio) / rate) == (16_000, pytest.approx(sidecar["duration_s"], abs=1e-3))
 
 
 @pytest.mark.filterwarnings("default")
@@ -52,11 +52,11 @@ def test_hugging_face_datasets_reads_every_sample(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 
-    # Its Audio feature needs torchcodec, which not everybody has: the audio is taken as the bytes that it is.
+    # The Audio feature needs torchcodec, which is not always installed: the audio is read as bytes.
     with tarfile.open(tars[0]) as tar:
-        about = json.loads(next(tar.extractfile(member).read() for member in tar if member.name.endswith(".json")))
-    text, described = pa.string(), pa.array([about]).type
-    schema = pa.schema([("__key__", text), ("__url__", text), ("flac", pa.binary()), ("json", described)])
+        sidecar = json.loads(next(tar.extractfile(member).read() for member in tar if member.name.endswith(".json")))
+    text, sidecar_type = pa.string(), pa.array([sidecar]).type
+    schema = pa.schema([("__key__", text), ("__url__", text), ("flac", pa.binary()), ("json", sidecar_type)])
     rows = list(
         datasets.load_dataset(
             "webdataset",
@@ -88,18 +88,18 @@ def test_lhotse_makes_cuts_of_every_sample(tars: list[str]) -> None:
     from lhotse import CutSet, Recording, SupervisionSegment
     from lhotse.dataset import SimpleCutSampler
 
-    def cut(sample: dict[str, bytes]) -> Any:
-        about = json.loads(sample["json"])
-        found = Recording.from_bytes(sample["flac"], about["key"]).to_cut()
-        said = SupervisionSegment(about["key"], about["key"], 0.0, found.duration, text=about["text"])
-        found.supervisions = [said]
-        return found
+    def make_cut(sample: dict[str, bytes]) -> Any:
+        sidecar = json.loads(sample["json"])
+        cut = Recording.from_bytes(sample["flac"], sidecar["key"]).to_cut()
+        supervision = SupervisionSegment(sidecar["key"], sidecar["key"], 0.0, cut.duration, text=sidecar["text"])
+        cut.supervisions = [supervision]
+        return cut
 
-    cuts = CutSet.from_cuts(map(cut, wds.WebDataset(tars, shardshuffle=False)))
-    assert sorted(found.supervisions[0].text for found in cuts) == ["one"] * 5 + ["two"] * 5
-    for found in cuts:
-        assert found.sampling_rate == 16_000
-        assert found.load_audio().shape == (1, 12_800)
+    cuts = CutSet.from_cuts(map(make_cut, wds.WebDataset(tars, shardshuffle=False)))
+    assert sorted(cut.supervisions[0].text for cut in cuts) == ["one"] * 5 + ["two"] * 5
+    for cut in cuts:
+        assert cut.sampling_rate == 16_000
+        assert cut.load_audio().shape == (1, 12_800)
     assert [len(batch) for batch in SimpleCutSampler(cuts, max_duration=5.0)] == [6, 4]
 
 
@@ -110,11 +110,11 @@ def test_nemo_s_rules_hold_for_every_tar_and_manifest(dataset: Path, tars: list[
         assert match, tar
         manifest = Path(tar).parent / f"{kind}_{match[1]}.json"
         rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-        with tarfile.open(tar) as opened:
+        with tarfile.open(tar) as archive:
             audio = {
-                member.name: opened.extractfile(member).read() for member in opened if member.name.endswith("flac")
+                member.name: archive.extractfile(member).read() for member in archive if member.name.endswith("flac")
             }
-        # NeMo passes over what is in a tar and not in its manifest.
+        # NeMo skips samples that are in a tar and not in its manifest.
         listed = [row["audio_filepath"] for row in rows]
         assert listed == [name for name in audio if name in listed]
         assert kind == "unique_manifest" or len(listed) == len(audio)
@@ -130,11 +130,11 @@ def test_nemo_s_rules_hold_for_every_tar_and_manifest(dataset: Path, tars: list[
 def test_a_torch_data_loader_makes_batches(tars: list[str]) -> None:
     import webdataset as wds
 
-    def decoded(sample: dict[str, bytes]) -> tuple[torch.Tensor, str]:
+    def decode(sample: dict[str, bytes]) -> tuple[torch.Tensor, str]:
         audio, _ = sf.read(io.BytesIO(sample["flac"]), dtype="float32")
         return torch.from_numpy(audio[:8000]), json.loads(sample["json"])["text"]
 
-    loader = torch.utils.data.DataLoader(wds.WebDataset(tars, shardshuffle=False).map(decoded), batch_size=5)
+    loader = torch.utils.data.DataLoader(wds.WebDataset(tars, shardshuffle=False).map(decode), batch_size=5)
     batches = list(loader)
     assert [audio.shape for audio, _ in batches] == [(5, 8000), (5, 8000)]
     assert sorted(text for _, texts in batches for text in texts) == ["one"] * 5 + ["two"] * 5

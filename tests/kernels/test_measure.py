@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from fake_gpu import DEVICE, absent_gpu
+from fake_gpu import DEVICE, fake_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -295,7 +295,7 @@ def test_all_kernels_stay_on_the_device_of_the_audio(
     }
     assert set(calls) == {name for name in kernels.__all__ if name[0].islower()} - {"resampled_length"}
     for name, call in calls.items():
-        with absent_gpu(monkeypatch):
+        with fake_gpu(monkeypatch):
             found = tensors(call(x.to(DEVICE)))
             assert {tensor.device for tensor in found} == {DEVICE}, name
             found = [tensor.cpu() for tensor in found]
@@ -314,7 +314,7 @@ def test_what_a_device_is_asked_to_do_does_not_grow_with_the_batch(monkeypatch: 
     asked = []
     for count in (3, 40):
         x = scenes(count, 48_000)
-        with absent_gpu(monkeypatch) as seen:
+        with fake_gpu(monkeypatch) as seen:
             kernels.measure_and_resample(x.to(DEVICE), 48_000, 16_000)
         asked.append(dict(seen))
     assert asked[0]["waits"] == asked[1]["waits"] <= 5

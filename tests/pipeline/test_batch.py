@@ -11,8 +11,8 @@ def bare(frames, rate=16_000, channels=1, dtype=np.int16, index=0, reason=None):
     return Clip("v", index, Span(0, 1), rate, np.zeros((channels, frames), dtype), reason)
 
 
-def shapes(found):
-    return [[c.index for c in item.clips] for item in found if isinstance(item, Batch)]
+def batch_indexes(events_out):
+    return [[c.index for c in item.clips] for item in events_out if isinstance(item, Batch)]
 
 
 clips = st.builds(
@@ -29,11 +29,11 @@ clips = st.builds(
 @settings(max_examples=60)
 def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, batch_queue_mb):
     events = [Clip(c.video_id, i, c.span, c.sample_rate_hz, c.pcm, c.drop_reason) for i, c in enumerate(drawn)]
-    asked = config(batch_segments=size, batch_mb=1, batch_queue_mb=batch_queue_mb)
-    found = list(batch_clips(iter(events), asked))
-    members = [c for item in found for c in (item.clips if isinstance(item, Batch) else [item])]
+    limits = config(batch_segments=size, batch_mb=1, batch_queue_mb=batch_queue_mb)
+    events_out = list(batch_clips(iter(events), limits))
+    members = [c for item in events_out for c in (item.clips if isinstance(item, Batch) else [item])]
     assert sorted(c.index for c in members) == list(range(len(events)))
-    for batch in (item for item in found if isinstance(item, Batch)):
+    for batch in (item for item in events_out if isinstance(item, Batch)):
         assert len(batch.clips) <= size
         assert len({(c.sample_rate_hz, c.pcm.shape[0], c.pcm.dtype) for c in batch.clips}) == 1
         assert all(c.drop_reason is None for c in batch.clips)
@@ -41,12 +41,12 @@ def test_every_clip_comes_once_in_a_batch_that_fits_together(drawn, size, batch_
         assert count * channels * longest * batch.clips[0].pcm.itemsize <= MEGABYTE or count == 1
         assert sum(c.frames for c in batch.clips) >= 0.84 * count * longest - count
         assert [c.index for c in batch.clips] == sorted(c.index for c in batch.clips)
-    assert list(map(repr, batch_clips(iter(events), asked))) == list(map(repr, found))
+    assert list(map(repr, batch_clips(iter(events), limits))) == list(map(repr, events_out))
 
 
 def test_a_batch_comes_when_it_is_full_and_the_rest_at_the_end():
     events = [bare(1000, index=i) for i in range(10)]
-    assert shapes(batch_clips(events, config(batch_segments=4))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert batch_indexes(batch_clips(events, config(batch_segments=4))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 def test_what_is_not_a_clip_to_score_passes_at_once():
@@ -58,7 +58,7 @@ def test_what_is_not_a_clip_to_score_passes_at_once():
 
 
 def test_lengths_far_apart_never_share_a_batch():
-    assert sorted(shapes(batch_clips([bare(n, index=n) for n in (1000, 1300, 1010)], config()))) == [
+    assert sorted(batch_indexes(batch_clips([bare(n, index=n) for n in (1000, 1300, 1010)], config()))) == [
         [1000, 1010],
         [1300],
     ]
@@ -66,18 +66,18 @@ def test_lengths_far_apart_never_share_a_batch():
 
 def test_a_batch_is_capped_in_bytes_with_its_padding():
     events = [bare(MEGABYTE // 2 // 4, index=i) for i in range(9)]  # a quarter of a megabyte each
-    assert shapes(batch_clips(events, config(batch_mb=1))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    assert batch_indexes(batch_clips(events, config(batch_mb=1))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def test_a_clip_above_the_cap_goes_alone():
     events = [bare(MEGABYTE, index=i) for i in range(3)]
-    assert shapes(batch_clips(events, config(batch_mb=1))) == [[0], [1], [2]]
+    assert batch_indexes(batch_clips(events, config(batch_mb=1))) == [[0], [1], [2]]
 
 
 def test_no_more_waits_than_the_limit_and_the_heaviest_goes_first():
     long, short = [bare(MEGABYTE // 4, index=i) for i in range(3)], [bare(1000, index=9)]
-    found = batch_clips(iter([*short, *long]), config(batch_queue_mb=1, batch_mb=64))
-    assert shapes(found) == [[0, 1], [9], [2]]
+    events_out = batch_clips(iter([*short, *long]), config(batch_queue_mb=1, batch_mb=64))
+    assert batch_indexes(events_out) == [[0, 1], [9], [2]]
 
 
 def test_waiting_samples_never_exceed_the_limit():

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 ROUNDS, MEGABYTE_PAGES = 200, 256
-# A worker as Dask starts it; what is asked for and given back is of the size of a segment.
+# Arrays of the size of a segment are allocated and freed in an environment as Dask starts its workers in.
 PROGRAM = f"""
 import resource, sys
 import numpy as np

@@ -4,20 +4,14 @@ from contextlib import closing
 
 import pytest
 from factories import config, shard_of, wav_video
+from waiting import wait_until
 
 from audiopipe.pipeline.memory import MemoryBudget, worker_budget
 from audiopipe.pipeline.prefetch import Prefetch
 from audiopipe.pipeline.shard import process_shard
 
 
-def wait_until(happens, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not happens() and time.monotonic() < end:
-        time.sleep(0.002)
-    return happens()
-
-
-def started(function):
+def start_thread(function):
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     return thread
@@ -26,22 +20,22 @@ def started(function):
 def test_a_shard_waits_for_memory_and_an_oversized_one_runs_alone():
     budget, first, inside, steps = MemoryBudget(100), threading.Event(), threading.Event(), []
 
-    def shard(name, size, goes_on):
+    def shard(name, size, work):
         with budget.reserve(size):
             steps.append(f"{name} in")
             inside.set()
-            goes_on()
+            work()
             steps.append(f"{name} out")
 
-    one = started(lambda: shard("one", 500, first.wait))
+    large = start_thread(lambda: shard("large", 500, first.wait))
     assert inside.wait(5)
-    two = started(lambda: shard("two", 60, lambda: None))
+    small = start_thread(lambda: shard("small", 60, lambda: None))
     time.sleep(0.05)
-    assert steps == ["one in"]
+    assert steps == ["large in"]
     first.set()
-    for thread in (one, two):
+    for thread in (large, small):
         thread.join(5)
-    assert steps == ["one in", "one out", "two in", "two out"]
+    assert steps == ["large in", "large out", "small in", "small out"]
 
 
 def test_shards_that_fit_run_side_by_side():
@@ -51,7 +45,7 @@ def test_shards_that_fit_run_side_by_side():
         with budget.reserve(50):
             meeting.wait()
 
-    threads = [started(shard) for _ in range(2)]
+    threads = [start_thread(shard) for _ in range(2)]
     for thread in threads:
         thread.join(6)
     assert not meeting.broken
@@ -59,31 +53,31 @@ def test_shards_that_fit_run_side_by_side():
 
 def test_two_queues_share_one_budget_and_neither_starves_the_other():
     budget = MemoryBudget(10)
-    with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as one:
-        assert wait_until(lambda: len(one._waiting) == 2)
-        with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as two:
-            # Nothing is left, but an empty queue takes one all the same.
-            assert wait_until(lambda: len(two._waiting) == 1)
+    with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as left:
+        wait_until(lambda: len(left._waiting) == 2)
+        with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as right:
+            # The budget is used up, but an empty queue takes an item nevertheless.
+            wait_until(lambda: len(right._waiting) == 1)
             time.sleep(0.05)
-            assert (len(one._waiting), len(two._waiting)) == (2, 1)
-            assert list(two) == list(range(1, 9))
-        assert list(one) == list(range(1, 9))
-    assert budget._lent == 0
+            assert (len(left._waiting), len(right._waiting)) == (2, 1)
+            assert list(right) == list(range(1, 9))
+        assert list(left) == list(range(1, 9))
+    assert budget._acquired == 0
 
 
 def test_closing_releases_all_memory_and_wakes_the_waiters():
     budget = MemoryBudget(1)
     ahead = Prefetch(range(100), 1000, lambda item: 4, budget=budget)
-    assert wait_until(lambda: len(ahead._waiting) == 1)
+    wait_until(lambda: len(ahead._waiting) == 1)
     ahead.close()
-    assert budget._lent == 0
+    assert budget._acquired == 0
 
 
 @pytest.mark.parametrize("memory_mb", [1, 100_000])
 def test_shards_that_take_turns_in_memory_give_the_same_bytes(tmp_path, memory_mb):
     shards = [shard_of([wav_video(tmp_path, f"v{i}{n}", 20.0, 48_000) for n in range(3)], index=i) for i in range(2)]
-    asked = config(output=str(tmp_path / "out"), segments="fixed", memory_mb=memory_mb, min_snr_db=None)
-    threads = [started(lambda shard=shard: process_shard(shard, asked, "run")) for shard in shards]
+    shared = config(output=str(tmp_path / "out"), segments="fixed", memory_mb=memory_mb, min_snr_db=None)
+    threads = [start_thread(lambda shard=shard: process_shard(shard, shared, "run")) for shard in shards]
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
@@ -92,4 +86,4 @@ def test_shards_that_take_turns_in_memory_give_the_same_bytes(tmp_path, memory_m
         process_shard(shard, alone, "run")
         for name in (f"audio_{shard.index:06d}.tar", f"segments_{shard.index:06d}.parquet"):
             assert (tmp_path / "out/en" / name).read_bytes() == (tmp_path / "alone/en" / name).read_bytes()
-    assert worker_budget(memory_mb)._lent == worker_budget(memory_mb)._shards == 0
+    assert worker_budget(memory_mb)._acquired == worker_budget(memory_mb)._shards == 0

@@ -6,27 +6,21 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from audiopipe.pipeline.prefetch import Prefetch, interleave, submit_ahead
 
 
-def wait_until(happens, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not happens() and time.monotonic() < end:
-        time.sleep(0.002)
-    return happens()
-
-
 @pytest.fixture(autouse=True)
-def no_thread_stays():
+def no_leaks():
     before = set(threading.enumerate())
     yield
-    assert wait_until(lambda: set(threading.enumerate()) <= before), threading.enumerate()
+    wait_until(lambda: set(threading.enumerate()) <= before, "the end of all threads")
 
 
-def counted(items, seen):
+def recorded(items, pulled):
     for item in items:
-        seen.append(item)
+        pulled.append(item)
         yield item
 
 
@@ -38,44 +32,44 @@ def test_items_come_in_order_whatever_they_weigh(items, limit):
 
 
 def test_it_runs_ahead_by_the_limit_and_no_further():
-    seen = []
-    with closing(Prefetch(counted(range(100), seen), 3)) as ahead:
-        assert wait_until(lambda: len(seen) == 4)  # three wait, one is at the door
+    pulled = []
+    with closing(Prefetch(recorded(range(100), pulled), 3)) as ahead:
+        wait_until(lambda: len(pulled) == 4)  # three wait, the thread holds the fourth
         time.sleep(0.05)
-        assert len(seen) == 4
+        assert len(pulled) == 4
         assert next(ahead) == 0
-        assert wait_until(lambda: len(seen) == 5)
+        wait_until(lambda: len(pulled) == 5)
 
 
 def test_it_records_how_many_items_waited_at_each_request():
     depths = []
     with closing(Prefetch(range(3), 3, on_take=depths.append)) as ahead:
-        assert wait_until(lambda: ahead._finished)
+        wait_until(lambda: ahead._finished)
         assert list(ahead) == [0, 1, 2]
-    assert depths == []  # what is over has no depth that says anything
-    with closing(Prefetch(counted(range(9), []), 2, on_take=depths.append)) as ahead:
-        assert wait_until(lambda: len(ahead._waiting) == 2)
+    assert depths == []  # the depth is not recorded after the end of the input
+    with closing(Prefetch(recorded(range(9), []), 2, on_take=depths.append)) as ahead:
+        wait_until(lambda: len(ahead._waiting) == 2)
         next(ahead)
     assert depths == [2]
 
 
 def test_an_item_heavier_than_the_limit_still_passes_alone():
-    seen = []
-    with closing(Prefetch(counted([50, 50, 50], seen), 10, weight=lambda item: item)) as ahead:
-        assert wait_until(lambda: len(seen) == 2)
+    pulled = []
+    with closing(Prefetch(recorded([50, 50, 50], pulled), 10, weight=lambda item: item)) as ahead:
+        wait_until(lambda: len(pulled) == 2)
         time.sleep(0.05)
-        assert len(seen) == 2
+        assert len(pulled) == 2
         assert list(ahead) == [50, 50, 50]
 
 
 def test_an_exception_comes_where_it_arose_and_once():
     def broken():
         yield 1
-        raise ValueError("here")
+        raise ValueError("broken")
 
     with closing(Prefetch(broken(), 5)) as ahead:
         assert next(ahead) == 1
-        with pytest.raises(ValueError, match="here"):
+        with pytest.raises(ValueError, match="broken"):
             next(ahead)
         with pytest.raises(StopIteration):
             next(ahead)
@@ -130,18 +124,18 @@ def test_futures_come_in_order_although_work_ends_in_another():
 
 
 def test_work_is_started_only_so_far_ahead():
-    asked = []
-    with ThreadPoolExecutor(8) as pool, closing(submit_ahead(pool, str, counted(range(100), asked), 3)) as ahead:
+    pulled = []
+    with ThreadPoolExecutor(8) as pool, closing(submit_ahead(pool, str, recorded(range(100), pulled), 3)) as ahead:
         next(ahead)
-        assert asked == [0, 1, 2, 3, 4]  # the last one has been looked at and not started
+        assert pulled == [0, 1, 2, 3, 4]  # the last item was pulled and not started
 
 
 def test_work_under_way_is_bounded_by_weight_too_but_never_to_nothing():
-    asked = []
+    pulled = []
     with ThreadPoolExecutor(8) as pool:
-        ahead = submit_ahead(pool, str, counted([6, 6, 6, 1, 1, 50, 1], asked), 3, limit=10, weight=lambda n: n)
+        ahead = submit_ahead(pool, str, recorded([6, 6, 6, 1, 1, 50, 1], pulled), 3, limit=10, weight=lambda n: n)
         assert next(ahead)[0] == 6
-        assert asked == [6, 6]
+        assert pulled == [6, 6]
         assert [n for n, _ in ahead] == [6, 6, 1, 1, 50, 1]
 
 
@@ -166,8 +160,8 @@ def test_a_failure_is_raised_at_its_own_item_alone():
     assert [type(error).__name__ for error in results] == ["NoneType", "ZeroDivisionError", "NoneType"]
 
 
-def in_lanes(streams, lanes=3, turn=2, threads=3, limit=4):
-    return interleave(streams, lanes, turn, threads, limit, lambda item: 1)
+def interleaved(streams, cycle_length=3, block_length=2, threads=3, limit=4):
+    return interleave(streams, cycle_length, block_length, threads, limit, lambda item: 1)
 
 
 def items_of(n, count):
@@ -181,40 +175,40 @@ def slow(n, count):
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 5])
-def test_the_order_of_lanes_is_the_same_with_any_number_of_threads(threads):
+def test_the_order_is_the_same_with_any_number_of_threads(threads):
     counts = [5, 1, 0, 4, 7, 2, 2]
-    expected = list(in_lanes((items_of(n, c) for n, c in enumerate(counts)), threads=0))
-    found = list(in_lanes((slow(n, c) for n, c in enumerate(counts)), threads=threads))
-    assert found == expected
-    assert len(found) == sum(counts)
+    expected = list(interleaved((items_of(n, c) for n, c in enumerate(counts)), threads=0))
+    items = list(interleaved((slow(n, c) for n, c in enumerate(counts)), threads=threads))
+    assert items == expected
+    assert len(items) == sum(counts)
 
 
-def test_lanes_take_turns_and_an_ended_one_goes_to_the_next_stream():
+def test_streams_take_turns_and_a_new_one_replaces_a_finished_one():
     streams = (items_of(n, c) for n, c in enumerate([3, 1, 3, 1]))
-    order = list(in_lanes(streams, lanes=2, turn=2))
+    order = list(interleaved(streams, cycle_length=2, block_length=2))
     assert order == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (0, 2), (3, 0), (2, 2)]
 
 
 @given(st.lists(st.integers(0, 9), max_size=9), st.integers(1, 4), st.integers(1, 4), st.integers(0, 4))
 @settings(max_examples=40)
-def test_every_item_comes_once_and_in_the_order_of_its_stream(counts, lanes, turn, threads):
-    found = list(in_lanes((items_of(n, c) for n, c in enumerate(counts)), lanes, turn, threads))
-    assert sorted(found) == [(n, i) for n, c in enumerate(counts) for i in range(c)]
+def test_every_item_comes_once_and_in_the_order_of_its_stream(counts, cycle_length, block_length, threads):
+    items = list(interleaved((items_of(n, c) for n, c in enumerate(counts)), cycle_length, block_length, threads))
+    assert sorted(items) == [(n, i) for n, c in enumerate(counts) for i in range(c)]
     for n, c in enumerate(counts):
-        assert [i for m, i in found if m == n] == list(range(c))
+        assert [i for m, i in items if m == n] == list(range(c))
 
 
-def test_lanes_with_threads_work_at_the_same_time():
+def test_streams_with_threads_work_at_the_same_time():
     meeting = threading.Barrier(3, timeout=5)
 
     def stream(n):
         meeting.wait()
         yield n
 
-    assert list(in_lanes(stream(n) for n in range(3))) == [0, 1, 2]
+    assert list(interleaved(stream(n) for n in range(3))) == [0, 1, 2]
 
 
-def test_closing_the_lanes_closes_every_stream_and_opens_none():
+def test_closing_early_closes_every_stream_and_opens_none():
     opened, closed = [], []
 
     def stream(n):
@@ -225,20 +219,20 @@ def test_closing_the_lanes_closes_every_stream_and_opens_none():
         finally:
             closed.append(n)
 
-    lanes = in_lanes((stream(n) for n in range(5)), threads=2)
-    assert [next(lanes) for _ in range(5)] == [0, 0, 1, 1, 2]
-    lanes.close()
+    items = interleaved((stream(n) for n in range(5)), threads=2)
+    assert [next(items) for _ in range(5)] == [0, 0, 1, 1, 2]
+    items.close()
     assert sorted(closed) == sorted(opened) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("threads", [0, 3])
-def test_a_broken_stream_ends_the_lanes_after_its_earlier_items(threads):
+def test_a_broken_stream_raises_after_its_earlier_items(threads):
     def stream(n):
         yield n
         if n == 1:
             raise OSError("broken")
 
-    lanes = in_lanes((stream(n) for n in range(5)), threads=threads)
-    assert [next(lanes) for _ in range(4)] == [0, 3, 4, 1]
+    items = interleaved((stream(n) for n in range(5)), threads=threads)
+    assert [next(items) for _ in range(4)] == [0, 3, 4, 1]
     with pytest.raises(OSError, match="broken"):
-        next(lanes)
+        next(items)

@@ -41,15 +41,15 @@ def test_the_first_broken_rule_names_the_reason(reason, change):
     assert drop_reason(GOOD | change, config(**ALL_RULES)) == reason
 
 
-@pytest.mark.parametrize("metric", [rule[1] for rule in RULES])
+@pytest.mark.parametrize("metric", [rule.metric for rule in RULES])
 def test_an_undefined_metric_drops_no_segment(metric):
     assert drop_reason(GOOD | {metric: math.nan}, config(**ALL_RULES)) is None
 
 
 def test_a_threshold_switched_off_drops_nothing():
-    none = dict.fromkeys(rule[2] for rule in RULES)
+    no_limits = dict.fromkeys(rule.field for rule in RULES)
     worst = GOOD | {"loudness_lufs": -math.inf, "clipping_ratio": 1.0, "silence_ratio": 1.0, "snr_db": -math.inf}
-    assert drop_reason(worst, config(**none)) is None
+    assert drop_reason(worst, config(**no_limits)) is None
 
 
 def test_a_limit_itself_passes():
@@ -58,17 +58,17 @@ def test_a_limit_itself_passes():
 
 
 def keep_all(**more):
-    return config(**{**dict.fromkeys(rule[2] for rule in RULES), **more})
+    return config(**{**dict.fromkeys(rule.field for rule in RULES), **more})
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])
 def test_a_clip_scores_the_same_alone_and_in_any_company(dtype):
     members = [clip(40_000 + 900 * i, 48_000, dtype=dtype, index=i, seed=i) for i in range(5)]
     together = score(Batch(tuple(members)), keep_all(), CPU)
-    for member, found in zip(members, together, strict=True):
+    for member, in_batch in zip(members, together, strict=True):
         (alone,) = score(Batch((member,)), keep_all(), CPU)
-        np.testing.assert_allclose(found.metrics, alone.metrics, rtol=2e-4, atol=2e-4)
-        assert np.abs(found.samples.astype(int) - alone.samples).max() <= 1
+        np.testing.assert_allclose(in_batch.metrics, alone.metrics, rtol=2e-4, atol=2e-4)
+        assert np.abs(in_batch.samples.astype(int) - alone.samples).max() <= 1
 
 
 def test_the_same_batch_gives_the_same_bits():
@@ -79,7 +79,7 @@ def test_the_same_batch_gives_the_same_bits():
         assert (a.samples == b.samples).all()
 
 
-def test_one_bad_clip_leaves_its_neighbours_alone():
+def test_one_bad_clip_leaves_its_neighbors_unchanged():
     good = clip(16_000, dtype=np.float32)
     bad = Clip("v", 1, Span(1, 2), 16_000, np.full((1, 16_000), np.nan, np.float32))
     first, second, third = score(Batch((good, bad, good)), keep_all(), CPU)
@@ -90,70 +90,70 @@ def test_one_bad_clip_leaves_its_neighbours_alone():
 
 
 def test_metrics_are_those_of_the_kernels_in_order():
-    one = clip(16_000, dtype=np.float32)
-    (found,) = score(Batch((one,)), keep_all(), CPU)
-    direct = kernels.measure(torch.from_numpy(one.pcm)[None], 16_000).stack()[0].numpy()
-    np.testing.assert_array_equal(found.metrics, direct)
+    source = clip(16_000, dtype=np.float32)
+    (scored,) = score(Batch((source,)), keep_all(), CPU)
+    direct = kernels.measure(torch.from_numpy(source.pcm)[None], 16_000).stack()[0].numpy()
+    np.testing.assert_array_equal(scored.metrics, direct)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(48_000, 8_000), (44_100, 8_000), (16_000, 8_000), (22_050, 8_000)])
 def test_the_signal_that_comes_out_has_its_length_at_the_new_rate(rate, expected):
-    (found,) = score(Batch((clip(rate // 2, rate),)), keep_all(), CPU)
-    assert found.samples.dtype == np.int16
-    assert found.samples.shape == (expected,)
+    (scored,) = score(Batch((clip(rate // 2, rate),)), keep_all(), CPU)
+    assert scored.samples.dtype == np.int16
+    assert scored.samples.shape == (expected,)
 
 
 def test_nothing_is_changed_where_nothing_has_to_be():
-    one = clip(16_000, 16_000, dtype=np.int16)
-    (found,) = score(Batch((one,)), keep_all(), CPU)
-    assert (found.samples == one.pcm[0]).all()
+    source = clip(16_000, 16_000, dtype=np.int16)
+    (scored,) = score(Batch((source,)), keep_all(), CPU)
+    assert (scored.samples == source.pcm[0]).all()
 
 
 def test_a_layout_as_it_is_comes_out_as_its_mean():
     pair = clip(16_000, 16_000, channels=2, dtype=np.int16)
-    (found,) = score(Batch((pair,)), keep_all(measure_channels="source"), CPU)
-    assert np.abs(found.samples - pair.pcm.astype(int).mean(0)).max() <= 0.5
+    (scored,) = score(Batch((pair,)), keep_all(measure_channels="source"), CPU)
+    assert np.abs(scored.samples - pair.pcm.astype(int).mean(0)).max() <= 0.5
 
 
 def test_samples_above_full_scale_are_limited_only_on_the_way_out():
     loud = Clip("v", 0, Span(0, 1), 16_000, np.full((1, 16_000), 1.5, np.float32))
-    (found,) = score(Batch((loud,)), keep_all(), CPU)
-    assert found.metrics[METRIC_NAMES.index("sample_peak_dbfs")] == pytest.approx(20 * math.log10(1.5), abs=1e-4)
-    assert found.samples.max() == 32767
+    (scored,) = score(Batch((loud,)), keep_all(), CPU)
+    assert scored.metrics[METRIC_NAMES.index("sample_peak_dbfs")] == pytest.approx(20 * math.log10(1.5), abs=1e-4)
+    assert scored.samples.max() == 32767
 
 
-@pytest.mark.parametrize("room", [4, 2, 1])
-def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, room):
+@pytest.mark.parametrize("max_clips", [4, 2, 1])
+def test_out_of_memory_takes_more_tiles_and_gives_the_same(monkeypatch, max_clips):
     batch = Batch(tuple(clip(16_000 + 100 * i, index=i, seed=i) for i in range(5)))
     expected = score(batch, keep_all(), CPU)
     real, tried = kernels.measure_and_resample, []
 
-    def small(x, *arguments):
+    def small_device(x, *arguments):
         tried.append(len(x))
-        if len(x) > room:
+        if len(x) > max_clips:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(x, *arguments)
 
-    monkeypatch.setattr(kernels, "measure_and_resample", small)
-    found = score(batch, keep_all(), CPU)
-    assert max(tried) == 5 > room
-    assert [f.index for f in found] == [0, 1, 2, 3, 4]
-    for a, b in zip(found, expected, strict=True):
+    monkeypatch.setattr(kernels, "measure_and_resample", small_device)
+    tiled = score(batch, keep_all(), CPU)
+    assert max(tried) == 5 > max_clips
+    assert [scored.index for scored in tiled] == [0, 1, 2, 3, 4]
+    for a, b in zip(tiled, expected, strict=True):
         np.testing.assert_allclose(a.metrics, b.metrics, rtol=1e-5, atol=1e-5)
         assert np.abs(a.samples.astype(int) - b.samples).max() <= 1
 
 
 def test_no_memory_for_one_clip_is_an_error_of_the_machine(monkeypatch):
-    def never(*_):
+    def out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(kernels, "measure_and_resample", never)
-    with pytest.raises(TransientError, match="no memory for one clip"):
+    monkeypatch.setattr(kernels, "measure_and_resample", out_of_memory)
+    with pytest.raises(TransientError, match="does not have the memory for one clip"):
         score(Batch((clip(16_000), clip(16_000))), keep_all(), CPU)
 
 
-def loudness_of(found):
-    x = torch.from_numpy(found.samples / 32768.0)[None, None]
+def loudness_of(scored):
+    x = torch.from_numpy(scored.samples / 32768.0)[None, None]
     measured = kernels.measure(x, 16_000)
     return measured.loudness_lufs.item(), measured.true_peak_dbtp.item()
 
@@ -171,24 +171,24 @@ def test_normalizing_reaches_the_target_and_records_the_gain(rate, target):
 
 
 def test_the_true_peak_ceiling_limits_the_gain():
-    (found,) = score(Batch((clip(48_000, 48_000),)), keep_all(normalize_lufs=-5.0, true_peak_dbtp=-2.0), CPU)
-    loudness, peak = loudness_of(found)
+    (scored,) = score(Batch((clip(48_000, 48_000),)), keep_all(normalize_lufs=-5.0, true_peak_dbtp=-2.0), CPU)
+    loudness, peak = loudness_of(scored)
     assert peak == pytest.approx(-2.0, abs=0.02)
     assert loudness < -5.5
 
 
 @pytest.mark.parametrize("samples", [np.zeros((1, 16_000)), np.full((1, 16_000), np.nan), np.full((1, 100), 0.5)])
 def test_what_has_no_loudness_is_left_as_it_is(samples):
-    one = Clip("v", 0, Span(0, 1), 16_000, samples.astype(np.float32))
-    (found,) = score(Batch((one,)), keep_all(normalize_lufs=-20.0), CPU)
-    assert found.gain_db == 0.0
-    np.testing.assert_array_equal(found.samples, np.round(np.nan_to_num(samples[0]) * 32768))
+    source = Clip("v", 0, Span(0, 1), 16_000, samples.astype(np.float32))
+    (scored,) = score(Batch((source,)), keep_all(normalize_lufs=-20.0), CPU)
+    assert scored.gain_db == 0.0
+    np.testing.assert_array_equal(scored.samples, np.round(np.nan_to_num(samples[0]) * 32768))
 
 
 def test_dropped_clips_have_scores_and_no_samples():
-    (found,) = score(Batch((clip(16_000),)), config(min_loudness_lufs=0.0), CPU)
-    assert (found.drop_reason, found.samples) == ("too_quiet", None)
-    assert np.isfinite(found.metrics[0])
+    (scored,) = score(Batch((clip(16_000),)), config(min_loudness_lufs=0.0), CPU)
+    assert (scored.drop_reason, scored.samples) == ("too_quiet", None)
+    assert np.isfinite(scored.metrics[0])
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu():

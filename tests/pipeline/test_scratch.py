@@ -12,7 +12,7 @@ from audiopipe.pipeline.scratch import PREFIX, scratch_folder
 HOLDER = """
 import sys, time
 from audiopipe.pipeline.scratch import scratch_folder
-with scratch_folder("theirs", sys.argv[1]) as folder:
+with scratch_folder("holder", sys.argv[1]) as folder:
     (folder / "source").write_bytes(bytes(1000))
     print(folder, flush=True)
     time.sleep(60)
@@ -30,15 +30,15 @@ def test_a_folder_is_removed_however_the_work_ends(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
-        theirs = Path(holder.stdout.readline().strip())  # type: ignore[union-attr]
+        held = Path(holder.stdout.readline().strip())  # type: ignore[union-attr]
         (tmp_path / f"{PREFIX}file").write_text("not a folder")
-        with scratch_folder("mine", str(tmp_path)) as mine:
-            assert (theirs / "source").exists()
+        with scratch_folder("second", str(tmp_path)) as second:
+            assert (held / "source").exists()
             os.kill(holder.pid, signal.SIGKILL)
             holder.wait()
-            with scratch_folder("another", str(tmp_path)):
-                assert not theirs.exists()
-                assert mine.exists()
+            with scratch_folder("third", str(tmp_path)):
+                assert not held.exists()
+                assert second.exists()
     assert [path.name for path in tmp_path.iterdir()] == [f"{PREFIX}file"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 import torch
 from factories import config, find_decoder, list_decoders, media_file, shard_of, tar_file, tones, wav_video
-from fake_gpu import DEVICE, absent_gpu, there
+from fake_gpu import DEVICE, fake_gpu, with_fake_gpu
 
 from audiopipe.catalog import read as catalog
 from audiopipe.errors import DecoderCrash, StoreError, TransientError
@@ -27,8 +27,8 @@ NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": 
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays(tmp_path):
-    """No thread, no decoder and no scratch file outlives a shard, however it ends."""
+def no_leaks(tmp_path):
+    """Check that threads, decoders and scratch files end with the shard, however it ends."""
     before = set(threading.enumerate())
     (tmp_path / "scratch").mkdir()
     yield
@@ -38,12 +38,12 @@ def nothing_stays(tmp_path):
 
 
 def run(folder, shard, name="out", **parameters):
-    asked = config(output=str(folder / name), scratch=str(folder / "scratch"), **{"decode_timeout_s": 5.0} | parameters)
-    return process_shard(shard, asked, "run")
+    fixed = {"output": str(folder / name), "scratch": str(folder / "scratch"), "decode_timeout_s": 5.0}
+    return process_shard(shard, config(**fixed | parameters), "run")
 
 
 def objects(folder, name="out"):
-    """The bytes of everything that the promise of same bytes covers."""
+    """Read the objects whose bytes are the same in every run."""
     root = folder / name
     return {
         str(path.relative_to(root)): path.read_bytes()
@@ -52,8 +52,8 @@ def objects(folder, name="out"):
     }
 
 
-def tellings(result):
-    """What a shard's result says of its output."""
+def summary_fields(result):
+    """Return the fields of a shard's result that do not depend on timing or attempt."""
     return result.segments, result.kept_s, result.audio_s, result.drops, result.dead_letters
 
 
@@ -87,11 +87,11 @@ def test_every_good_demo_video_is_read_and_every_bad_one_named(tiny_corpus, tmp_
     assert letters == {v.video_id: truth[v.video_id]["error"] for v in videos if not truth[v.video_id]["good"]}
     rows = pq.read_table(tmp_path / "out/en/segments_000000.parquet").to_pylist()
     for video in (v for v in videos if truth[v.video_id]["good"]):
-        mine, expected = [r for r in rows if r["video_id"] == video.video_id], truth[video.video_id]
-        assert mine, video
-        assert {r["segment_times"] for r in mine} == {expected["segments"] or "voice"}
+        segments, expected = [r for r in rows if r["video_id"] == video.video_id], truth[video.video_id]
+        assert segments, video
+        assert {r["segment_times"] for r in segments} == {expected["segments"] or "voice"}
         if expected["segments"]:
-            assert [r["text"] for r in mine] == [text for _, _, text in expected["spans"]]
+            assert [r["text"] for r in segments] == [text for _, _, text in expected["spans"]]
     assert result.segments == len(rows)
     assert result.segments_kept == sum(r["kept"] for r in rows) > 20
     assert result.drops == {
@@ -134,17 +134,17 @@ TIMINGS = [
 
 def test_the_same_input_gives_the_same_bytes_however_it_is_timed(tmp_path, monkeypatch):
     shard = shard_of(mixed(tmp_path))
-    asked = dict(batch_segments=5, window_s=1.5, **NO_RULES)
-    run(tmp_path, shard, "plain", **asked)
+    parameters = dict(batch_segments=5, window_s=1.5, **NO_RULES)
+    run(tmp_path, shard, "plain", **parameters)
     expected = objects(tmp_path, "plain")
     assert len(expected) == 4
     for number, timing in enumerate(TIMINGS):
-        run(tmp_path, shard, f"t{number}", **asked, **timing)
+        run(tmp_path, shard, f"t{number}", **parameters, **timing)
         assert objects(tmp_path, f"t{number}") == expected, timing
     for number, (module, function) in enumerate(STAGES[stage] for stage in ("fetch", "score", "encode")):
         with monkeypatch.context() as patch:
             patch.setattr(module, function, delayed(getattr(module, function), number))
-            run(tmp_path, shard, function, **asked)
+            run(tmp_path, shard, function, **parameters)
         assert objects(tmp_path, function) == expected, function
 
 
@@ -185,12 +185,12 @@ def test_shards_side_by_side_in_one_process_give_what_they_give_alone(tmp_path):
 def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
     shard = shard_of(mixed(tmp_path))
     expected = run(tmp_path, shard, segments=segments)
-    with absent_gpu(monkeypatch) as seen:
+    with fake_gpu(monkeypatch) as counts:
         monkeypatch.setattr(shard_module, "resolve_device", lambda config: DEVICE)
-        monkeypatch.setattr(Prefetch, "_produce", there(Prefetch._produce, seen))
-        found = run(tmp_path, shard, "gpu", segments=segments)
-    assert seen["operations"] > 0
-    assert tellings(found) == tellings(expected)
+        monkeypatch.setattr(Prefetch, "_produce", with_fake_gpu(Prefetch._produce, counts))
+        result = run(tmp_path, shard, "gpu", segments=segments)
+    assert counts["operations"] > 0
+    assert summary_fields(result) == summary_fields(expected)
     assert list(objects(tmp_path, "gpu")) == list(objects(tmp_path))
 
 
@@ -199,13 +199,13 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
 def test_on_a_gpu_the_same_comes_out_with_the_same_bytes_each_time(tmp_path, segments):
     shard = shard_of(mixed(tmp_path))
     expected = run(tmp_path, shard, segments=segments, device="cpu")
-    found = run(tmp_path, shard, "gpu", segments=segments, device="cuda")
-    assert tellings(found) == tellings(expected)
+    result = run(tmp_path, shard, "gpu", segments=segments, device="cuda")
+    assert summary_fields(result) == summary_fields(expected)
     run(tmp_path, shard, "again", segments=segments, device="cuda")
     assert objects(tmp_path, "again") == objects(tmp_path, "gpu")
 
 
-def test_one_bad_video_never_costs_its_neighbours(tmp_path):
+def test_a_bad_video_does_not_affect_its_neighbors(tmp_path):
     videos = mixed(tmp_path)
     good = [v for v in videos if v.video_id not in ("garbage", "missing")]
     run(tmp_path, shard_of(videos), "with", **NO_RULES)
@@ -255,7 +255,7 @@ def test_a_done_shard_is_not_done_again(tmp_path):
 def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkeypatch):
     videos = [*mixed(tmp_path), Video("x", "en", str(media_file(tmp_path / "x.wav", tones(60, 48_000, 1), 48_000)))]
     shard = shard_of(videos)
-    run(tmp_path, shard, "calm", **NO_RULES)
+    run(tmp_path, shard, "undamaged", **NO_RULES)
     died = threading.Event()
     decode = video_module.decode
 
@@ -274,7 +274,7 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
     assert objects(tmp_path) == {}
     assert not (tmp_path / "out/_commits").exists()
     run(tmp_path, shard, **NO_RULES)
-    assert objects(tmp_path) == objects(tmp_path, "calm")
+    assert objects(tmp_path) == objects(tmp_path, "undamaged")
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -7,10 +7,10 @@ from audiopipe.pipeline.timing import StageTimer
 
 
 def test_seconds_of_a_stage_add_up_over_threads():
-    stages = StageTimer()
+    timer = StageTimer()
 
     def work():
-        with stages.measure("decode"):
+        with timer.measure("decode"):
             time.sleep(0.05)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -18,30 +18,30 @@ def test_seconds_of_a_stage_add_up_over_threads():
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.2 <= stages.seconds()["decode"] < 0.4
-    assert stages.wall_s < 0.2
+    assert 0.2 <= timer.seconds()["decode"] < 0.4
+    assert timer.wall_s < 0.2
 
 
-def test_what_another_process_computed_is_counted_with_its_stage():
-    stages = StageTimer()
-    with stages.measure("decode"):
+def test_the_cpu_time_of_another_process_counts_for_its_stage():
+    timer = StageTimer()
+    with timer.measure("decode"):
         time.sleep(0.02)
-    stages.add_cpu("decode", 1.5)
-    assert stages.cpu_seconds()["decode"] == pytest.approx(1.5, abs=0.02)
-    assert stages.seconds()["decode"] < 0.5
+    timer.add_cpu("decode", 1.5)
+    assert timer.cpu_seconds()["decode"] == pytest.approx(1.5, abs=0.02)
+    assert timer.seconds()["decode"] < 0.5
 
 
 def test_a_stage_that_fails_is_timed_all_the_same():
-    stages = StageTimer()
+    timer = StageTimer()
 
     def fail():
-        with stages.measure("fetch"):
+        with timer.measure("fetch"):
             time.sleep(0.01)
             raise OSError("x")
 
     with pytest.raises(OSError, match="x"):
         fail()
-    assert stages.seconds()["fetch"] >= 0.01
+    assert timer.seconds()["fetch"] >= 0.01
 
 
 def test_iterating_times_the_wait_for_items_and_not_their_use():
@@ -50,42 +50,42 @@ def test_iterating_times_the_wait_for_items_and_not_their_use():
             time.sleep(0.01)
             yield i
 
-    stages = StageTimer()
-    for _ in stages.iterate("decode", slow()):
+    timer = StageTimer()
+    for _ in timer.iterate("decode", slow()):
         time.sleep(0.05)
-    assert 0.03 <= stages.seconds()["decode"] < 0.1
+    assert 0.03 <= timer.seconds()["decode"] < 0.1
 
 
-def test_items_are_counted_and_the_end_of_a_stream_is_none():
-    stages = StageTimer()
-    assert list(stages.iterate("decode", iter("abc"))) == ["a", "b", "c"]
-    assert list(stages.iterate("decode", iter(""))) == []
-    with stages.measure("score", items=128):
+def test_items_are_counted_and_the_end_of_a_stream_is_not():
+    timer = StageTimer()
+    assert list(timer.iterate("decode", iter("abc"))) == ["a", "b", "c"]
+    assert list(timer.iterate("decode", iter(""))) == []
+    with timer.measure("score", items=128):
         pass
-    with stages.measure("score", items=0):
+    with timer.measure("score", items=0):
         pass
-    assert stages.items() == {"decode": 3, "score": 128}
+    assert timer.items() == {"decode": 3, "score": 128}
 
 
 def test_waiting_is_time_and_not_work():
-    stages = StageTimer()
-    with stages.measure("fetch"):
+    timer = StageTimer()
+    with timer.measure("fetch"):
         time.sleep(0.05)
-    assert stages.seconds()["fetch"] >= 0.05
-    assert stages.cpu_seconds()["fetch"] < 0.02
+    assert timer.seconds()["fetch"] >= 0.05
+    assert timer.cpu_seconds()["fetch"] < 0.02
 
 
 def test_the_depth_of_a_queue_is_its_mean():
-    stages = StageTimer()
+    timer = StageTimer()
     for depth in (0, 1, 5):
-        stages.record_depth("scored", depth)
-    assert stages.depths() == {"scored": 2.0}
+        timer.record_depth("scored", depth)
+    assert timer.depths() == {"scored": 2.0}
 
 
-def test_a_reading_costs_microseconds():
-    stages = StageTimer()
+def test_a_measurement_costs_microseconds():
+    timer = StageTimer()
     started = time.perf_counter()
     for _ in range(2000):
-        with stages.measure("x"):
+        with timer.measure("x"):
             pass
     assert (time.perf_counter() - started) / 2000 < 100e-6
