@@ -1,4 +1,4 @@
-"""A batch of audio as every kernel reads it: checked, float, and zero outside each item."""
+"""Validate batches of audio and give kernels one view of them: float samples, zero outside each item."""
 
 from __future__ import annotations
 
@@ -11,39 +11,43 @@ from torch import Tensor
 
 MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 192_000
 INT16_FULL_SCALE = 32768.0
-# Samples that one pass works on. On a CPU four megabytes of float32 stay in the caches between the steps of a kernel,
-# and launches weigh little; on a GPU they must be long. The number depends on the kind of device alone, so a result
-# never depends on free memory.
+# Samples that one pass processes. On a CPU four megabytes of float32 stay in the caches between the steps of a kernel;
+# on a GPU a pass must be long to hide the cost of kernel launches. The number depends only on the kind of device, so
+# results never depend on free memory.
 TILE_SAMPLES = {"cpu": 1 << 20, "cuda": 1 << 26}
-# Zeros on both sides of a tile, so that frames and filters that reach over its ends read it without another copy; and
-# whole groups of so many samples, so that its rows end to end are one row of them.
+# MARGIN: zeros on both sides of a padded tile, so that frames and filters that reach beyond its ends need no copy.
+# GROUP_SAMPLES: the width of a padded tile is a multiple of this, so that all rows together form whole groups.
 MARGIN, GROUP_SAMPLES = 4096, 256
 
 
 def check_rate(rate_hz: int, name: str = "sample_rate") -> int:
-    """`rate_hz` as an int, or ValueError if it is not a whole number of Hz between 8 and 192 kHz."""
+    """Return `rate_hz` as an int; raise ValueError unless it is a whole number of Hz from 8 to 192 kHz."""
     if isinstance(rate_hz, bool) or int(rate_hz) != rate_hz or not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
         raise ValueError(f"{name} must be a whole number of Hz from {MIN_RATE_HZ} to {MAX_RATE_HZ}, not {rate_hz!r}")
     return int(rate_hz)
 
 
 def check_samples(x: Tensor) -> Tensor:
-    """`x` unchanged, or ValueError if it is no tensor of int16, float32 or float64."""
+    """Return `x` unchanged; raise ValueError unless it is a tensor of int16, float32 or float64."""
     if not isinstance(x, Tensor) or x.dtype not in (torch.int16, torch.float32, torch.float64):
-        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a tensor of int16, float32 or float64, not {found}")
+        actual = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"x must be a tensor of int16, float32 or float64, not {actual}")
     return x
 
 
-def check_channels(count: int, known: tuple[int, ...]) -> None:
-    """ValueError if there are no channels, or not one of the `known` numbers of them."""
-    if count < 1 or (known and count not in known):
-        allowed = ", ".join(map(str, known)) or "at least 1"
-        raise ValueError(f"x must have one of these numbers of channels: {allowed}; not {count}")
+def check_channels(count: int, allowed: tuple[int, ...]) -> None:
+    """Raise ValueError unless `count` is one of `allowed`, or at least 1 if `allowed` is empty."""
+    if count < 1 or (allowed and count not in allowed):
+        numbers = ", ".join(map(str, allowed)) or "at least 1"
+        raise ValueError(f"x must have one of these numbers of channels: {numbers}; not {count}")
 
 
 def check_lengths(lengths: Tensor | None, batch: int, samples: int) -> Tensor:
-    """The lengths on the host as int64 [B] (all `samples` if None), or ValueError if they do not fit the batch."""
+    """Return the lengths as int64 [B] on the host, all equal to `samples` if None.
+
+    Raises:
+        ValueError: the lengths are not whole numbers from 0 to `samples`, one for each item.
+    """
     if lengths is None:
         return torch.full((batch,), samples, dtype=torch.int64)
     if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
@@ -57,20 +61,23 @@ def check_lengths(lengths: Tensor | None, batch: int, samples: int) -> Tensor:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Full scale 1.0: int16 becomes float32, floats stay what they are."""
+    """Convert int16 to float32 with full scale 1.0; return float samples unchanged."""
     return x.to(torch.float32).mul_(1 / INT16_FULL_SCALE) if x.dtype == torch.int16 else x
 
 
 def zero_padding_(x: Tensor, lengths: Tensor) -> None:
-    """Zero `x` [B, C, T] in place where an item of so many samples has ended (none below zero, all from T on)."""
+    """Zero the samples of `x` [B, C, T] after the end of each item, in place.
+
+    Lengths below 0 zero the whole item, lengths of T or more none of it.
+    """
     first = min(max(int(lengths.min()), 0), x.shape[-1])
     if first < x.shape[-1]:
         index = torch.arange(first, x.shape[-1], device=x.device)
         x[..., first:].masked_fill_(index >= lengths.to(x.device)[:, None, None], 0.0)
 
 
-class Items(ABC):
-    """Audio of a batch, of whatever form, as kernels take it: in tiles."""
+class AudioBatch(ABC):
+    """A batch of items that kernels read in tiles."""
 
     lengths: Tensor
 
@@ -81,7 +88,7 @@ class Items(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """What is computed in and returned: float64 for float64 input, else float32."""
+        """Return the dtype of computation and results: float64 for float64 input, else float32."""
 
     @property
     @abstractmethod
@@ -90,13 +97,14 @@ class Items(ABC):
     @property
     @abstractmethod
     def n_samples(self) -> int:
-        """Of the longest item, or of a padded batch."""
+        """Return the length of the longest item, or of the padded batch."""
 
     @abstractmethod
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
-        """Groups of items, each small enough for one pass where an item is; cut to the longest item.
+        """Yield slices of the batch with their audio, cut to the longest item of the slice.
 
-        An empty batch is one tile of one empty item, for `joined` to cut off again: so no kernel meets zero rows.
+        A slice has as many items as fit into one pass, and at least one. An empty batch yields one empty item, which
+        `concat` removes, so that kernels never see zero rows.
         """
 
     @property
@@ -104,29 +112,38 @@ class Items(ABC):
         return TILE_SAMPLES.get(self.device.type, TILE_SAMPLES["cuda"])
 
     def groups(self, item_samples: int) -> Iterator[slice]:
-        """As many items of such a size as are one tile, in order."""
+        """Yield consecutive slices of as many items of `item_samples` samples as fit into one tile."""
         size = max(self.tile_samples // max(item_samples, 1), 1)
         for start in range(0, len(self.lengths), size):
             yield slice(start, min(start + size, len(self.lengths)))
 
     def concat(self, parts: list[Tensor], fill: float = torch.nan) -> Tensor:
-        """Results [b, ...] of all tiles as [B, ...]; where tiles differ in width, `fill` makes up for it."""
-        width = max(p.shape[-1] for p in parts)
-        if parts[0].ndim > 1 and any(p.shape[-1] < width for p in parts):
-            parts = [torch.nn.functional.pad(p, (0, width - p.shape[-1]), value=fill) for p in parts]
+        """Concatenate results [b, ...] of all tiles to [B, ...]; extend narrower tiles with `fill`."""
+        width = max(part.shape[-1] for part in parts)
+        if parts[0].ndim > 1 and any(part.shape[-1] < width for part in parts):
+            parts = [torch.nn.functional.pad(part, (0, width - part.shape[-1]), value=fill) for part in parts]
         return torch.cat(parts)[: len(self.lengths)]
 
 
-def computed_in(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return float64 for float64 input, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)
-class Audio(Items):
-    """Audio of a batch. `samples` is [B, C, T] as it came; `read` is how a kernel gets at it.
+class Audio(AudioBatch):
+    """A batch as one tensor. Kernels get float samples from `read`, which masks what lies beyond an item's length.
 
-    Padding is masked, not multiplied, for it may hold anything, NaN included. `padded` are the same samples in float,
-    masked, between margins of zeros, if they are few enough for that: those of a tile.
+    Samples beyond the length are overwritten and not multiplied by zero, because they may hold NaN.
+
+    Args:
+        samples: the input of the caller.
+        lengths: valid samples of each item, on the host.
+        padded: the same samples as float, masked, between margins of zeros; only for a tile.
+    Shape:
+        - samples: [B, C, T]
+        - lengths: [B]
+        - padded: [B, C, MARGIN + T + at least MARGIN]
     """
 
     samples: Tensor
@@ -134,8 +151,8 @@ class Audio(Items):
     padded: Tensor | None = None
 
     @classmethod
-    def checked(cls, x: Tensor, lengths: Tensor | None = None, channels: tuple[int, ...] = ()) -> Audio:
-        """Raises ValueError, naming the argument, for anything but [B, C, T] audio with fitting lengths."""
+    def of(cls, x: Tensor, lengths: Tensor | None = None, channels: tuple[int, ...] = ()) -> Audio:
+        """Validate the arguments; raise ValueError unless `x` is [B, C, T] audio and the lengths fit it."""
         if check_samples(x).ndim != 3:
             raise ValueError(f"x must have three dimensions, [batch, channels, samples], not {list(x.shape)}")
         check_channels(x.shape[1], channels)
@@ -147,7 +164,7 @@ class Audio(Items):
 
     @property
     def dtype(self) -> torch.dtype:
-        return computed_in(self.samples)
+        return compute_dtype(self.samples)
 
     @property
     def device(self) -> torch.device:
@@ -157,15 +174,18 @@ class Audio(Items):
         batch, channels, samples = self.samples.shape
         if batch == 0:
             yield slice(0, 0), Audio(self.samples.new_zeros(1, channels, 0), torch.zeros(1, dtype=torch.int64))
-        for items in self.groups(channels * samples):
-            lengths = self.lengths[items]
-            yield items, Audio(self.samples[items, :, : int(lengths.max())], lengths)
+        for group in self.groups(channels * samples):
+            lengths = self.lengths[group]
+            yield group, Audio(self.samples[group, :, : int(lengths.max())], lengths)
 
     def with_padding(self) -> Audio:
-        """The same with `padded`, for several kernels to read; itself if it has that, or is too long to be copied."""
+        """Return this audio with `padded`, so that several kernels share one conversion to float.
+
+        Return it unchanged if it has `padded` already or is longer than a tile.
+        """
         if self.padded is not None or self.samples.numel() > self.tile_samples:
             return self
-        padded = new_padded(self.samples, *self.samples.shape)
+        padded = empty_padded(self.samples, *self.samples.shape)
         padded[..., :MARGIN] = 0
         padded[..., MARGIN + self.n_samples :] = 0
         inner = padded[..., MARGIN : MARGIN + self.n_samples].copy_(self.samples)
@@ -175,7 +195,7 @@ class Audio(Items):
         return Audio(inner, self.lengths, padded)
 
     def mono(self) -> Audio:
-        """The mean of the channels; itself if there is one."""
+        """Return the mean of the channels, or this audio unchanged if it has one channel."""
         if self.channels == 1:
             return self
         if self.padded is None:
@@ -184,7 +204,7 @@ class Audio(Items):
         return Audio(padded[..., MARGIN : MARGIN + self.n_samples], self.lengths, padded)
 
     def spans(self, step: int) -> Iterator[tuple[int, int]]:
-        """Stretches of time of one tile each, whose starts are multiples of `step`."""
+        """Yield time ranges (start, stop) of at most one tile each, whose starts are multiples of `step`."""
         rows = max(len(self.lengths) * self.channels, 1)
         size = max(self.tile_samples // (rows * step), 1) * step
         for start in range(0, self.n_samples, size):
@@ -195,7 +215,10 @@ class Audio(Items):
         return self.samples.shape[2]
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Samples `start` to `stop` (either may lie outside the audio) as float [B, C, stop - start]; do not write."""
+        """Return the samples from `start` to `stop` as float [B, C, stop - start]; do not write to them.
+
+        Both ends may lie outside the audio; samples there are zero.
+        """
         if self.padded is not None and start >= -MARGIN and stop <= self.n_samples + MARGIN:
             return self.padded[..., MARGIN + start : MARGIN + stop]
         low, high = max(start, 0), min(max(stop, 0), self.n_samples)
@@ -203,80 +226,82 @@ class Audio(Items):
         if self.padded is None and int(self.lengths.min()) < high:
             x = x.clone() if x.data_ptr() == self.samples[..., low:high].data_ptr() else x
             zero_padding_(x, self.lengths - low)
-        before, after = low - start, stop - max(high, low)
-        return torch.nn.functional.pad(x, (before, after)) if before > 0 or after > 0 else x
+        left, right = low - start, stop - max(high, low)
+        return torch.nn.functional.pad(x, (left, right)) if left > 0 or right > 0 else x
 
 
-def new_padded(like: Tensor, batch: int, channels: int, samples: int) -> Tensor:
-    """Room for samples between margins: [B, C, MARGIN + T + at least MARGIN]"""
+def empty_padded(like: Tensor, batch: int, channels: int, samples: int) -> Tensor:
+    """Allocate space for samples between margins: [B, C, MARGIN + T + at least MARGIN]"""
     width = -(-(samples + 2 * MARGIN) // GROUP_SAMPLES) * GROUP_SAMPLES
-    return like.new_empty(batch, channels, width, dtype=computed_in(like))
+    return like.new_empty(batch, channels, width, dtype=compute_dtype(like))
 
 
 @dataclass(frozen=True)
-class Clips(Items):
-    """Audio of items of their own lengths, [C, T] each: put side by side a tile at a time."""
+class RaggedAudio(AudioBatch):
+    """A batch as a list of items [C, T] of different lengths; each tile is copied into one padded tensor."""
 
-    clips: Sequence[Tensor]
+    items: Sequence[Tensor]
     lengths: Tensor
 
     @classmethod
-    def checked(cls, clips: Sequence[Tensor], channels: tuple[int, ...] = ()) -> Clips:
-        """Raises ValueError for anything but [C, T] tensors of one type, number of channels and device."""
-        if not clips:
-            raise ValueError("x must be a tensor or hold at least one item: of none nobody knows the device")
-        for clip in clips:
-            if check_samples(clip).ndim != 2:
-                raise ValueError(f"items of x must have two dimensions, [channels, samples], not {list(clip.shape)}")
-        kinds = {(clip.shape[0], clip.dtype, clip.device) for clip in clips}
+    def of(cls, items: Sequence[Tensor], channels: tuple[int, ...] = ()) -> RaggedAudio:
+        """Validate the items; raise ValueError unless they are [C, T] of the same dtype, channels and device."""
+        if not items:
+            raise ValueError("x must be a tensor or a list of at least one item; an empty list has no device")
+        for item in items:
+            if check_samples(item).ndim != 2:
+                raise ValueError(f"items of x must have two dimensions, [channels, samples], not {list(item.shape)}")
+        kinds = {(item.shape[0], item.dtype, item.device) for item in items}
         if len(kinds) > 1:
             raise ValueError(
-                f"items of x must have one number of channels, type and device, not {sorted(map(str, kinds))}"
+                f"all items of x must have the same number of channels, dtype and device, not {sorted(map(str, kinds))}"
             )
-        check_channels(clips[0].shape[0], channels)
-        return cls(clips, torch.tensor([clip.shape[1] for clip in clips]))
+        check_channels(items[0].shape[0], channels)
+        return cls(items, torch.tensor([item.shape[1] for item in items]))
 
     @property
     def channels(self) -> int:
-        return self.clips[0].shape[0]
+        return self.items[0].shape[0]
 
     @property
     def dtype(self) -> torch.dtype:
-        return computed_in(self.clips[0])
+        return compute_dtype(self.items[0])
 
     @property
     def device(self) -> torch.device:
-        return self.clips[0].device
+        return self.items[0].device
 
     @property
     def n_samples(self) -> int:
         return int(self.lengths.max())
 
     def tiles(self) -> Iterator[tuple[slice, Audio]]:
-        for items in self.groups(self.channels * self.n_samples):
-            clips, lengths = self.clips[items], self.lengths[items]
-            alone = Audio(clips[0].detach()[None], lengths)
-            yield items, alone.with_padding() if len(clips) == 1 else self._side_by_side(clips, lengths)
+        for group in self.groups(self.channels * self.n_samples):
+            items, lengths = self.items[group], self.lengths[group]
+            if len(items) == 1:
+                yield group, Audio(items[0].detach()[None], lengths).with_padding()
+            else:
+                yield group, self._copy_to_padded(items, lengths)
 
-    def _side_by_side(self, clips: Sequence[Tensor], lengths: Tensor) -> Audio:
+    def _copy_to_padded(self, items: Sequence[Tensor], lengths: Tensor) -> Audio:
         longest = int(lengths.max())
-        padded = new_padded(clips[0], len(clips), self.channels, longest)
+        padded = empty_padded(items[0], len(items), self.channels, longest)
         padded[..., :MARGIN] = 0
-        for row, clip in zip(padded, clips, strict=True):
-            # One channel after the other: a single one that comes from interleaved samples has a stride that is none of
-            # memory, and torch copies such one by one.
-            for target, source in zip(row, clip, strict=True):
+        for row, item in zip(padded, items, strict=True):
+            # Copy each channel separately: torch copies a [1, T] view of interleaved samples element by element,
+            # because the stride of its first dimension is unusual.
+            for target, source in zip(row, item, strict=True):
                 target[MARGIN : MARGIN + len(source)] = source.detach()
-            row[:, MARGIN + clip.shape[1] :] = 0
-        if clips[0].dtype == torch.int16:
+            row[:, MARGIN + item.shape[1] :] = 0
+        if items[0].dtype == torch.int16:
             padded.mul_(1 / INT16_FULL_SCALE)
         return Audio(padded[..., MARGIN : MARGIN + longest], lengths, padded)
 
 
-def checked_items(x: Tensor | Sequence[Tensor], lengths: Tensor | None, channels: tuple[int, ...] = ()) -> Items:
-    """A batch in either form, or ValueError, naming the argument and what is allowed."""
+def to_batch(x: Tensor | Sequence[Tensor], lengths: Tensor | None, channels: tuple[int, ...] = ()) -> AudioBatch:
+    """Convert a tensor or a list of items to a batch; raise ValueError if it is not valid audio."""
     if isinstance(x, Tensor):
-        return Audio.checked(x, lengths, channels)
+        return Audio.of(x, lengths, channels)
     if lengths is not None:
-        raise ValueError("lengths belong to a padded batch; items of a list have their own")
-    return Clips.checked(x, channels)
+        raise ValueError("lengths are for a padded batch; the items of a list have lengths already")
+    return RaggedAudio.of(x, channels)

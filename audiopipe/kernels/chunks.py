@@ -1,4 +1,4 @@
-"""Audio in stretches of whole pieces, and the peaks of blocks of 32 samples: what peaks and levels both begin with."""
+"""Split audio into chunks, each with the peaks of its blocks of 32 samples; true peak and levels share them."""
 
 from __future__ import annotations
 
@@ -10,32 +10,38 @@ from torch import Tensor
 from audiopipe.kernels.audio import MARGIN, Audio
 
 BLOCK = 32
-PIECE = 1024  # samples, so few that float32 adds whole numbers up exactly
-REACH = 256  # samples of what is around a stretch: what the finest interpolation of the true peak looks at
+SUM_BLOCK = 1024  # samples; float32 sums of so few whole numbers are exact
+REACH = 256  # samples around a chunk that the finest interpolation of the true peak reads
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Samples `start` to `start + 32 K` of all items, zero where an item has ended; K is a multiple of 32.
+    """The samples from `start` to `start + 32 K` of all items, zero after the end of an item; K is a multiple of 32.
 
-    `around` [b, C, W] holds what lies on both sides too: `before` samples, and at least 256 after it; W is a multiple
-    of 32. `peaks` [b, C, K] is each block's highest value.
+    Args:
+        start: first sample of the chunk.
+        context: the chunk with the samples around it.
+        offset: samples of `context` before the chunk; at least `REACH` follow it.
+        peaks: highest magnitude of each block of 32 samples.
+    Shape:
+        - context: [b, C, W], W a multiple of 32
+        - peaks: [b, C, K]
     """
 
     start: int
-    around: Tensor
-    before: int
+    context: Tensor
+    offset: int
     peaks: Tensor
 
     @classmethod
-    def of(cls, start: int, around: Tensor, before: int, length: int) -> Chunk:
-        magnitude = around[..., before : before + length].abs()
-        return cls(start, around, before, magnitude.unflatten(-1, (-1, BLOCK)).amax(-1))
+    def of(cls, start: int, context: Tensor, offset: int, length: int) -> Chunk:
+        magnitude = context[..., offset : offset + length].abs()
+        return cls(start, context, offset, magnitude.unflatten(-1, (-1, BLOCK)).amax(-1))
 
     @property
     def samples(self) -> Tensor:
-        """[b, C, 32 K]; do not write."""
-        return self.around[..., self.before : self.before + self.stop - self.start]
+        """Return the samples [b, C, 32 K]; do not write to them."""
+        return self.context[..., self.offset : self.offset + self.stop - self.start]
 
     @property
     def stop(self) -> int:
@@ -43,14 +49,14 @@ class Chunk:
 
 
 def chunks(audio: Audio) -> Iterator[Chunk]:
-    """The audio in order, one tile a stretch; the last one ends within a piece after the audio's end."""
+    """Yield the audio in order as chunks of at most one tile; the last ends less than `SUM_BLOCK` after the audio."""
     if audio.padded is not None:
-        yield Chunk.of(0, audio.padded, MARGIN, max(_in_pieces(audio.n_samples), PIECE))
+        yield Chunk.of(0, audio.padded, MARGIN, max(_round_up(audio.n_samples), SUM_BLOCK))
         return
-    for start, stop in audio.spans(PIECE):
-        length = _in_pieces(stop - start)
+    for start, stop in audio.spans(SUM_BLOCK):
+        length = _round_up(stop - start)
         yield Chunk.of(start, audio.read(start - REACH, start + length + REACH).contiguous(), REACH, length)
 
 
-def _in_pieces(samples: int) -> int:
-    return -(-samples // PIECE) * PIECE
+def _round_up(samples: int) -> int:
+    return -(-samples // SUM_BLOCK) * SUM_BLOCK

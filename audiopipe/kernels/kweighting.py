@@ -1,9 +1,10 @@
 """The two sections of the K-weighting filter of ITU-R BS.1770-5, at any sample rate.
 
-BS.1770 tabulates the two sections for 48 kHz and asks other rates for "the same frequency response". Carrying the
-analogue prototype over with the bilinear transform misses that by 0.066 dB at 16 kHz and 0.29 dB at 8 kHz, since it
-squeezes the frequency axis. So the same two sections are *fitted* to the 48 kHz response: 0.001 dB at 16 kHz and
-0.011 dB at 8 kHz, up to 0.49 of the rate. `python -m audiopipe.kernels.kweighting` runs the fit and prints its errors.
+BS.1770-5 tabulates the two sections for 48 kHz and requires "the same frequency response" at other rates. The bilinear
+transform of the analog prototype misses that response by 0.066 dB at 16 kHz and 0.29 dB at 8 kHz, because it compresses
+the frequency axis. Therefore the same two sections are fitted to the 48 kHz response: the error is 0.001 dB at 16 kHz
+and 0.011 dB at 8 kHz, up to 0.49 of the rate. `python -m audiopipe.kernels.kweighting` runs the fit and prints its
+errors.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _FIT_ROUNDS = 60
 
 
 def magnitude_db(sections: tuple[Section, Section], frequencies_hz: Array, sample_rate: int) -> Array:
-    """Level of the cascade of two sections at some frequencies."""
+    """Compute the level of a cascade of two sections at the given frequencies, in dB."""
     delay = np.exp(-2j * np.pi * frequencies_hz / sample_rate)
     response = np.ones_like(delay)
     for b, a in sections:
@@ -37,7 +38,10 @@ def magnitude_db(sections: tuple[Section, Section], frequencies_hz: Array, sampl
 
 
 def _quadratic(omega: float, q: float) -> Array:
-    """s^2 + s omega / q + omega^2 with s = (1 - z^-1) / (1 + z^-1), times (1 + z^-1)^2: stable for any omega, q > 0."""
+    """Return the polynomial in z^-1 of s^2 + s omega / q + omega^2 with s = (1 - z^-1) / (1 + z^-1).
+
+    The result is multiplied by (1 + z^-1)^2. As a denominator it is stable for any omega, q > 0.
+    """
     return np.array([1 + omega / q + omega**2, 2 * omega**2 - 2, 1 - omega / q + omega**2])
 
 
@@ -51,7 +55,7 @@ def _sections(log_parameters: Array) -> tuple[Section, Section]:
 
 
 def _bilinear_parameters(sample_rate: int) -> Array:
-    """Where the fit starts: the analogue prototype behind the 48 kHz table, pre-warped to this rate."""
+    """Return the start of the fit: the analog prototype of the 48 kHz table, pre-warped to this rate."""
 
     def omega_q(polynomial: Array) -> tuple[float, float, float]:
         c0, c1, c2 = polynomial
@@ -67,10 +71,10 @@ def _bilinear_parameters(sample_rate: int) -> Array:
 
 
 def fit(sample_rate: int) -> tuple[Section, Section]:
-    """Shelf and high-pass for one rate, minimax-fitted to the 48 kHz response in dB.
+    """Fit shelf and high-pass for one rate to the 48 kHz response, minimizing the largest error in dB.
 
-    Gauss-Newton on the seven free parameters, with Lawson's reweighting (weights grow where the error is largest), from
-    4 Hz to 0.4925 of the lower of the two rates.
+    The method is Gauss-Newton on the seven free parameters with Lawson's reweighting, which raises the weights where
+    the error is largest, from 4 Hz to 0.4925 of the lower of the two rates.
     """
     top_hz = 0.4925 * min(sample_rate, 48_000)
     frequencies_hz = np.concatenate([np.geomspace(4, top_hz, 300), np.linspace(0.6 * top_hz, top_hz, 100)])
@@ -82,7 +86,7 @@ def fit(sample_rate: int) -> tuple[Section, Section]:
     parameters = _bilinear_parameters(sample_rate)
     best, best_error = parameters, np.inf
     weight = np.ones_like(frequencies_hz)
-    nudges = 1e-6 * np.eye(len(parameters))
+    deltas = 1e-6 * np.eye(len(parameters))
     for _ in range(_FIT_ROUNDS):
         error = error_db(parameters)
         worst = float(np.abs(error).max())
@@ -90,8 +94,8 @@ def fit(sample_rate: int) -> tuple[Section, Section]:
             best, best_error = parameters, worst
         weight *= np.sqrt(np.abs(error) + 1e-3 * worst)
         weight = np.maximum(weight / weight.max(), 1e-4)
-        slope = np.stack([(error_db(parameters + d) - error_db(parameters - d)) / 2e-6 for d in nudges], 1)
-        # A trace of damping keeps the step finite where two parameters do the same.
+        slope = np.stack([(error_db(parameters + d) - error_db(parameters - d)) / 2e-6 for d in deltas], 1)
+        # A little damping keeps the step finite where two parameters have the same effect.
         system = np.vstack([slope * weight[:, None], 1e-4 * np.eye(len(parameters))])
         step = np.linalg.lstsq(system, np.concatenate([-error * weight, np.zeros(len(parameters))]), rcond=None)[0]
         parameters = parameters + np.clip(step, -0.3, 0.3)
@@ -100,9 +104,10 @@ def fit(sample_rate: int) -> tuple[Section, Section]:
 
 @lru_cache(maxsize=64)
 def sections(sample_rate: int) -> tuple[Section, Section]:
-    """Shelf and high-pass (b, a) for a rate: the table itself at 48 kHz, fitted elsewhere.
+    """Return shelf and high-pass as (b, a) for a rate: the table of the standard at 48 kHz, a fit at other rates.
 
-    Rounded to 12 digits, so that two machines whose linear algebra differs in the last bits get the same filter.
+    Coefficients are rounded to 12 digits, so that machines whose linear algebra differs in the last bits get the same
+    filter.
     """
     if sample_rate == 48_000:
         return SHELF_48K, HIGH_PASS_48K
@@ -111,7 +116,7 @@ def sections(sample_rate: int) -> tuple[Section, Section]:
 
 
 def main() -> None:
-    """Refit the usual rates and print how far each is from the 48 kHz response."""
+    """Fit the usual rates and print the largest error of each against the 48 kHz response."""
     for rate in (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 88_200, 96_000, 176_400, 192_000):
         frequencies_hz = np.linspace(10, 0.49 * min(rate, 48_000), 4_000)
         target = magnitude_db((SHELF_48K, HIGH_PASS_48K), frequencies_hz, 48_000)

@@ -11,7 +11,7 @@ from audiopipe.kernels import gating
 from audiopipe.kernels.audio import Audio, check_rate
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.gating import Windows
-from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, Grid, hop_energies
+from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, HopGrid, hop_energies
 from audiopipe.kernels.true_peak import true_and_sample_peak
 
 _MOMENTARY_STEPS, _SHORT_TERM_STEPS = 4, 30  # of 100 ms
@@ -19,10 +19,10 @@ _MOMENTARY_STEPS, _SHORT_TERM_STEPS = 4, 30  # of 100 ms
 
 @dataclass(frozen=True)
 class Loudness:
-    """All of R 128 for a batch of B items.
+    """The EBU R 128 measurements of a batch of B items.
 
-    `momentary_lufs` and `short_term_lufs` hold one value for each window of 400 ms and 3 s, the first starting with the
-    audio and each other `hop_s` after the one before it; NaN where the item has no complete window.
+    `momentary_lufs` and `short_term_lufs` have one value for each window of 400 ms and 3 s. The first window starts
+    with the audio, the others follow every `hop_s` seconds; values are NaN where the item has no complete window.
     """
 
     integrated_lufs: Tensor
@@ -41,92 +41,96 @@ class Loudness:
 
 
 @dataclass(frozen=True)
-class Powers:
-    """Hop energies [B, H] of a batch, how many hops each item has, and the windows that R 128 takes from them."""
+class HopPowers:
+    """The hop energies [B, H] and hop counts [B] of a batch, and the windows that EBU R 128 derives from them."""
 
     energies: Tensor
     hops: Tensor
-    grid: Grid
+    grid: HopGrid
 
     @classmethod
-    def concat_tiles(cls, audio: Audio, energies: list[Tensor], grid: Grid) -> Powers:
-        """From the `hop_energies` of all tiles."""
+    def concat_tiles(cls, audio: Audio, energies: list[Tensor], grid: HopGrid) -> HopPowers:
+        """Concatenate the `hop_energies` of all tiles."""
         return cls(audio.concat(energies, fill=0.0), grid.count(audio.lengths), grid)
 
     def momentary(self) -> Windows:
+        """Compute the windows of 400 ms."""
         return Windows.of(self.energies, self.hops, self.grid, _MOMENTARY_STEPS)
 
     def short_term(self) -> Windows:
+        """Compute the windows of 3 s."""
         return Windows.of(self.energies, self.hops, self.grid, _SHORT_TERM_STEPS)
 
     def finite(self) -> Tensor:
+        """Return a mask [B] of the items without a NaN or Inf sample."""
         return torch.isfinite(self.energies).all(-1)
 
 
-def decibels(amplitude: Tensor) -> Tensor:
-    """20 log10, in float64; zero is -inf."""
+def to_decibels(amplitude: Tensor) -> Tensor:
+    """Convert an amplitude to decibels in float64; zero is -inf."""
     return 20 * torch.log10(amplitude.double())
 
 
 @torch.no_grad()
 def integrated_loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Tensor:
-    """Integrated loudness of each item, in LUFS (ITU-R BS.1770-5).
+    """Compute the integrated loudness of each item in LUFS (ITU-R BS.1770-5, Annex 1).
 
     Args:
         x (Tensor): audio in float32 or float64 with full scale 1.0, or int16.
         sample_rate (int): from 8 to 192 kHz.
-        lengths (Tensor, optional): valid samples of each item; what lies beyond is ignored. Best kept on the CPU.
+        lengths (Tensor, optional): valid samples of each item; samples beyond are ignored. Fastest on the CPU.
     Shape:
         - x: [B, C, T] with C of 1 (mono), 2 (L R), 5 (L R C Ls Rs) or 6 (L R C LFE Ls Rs)
         - lengths: [B]
         - output: [B] float32, or float64 for float64 input
     Returns:
-        LUFS; -inf where nothing is louder than -70 LUFS, NaN for an item shorter than one block of 400 ms or with a NaN
+        LUFS; -inf if no block is louder than -70 LUFS, NaN for an item shorter than one block of 400 ms or with a NaN
         or Inf sample.
-    Errors:
-        ValueError, naming the argument and what is allowed.
+    Raises:
+        ValueError: an argument is invalid; the message names it and the allowed values.
 
     >>> tone = torch.sin(2 * torch.pi * 997 / 48000 * torch.arange(96000)).expand(1, 1, -1)
     >>> f"{integrated_loudness(tone, 48000).item():.2f}"
     '-3.01'
     """
     sample_rate = check_rate(sample_rate)
-    audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
-    grid = Grid.of(sample_rate)
+    audio = Audio.of(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = HopGrid.of(sample_rate)
     with full_float32():
         energies = [hop_energies(tile, grid) for _, tile in audio.tiles()]
-    powers = Powers.concat_tiles(audio, energies, grid)
-    lufs = gating.integrated_lufs(powers.momentary().every(grid.per_step))
+    powers = HopPowers.concat_tiles(audio, energies, grid)
+    lufs = gating.compute_integrated_lufs(powers.momentary().subsample(grid.hops_per_step))
     return torch.where(powers.finite(), lufs, torch.nan).to(audio.dtype)
 
 
-def r128(powers: Powers) -> dict[str, Tensor]:
-    """All that follows from hop energies, in float64, by the names of `Loudness`."""
-    momentary, short_term, step = powers.momentary(), powers.short_term(), powers.grid.per_step
+def compute_r128(powers: HopPowers) -> dict[str, Tensor]:
+    """Compute all values of `Loudness` that derive from hop energies, in float64, by name."""
+    momentary, short_term, step = powers.momentary(), powers.short_term(), powers.grid.hops_per_step
     return {
-        "integrated_lufs": gating.integrated_lufs(momentary.every(step)),
+        "integrated_lufs": gating.compute_integrated_lufs(momentary.subsample(step)),
         "momentary_lufs": momentary.lufs(),
         "short_term_lufs": short_term.lufs(),
         "momentary_max_lufs": momentary.max_lufs(),
         "short_term_max_lufs": short_term.max_lufs(),
-        "range_lu": gating.range_lu(short_term.every(step)),
+        "range_lu": gating.compute_range_lu(short_term.subsample(step)),
     }
 
 
 @torch.no_grad()
 def loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Loudness:
-    """Everything that EBU R 128 measures, of each item.
+    """Compute all measurements of EBU R 128 for each item (BS.1770-5, EBU Tech 3341, EBU Tech 3342).
 
-    Args, Shape of the input and Errors as in `integrated_loudness`.
+    Arguments and errors are those of `integrated_loudness`.
 
     Shape:
+        - x: as in `integrated_loudness`
         - momentary_lufs: [B, F], F the 400 ms windows of the longest item, one every `hop_s` (at most 10 ms)
-        - short_term_lufs: [B, G], likewise for 3 s
-        - all others: [B]
+        - short_term_lufs: [B, G], G the 3 s windows
+        - other values: [B]
     Returns:
-        Levels of digital silence are -inf. NaN is what does not exist: integrated loudness and momentary maximum of
-        less than 400 ms, short-term maximum of less than 3 s, a range with no 3 s window above its gates, any value of
-        an item with a NaN or Inf sample. Peaks are the highest of all channels.
+        Peaks are the highest of all channels. Levels of digital silence are -inf. Values that do not exist are NaN:
+        integrated loudness and momentary maximum of less than 400 ms, short-term maximum of less than 3 s, a range
+        without a 3 s window above its gates, any value of an item with a NaN or Inf sample.
 
     >>> tone = torch.sin(2 * torch.pi * 997 / 48000 * torch.arange(192000)).expand(2, 1, -1)
     >>> loudness(tone, 48000)
@@ -134,18 +138,18 @@ def loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Loud
 short_term_max_lufs=[2], range_lu=[2], true_peak_dbtp=[2], sample_peak_dbfs=[2], hop_s=0.01)
     """
     sample_rate = check_rate(sample_rate)
-    audio = Audio.checked(x, lengths, tuple(CHANNEL_WEIGHTS))
-    grid = Grid.of(sample_rate)
+    audio = Audio.of(x, lengths, tuple(CHANNEL_WEIGHTS))
+    grid = HopGrid.of(sample_rate)
     with full_float32():
         tiles = (tile.with_padding() for _, tile in audio.tiles())
         parts = [(hop_energies(tile, grid), true_and_sample_peak(tile)) for tile in tiles]
-    powers = Powers.concat_tiles(audio, [energies for energies, _ in parts], grid)
+    powers = HopPowers.concat_tiles(audio, [energies for energies, _ in parts], grid)
     peaks = audio.concat([peaks for _, peaks in parts])
-    values = r128(powers)
-    values["true_peak_dbtp"], values["sample_peak_dbfs"] = decibels(peaks).unbind(1)
+    values = compute_r128(powers)
+    values["true_peak_dbtp"], values["sample_peak_dbfs"] = to_decibels(peaks).unbind(1)
     finite = (torch.isfinite(peaks).all(-1) & powers.finite())[:, None]
-    usable = {
-        name: torch.where(finite if v.ndim == 2 else finite[:, 0], v, torch.nan).to(audio.dtype)
-        for name, v in values.items()
+    masked = {
+        name: torch.where(finite if value.ndim == 2 else finite[:, 0], value, torch.nan).to(audio.dtype)
+        for name, value in values.items()
     }
-    return Loudness(**usable, hop_s=0.1 / grid.per_step)
+    return Loudness(**masked, hop_s=0.1 / grid.hops_per_step)

@@ -1,8 +1,9 @@
-"""Sample rate conversion by any ratio: a windowed sinc, applied through the FFT.
+"""Sample rate conversion by any ratio: a windowed sinc filter, applied with the FFT by the overlap-save method.
 
-The ratio in lowest terms is up / down. A block of k * down samples and a block of k * up samples last equally long, so
-their spectra have the same bins: the spectrum of the one, low-passed and cut (or filled with zeros), is the spectrum of
-the other. Blocks overlap by the reach of the low-pass on both sides, where the circular convolution is wrong.
+The ratio in lowest terms is up / down. A block of k * down input samples lasts as long as a block of k * up output
+samples, so their spectra have the same bins. The spectrum of the input block, low-pass filtered and truncated (or
+extended with zeros), is the spectrum of the output block. Blocks overlap by the reach of the filter on both sides,
+where the circular convolution is wrong.
 """
 
 from __future__ import annotations
@@ -17,42 +18,42 @@ from torch import Tensor
 
 from audiopipe.kernels.audio import (
     Audio,
-    Items,
+    AudioBatch,
     check_lengths,
     check_rate,
     check_samples,
-    checked_items,
+    to_batch,
     zero_padding_,
 )
 
-# As soxr's HQ: flat to 0.913 of the lower Nyquist frequency, and nothing above it.
+# The bands of soxr's HQ preset: flat to 0.913 of the lower Nyquist frequency, and nothing above that frequency.
 PASS_BAND, STOP_BAND = 0.913, 1.0
 STOP_DB = 100.0
-_REACHES = 24  # a block is at least so many times as long as the low-pass reaches
+_REACHES = 24  # a block is at least this many times as long as the reach of the filter
 
 
-class _PhasePlan(NamedTuple):
-    """Block lengths before and after, how much of both is lost at each end, and the low-pass for their common bins."""
+class _BlockPlan(NamedTuple):
+    """Block lengths in samples of input and output, the samples discarded at each end, and the filter gain per bin."""
 
-    before: int
-    after: int
-    lost_before: int
-    lost_after: int
+    input_block: int
+    output_block: int
+    input_overlap: int
+    output_overlap: int
     low_pass: Tensor
 
 
 @lru_cache(maxsize=32)
-def _plan(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _PhasePlan:
+def _plan_blocks(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _BlockPlan:
     scale = min(1.0, up / down)  # the lower Nyquist frequency as a share of the input's
     cutoff, width = (PASS_BAND + STOP_BAND) / 2 * scale, (STOP_BAND - PASS_BAND) / 2 * scale
-    # Kaiser's formulas for the reach (in input samples) and the shape of a window with this stop band.
+    # Kaiser's formulas for the reach (in input samples) and the shape of a window with this stop-band attenuation.
     reach = (STOP_DB - 7.95) / (14.36 * width) / 2
     beta = 0.1102 * (STOP_DB - 8.7)
-    lost = math.ceil(reach / down)
-    periods = max(_REACHES * reach / down, 4 * lost)
+    overlap = math.ceil(reach / down)
+    periods = max(_REACHES * reach / down, 4 * overlap)
     k = 1 << math.ceil(math.log2(periods))
 
-    # The impulse response at the higher rate, around time zero of a circle.
+    # The impulse response at the higher rate, centered at time zero with negative times at the end.
     n = k * max(up, down)
     index = torch.arange(n, dtype=torch.float64)
     time = torch.minimum(index, n - index) * min(1.0, down / up)
@@ -60,7 +61,7 @@ def _plan(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _Phas
     response = torch.sinc(cutoff * time) * torch.special.i0(beta * inside.sqrt()) * (time < reach)
     gain = torch.fft.rfft(response).real[: k * min(up, down) // 2 + 1]
     gain = gain / gain[0] * (up / down)
-    return _PhasePlan(k * down, k * up, lost * down, lost * up, gain.to(dtype=dtype, device=device))
+    return _BlockPlan(k * down, k * up, overlap * down, overlap * up, gain.to(dtype=dtype, device=device))
 
 
 @overload
@@ -68,7 +69,7 @@ def resampled_length(n: int, from_rate: int, to_rate: int) -> int: ...
 @overload
 def resampled_length(n: Tensor, from_rate: int, to_rate: int) -> Tensor: ...
 def resampled_length(n: int | Tensor, from_rate: int, to_rate: int) -> int | Tensor:
-    """Samples that `n` become: ceil(n * to_rate / from_rate), in whole numbers.
+    """Return the length of `n` samples after resampling: ceil(n * to_rate / from_rate), in integer arithmetic.
 
     >>> resampled_length(44100, 44100, 16000)
     16000
@@ -76,66 +77,68 @@ def resampled_length(n: int | Tensor, from_rate: int, to_rate: int) -> int | Ten
     return -(-n * to_rate // from_rate)
 
 
-def _convert(audio: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
-    """Write the audio at the new rate into y [b, C, T'], a few blocks at a time."""
+def _overlap_save(audio: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
+    """Resample the audio into y [b, C, T'], a few blocks at a time."""
     common = math.gcd(from_rate, to_rate)
-    plan = _plan(to_rate // common, from_rate // common, audio.dtype, audio.device)
+    plan = _plan_blocks(to_rate // common, from_rate // common, audio.dtype, audio.device)
     rows = audio.samples.shape[0] * audio.samples.shape[1]
-    step_before, step_after = plan.before - 2 * plan.lost_before, plan.after - 2 * plan.lost_after
-    blocks = -(-y.shape[-1] // step_after)
-    group = max(audio.tile_samples // (rows * plan.before), 1)
+    input_step, output_step = plan.input_block - 2 * plan.input_overlap, plan.output_block - 2 * plan.output_overlap
+    blocks = -(-y.shape[-1] // output_step)
+    group = max(audio.tile_samples // (rows * plan.input_block), 1)
     for first in range(0, blocks, group):
         last = min(first + group, blocks)
-        x = audio.read(first * step_before - plan.lost_before, last * step_before + plan.lost_before)
-        spectrum = torch.fft.rfft(x.unfold(-1, plan.before, step_before))[..., : len(plan.low_pass)] * plan.low_pass
-        after = torch.fft.irfft(spectrum, plan.after)[..., plan.lost_after : plan.after - plan.lost_after]
-        # Blocks up to `whole` are written in one go, and what is wanted of the one after it.
-        whole = min(last, y.shape[-1] // step_after)
-        part = y[..., first * step_after : whole * step_after].unflatten(-1, (whole - first, step_after))
-        part.copy_(after[..., : whole - first, :])
+        x = audio.read(first * input_step - plan.input_overlap, last * input_step + plan.input_overlap)
+        spectrum = torch.fft.rfft(x.unfold(-1, plan.input_block, input_step))[..., : len(plan.low_pass)] * plan.low_pass
+        result = torch.fft.irfft(spectrum, plan.output_block)
+        result = result[..., plan.output_overlap : plan.output_block - plan.output_overlap]
+        # Write complete blocks in one copy, then the part of the last block that fits.
+        whole = min(last, y.shape[-1] // output_step)
+        part = y[..., first * output_step : whole * output_step].unflatten(-1, (whole - first, output_step))
+        part.copy_(result[..., : whole - first, :])
         if whole < last:
-            rest = y[..., whole * step_after :]
-            rest.copy_(after[..., -1, : rest.shape[-1]])
+            rest = y[..., whole * output_step :]
+            rest.copy_(result[..., -1, : rest.shape[-1]])
 
 
 @torch.no_grad()
 def resample(x: Tensor | Sequence[Tensor], from_rate: int, to_rate: int, lengths: Tensor | None = None) -> Tensor:
-    """Convert the sample rate.
+    """Convert the sample rate of audio.
 
-    Linear phase and no delay: output q is the signal at q * from_rate / to_rate, silence being assumed around it. Flat
-    within 0.01 dB to 0.91 of the lower Nyquist frequency; what would alias is 100 dB down.
+    The filter has linear phase and no delay: output sample q is the signal at input sample q * from_rate / to_rate,
+    with silence before and after the audio. It is flat within 0.01 dB to 0.91 of the lower Nyquist frequency, and
+    aliases are 100 dB down. A NaN or Inf sample affects only samples near it in the same item.
 
     Args:
         x (Tensor, or a list of Tensors): audio in float32 or float64, or int16, which becomes float32 with full scale
-            1.0; a batch may be a list of items of their own lengths.
+            1.0; a list may have items of different lengths.
         from_rate (int), to_rate (int): from 8 to 192 kHz.
-        lengths (Tensor, optional): valid samples of each item (the first dimension of x); what lies beyond is ignored.
+        lengths (Tensor, optional): valid samples of each item (the first dimension of x); samples beyond are ignored.
     Shape:
-        - x: [*, T]; or B times [C, T], which is as good as [B, C, T]
+        - x: [*, T]; or a list of B items [C, T], which is treated as [B, C, T]
         - lengths: [B], B the first dimension of x
         - output: [*, ceil(T * to_rate / from_rate)], zero beyond each item's `resampled_length`
-    Errors:
-        ValueError, naming the argument and what is allowed. A NaN or Inf sample spoils a stretch of its own item.
+    Raises:
+        ValueError: an argument is invalid; the message names it and the allowed values.
 
     >>> resample(torch.ones(1, 1, 48000), 48000, 16000).shape
     torch.Size([1, 1, 16000])
     """
     from_rate, to_rate = check_rate(from_rate, "from_rate"), check_rate(to_rate, "to_rate")
-    audio, shape = _items(x, lengths)
+    audio, shape = _to_batch(x, lengths)
     y = empty_output(audio, audio.channels, from_rate, to_rate)
-    for items, tile in audio.tiles():
-        convert(tile, from_rate, to_rate, y[items])
+    for group, tile in audio.tiles():
+        resample_into(tile, from_rate, to_rate, y[group])
     return y.view(*shape, y.shape[-1])
 
 
-def empty_output(audio: Items, channels: int, from_rate: int, to_rate: int) -> Tensor:
-    """Where `convert` writes: [B, C, T']"""
-    after = resampled_length(audio.n_samples, from_rate, to_rate)
-    return torch.empty(len(audio.lengths), channels, after, dtype=audio.dtype, device=audio.device)
+def empty_output(audio: AudioBatch, channels: int, from_rate: int, to_rate: int) -> Tensor:
+    """Allocate the output of `resample_into`: [B, C, T']"""
+    samples = resampled_length(audio.n_samples, from_rate, to_rate)
+    return torch.empty(len(audio.lengths), channels, samples, dtype=audio.dtype, device=audio.device)
 
 
-def convert(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
-    """Write a tile at the new rate into y [b, C, T'], and zeros after the end of each item."""
+def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
+    """Resample a tile into y [b, C, T'], with zeros after the end of each item."""
     ends = resampled_length(tile.lengths, from_rate, to_rate)
     last = int(ends.max())
     target = y[..., :last]
@@ -143,17 +146,17 @@ def convert(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
     if from_rate == to_rate:
         target.copy_(tile.read(0, tile.n_samples))
     else:
-        _convert(tile, from_rate, to_rate, target)
+        _overlap_save(tile, from_rate, to_rate, target)
         zero_padding_(target, ends)
 
 
-def _items(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[Items, tuple[int, ...]]:
-    """The batch, and what comes before time in the shape of what it becomes."""
+def _to_batch(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[AudioBatch, tuple[int, ...]]:
+    """Convert the input to a batch; return it with the leading dimensions of the output."""
     if not isinstance(x, Tensor):
-        clips = checked_items(x, lengths)
-        return clips, (len(x), clips.channels)
+        ragged = to_batch(x, lengths)
+        return ragged, (len(x), ragged.channels)
     if check_samples(x).ndim < 1:
-        raise ValueError("x must have at least one dimension, its last being time")
+        raise ValueError("x must have at least one dimension; the last one is time")
     batch, channels = (x.shape[0], math.prod(x.shape[1:-1])) if x.ndim > 1 else (1, 1)
     samples = x.shape[-1]
     audio = Audio(x.detach().reshape(batch, channels, samples), check_lengths(lengths, batch, samples))

@@ -1,8 +1,8 @@
 """The K-weighting filter as matrix products over chunks of samples.
 
-With the filter's four states s at the start of a chunk x of 32 samples, the chunk's output is x times one matrix plus
-s times another. The states come from what each chunk pushes into them, carried from chunk to chunk in blocks
-(`_states`). So nothing is ever stepped sample by sample, and CPU and GPU run the same few large products.
+With the filter's four states s at the start of a chunk x of 32 samples, the output of the chunk is x times one matrix
+plus s times another. Each chunk adds an increment to the states, and a blocked scan (`_scan_states`) carries the states
+from chunk to chunk. No step is sequential per sample, and CPU and GPU run the same few large products.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from audiopipe.kernels.kweighting import Array, Section, sections
 
 CHUNK = 32
 N_STATES = 4
-# So many chunks have their states carried by one product, then so many of those, and so on.
+# Chunks per product at the first level of the scan, and blocks per product at each level above.
 GROUP, _BLOCK = GROUP_SAMPLES // CHUNK, 32
 
 
 class StateSpace(NamedTuple):
-    """s[n+1] = A s[n] + B x[n];  y[n] = C s[n] + D x[n]."""
+    """A linear system: s[n+1] = A s[n] + B x[n];  y[n] = C s[n] + D x[n]."""
 
     a: Array
     b: Array
@@ -33,7 +33,7 @@ class StateSpace(NamedTuple):
 
 
 def _cascade(first: Section, second: Section) -> StateSpace:
-    """Two sections in series, each in transposed direct form II."""
+    """Combine two sections in series, each in transposed direct form II, into one system."""
 
     def section(coefficients: Section) -> tuple[Array, Array, float]:
         b, a = coefficients
@@ -46,18 +46,18 @@ def _cascade(first: Section, second: Section) -> StateSpace:
 
 
 def _gramian(a: Array, b: Array) -> Array:
-    """Sum of A^k b b' A'^k over all k, by doubling."""
+    """Compute the controllability Gramian, the sum of A^k b b' A'^k over all k, by doubling."""
     total, power = np.outer(b, b), a
     for _ in range(30):
         total, power = total + power @ total @ power.T, power @ power
     return total
 
 
-def balanced(system: StateSpace) -> StateSpace:
-    """The same filter in the basis where every state is as easy to reach as it is to see.
+def balance(system: StateSpace) -> StateSpace:
+    """Transform the filter to its balanced realization, where controllability and observability Gramians are equal.
 
-    In direct form the four states are large and cancel one another (0.05 to 24 LU off in float32); here they are of the
-    size of the output, and float32 is enough (5e-5 LU).
+    In direct form the four states are large and cancel each other, which costs 0.05 to 24 LU in float32. Balanced
+    states are of the size of the output, and float32 is accurate to 5e-5 LU.
     """
     root = np.linalg.cholesky(_gramian(system.a, system.b))
     values, vectors = np.linalg.eigh(root.T @ _gramian(system.a.T, system.c) @ root)
@@ -66,106 +66,119 @@ def balanced(system: StateSpace) -> StateSpace:
     return StateSpace(inverse @ system.a @ basis, inverse @ system.b, system.c @ basis, system.d)
 
 
-class Matrices(NamedTuple):
-    """The filter over chunks of N samples, for row vectors.
+class FilterMatrices(NamedTuple):
+    """The filter over chunks of N samples, as matrices for row vectors.
 
-    `response` [N, N] and `seen` [4, N] take a chunk and the state before it to its output; `push` [N, 4] is what
-    a chunk adds to the state after it; `carry` [4, 4] takes a state across a chunk.
+    The output of a chunk x with initial state s is x response + s observation; its final state is
+    s transition + x excitation.
+
+    Shape:
+        - response: [N, N]
+        - observation: [4, N]
+        - excitation: [N, 4]
+        - transition: [4, 4]
     """
 
     response: Tensor
-    seen: Tensor
-    push: Tensor
-    carry: Array
+    observation: Tensor
+    excitation: Tensor
+    transition: Array
 
 
 @lru_cache(maxsize=64)
-def matrices(sample_rate: int, chunk: int, dtype: torch.dtype, device: torch.device) -> Matrices:
-    """The filter of `sample_rate` as matrices over chunks of `chunk` samples."""
-    system = balanced(_cascade(*sections(sample_rate)))
+def filter_matrices(sample_rate: int, chunk: int, dtype: torch.dtype, device: torch.device) -> FilterMatrices:
+    """Compute the filter of `sample_rate` as matrices over chunks of `chunk` samples."""
+    system = balance(_cascade(*sections(sample_rate)))
     powers = [np.eye(N_STATES)]
     for _ in range(chunk):
         powers.append(powers[-1] @ system.a)
     impulse = np.array([system.d] + [system.c @ p @ system.b for p in powers[: chunk - 1]])
-    seen = np.stack([system.c @ p for p in powers[:chunk]], 1)
+    observation = np.stack([system.c @ p for p in powers[:chunk]], 1)
     lags = np.arange(chunk)[None, :] - np.arange(chunk)[:, None]
     response = np.where(lags >= 0, impulse[np.maximum(lags, 0)], 0.0)
-    push = np.stack([powers[chunk - 1 - i] @ system.b for i in range(chunk)])
+    excitation = np.stack([powers[chunk - 1 - i] @ system.b for i in range(chunk)])
 
     def tensor(array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=dtype, device=device)
 
-    return Matrices(tensor(response), tensor(seen), tensor(push), powers[chunk].T)
+    return FilterMatrices(tensor(response), tensor(observation), tensor(excitation), powers[chunk].T)
 
 
-def _powers(sample_rate: int, stride: int, n: int) -> tuple[Array, Array]:
-    """What carries states over `n` intervals of `stride` chunks, to each interval's start and past the last.
+def _scan_arrays(sample_rate: int, stride: int, n: int) -> tuple[Array, Array]:
+    """Return the matrices of a scan over `n` intervals of `stride` chunks.
 
-    The first, [4, 4 (n + 1)], takes the state before the intervals there; the second, [4 n, 4 (n + 1)], their pushes.
+    The result holds the states at the start of each interval and after the last one. The first matrix, [4, 4 (n + 1)],
+    maps the state before the intervals to it; the second, [4 n, 4 (n + 1)], maps the increments of the intervals.
     """
-    carry = np.linalg.matrix_power(_exact(sample_rate).carry, stride)
+    transition = np.linalg.matrix_power(_reference_matrices(sample_rate).transition, stride)
     powers = [np.eye(N_STATES)]
     for _ in range(n):
-        powers.append(powers[-1] @ carry)
+        powers.append(powers[-1] @ transition)
     zero = np.zeros((N_STATES, N_STATES))
-    pushed = np.block([[powers[j - i - 1] if j > i else zero for j in range(n + 1)] for i in range(n)])
-    return np.hstack(powers), pushed
+    from_increments = np.block([[powers[j - i - 1] if j > i else zero for j in range(n + 1)] for i in range(n)])
+    return np.hstack(powers), from_increments
 
 
-def _exact(sample_rate: int) -> Matrices:
-    return matrices(sample_rate, CHUNK, torch.float64, torch.device("cpu"))
+def _reference_matrices(sample_rate: int) -> FilterMatrices:
+    return filter_matrices(sample_rate, CHUNK, torch.float64, torch.device("cpu"))
 
 
 @lru_cache(maxsize=64)
-def _carriers(sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`_powers` as tensors."""
-    entered, pushed = _powers(sample_rate, stride, n)
-    return torch.as_tensor(entered, dtype=dtype, device=device), torch.as_tensor(pushed, dtype=dtype, device=device)
+def _scan_matrices(
+    sample_rate: int, stride: int, n: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return `_scan_arrays` as tensors."""
+    from_state, from_increments = _scan_arrays(sample_rate, stride, n)
+    return _tensors(from_state, from_increments, dtype, device)
 
 
 @lru_cache(maxsize=32)
-def _sample_carriers(sample_rate: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """As `_carriers` of one group of chunks, but from its samples instead of its pushes: [4, 36], [256, 36]."""
-    entered, pushed = _powers(sample_rate, 1, GROUP)
-    push = _exact(sample_rate).push.numpy()
-    sampled = (push @ pushed.reshape(GROUP, N_STATES, -1)).reshape(GROUP_SAMPLES, -1)
-    return torch.as_tensor(entered, dtype=dtype, device=device), torch.as_tensor(sampled, dtype=dtype, device=device)
+def _sample_scan_matrices(sample_rate: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return `_scan_matrices` of one group of chunks with samples as input: [4, 36], [256, 36]."""
+    from_state, from_increments = _scan_arrays(sample_rate, 1, GROUP)
+    excitation = _reference_matrices(sample_rate).excitation.numpy()
+    from_samples = (excitation @ from_increments.reshape(GROUP, N_STATES, -1)).reshape(GROUP_SAMPLES, -1)
+    return _tensors(from_state, from_samples, dtype, device)
 
 
-def _states(pushes: Tensor, sample_rate: int, stride: int) -> Tensor:
-    """The state at the start of every interval, from what each interval pushes: [R, K, 4] -> [R, K, 4].
+def _tensors(first: Array, second: Array, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(first, dtype=dtype, device=device), torch.as_tensor(second, dtype=dtype, device=device)
 
-    s[k+1] = s[k] carry + p[k] with s[0] = 0. Within blocks it is one triangular product; the blocks' own pushes are the
-    same problem again, 32 times smaller.
+
+def _scan_states(increments: Tensor, sample_rate: int, stride: int) -> Tensor:
+    """Compute the state at the start of every interval from the increments p: [R, K, 4] -> [R, K, 4].
+
+    The recursion is s[k+1] = s[k] transition + p[k] with s[0] = 0. Within a block of 32 intervals it is one triangular
+    product; the recursion over blocks is the same problem, 32 times smaller.
     """
-    rows, count, _ = pushes.shape
+    rows, count, _ = increments.shape
     n = min(_BLOCK, count)
     blocks = -(-count // n)
-    padded = torch.nn.functional.pad(pushes, (0, 0, 0, blocks * n - count)).reshape(rows, blocks, n * N_STATES)
-    entered, pushed = _carriers(sample_rate, stride, n, pushes.dtype, pushes.device)
-    states = padded @ pushed
-    starts, past = states[..., :-N_STATES], states[..., -N_STATES:]
+    padded = torch.nn.functional.pad(increments, (0, 0, 0, blocks * n - count)).reshape(rows, blocks, n * N_STATES)
+    from_state, from_increments = _scan_matrices(sample_rate, stride, n, increments.dtype, increments.device)
+    states = padded @ from_increments
+    starts, block_increments = states[..., :-N_STATES], states[..., -N_STATES:]
     if blocks > 1:
-        starts = starts + _states(past, sample_rate, stride * n) @ entered[:, :-N_STATES]
+        starts = starts + _scan_states(block_increments, sample_rate, stride * n) @ from_state[:, :-N_STATES]
     return starts.reshape(rows, blocks * n, N_STATES)[:, :count]
 
 
-def _chunk_states(x: Tensor, sample_rate: int) -> Tensor:
-    """The state at the start of every chunk: [R, T] -> [T / 32 of all rows, 4], T a multiple of 256.
+def _scan_samples(x: Tensor, sample_rate: int) -> Tensor:
+    """Compute the state at the start of every chunk: [R, T] -> [R T / 32, 4], T a multiple of 256.
 
-    As `_states`, but its first level begins with samples: libraries are many times slower with the four columns of a
-    chunk's push than with the 36 of a group.
+    This is `_scan_states` with a first level that starts from samples: matrix libraries are many times slower with the
+    4 columns of a chunk's increment than with the 36 columns of a group.
     """
-    entered, sampled = _sample_carriers(sample_rate, x.dtype, x.device)
-    states = x.reshape(-1, GROUP_SAMPLES) @ sampled
-    starts, past = states[:, :-N_STATES], states[:, -N_STATES:].view(x.shape[0], -1, N_STATES)
-    starts.addmm_(_states(past, sample_rate, GROUP).flatten(0, 1), entered[:, :-N_STATES])
+    from_state, from_samples = _sample_scan_matrices(sample_rate, x.dtype, x.device)
+    states = x.reshape(-1, GROUP_SAMPLES) @ from_samples
+    starts, group_increments = states[:, :-N_STATES], states[:, -N_STATES:].view(x.shape[0], -1, N_STATES)
+    starts.addmm_(_scan_states(group_increments, sample_rate, GROUP).flatten(0, 1), from_state[:, :-N_STATES])
     return starts.reshape(-1, N_STATES)
 
 
-def k_weighted(x: Tensor, sample_rate: int) -> Tensor:
-    """`x` through the K-weighting filter, from rest: [R, T] -> [R, T], T a multiple of 256."""
-    filters = matrices(sample_rate, CHUNK, x.dtype, x.device)
+def k_weight(x: Tensor, sample_rate: int) -> Tensor:
+    """Apply the K-weighting filter, starting from zero state: [R, T] -> [R, T], T a multiple of 256."""
+    filters = filter_matrices(sample_rate, CHUNK, x.dtype, x.device)
     y = x.reshape(-1, CHUNK) @ filters.response
-    y.addmm_(_chunk_states(x, sample_rate), filters.seen)
+    y.addmm_(_scan_samples(x, sample_rate), filters.observation)
     return y.view(x.shape)

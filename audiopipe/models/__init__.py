@@ -1,1 +1,1 @@
-"""Neural networks as plain torch modules with their own weights."""
+"""Neural networks as plain torch modules with their original weights."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from audiopipe import kernels
 from audiopipe.config import RunConfig
-from audiopipe.models.silero_vad import FRAME, RATE_HZ, State, voice_model
+from audiopipe.models.silero_vad import FRAME, RATE_HZ, State, load_voice_model
 from audiopipe.segment.cut import Cutter
 from audiopipe.segment.voice_spans import SpeechSegmenter
 from audiopipe.types import Clip, Pcm
@@ -98,7 +98,7 @@ def _run_round(streams: dict[str, _Stream], measure: Measure) -> list[Clip]:
     with measure():
         waves = [(stream, wave) for stream in streams.values() if len(wave := stream.take_wave())]
         if waves:
-            model = voice_model(waves[0][0].device)
+            model = load_voice_model(waves[0][0].device)
             outputs, states = model([wave for _, wave in waves], [stream.state for stream, _ in waves])
             sizes = [len(output) for output in outputs]
             parts = np.split(torch.cat(outputs).cpu().numpy(), np.cumsum(sizes)[:-1])
@@ -114,7 +114,7 @@ class _Stream:
         self.device = device
         self.cutter = Cutter(first.video_id, first.sample_rate_hz, config)
         self.segmenter = SpeechSegmenter(config, FRAME / RATE_HZ)
-        self.state: State = voice_model(device).start()
+        self.state: State = load_voice_model(device).start()
         self.waiting: list[Pcm] = []
         self.has_ended = False
         self.probabilities = np.empty(0, np.float32)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from audiopipe import kernels
 from audiopipe.bench.corpus import speech
 from audiopipe.bench.corpus.mix import PLAIN, mix
-from audiopipe.models.silero_vad import FRAME, RATE_HZ, VoiceModel, voice_model
+from audiopipe.models.silero_vad import FRAME, RATE_HZ, VoiceModel, load_voice_model
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.segment import voice
 from audiopipe.segment.voice_spans import SpeechSegmenter
@@ -69,7 +69,7 @@ def test_the_network_is_computed_in_full_float32_on_every_device(monkeypatch):
         return encode(model, frames)
 
     monkeypatch.setattr(VoiceModel, "_encode", record_precision)
-    model = voice_model(CPU)
+    model = load_voice_model(CPU)
     model([torch.zeros(FRAME)], [model.start()])
     assert precisions == [("ieee", "ieee")]
 
