@@ -75,7 +75,12 @@ class _Streamed:
             self.metrics[slot].copy_(kernels.measure(x, _SAMPLE_RATE).stack(), non_blocking=True)
             y = kernels.resample(x, _SAMPLE_RATE, _TO_RATE)
             free[slot] = torch.cuda.current_stream().record_event()
-            pcm = y.mul_(32768).round_().clamp_(-32768, 32767).to(torch.int16)
+            pcm = (
+                y.mul_(kernels.INT16_FULL_SCALE)
+                .round_()
+                .clamp_(-kernels.INT16_FULL_SCALE, kernels.INT16_FULL_SCALE - 1)
+                .to(torch.int16)
+            )
             self.audio[slot].copy_(pcm, non_blocking=True)
         torch.cuda.synchronize()
 

@@ -33,7 +33,6 @@ Measure = Callable[[], AbstractContextManager[None]]
 ROUND_BLOCKS = 16  # blocks of the decoder, three seconds each
 ROUND_BYTES = 64 << 20  # for all videos of a round: many channels and high rates make it shorter
 MARGIN_S = 0.02  # more than the filter of the resampler reaches at any rate
-INT16_SCALE = 32768.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,7 @@ class _Stream:
         blocks, self.waiting = self.waiting, []
         samples = np.concatenate(blocks, axis=-1) if blocks else np.empty((1, 0), np.float32)
         x = torch.from_numpy(samples).to(self.device)
-        x = x / INT16_SCALE if x.dtype == torch.int16 else x.nan_to_num(0.0, 0.0, 0.0)
+        x = x / kernels.INT16_FULL_SCALE if x.dtype == torch.int16 else x.nan_to_num(0.0, 0.0, 0.0)
         wave = torch.cat([self._remainder, self._resampler.convert(x.mean(0), self.has_ended)])
         if self.has_ended:
             wave = torch.nn.functional.pad(wave, (0, -len(wave) % FRAME))

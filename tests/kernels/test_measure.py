@@ -126,15 +126,15 @@ def test_both_at_once_are_both_alone(sizes: list[int], channels: int, dtype: tor
 def test_items_that_do_not_fit_together_are_refused() -> None:
     mono, stereo = torch.zeros(1, 100), torch.zeros(2, 100)
     for items, words in [
-        ([], "x must be a tensor or hold at least one item"),
-        ([mono, stereo], "items of x must have one number of channels, type and device"),
-        ([mono, mono.double()], "items of x must have one number of channels, type and device"),
+        ([], "x must be a tensor or a list of at least one item"),
+        ([mono, stereo], "all items of x must have the same number of channels"),
+        ([mono, mono.double()], "all items of x must have the same number of channels"),
         ([mono[0]], "items of x must have two dimensions"),
         ([torch.zeros(3, 100)], "x must have one of these numbers of channels"),
     ]:
         with pytest.raises(ValueError, match=words):
             kernels.measure(items, 16_000)
-    with pytest.raises(ValueError, match="lengths belong to a padded batch"):
+    with pytest.raises(ValueError, match="lengths are for a padded batch"):
         kernels.measure([mono], 16_000, torch.tensor([100]))
 
 

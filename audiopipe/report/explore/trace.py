@@ -23,6 +23,7 @@ import pandas as pd
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import object_names
 from audiopipe.errors import AudiopipeError, ConfigError
+from audiopipe.kernels import INT16_FULL_SCALE
 from audiopipe.media.decode import decode, probe
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.media.fetch import Source, fetch
@@ -37,7 +38,6 @@ __all__ = ["EncodedSegment", "Envelope", "Trace", "VideoResult", "trace_video"]
 
 STEP_S = 0.05
 DETAIL_S = 12.0  # the default segment is at most this long; short-term loudness needs more than 3 s
-INT16_SCALE = 32768.0
 Values = npt.NDArray[np.float32]
 
 
@@ -62,7 +62,7 @@ class Envelope:
 
 
 def _full_scale(pcm: Pcm) -> float:
-    return INT16_SCALE if pcm.dtype == np.int16 else 1.0
+    return INT16_FULL_SCALE if pcm.dtype == np.int16 else 1.0
 
 
 @dataclass(frozen=True)
