@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import INT16_FULL_SCALE, check_rate, check_samples
+from audiopipe.kernels.audio import INT16_FULL_SCALE
+from audiopipe.kernels.checks import check_rate, check_samples
 from audiopipe.kernels.float32 import full_float32
 
 MAX_EVENTS = 128

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from audiopipe.kernels import gating
-from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.audio import Audio
+from audiopipe.kernels.checks import check_rate
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.gating import Windows
 from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, HopGrid, hop_energies

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio, AudioBatch, check_rate, to_batch
+from audiopipe.kernels.audio import Audio, AudioBatch, to_batch
+from audiopipe.kernels.checks import check_rate
 from audiopipe.kernels.chunks import chunks
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.hop_energy import CHANNEL_WEIGHTS, HopGrid, hop_energies

@@ -16,15 +16,8 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import (
-    Audio,
-    AudioBatch,
-    check_lengths,
-    check_rate,
-    check_samples,
-    to_batch,
-    zero_padding_,
-)
+from audiopipe.kernels.audio import Audio, AudioBatch, to_batch, zero_padding_
+from audiopipe.kernels.checks import check_lengths, check_rate, check_samples
 
 # The bands of soxr's HQ preset: flat to 0.913 of the lower Nyquist frequency, and nothing above that frequency.
 PASS_BAND, STOP_BAND = 0.913, 1.0

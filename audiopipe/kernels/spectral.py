@@ -14,8 +14,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from audiopipe.kernels.audio import Audio, check_rate
+from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.bandwidth import compute_bandwidth_hz
+from audiopipe.kernels.checks import check_rate
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.noise import band_powers, compute_snr_db
 
