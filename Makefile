@@ -6,12 +6,13 @@ READY := $(VENV)/.ready
 KERNEL := $(VENV)/etc/ipython/ipython_kernel_config.json
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
 
-.PHONY: help demo test test-all test-failed lab bench lint clean
+.PHONY: help demo test quick test-all lab bench lint clean
 
 help:
 	@echo "make demo      a speech corpus in five languages through the whole pipeline, with reports, in demo/"
-	@echo "make test      the tests, under 12 minutes, no root"
-	@echo "make test-all  the slow and the privileged ones too"
+	@echo "make test      the tests, under 6 minutes on two cores, no root"
+	@echo "make quick     unit tests of one shard's way from catalog to commit, under a minute"
+	@echo "make test-all  the slow and the privileged tests"
 	@echo "make lab       JupyterLab on notebooks/"
 	@echo "make bench     kernels beside other libraries, on this machine"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
@@ -44,15 +45,18 @@ demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
 	$(PAPERMILL) notebooks/$*.ipynb demo/reports/$*.ipynb -p output demo/output
 	$(BIN)/audiopipe export demo/reports/$*.ipynb $@
 
+# A file's tests share its fixtures, so a file stays in one of the two processes.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+QUICK := $(addprefix tests/,catalog dataset plan pipeline segment store test_config.py test_layers.py)
+
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not privileged"
+	$(PYTEST) -m "not slow and not privileged"
+
+quick: $(READY)
+	$(PYTEST) -m "not slow and not privileged" $(QUICK)
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "slow or privileged" -n 2 --dist loadfile
-
-# What failed last time, one after the other: whether it fails on a machine that does nothing else.
-test-failed: $(READY)
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(PYTEST) -m "slow or privileged"
 
 lab: $(READY) $(KERNEL)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

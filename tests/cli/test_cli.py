@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from audiopipe import cli
 from audiopipe.cli import options
@@ -19,8 +18,13 @@ COMMAND = [str(Path(sys.executable).parent / "audiopipe")]
 
 
 def audiopipe(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed command."""
+    """Run the installed command in another process."""
     return subprocess.run([*COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=240)
+
+
+def invoke(*arguments: str) -> Result:
+    """Run the command in this process, which has imported most of what it needs."""
+    return CliRunner().invoke(cli.main, arguments)
 
 
 def test_every_command_and_every_option_has_a_help_text() -> None:
@@ -61,10 +65,20 @@ def test_renamed_commands_and_options_are_gone() -> None:
         (["run", "--catalog", "nowhere.parquet", "--output", "b"], "nowhere.parquet"),
     ],
 )
-def test_misuse_exits_with_2_and_names_the_culprit(arguments: list[str], culprit: str, tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
+def test_misuse_exits_with_2_and_names_the_culprit(
+    arguments: list[str], culprit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke(*arguments)
+    assert done.exit_code == 2
     assert culprit in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_installed_command_reports_misuse() -> None:
+    done = audiopipe("run", "--output", "out")
+    assert done.returncode == 2
+    assert "--catalog" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -84,9 +98,9 @@ def test_none_switches_a_threshold_off() -> None:
 
 
 def test_an_empty_folder_cannot_be_verified_or_monitored(tmp_path: Path) -> None:
-    assert audiopipe("verify", str(tmp_path)).returncode == 1
-    done = audiopipe("monitor", str(tmp_path), "--once")
-    assert done.returncode == 1
+    assert invoke("verify", str(tmp_path)).exit_code == 1
+    done = invoke("monitor", str(tmp_path), "--once")
+    assert done.exit_code == 1
     assert "ledger" in done.stderr
 
 
@@ -104,13 +118,13 @@ def test_a_run_can_be_resumed_verified_and_monitored(tiny_corpus: Path, tmp_path
     second = audiopipe(*job)
     assert second.returncode == 3
     assert json.loads(second.stdout)["new_shards"] == 0
-    verified = audiopipe("verify", output)
-    assert (verified.returncode, verified.stderr) == (0, "")
+    verified = invoke("verify", output)
+    assert (verified.exit_code, verified.stderr) == (0, "")
     assert "all objects match their commits" in verified.stdout
-    monitored = audiopipe("monitor", output, "--json")
+    monitored = invoke("monitor", output, "--json")
     assert json.loads(monitored.stdout)["run"]["status"] == "done"
-    mismatch = audiopipe(*job, "--window-s", "3")
-    assert mismatch.returncode == 2
+    mismatch = invoke(*job, "--window-s", "3")
+    assert mismatch.exit_code == 2
     assert "window_s: 5.0 there, 3.0 here" in mismatch.stderr
 
 
@@ -133,21 +147,26 @@ def test_a_stop_that_python_drops_in_a_finalizer_is_handled() -> None:
     assert signal.getsignal(signal.SIGTERM) is previous
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_within_20_s_and_it_can_resume(
-    number: signal.Signals, tiny_corpus: Path, tmp_path: Path
-) -> None:
+def interrupted(job: list[str], commits: int, number: signal.Signals) -> tuple[int, str]:
+    """Send a run a signal once it has so many commits; return its exit code and stderr."""
+    output = Path(job[job.index("--output") + 1])
+    with subprocess.Popen([*COMMAND, *job], stderr=subprocess.PIPE, text=True) as process:
+        while len(list(output.glob("_commits/*.json"))) < commits:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.05)
+        process.send_signal(number)
+        stderr = process.communicate(timeout=20)[1]
+        return process.returncode, stderr
+
+
+def test_a_signal_ends_a_run_within_20_s_and_it_can_resume(tiny_corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", str(output), "--shard-videos", "2"]
     job += ["--workers", "1", "--shards-in-flight", "1"]
-    process = subprocess.Popen([*COMMAND, *job], stderr=subprocess.PIPE, text=True)
-    while not list(output.glob("_commits/*.json")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        time.sleep(0.05)
-    os.kill(process.pid, number)
-    stderr = process.communicate(timeout=20)[1]
-    assert process.returncode == 4
-    assert "run the same command again" in stderr
-    assert "Traceback" not in stderr
+    for commits, number in ((1, signal.SIGTERM), (3, signal.SIGINT)):
+        code, stderr = interrupted(job, commits, number)
+        assert code == 4
+        assert "run the same command again" in stderr
+        assert "Traceback" not in stderr
     assert audiopipe(*job).returncode == 3
-    assert audiopipe("verify", str(output)).returncode == 0
+    assert invoke("verify", str(output)).exit_code == 0

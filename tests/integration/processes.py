@@ -111,7 +111,7 @@ class Processes:
             return [self.server.process.pid] if self.server and self.server.process else []
         if victim in self.running:
             return [self.running[victim].pid] if self._alive(victim) else []
-        marks = {"worker": ("spawn_main",), "decoder": ("decoder_forks",)}[victim]
+        marks = {"worker": ("spawn_main",), "decoder": ("audiopipe.media.forkserver",)}[victim]
         return [process.pid for process in self._below("nanny") if any(mark in _command(process) for mark in marks)]
 
     def _below(self, name: str) -> list[psutil.Process]:
