@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.config import RunConfig
 from audiopipe.media.fetch import Source
 from audiopipe.types import Clip, Shard, Span, Video
@@ -111,7 +111,7 @@ def media_file(path: Path, signal, rate, *options, sample="f32le", layout=None):
     inputs = ["-f", sample, "-ar", str(rate), "-ac", str(signal.shape[0]), "-i", "pipe:0"]
     if layout:
         inputs[-2:-2] = ["-channel_layout", layout]
-    command = [ffmpeg(), "-v", "error", "-y", *inputs, *options, *BITEXACT, str(path)]
+    command = [find_ffmpeg(), "-v", "error", "-y", *inputs, *options, *BITEXACT, str(path)]
     subprocess.run(command, input=np.ascontiguousarray(signal.T.astype(dtype)).tobytes(), check=True, timeout=60)
     return path
 

@@ -1,5 +1,5 @@
-"""Benchmarks that make their own tables: no number in them is typed by hand."""
+"""Benchmarks. They write their own tables, so that no number in them is typed by hand."""
 
-# Of audio for each core of the pipeline's bench. Four videos, as many as a shard has under way at once: of a single
-# one the beginning and the end are measured more than the middle.
+# Minutes of audio per core in the pipeline benchmark: four videos, as many as a shard decodes at once. With one video,
+# the start and the end of a shard would count more than the middle.
 MINUTES = 69.0

@@ -1,9 +1,10 @@
-"""The kernels on a CUDA device: from its memory, and from pinned host memory to results on the host."""
+"""Time the kernels on a CUDA device: from device memory, and from pinned host memory to results on the host."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,10 +12,18 @@ from torch import Tensor
 from audiopipe import kernels
 
 _SAMPLE_RATE, _TO_RATE, _SECONDS, _BATCH = 48_000, 16_000, 10, 128
-_COPIED = 1 << 30  # bytes, to know what the device's memory can do
+_COPY_BYTES = 1 << 30  # copied to measure the bandwidth of the device's memory
 
 
-def _best_s(call: Callable[[], object], rounds: int) -> float:
+@dataclass(frozen=True)
+class GpuResult:
+    """A labeled number, as text."""
+
+    label: str
+    value: str
+
+
+def _measure_best_s(call: Callable[[], object], rounds: int) -> float:
     best = float("inf")
     for _ in range(rounds):
         torch.cuda.synchronize()
@@ -25,23 +34,23 @@ def _best_s(call: Callable[[], object], rounds: int) -> float:
     return best
 
 
-def _copy_rate(size: int, to_device: bool, rounds: int, on: torch.device) -> float:
-    """Bytes per second of one pinned copy."""
+def _measure_copy_rate(size: int, to_device: bool, rounds: int, on: torch.device) -> float:
+    """Measure the rate of a pinned copy in bytes per second."""
     host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
     device = torch.empty(size, dtype=torch.uint8, device=on)
     target, source = (device, host) if to_device else (host, device)
-    return size / _best_s(lambda: target.copy_(source, non_blocking=True), rounds)
+    return size / _measure_best_s(lambda: target.copy_(source, non_blocking=True), rounds)
 
 
-def _memory_rate(size: int, rounds: int, on: torch.device) -> float:
-    """Bytes per second that the device's memory reads and writes in a plain copy."""
+def _measure_memory_rate(size: int, rounds: int, on: torch.device) -> float:
+    """Measure the rate at which the device's memory is read and written in a copy, in bytes per second."""
     source = torch.empty(size, dtype=torch.uint8, device=on)
     target = torch.empty_like(source)
-    return 2 * size / _best_s(lambda: target.copy_(source), rounds)
+    return 2 * size / _measure_best_s(lambda: target.copy_(source), rounds)
 
 
-class _Streamed:
-    """Batches from pinned memory to results on the host; the next batch is on its way while one is computed."""
+class _Stream:
+    """Batches from pinned memory to results on the host; a batch is copied while the previous one is computed."""
 
     def __init__(self, batches: int, on: torch.device) -> None:
         samples = _SAMPLE_RATE * _SECONDS
@@ -64,6 +73,7 @@ class _Streamed:
             return arrived
 
     def run(self) -> None:
+        """Process all batches and wait for the last result."""
         ready = self._fetch(0, None)
         free: list[torch.cuda.Event | None] = [None, None]
         for i in range(self.batches):
@@ -85,12 +95,12 @@ class _Streamed:
         torch.cuda.synchronize()
 
 
-def gpu_rows(quick: bool = False, on: torch.device | None = None) -> list[dict[str, str]]:
-    """Rows of the GPU's table: 10 s at 48 kHz in int16, batch 128, `measure` and `resample` to 16 kHz."""
+def measure_gpu(quick: bool = False, on: torch.device | None = None) -> list[GpuResult]:
+    """Time `measure` and `resample` to 16 kHz on batches of 128 items of 10 s at 48 kHz in int16."""
     on = on or torch.device("cuda")
     rounds, batches = (3, 4) if quick else (10, 24)
-    streamed = _Streamed(batches, on)
-    on_device: Tensor = streamed.source[0].to(on)
+    stream = _Stream(batches, on)
+    on_device: Tensor = stream.source[0].to(on)
 
     def resident() -> None:
         kernels.measure(on_device, _SAMPLE_RATE).stack()
@@ -98,26 +108,26 @@ def gpu_rows(quick: bool = False, on: torch.device | None = None) -> list[dict[s
 
     resident()
     torch.cuda.reset_peak_memory_stats()
-    a_s = _best_s(resident, rounds) / _BATCH
+    resident_s = _measure_best_s(resident, rounds) / _BATCH
     peak_gb = torch.cuda.max_memory_allocated() / 1e9
-    streamed.run()
-    b_s = _best_s(streamed.run, rounds) / (_BATCH * batches)
-    to_device, to_host = (_copy_rate(streamed.bytes_in, way, rounds, on) for way in (True, False))
-    memory = _memory_rate(_COPIED, rounds, on)
-    # The least that the device's memory must move: the samples in, the new samples out as float32.
-    least = (streamed.bytes_in + 2 * streamed.bytes_out) / _BATCH
-    moved = (streamed.bytes_in + streamed.bytes_out) / _BATCH
-    copy_s = streamed.bytes_in / _BATCH / to_device
+    stream.run()
+    stream_s = _measure_best_s(stream.run, rounds) / (_BATCH * batches)
+    to_device, to_host = (_measure_copy_rate(stream.bytes_in, way, rounds, on) for way in (True, False))
+    memory = _measure_memory_rate(_COPY_BYTES, rounds, on)
+    # The fewest bytes that the device's memory must move: the samples in, the new samples out as float32.
+    min_bytes = (stream.bytes_in + 2 * stream.bytes_out) / _BATCH
+    bus_bytes = (stream.bytes_in + stream.bytes_out) / _BATCH
+    copy_s = stream.bytes_in / _BATCH / to_device
     return [
-        {"what": what, "value": value}
-        for what, value in (
-            ("(a) from device memory, segments/s", f"{1 / a_s:,.0f}"),
-            ("(a) share of the memory bound", f"{least / memory / a_s:.3f}"),
+        GpuResult(label, value)
+        for label, value in (
+            ("(a) from device memory, segments/s", f"{1 / resident_s:,.0f}"),
+            ("(a) share of the memory bound", f"{min_bytes / memory / resident_s:.3f}"),
             ("(a) peak memory, GB", f"{peak_gb:.2f}"),
-            ("(b) pinned host to results on the host, segments/s", f"{1 / b_s:,.0f}"),
-            ("(b) share of the pinned copy rate", f"{copy_s / b_s:.3f}"),
-            ("bytes over the bus per segment", f"{moved:,.0f}"),
-            ("bytes of device memory per segment, at least", f"{least:,.0f}"),
+            ("(b) pinned host to results on the host, segments/s", f"{1 / stream_s:,.0f}"),
+            ("(b) share of the pinned copy rate", f"{copy_s / stream_s:.3f}"),
+            ("bytes over the bus per segment", f"{bus_bytes:,.0f}"),
+            ("bytes of device memory per segment, at least", f"{min_bytes:,.0f}"),
             ("pinned copy to the device, GB/s", f"{to_device / 1e9:.1f}"),
             ("pinned copy to the host, GB/s", f"{to_host / 1e9:.1f}"),
             ("device memory, GB/s", f"{memory / 1e9:,.0f}"),

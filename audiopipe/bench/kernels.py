@@ -1,7 +1,7 @@
-"""`audiopipe bench kernels`: our kernels beside every library that does the same, in one table per machine.
+"""Run the kernel benchmark: the kernels and every library that computes the same, in one table per machine.
 
-Other work on a machine disturbs absolute times, so all contenders of a case take turns, and each counts with its best
-round. Ratios within a case are what the table is for.
+Other work on a machine disturbs absolute times. All contenders of a case therefore take turns, each counts with its
+fastest round, and the ratios within a case are the result.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ from rich.table import Table
 from torch import Tensor
 
 from audiopipe import kernels
-from audiopipe.bench import machine
-from audiopipe.bench.gpu import gpu_rows
-from audiopipe.bench.memory import peak_bytes
-from audiopipe.bench.reference_libraries import feature_peers, loudness_peers, resample_peers
+from audiopipe.bench.gpu import GpuResult, measure_gpu
+from audiopipe.bench.machine import Machine
+from audiopipe.bench.memory import measure_peak_bytes
+from audiopipe.bench.reference_libraries import (
+    load_feature_functions,
+    load_loudness_functions,
+    load_resample_functions,
+)
+
+__all__ = ["KernelResult", "run_benchmark"]
 
 _TO_RATE = 16_000
 _LOUDNESS, _ALL = "integrated_loudness", "measure + resample"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One contender in one case: milliseconds per item, and how many times as long it takes as we do."""
+class KernelResult:
+    """The milliseconds per item of a contender in a case. `relative_time` is that time divided by audiopipe's."""
 
     task: str
     contender: str
@@ -40,11 +46,11 @@ class Row:
     batch: int
     threads: int
     ms_per_item: float
-    times_ours: float
+    relative_time: float
 
 
-def speech_like(batch: int, sample_rate: int, seconds: int) -> Tensor:
-    """Voiced syllables of changing loudness over soft noise: [batch, 1, T] float32, the same every time."""
+def make_signal(batch: int, sample_rate: int, seconds: int) -> Tensor:
+    """Synthesize voiced syllables of changing loudness over soft noise: [batch, 1, T] float32, always the same."""
     generator = torch.Generator().manual_seed(0)
     n = sample_rate * seconds
     t = torch.arange(n) / sample_rate
@@ -57,16 +63,16 @@ def speech_like(batch: int, sample_rate: int, seconds: int) -> Tensor:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
-def best_ms(contenders: dict[str, tuple[Callable[[], object], int]], budget_s: float) -> dict[str, float]:
-    """Best time per item of each (call, items per call), all taking turns until the budget is spent."""
+def measure_best_ms(contenders: dict[str, tuple[Callable[[], object], int]], budget_s: float) -> dict[str, float]:
+    """Return the best milliseconds per item of each (call, items per call); all take turns until the budget is spent."""
     best = dict.fromkeys(contenders, float("inf"))
     rounds, end = 0, time.perf_counter() + budget_s
     while rounds < 3 or time.perf_counter() < end:
@@ -78,112 +84,119 @@ def best_ms(contenders: dict[str, tuple[Callable[[], object], int]], budget_s: f
     return best
 
 
-def _case(batch: int, seconds: int, sample_rate: int, threads: int, budget_s: float) -> list[Row]:
-    x = speech_like(batch, sample_rate, seconds)
+def _measure_case(batch: int, seconds: int, sample_rate: int, threads: int, budget_s: float) -> list[KernelResult]:
+    x = make_signal(batch, sample_rate, seconds)
     item = x[0, 0].numpy()
     to_rate = _TO_RATE if sample_rate != _TO_RATE else 8_000
-    peers = {
-        _LOUDNESS: loudness_peers(sample_rate),
-        "other metrics": feature_peers(sample_rate),
-        "resample": resample_peers(sample_rate, to_rate),
+    libraries = {
+        _LOUDNESS: load_loudness_functions(sample_rate),
+        "other metrics": load_feature_functions(sample_rate),
+        "resample": load_resample_functions(sample_rate, to_rate),
     }
-    ours: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], object]] = {
         _LOUDNESS: lambda: kernels.integrated_loudness(x, sample_rate),
         "other metrics": lambda: (kernels.spectral(x, sample_rate), kernels.levels(x)),
         "resample": lambda: kernels.resample(x, sample_rate, to_rate),
         _ALL: lambda: (kernels.measure(x, sample_rate), kernels.resample(x, sample_rate, to_rate)),
     }
-    contenders: dict[str, tuple[Callable[[], object], int]] = {task: (call, batch) for task, call in ours.items()}
-    for calls in peers.values():
-        contenders |= {name: (partial(call, item), 1) for name, call in calls.items()}
+    contenders: dict[str, tuple[Callable[[], object], int]] = {task: (call, batch) for task, call in calls.items()}
+    for functions in libraries.values():
+        contenders |= {name: (partial(function, item), 1) for name, function in functions.items()}
     with _threads(threads):
-        best = best_ms(contenders, budget_s)
+        best = measure_best_ms(contenders, budget_s)
 
-    def row(task: str, contender: str, ms: float) -> Row:
-        return Row(task, contender, seconds, sample_rate, batch, threads, round(ms, 4), round(ms / best[task], 2))
+    def result(task: str, contender: str, ms: float) -> KernelResult:
+        case = (seconds, sample_rate, batch, threads)
+        return KernelResult(task, contender, *case, round(ms, 4), round(ms / best[task], 2))
 
-    rows = [row(task, name, best[name]) for task, calls in peers.items() for name in calls]
-    rows += [row(task, "audiopipe", best[task]) for task in ours]
+    results = [result(task, name, best[name]) for task, functions in libraries.items() for name in functions]
+    results += [result(task, "audiopipe", best[task]) for task in calls]
     stack = ("pyloudnorm", "librosa", "torchaudio resample")
-    rows.append(row(_ALL, " + ".join(stack), sum(best[name] for name in stack)))
-    return sorted(rows, key=lambda r: (r.task, r.ms_per_item))
+    results.append(result(_ALL, " + ".join(stack), sum(best[name] for name in stack)))
+    return sorted(results, key=lambda result: (result.task, result.ms_per_item))
 
 
-def cpu_rows(quick: bool = False) -> list[Row]:
-    """All cases on the CPU; `quick` takes one of them."""
-    every = torch.get_num_threads()
+def measure_cpu(quick: bool = False) -> list[KernelResult]:
+    """Measure all cases on the CPU, or one of them if `quick`."""
+    all_threads = torch.get_num_threads()
     if quick:
-        return _case(16, 10, 48_000, 1, budget_s=2)
+        return _measure_case(16, 10, 48_000, 1, budget_s=2)
     return [
-        row
-        for threads in sorted({1, every})
+        result
+        for threads in sorted({1, all_threads})
         for sample_rate in (48_000, 16_000)
         for seconds in (10, 5)
         for batch in (1, 16, 128)
-        for row in _case(batch, seconds, sample_rate, threads, budget_s=6)
+        for result in _measure_case(batch, seconds, sample_rate, threads, budget_s=6)
     ]
 
 
-def memory_table(quick: bool = False) -> Table:
-    """What `measure` and `resample` hold beside their input at most, for 10 s at 48 kHz."""
-    table = Table("batch", "input, MB", "measure, MB beside it", "resample, MB beside it", "of which its output, MB")
+def measure_memory(quick: bool = False) -> Table:
+    """Measure the peak memory of `measure` and `resample` in addition to their input, for items of 10 s at 48 kHz."""
+    table = Table("batch", "input, MB", "measure, additional MB", "resample, additional MB", "of which output, MB")
     for batch in (1, 16) if quick else (1, 16, 128):
-        x = speech_like(batch, 48_000, 10)
+        x = make_signal(batch, 48_000, 10)
         peaks = (
-            peak_bytes(partial(kernels.measure, x, 48_000)),
-            peak_bytes(partial(kernels.resample, x, 48_000, _TO_RATE)),
+            measure_peak_bytes(partial(kernels.measure, x, 48_000)),
+            measure_peak_bytes(partial(kernels.resample, x, 48_000, _TO_RATE)),
         )
         table.add_row(str(batch), *(f"{size / 1e6:.1f}" for size in (x.nbytes, *peaks, x.nbytes * _TO_RATE // 48_000)))
     return table
 
 
-def rows_table(rows: list[Row]) -> Table:
-    """The rows as they are printed and saved."""
-    table = Table("task", "contender", "audio", "batch", "threads", "ms per item", "times ours")
-    for r in rows:
-        audio = f"{r.seconds} s at {r.sample_rate // 1000} kHz"
-        values = (str(r.batch), str(r.threads), f"{r.ms_per_item:.3f}", f"{r.times_ours:.2f}")
-        table.add_row(r.task, r.contender, audio, *values)
+def format_rows(results: list[KernelResult]) -> Table:
+    """Format the results as they are printed and saved."""
+    table = Table("task", "contender", "audio", "batch", "threads", "ms per item", "relative time")
+    for result in results:
+        audio = f"{result.seconds} s at {result.sample_rate // 1000} kHz"
+        times = (f"{result.ms_per_item:.3f}", f"{result.relative_time:.2f}")
+        table.add_row(result.task, result.contender, audio, str(result.batch), str(result.threads), *times)
     return table
 
 
-def _markdown(table: Table) -> str:
-    columns = [[str(c.header), *map(str, c.cells)] for c in table.columns]
+def _to_markdown(table: Table) -> str:
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     header, *body = ("| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True))
     return "\n".join([header, "|" + " --- |" * len(columns), *body])
 
 
 def save_results(
-    folder: Path, facts: dict[str, str], rows: list[Row], gpu: list[dict[str, str]], tables: list[Table]
+    folder: Path, machine: Machine, results: list[KernelResult], gpu: list[GpuResult], tables: list[Table]
 ) -> Path:
-    """One markdown and one JSON file in `folder`, named after the machine's models. Returns the markdown's path."""
+    """Write one Markdown and one JSON file to `folder`, named after the machine; return the path of the former."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"kernels-{machine.kind(facts)}.md"
-    head = ", ".join(f"{name}: {value}" for name, value in facts.items())
-    note = "Made by `audiopipe bench kernels --save`. Contenders of a case take turns; each counts with its best round."
-    path.write_text("\n\n".join(["# Kernels", head, note, *map(_markdown, tables)]) + "\n")
-    data = {"machine": facts, "cpu": [asdict(r) for r in rows], "gpu": gpu}
-    path.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
+    path = folder / f"kernels-{machine.slug}.md"
+    note = (
+        "Written by `audiopipe bench kernels --save`. The contenders of a case take turns, and each counts with its "
+        "fastest round. The relative time is the time divided by audiopipe's."
+    )
+    path.write_text("\n\n".join(["# Kernels", str(machine), note, *map(_to_markdown, tables)]) + "\n")
+    body = {
+        "machine": machine.as_text(),
+        "cpu": [asdict(result) for result in results],
+        "gpu": [asdict(result) for result in gpu],
+    }
+    path.with_suffix(".json").write_text(json.dumps(body, indent=1) + "\n")
     return path
 
 
-def run(save: Path | None = None, quick: bool = False) -> list[Table]:
-    """Measure, print, and with `save` (a folder) write the results down.
+def run_benchmark(save: Path | None = None, quick: bool = False) -> list[Table]:
+    """Measure, print, and write the results to the folder `save`, if it is given.
 
     On a machine with a CUDA device the GPU's table comes after the CPU's.
     """
-    facts, rows = machine.describe(), cpu_rows(quick)
-    tables, gpu = [rows_table(rows), memory_table(quick)], []
-    if torch.cuda.is_available():
-        gpu = gpu_rows(quick)
-        table = Table(*gpu[0])
-        for values in gpu:
-            table.add_row(*values.values())
+    machine, results = Machine.detect(), measure_cpu(quick)
+    tables = [format_rows(results), measure_memory(quick)]
+    gpu = measure_gpu(quick) if torch.cuda.is_available() else []
+    if gpu:
+        table = Table("on the GPU", "value")
+        for row in gpu:
+            table.add_row(row.label, row.value)
         tables.append(table)
     console = Console()
-    console.print(", ".join(f"{name}: {value}" for name, value in facts.items()))
+    console.print(str(machine))
     for table in tables:
         console.print(table)
     if save is not None:
-        console.print(f"saved to {save_results(save, facts, rows, gpu, tables)}")
+        console.print(f"saved to {save_results(save, machine, results, gpu, tables)}")
     return tables

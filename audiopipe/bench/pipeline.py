@@ -1,8 +1,8 @@
-"""`audiopipe bench pipeline`: the whole way beside what else could be done, in one run, on the same cores."""
+"""Run the pipeline benchmark: audiopipe and its baselines on the same inputs and the same cores, in turn."""
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import subprocess
 import sys
@@ -12,112 +12,99 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from audiopipe.bench.baselines import RIVALS
-from audiopipe.bench.inputs import BenchmarkInput, make
-from audiopipe.bench.results import OURS, BenchmarkResult
+from audiopipe.bench.baselines import METHODS
+from audiopipe.bench.inputs import BenchmarkInput, make_inputs
+from audiopipe.bench.results import AUDIOPIPE, FLOOR, BenchmarkResult
+from audiopipe.bench.task import ProcessResult, Task
 from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
 from audiopipe.config import RunConfig
 
-__all__ = ["bench"]
+__all__ = ["run_benchmark"]
+
+MAX_CORES = 16
 
 
-def bench(
+def run_benchmark(
     folder: Path, cache: Path, minutes: float, rounds: int = 3, log: Callable[[str], None] = print
 ) -> list[BenchmarkResult]:
-    """Measure every way on every material, in turn, `rounds` times; the best of each counts.
+    """Measure every method on every input, in turn, `rounds` times; the fastest round of each counts.
 
     Args:
-        folder: for the material, which is kept.
-        cache: for the recordings that it is made of.
-        minutes: of audio for each core in a round.
+        folder: for the inputs, which are kept.
+        cache: folder of the recordings that the inputs are made of.
+        minutes: minutes of audio per core in a round.
     """
-    log("making the material")
-    jobs = [(item, name, cores) for item in make(folder, cache, minutes) for name, cores in _ways()]
-    found: dict[tuple[str, str, int], list[BenchmarkResult]] = defaultdict(list)
+    log("making the inputs")
+    cases = [
+        (item, method, cores) for item in make_inputs(folder, cache, minutes) for method, cores in _methods_and_cores()
+    ]
+    results: dict[tuple[str, str, int], list[BenchmarkResult]] = defaultdict(list)
     for number in range(rounds):
-        for item, name, cores in jobs:
-            reading = _measure(item, name, cores)
-            log(f"{number + 1}/{rounds}  {item.name}  {name}, {cores} cores: {reading.times_real_time:.0f} x real time")
-            found[item.name, name, cores].append(reading)
-    return [_best(each) for each in found.values()]
+        for item, method, cores in cases:
+            result = _measure(item, method, cores)
+            log(f"{number + 1}/{rounds}  {item.name}  {method}, {cores} cores: {result.speed:.0f} x real time")
+            results[item.name, method, cores].append(result)
+    return [_fastest(measured) for measured in results.values()]
 
 
-def _best(rounds: list[BenchmarkResult]) -> BenchmarkResult:
+def _fastest(measured: list[BenchmarkResult]) -> BenchmarkResult:
     return replace(
-        min(rounds, key=lambda r: r.wall_s),
-        rounds_x=tuple(round(r.times_real_time, 1) for r in rounds),
-        rounds_cpu_x=tuple(round(r.audio_s / r.cpu_s, 1) for r in rounds),
+        min(measured, key=lambda result: result.wall_s),
+        speeds=tuple(round(result.speed, 1) for result in measured),
+        cpu_speeds=tuple(round(result.audio_s / result.cpu_s, 1) for result in measured),
     )
 
 
-def _ways() -> list[tuple[str, int]]:
-    """Every way on one core; those that are in the bars on all cores too, up to 16."""
-    cores = min(16, len(os.sched_getaffinity(0)))
-    return [(name, 1) for name in RIVALS] + [(name, cores) for name in ("codec floor", OURS) if cores > 1]
+def _methods_and_cores() -> list[tuple[str, int]]:
+    """List every method on one core, and those that the targets name on all cores too, up to 16."""
+    cores = min(MAX_CORES, len(os.sched_getaffinity(0)))
+    return [(name, 1) for name in METHODS] + [(name, cores) for name in (FLOOR, AUDIOPIPE) if cores > 1]
 
 
-def _measure(item: BenchmarkInput, name: str, cores: int) -> BenchmarkResult:
-    """All processes started at once; the slowest decides."""
+def _measure(item: BenchmarkInput, method: str, cores: int) -> BenchmarkResult:
+    """Start all processes of a method at the same time; the slowest decides."""
     numbers = sorted(os.sched_getaffinity(0))[:cores]
-    size, shards = _process(name)
-    shares = [set(numbers[start : start + size]) for start in range(0, cores, size)]
+    size, shards = _process_size(method)
+    groups = [set(numbers[start : start + size]) for start in range(0, cores, size)]
     with tempfile.TemporaryDirectory(prefix="audiopipe-bench-") as scratch, ExitStack() as stack:
-        workers = [stack.enter_context(_worker(item, name, share, shards, scratch)) for share in shares]
-        for worker in workers:
-            _line(worker, name)
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        done = [json.loads(_line(worker, name)) for worker in workers]
+        processes = [stack.enter_context(_process(item, method, group, shards, scratch)) for group in groups]
+        for process in processes:
+            _read_line(process, method)
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        results = [ProcessResult.from_json(_read_line(process, method)) for process in processes]
     return BenchmarkResult(
         item.name,
-        name,
+        method,
         cores,
-        audio_s=sum(one["audio_s"] for one in done),
-        wall_s=max(one["wall_s"] for one in done),
-        cpu_s=sum(one["cpu_s"] for one in done),
-        peak_mb=max(one["peak_mb"] for one in done),
-        beside_mb=max(one["peak_mb"] - one["ready_mb"] for one in done),
-        details=_details(done[0], len(shares[0])),
+        audio_s=math.fsum(result.outcome.audio_s for result in results),
+        wall_s=max(result.wall_s for result in results),
+        cpu_s=math.fsum(result.cpu_s for result in results),
+        peak_mb=max(result.peak_mb for result in results),
+        growth_mb=max(result.peak_mb - result.ready_mb for result in results),
+        outcome=results[0].outcome.per_core(len(groups[0])),
     )
 
 
-def _process(name: str) -> tuple[int, int]:
-    """Cores of one process, and shards that it has under way: one and one, but of ours with a GPU what a worker has."""
-    if name != OURS or not torch.cuda.is_available():
+def _process_size(method: str) -> tuple[int, int]:
+    """Return the cores of one process and its shards in flight: 1 and 1, but a worker's for audiopipe with a GPU."""
+    if method != AUDIOPIPE or not torch.cuda.is_available():
         return 1, 1
     return CORES_PER_CUDA_WORKER, RunConfig.model_fields["shards_in_flight"].default
 
 
-def _details(done: dict[str, Any], cores: int) -> dict[str, Any]:
-    """What a process tells of its stages, in seconds for each of its cores."""
-    seconds = {
-        name: {stage: s / cores for stage, s in done[name].items()}
-        for name in ("stage_s", "stage_cpu_s")
-        if name in done
-    }
-    return seconds | {name: done[name] for name in ("segments", "queue_depths") if name in done}
-
-
 @contextmanager
-def _worker(
-    item: BenchmarkInput, name: str, cores: set[int], shards: int, scratch: str
+def _process(
+    item: BenchmarkInput, method: str, cores: set[int], shards: int, scratch: str
 ) -> Iterator[subprocess.Popen[str]]:
-    task = {
-        "path": str(item.path),
-        "sample_rate_hz": item.sample_rate_hz,
-        "seconds": item.seconds,
-        "videos": item.videos * len(cores),
-        "shards": shards,
-        "scratch": scratch,
-    }
+    task = Task(str(item.path), item.sample_rate_hz, item.seconds, item.videos * len(cores), shards, scratch)
     process = subprocess.Popen(
-        [sys.executable, "-m", "audiopipe.bench.baselines", name, json.dumps(task)],
+        [sys.executable, "-m", "audiopipe.bench.baselines", method, task.to_json()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -130,9 +117,9 @@ def _worker(
         process.communicate()
 
 
-def _line(worker: subprocess.Popen[str], name: str) -> str:
-    assert worker.stdout is not None
-    line = worker.stdout.readline()
+def _read_line(process: subprocess.Popen[str], method: str) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"the bench's process for '{name}' ended with {worker.wait()} and without a result")
+        raise RuntimeError(f"the process of the method '{method}' exited with {process.wait()} before its result")
     return line

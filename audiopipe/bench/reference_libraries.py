@@ -1,6 +1,7 @@
-"""The libraries that the kernels are measured beside, each as people use it: one item after another, on a CPU.
+"""Call the libraries that the kernels are compared with, as people use them: one item at a time, on a CPU.
 
-They are imported where they are used, because only the extra `bench` installs them."""
+They are imported where they are used, because only the extra `bench` installs them.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +17,22 @@ import torch
 
 from audiopipe.extras import require_extra
 
+__all__ = [
+    "Function",
+    "ebur128_integrated_lufs",
+    "find_ebur128",
+    "load_feature_functions",
+    "load_loudness_functions",
+    "load_resample_functions",
+]
+
 Audio = npt.NDArray[np.float32]
+Function = Callable[[Audio], object]
 _MODE_INTEGRATED = (1 << 2) | (1 << 0)  # EBUR128_MODE_I
 
 
 def find_ebur128() -> ctypes.CDLL | None:
-    """libebur128 (Debian's libebur128-1) with its signatures declared, None if it is not installed."""
+    """Load libebur128 (Debian's libebur128-1) and declare its signatures; return None if it is not installed."""
     name = ctypes.util.find_library("ebur128")
     if name is None:
         return None
@@ -35,7 +46,7 @@ def find_ebur128() -> ctypes.CDLL | None:
 
 
 def ebur128_integrated_lufs(library: ctypes.CDLL, x: Audio, sample_rate: int) -> float:
-    """Integrated loudness of mono audio by libebur128."""
+    """Measure the integrated loudness of mono audio [T] with libebur128, in LUFS."""
     state = ctypes.c_void_p(library.ebur128_init(1, sample_rate, _MODE_INTEGRATED))
     lufs = ctypes.c_double()
     library.ebur128_add_frames_float(state, x.ctypes.data, len(x))
@@ -44,14 +55,14 @@ def ebur128_integrated_lufs(library: ctypes.CDLL, x: Audio, sample_rate: int) ->
     return lufs.value
 
 
-def _library(name: str) -> Any:
+def _load(name: str) -> Any:
     with require_extra("bench", "the benchmark of the kernels"):
         return import_module(name)
 
 
 def _librosa_features(x: Audio, sample_rate: int) -> None:
-    """Centroid, bandwidth, rolloff and flatness from one shared STFT, and zero crossings, at librosa's defaults."""
-    librosa = _library("librosa")
+    """Compute centroid, bandwidth, rolloff and flatness from one STFT, and zero crossings, with librosa's defaults."""
+    librosa = _load("librosa")
     magnitude = np.abs(librosa.stft(x))
     for name in ("spectral_centroid", "spectral_bandwidth", "spectral_rolloff"):
         getattr(librosa.feature, name)(S=magnitude, sr=sample_rate)
@@ -59,28 +70,28 @@ def _librosa_features(x: Audio, sample_rate: int) -> None:
     librosa.feature.zero_crossing_rate(x)
 
 
-def loudness_peers(sample_rate: int) -> dict[str, Callable[[Audio], object]]:
-    """Integrated loudness of one item, by each library that is installed."""
-    meter = _library("pyloudnorm").Meter(sample_rate)
-    transform = _library("torchaudio").transforms.Loudness(sample_rate)
-    peers: dict[str, Callable[[Audio], object]] = {
+def load_loudness_functions(sample_rate: int) -> dict[str, Function]:
+    """Return each library's function for the integrated loudness of one item; libebur128 only if it is installed."""
+    meter = _load("pyloudnorm").Meter(sample_rate)
+    transform = _load("torchaudio").transforms.Loudness(sample_rate)
+    functions: dict[str, Function] = {
         "pyloudnorm": lambda x: meter.integrated_loudness(x.astype(np.float64)),
         "torchaudio": lambda x: transform(torch.from_numpy(x)[None]),
     }
     library = find_ebur128()
     if library is not None:
-        peers["libebur128"] = lambda x: ebur128_integrated_lufs(library, x, sample_rate)
-    return peers
+        functions["libebur128"] = lambda x: ebur128_integrated_lufs(library, x, sample_rate)
+    return functions
 
 
-def feature_peers(sample_rate: int) -> dict[str, Callable[[Audio], object]]:
-    """The other metrics of one item."""
+def load_feature_functions(sample_rate: int) -> dict[str, Function]:
+    """Return each library's function for the other metrics of one item."""
     return {"librosa": lambda x: _librosa_features(x, sample_rate)}
 
 
-def resample_peers(from_rate: int, to_rate: int) -> dict[str, Callable[[Audio], object]]:
-    """The rate conversion of one item; torchaudio at its default quality, soxr at HQ."""
-    soxr, torchaudio = _library("soxr"), _library("torchaudio")
+def load_resample_functions(from_rate: int, to_rate: int) -> dict[str, Function]:
+    """Return each library's function that resamples one item: torchaudio at its default quality, soxr at HQ."""
+    soxr, torchaudio = _load("soxr"), _load("torchaudio")
     return {
         "torchaudio resample": lambda x: torchaudio.functional.resample(torch.from_numpy(x), from_rate, to_rate),
         "soxr HQ": lambda x: soxr.resample(x, from_rate, to_rate, quality="HQ"),

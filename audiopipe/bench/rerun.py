@@ -1,34 +1,34 @@
-"""Measure once more on this machine and save it: what `bench.ipynb` does when it is asked to."""
+"""Run a benchmark on this machine and save its result, as `bench.ipynb` does on request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from audiopipe.bench import MINUTES, kernels, pipeline, scale
-from audiopipe.bench import results as readings
-from audiopipe.bench.corpus.sources import cache_folder
+from audiopipe.bench import MINUTES, kernels, pipeline, results, scale
+from audiopipe.bench.corpus.sources import find_cache_folder
 from audiopipe.errors import ConfigError
 
-__all__ = ["measure_again"]
+__all__ = ["rerun_benchmark"]
 
-MATERIAL, CORPUS = Path("demo/bench"), Path("demo/corpus")
+INPUTS, CORPUS = Path("demo/bench"), Path("demo/corpus")
 
 
-def measure_again(what: str, folder: str, quick: bool = False) -> None:
-    """Run 'kernels', 'pipeline' or 'scale' and save the result in `folder`; 'none' does nothing.
+def rerun_benchmark(name: str, folder: str, quick: bool = False) -> None:
+    """Run the benchmark 'kernels', 'pipeline' or 'scale' and save the result in `folder`; 'none' runs nothing.
 
     Args:
-        quick: fewer cases and rounds, to see that it runs.
+        quick: run fewer cases and rounds, to check that the benchmark works.
 
     Raises:
-        ConfigError: no such bench.
+        ConfigError: the name is unknown.
     """
-    if what == "kernels":
-        kernels.run(Path(folder), quick)
-    elif what == "pipeline":
-        found = pipeline.bench(MATERIAL, cache_folder(CORPUS), 1.0 if quick else MINUTES, 1 if quick else 3)
-        readings.save(found, Path(folder))
-    elif what == "scale":
+    if name == "kernels":
+        kernels.run_benchmark(Path(folder), quick)
+    elif name == "pipeline":
+        minutes, rounds = (1.0, 1) if quick else (MINUTES, 3)
+        measured = pipeline.run_benchmark(INPUTS, find_cache_folder(CORPUS), minutes, rounds)
+        results.save_results(measured, Path(folder))
+    elif name == "scale":
         scale.save(scale.bench(5_000 if quick else 500_000, 12), Path(folder))
-    elif what != "none":
-        raise ConfigError(f"parameter 'rerun' {what!r}: must be none, kernels, pipeline or scale")
+    elif name != "none":
+        raise ConfigError(f"parameter 'rerun' {name!r}: must be none, kernels, pipeline or scale")

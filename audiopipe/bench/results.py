@@ -1,4 +1,4 @@
-"""What the pipeline's bench found: readings, a table, the bottleneck in words, a report on disk."""
+"""Report the pipeline benchmark: a table, the bottleneck in words, and files with the results and the rates."""
 
 from __future__ import annotations
 
@@ -7,205 +7,220 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from rich.table import Table
 
 from audiopipe.bench.inputs import SEGMENT_S, VIDEO_SEGMENTS
-from audiopipe.bench.machine import describe, kind
+from audiopipe.bench.machine import Machine
+from audiopipe.bench.task import Outcome
 from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
-from audiopipe.estimation.rates import GPU_GB_S
+from audiopipe.estimation.rates import GPU_GB_S, Measurement
 
-__all__ = ["OURS", "SLOW", "BenchmarkResult", "bottleneck", "rates", "save", "table"]
+__all__ = [
+    "AUDIOPIPE",
+    "FLOOR",
+    "SEQUENTIAL",
+    "BenchmarkResult",
+    "describe_bottleneck",
+    "format_report",
+    "format_table",
+    "save_results",
+    "to_rates",
+]
 
 ALL_VIDEOS = 500_000
-OURS, FLOOR, SLOW, CS_OWN = "audiopipe", "codec floor", "today's sequential way", "ffmpeg's C pipeline"
+AUDIOPIPE, FLOOR, SEQUENTIAL, FFMPEG = "audiopipe", "codec floor", "sequential", "ffmpeg"
 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The best of several rounds of one way on so many cores."""
+    """The fastest round of a method on an input and a number of cores.
 
-    material: str
-    name: str
+    `growth_mb` is the peak memory above that of the process before the work. `speeds` has the seconds of audio per
+    second of every round, `cpu_speeds` those per second of CPU time.
+    """
+
+    input: str
+    method: str
     cores: int
     audio_s: float
     wall_s: float
     cpu_s: float
     peak_mb: float
-    beside_mb: float
-    details: dict[str, Any] = field(default_factory=dict)
-    rounds_x: tuple[float, ...] = ()  # times real time, in every round
-    rounds_cpu_x: tuple[float, ...] = ()  # seconds of audio for each of a core, in every round
+    growth_mb: float
+    outcome: Outcome = field(default_factory=lambda: Outcome(0.0))
+    speeds: tuple[float, ...] = ()
+    cpu_speeds: tuple[float, ...] = ()
 
     @property
-    def times_real_time(self) -> float:
+    def speed(self) -> float:
+        """Seconds of audio per second of wall time."""
         return self.audio_s / self.wall_s
 
     @property
-    def segments_a_second(self) -> float:
-        return self.times_real_time / SEGMENT_S
+    def segments_per_s(self) -> float:
+        return self.speed / SEGMENT_S
 
     @property
-    def videos_a_minute(self) -> float:
-        return self.segments_a_second * 60 / VIDEO_SEGMENTS
+    def videos_per_min(self) -> float:
+        return self.segments_per_s * 60 / VIDEO_SEGMENTS
 
     @property
     def hours(self) -> float:
-        """For 500,000 videos on these cores."""
-        return ALL_VIDEOS / self.videos_a_minute / 60
+        """Hours for 500,000 videos on these cores."""
+        return ALL_VIDEOS / self.videos_per_min / 60
 
 
-def bottleneck(readings: Sequence[BenchmarkResult]) -> list[str]:
-    """What holds ours back, in words, from the seconds of work on one core."""
-    found = {(r.material, r.name, r.cores): r for r in readings}
+def describe_bottleneck(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Compare audiopipe with its baselines and name its slowest stage: one line per input and number of cores."""
+    by_case = {(result.input, result.method, result.cores): result for result in results}
     lines = []
-    for r in (r for r in readings if r.name == OURS):
-        own = dict(r.details["stage_cpu_s"])
-        own["what is in none of the stages"] = max(0.0, r.cpu_s / r.cores - sum(own.values()))
-        stage = max(own, key=lambda name: own[name])
+    for result in (result for result in results if result.method == AUDIOPIPE):
+        seconds = dict(result.outcome.stage_cpu_s)
+        seconds["work outside of the stages"] = max(0.0, result.cpu_s / result.cores - sum(seconds.values()))
+        stage = max(seconds, key=lambda name: seconds[name])
         ratios = [
-            f"{_over(r, found[r.material, FLOOR, r.cores])} of the codec floor",
-            f"{_over(r, found[r.material, SLOW, 1])} times one core of today's way",
+            f"{_ratio(result, by_case[result.input, FLOOR, result.cores])} of the codec floor",
+            f"{_ratio(result, by_case[result.input, SEQUENTIAL, 1])} times sequential code on one core",
         ]
-        if r.cores > 1:
-            ratios.append(f"{_over(r, found[r.material, OURS, 1])} times one core of its own")
-            alone, together = (found[r.material, FLOOR, cores] for cores in (1, r.cores))
-            ratios.append(f"where the codec floor, which shares nothing, is {_over(together, alone)} times one core")
+        if result.cores > 1:
+            ratios.append(f"{_ratio(result, by_case[result.input, AUDIOPIPE, 1])} times audiopipe on one core")
+            one_core, all_cores = (by_case[result.input, FLOOR, cores] for cores in (1, result.cores))
+            ratios.append(
+                f"while the codec floor, which shares nothing, is {_ratio(all_cores, one_core)} times one core"
+            )
         else:
-            ratios.append(f"{_over(r, found[r.material, CS_OWN, 1])} of ffmpeg's C pipeline")
+            ratios.append(f"{_ratio(result, by_case[result.input, FFMPEG, 1])} of ffmpeg's C code")
         lines.append(
-            f"{r.material}, {r.cores} core{'s' * (r.cores > 1)}: {', '.join(ratios)}. The bottleneck is {stage}: "
-            f"{own[stage] / max(sum(own.values()), 1e-9):.0%} of the work; {_queues(r.details['queue_depths'])}."
+            f"{result.input}, {result.cores} core{'s' * (result.cores > 1)}: {', '.join(ratios)}. The bottleneck is "
+            f"{stage}: {seconds[stage] / max(sum(seconds.values()), 1e-9):.0%} of the work; "
+            f"{_describe_queues(result.outcome.queue_depths)}."
         )
     return lines
 
 
-def _over(one: BenchmarkResult, other: BenchmarkResult) -> str:
-    """How many times as fast, best against best; and round against round, which a machine with neighbours is judged by:
-    its speed changes from one second to the next, and least so if only the time counts that a core was really given."""
-    each = [a / b for a, b in zip(one.rounds_x, other.rounds_x, strict=True)]
-    spread = f" (in a round {median(each):.2f}, {min(each):.2f} to {max(each):.2f}" if len(each) > 1 else ""
-    if spread and one.cores == other.cores:
-        by_cpu = median(a / b for a, b in zip(one.rounds_cpu_x, other.rounds_cpu_x, strict=True))
+def _ratio(result: BenchmarkResult, baseline: BenchmarkResult) -> str:
+    """Format the ratio of the fastest rounds, and the median and range of the ratios within a round.
+
+    The speed of a shared machine changes from second to second. It changes least for CPU time, so the ratio by CPU time
+    is added for the same number of cores.
+    """
+    ratios = [a / b for a, b in zip(result.speeds, baseline.speeds, strict=True)]
+    spread = f" (in a round {median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) > 1 else ""
+    if spread and result.cores == baseline.cores:
+        by_cpu = median(a / b for a, b in zip(result.cpu_speeds, baseline.cpu_speeds, strict=True))
         spread += f"; by CPU time {by_cpu:.2f}"
     spread += ")" if spread else ""
-    return f"{one.times_real_time / other.times_real_time:.2f}{spread}"
+    return f"{result.speed / baseline.speed:.2f}{spread}"
 
 
-def _queues(depths: dict[str, float]) -> str:
-    """Where things wait, in words: a queue that is never empty means that what comes after it is the slower."""
-    words = [
-        f"{depth:g} {name} on average, so that what {'follows' if depth >= 1 else 'comes before'} is the slower part"
+def _describe_queues(depths: dict[str, float]) -> str:
+    """Describe the mean length of each queue. If a queue is never empty, the stage after it is slower."""
+    parts = [
+        f"{depth:g} {name} on average, so that the stage {'after' if depth >= 1 else 'before'} this queue is slower"
         for name, depth in depths.items()
     ]
-    return "items waiting: " + "; ".join(words)
+    return "items waiting: " + "; ".join(parts)
 
 
-def _minutes(readings: Sequence[BenchmarkResult]) -> str:
-    """Of audio, that ours worked through for each core."""
-    return " or ".join(sorted({f"{r.audio_s / r.cores / 60:.0f}" for r in readings if r.name == OURS}))
+COLUMNS = (
+    *("input", "method", "cores", "x real time", "segments/s", "videos/min"),
+    *("hours for 500,000 videos", "audio s / CPU s", "peak MB (growth)"),
+)
 
 
-def _rows(readings: Sequence[BenchmarkResult]) -> list[list[str]]:
+def _format_rows(results: Sequence[BenchmarkResult]) -> list[list[str]]:
+    ordered = sorted(results, key=lambda result: (result.input, result.cores, result.speed), reverse=True)
     return [
         [
-            r.material,
-            r.name,
-            str(r.cores),
-            f"{r.times_real_time:.0f}",
-            f"{r.segments_a_second:.0f}",
-            f"{r.videos_a_minute:.1f}",
-            f"{r.hours:,.0f}",
-            f"{r.audio_s / r.cpu_s:.0f}",
-            f"{r.peak_mb:.0f} (+{r.beside_mb:.0f})",
+            result.input,
+            result.method,
+            str(result.cores),
+            f"{result.speed:.0f}",
+            f"{result.segments_per_s:.0f}",
+            f"{result.videos_per_min:.1f}",
+            f"{result.hours:,.0f}",
+            f"{result.audio_s / result.cpu_s:.0f}",
+            f"{result.peak_mb:.0f} (+{result.growth_mb:.0f})",
         ]
-        for r in sorted(readings, key=lambda r: (r.material, r.cores, r.times_real_time), reverse=True)
+        for result in ordered
     ]
 
 
-COLUMNS = [
-    *("material", "way", "cores", "x real time", "segments/s", "videos/min"),
-    *("hours for 500,000 videos", "audio s / CPU s", "peak MB (beside start)"),
-]
-
-
-def table(readings: Sequence[BenchmarkResult]) -> Table:
-    """For a terminal."""
-    drawn = Table(title="The whole way, side by side")
+def format_table(results: Sequence[BenchmarkResult]) -> Table:
+    """Format the results as a table for a terminal."""
+    table = Table(title="The whole pipeline and its baselines")
     for number, name in enumerate(COLUMNS):
-        drawn.add_column(name, justify="left" if number < 2 else "right")
-    for row in _rows(readings):
-        drawn.add_row(*row)
-    return drawn
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for row in _format_rows(results):
+        table.add_row(*row)
+    return table
 
 
-def rates(readings: Sequence[BenchmarkResult], machine: str, gpu: str) -> dict[str, Any]:
-    """What the planner counts with, as `planner.rates` reads it: seconds of audio per second, of the slower material.
+def to_rates(results: Sequence[BenchmarkResult], machine: Machine) -> Measurement:
+    """Return the rates for `audiopipe estimate`, in seconds of audio per second, of the slower input.
 
-    The device's rate is that of its own stage, waits included: what it does at least.
+    The rate of the GPU is that of the stage `score`, waiting included: a lower bound.
     """
-    ours = [r for r in readings if r.name == OURS]
-    core_x = min(r.times_real_time for r in ours if r.cores == 1)
-    known = next((name for name in GPU_GB_S if name in gpu), None)
-    gpu_x = min(r.audio_s / r.cores / r.details["stage_s"]["score"] for r in ours)
-    return {
-        "machine": machine,
-        "source": f"audiopipe bench pipeline, {', '.join(sorted({r.material for r in ours}))}",
-        "core_x_with_gpu": None if gpu == "none" else round(core_x, 1),
-        "core_x_without_gpu": round(core_x, 1) if gpu == "none" else None,
-        "gpu": known,
-        "gpu_x": round(gpu_x, 1) if known else None,
-    }
+    measured = [result for result in results if result.method == AUDIOPIPE]
+    core_x = round(min(result.speed for result in measured if result.cores == 1), 1)
+    gpu = next((name for name in GPU_GB_S if machine.gpu and name in machine.gpu), None)
+    gpu_x = min(result.audio_s / result.cores / result.outcome.stage_s["score"] for result in measured)
+    return Measurement(
+        machine=", ".join(filter(None, (machine.cpu, machine.gpu))),
+        source=f"audiopipe bench pipeline, {', '.join(sorted({result.input for result in measured}))}",
+        core_x_with_gpu=core_x if machine.gpu else None,
+        core_x_without_gpu=None if machine.gpu else core_x,
+        gpu=gpu,
+        gpu_x=round(gpu_x, 1) if gpu else None,
+    )
 
 
-def save(readings: Sequence[BenchmarkResult], folder: Path) -> list[Path]:
-    """Write `pipeline-*.md` and `.json`, and `rates-*.json` for the planner, named after the kind of machine."""
-    described = describe()
-    name = kind(described)
+def save_results(results: Sequence[BenchmarkResult], folder: Path) -> list[Path]:
+    """Write `pipeline-*.md` and `.json`, and `rates-*.json` for `audiopipe estimate`, named after the machine."""
+    machine = Machine.detect()
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, data = (folder / f"pipeline-{name}{suffix}" for suffix in (".md", ".json"))
-    lines = [
-        "# The whole pipeline beside other ways",
-        "",
-        (
-            "Made by `audiopipe bench pipeline --save`; no number is typed by hand. Each way is bound to the cores "
-            "named, all are measured in turn, and the best round of each counts; beside a ratio are the median, the "
-            "lowest and the highest of those within one round, and the median by CPU time, which does not count what "
-            "neighbours on the machine took. Memory is the process's own, without its decoders. "
-            f"For each core ours works through {_minutes(readings)} minutes of audio"
-            + (
-                "."
-                if described["gpu"] == "none"
-                else f"; a process of ours has {CORES_PER_CUDA_WORKER} cores, as a worker has."
-            )
-        ),
-        "",
-        ", ".join(f"{key}: {value}" for key, value in described.items()),
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "| " + " | ".join("---" for _ in COLUMNS) + " |",
-        *("| " + " | ".join(row) + " |" for row in _rows(readings)),
-        "",
-        *(f"- {line}" for line in bottleneck(readings)),
-        "",
-        *_stages(readings),
-    ]
-    markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    body = {"machine": described, "readings": [asdict(r) for r in readings]}
+    markdown, data = (folder / f"pipeline-{machine.slug}{suffix}" for suffix in (".md", ".json"))
+    rates = folder / f"rates-{machine.slug}.json"
+    markdown.write_text(format_report(results, machine.as_text()), encoding="utf-8")
+    body = {"machine": machine.as_text(), "results": [asdict(result) for result in results]}
     data.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    measured = folder / f"rates-{name}.json"
-    machine = described["cpu"] if described["gpu"] == "none" else f"{described['cpu']}, {described['gpu']}"
-    measured.write_text(json.dumps(rates(readings, machine, described["gpu"]), indent=1) + "\n", encoding="utf-8")
-    return [markdown, data, measured]
+    rates.write_text(json.dumps(asdict(to_rates(results, machine)), indent=1) + "\n", encoding="utf-8")
+    return [markdown, data, rates]
 
 
-def _stages(readings: Sequence[BenchmarkResult]) -> list[str]:
-    """Seconds of each stage of ours: by the clock, and of a core."""
-    lines = ["| material | cores | stage | seconds | CPU seconds |", "| --- | --- | --- | --- | --- |"]
-    for r in (r for r in readings if r.name == OURS):
-        for stage, seconds in r.details["stage_s"].items():
-            lines.append(
-                f"| {r.material} | {r.cores} | {stage} | {seconds:.2f} | {r.details['stage_cpu_s'][stage]:.2f} |"
-            )
+def format_report(results: Sequence[BenchmarkResult], machine: dict[str, str]) -> str:
+    """Format the results as a Markdown page."""
+    minutes = " or ".join(
+        sorted({f"{result.audio_s / result.cores / 60:.0f}" for result in results if result.method == AUDIOPIPE})
+    )
+    worker = f" On a GPU, an audiopipe process has {CORES_PER_CUDA_WORKER} cores, as a worker has."
+    about = (
+        "Written by `audiopipe bench pipeline --save`; no number is typed by hand. Each method is bound to the cores "
+        "named, all methods are measured in turn, and the fastest round of each counts. After a ratio come the median, "
+        "the lowest and the highest ratio within one round, and the median ratio by CPU time, which excludes the time "
+        "that other processes took. Memory is that of the process, without its decoders. For each core audiopipe "
+        f"processes {minutes} minutes of audio.{'' if machine['gpu'] == 'none' else worker}"
+    )
+    lines = [
+        *("# The whole pipeline and its baselines", "", about, ""),
+        *(", ".join(f"{name}: {value}" for name, value in machine.items()), ""),
+        *(_markdown_row(COLUMNS), _markdown_row(["---"] * len(COLUMNS)), *map(_markdown_row, _format_rows(results))),
+        *("", *(f"- {line}" for line in describe_bottleneck(results)), ""),
+        *_format_stages(results),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _format_stages(results: Sequence[BenchmarkResult]) -> list[str]:
+    """Format the wall and CPU seconds of each stage of audiopipe, per core."""
+    lines = ["| input | cores | stage | seconds | CPU seconds |", "| --- | --- | --- | --- | --- |"]
+    for result in (result for result in results if result.method == AUDIOPIPE):
+        for stage, seconds in result.outcome.stage_s.items():
+            cells = [result.input, str(result.cores), stage, f"{seconds:.2f}"]
+            lines.append(_markdown_row([*cells, f"{result.outcome.stage_cpu_s[stage]:.2f}"]))
     return lines

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiopipe.bench.machine import describe
+from audiopipe.bench.machine import Machine
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard
 from audiopipe.driver.run import run
@@ -124,7 +124,7 @@ def rows(reading: ScaleReading) -> list[tuple[str, str, str]]:
 def save(reading: ScaleReading, folder: Path) -> list[Path]:
     """Write the table and the numbers to `scale-<ledger>.md` and `.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    machine = {name: value for name, value in describe().items() if name in ("cpu", "cores", "load")}
+    machine = {name: value for name, value in Machine.detect().as_text().items() if name in ("cpu", "cores", "load")}
     markdown, data = (folder / f"scale-{reading.ledger.lower()}{suffix}" for suffix in (".md", ".json"))
     lines = [
         "# A whole catalogue with stubbed work",

@@ -23,9 +23,9 @@ def bench() -> None:
 @click.option("--save", is_flag=True, help="write reports/benchmarks/kernels-*.md and .json")
 def bench_kernels(quick: bool, save: bool) -> None:
     """Time loudness, metrics and resampling against pyloudnorm, libebur128, torchaudio, librosa and soxr."""
-    from audiopipe.bench.kernels import run
+    from audiopipe.bench.kernels import run_benchmark
 
-    run(REPORTS if save else None, quick)
+    run_benchmark(REPORTS if save else None, quick)
 
 
 @bench.command("pipeline")
@@ -47,14 +47,14 @@ def bench_kernels(quick: bool, save: bool) -> None:
 def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save: bool) -> None:
     """Time the whole pipeline against decoding alone, an ffmpeg pipeline and sequential code, on the same cores."""
     from audiopipe.bench import pipeline, results
-    from audiopipe.bench.corpus.sources import cache_folder
+    from audiopipe.bench.corpus.sources import find_cache_folder
 
     minutes, rounds = (1.0, 1) if quick else (minutes, rounds)
-    measured = pipeline.bench(folder, cache_folder(Path("demo/corpus")), minutes, rounds, CONSOLE.print)
-    Console(width=160).print(results.table(measured))
-    for line in results.bottleneck(measured):
+    measured = pipeline.run_benchmark(folder, find_cache_folder(Path("demo/corpus")), minutes, rounds, CONSOLE.print)
+    Console(width=160).print(results.format_table(measured))
+    for line in results.describe_bottleneck(measured):
         click.echo(line)
-    for path in results.save(measured, REPORTS) if save else []:
+    for path in results.save_results(measured, REPORTS) if save else []:
         click.echo(f"saved {path}")
 
 

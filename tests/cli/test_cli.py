@@ -48,7 +48,7 @@ def test_the_help_names_the_exit_codes() -> None:
 
 
 def test_renamed_commands_and_options_are_gone() -> None:
-    for name in ("plan", "mend", "progress"):
+    for name in ("plan", "progress"):
         assert CliRunner().invoke(cli.main, [name, "--help"]).exit_code == 2
     flags = {flag for item in cli.main.commands["run"].params for flag in item.opts}
     assert not flags & {"--held-mb", "--fetched-mb", "--videos-ahead"}

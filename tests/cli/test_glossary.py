@@ -16,9 +16,9 @@ from audiopipe.pipeline.score import RULES
 PACKAGE = Path(audiopipe.__file__).parent
 
 
-def explain(*words: str) -> tuple[int, str]:
+def explain(*arguments: str) -> tuple[int, str]:
     """Return the exit code and the output of `audiopipe explain`."""
-    result = CliRunner().invoke(cli.main, ["explain", *words])
+    result = CliRunner().invoke(cli.main, ["explain", *arguments])
     return result.exit_code, result.output
 
 
@@ -46,10 +46,10 @@ def test_every_metric_has_unit_missing_value_and_source(metric: str) -> None:
 
 
 def test_every_parameter_exit_code_and_drop_reason_is_explained() -> None:
-    words = {entry.word for entry in glossary()}
-    assert words >= RunConfig.model_fields.keys()
-    assert words >= {str(code) for code in EXITS}
-    assert words >= {"too_short", "too_long", *(rule[0] for rule in RULES)}
+    known = {entry.word for entry in glossary()}
+    assert known >= RunConfig.model_fields.keys()
+    assert known >= {str(code) for code in EXITS}
+    assert known >= {"too_short", "too_long", *(rule[0] for rule in RULES)}
 
 
 def test_words_may_be_written_as_reports_write_them() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from factories import media_file, tones
 
-from audiopipe.bench.corpus import speech
-from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus import load_speech
+from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.bench.corpus.mix import PLAIN, mix
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def watched(folder, shards, segments="fixed"):
 def looped(folder, path, times):
     """The same packets again and again, copied and not encoded."""
     out = folder / f"long{path.suffix}"
-    command = [ffmpeg(), "-v", "error", "-stream_loop", str(times - 1), "-i", str(path), "-c", "copy", str(out)]
+    command = [find_ffmpeg(), "-v", "error", "-stream_loop", str(times - 1), "-i", str(path), "-c", "copy", str(out)]
     subprocess.run(command, check=True, timeout=60)
     return out
 
@@ -99,7 +99,7 @@ def test_ten_hours_in_one_video_need_no_more_than_a_minute_does(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_two_hours_of_speech_without_times_need_no_more_memory(tmp_path):
-    prompts = next(iter(speech(CACHE, log=lambda line: None).values()))[:60]
+    prompts = next(iter(load_speech(CACHE, log=lambda line: None).values()))[:60]
     frames, spans = mix(prompts, 48_000, 1, PLAIN, np.random.default_rng(0))
     short = media_file(tmp_path / "a.webm", frames.T, 48_000, "-c:a", "libopus")
     times = round(3600 / (len(frames) / 48_000))

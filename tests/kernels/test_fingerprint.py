@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.kernels import fingerprint as kernel
 from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint, similarity
 
@@ -35,7 +35,7 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def coded(x: torch.Tensor, rate: int, *codec: str) -> torch.Tensor:
     """Through a codec and back, at `rate`."""
-    begin = [ffmpeg(), "-v", "error", "-f"]
+    begin = [find_ffmpeg(), "-v", "error", "-f"]
     sound = x.clamp(-1, 1).numpy().astype("<f4").tobytes()
     there = [
         *begin,

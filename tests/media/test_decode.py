@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from factories import config, list_decoders, media_file, source_of, tones
 
-from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decode, decoder_process
 from audiopipe.media.ring import Reader, Writer
@@ -127,7 +127,7 @@ def test_a_video_stream_is_ignored(tmp_path):
 
 def test_a_container_without_an_audio_stream_is_refused(tmp_path):
     path = tmp_path / "a.mp4"
-    command = [ffmpeg(), "-v", "error", "-f", "lavfi", "-t", "1", "-i", "color=s=64x36:r=5", str(path)]
+    command = [find_ffmpeg(), "-v", "error", "-f", "lavfi", "-t", "1", "-i", "color=s=64x36:r=5", str(path)]
     subprocess.run(command, check=True, timeout=30)
     with pytest.raises(NoAudio, match="without an audio stream"):
         decode.probe(source_of(path), config())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from factories import config, media_file, source_of, tones
 
-from audiopipe.bench.corpus.media import ffmpeg
+from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.errors import NoAudio, UndecodableMedia
 from audiopipe.media.decode import decode, probe
 
@@ -91,7 +91,9 @@ def test_a_file_cannot_reference_samples_of_another_file(tmp_path):
     canary.write_bytes(mov)  # its samples are at the offsets that the other file names
     samples = mov.index(b"mdat") + 4
     path.write_bytes(refer_to_samples(mov[:samples] + bytes(32_000) + mov[samples + 32_000 :], canary))
-    result = subprocess.run([ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30)
+    result = subprocess.run(
+        [find_ffmpeg(), "-v", "debug", "-i", str(path)], capture_output=True, check=False, timeout=30
+    )
     assert b"filename canary.raw" in result.stderr, "ffmpeg does not see the reference in the file"
     with count_opens(canary) as opens:
         canary.read_bytes()
@@ -117,7 +119,7 @@ def test_a_playlist_that_ffmpeg_would_follow_opens_nothing(tmp_path, kind):
     canary = media_file(tmp_path / "canary.wav", CANARY, 16_000)
     path = tmp_path / "a.m4a"
     path.write_text(body.format(canary))
-    command = [ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
+    command = [find_ffmpeg(), "-v", "error", *options, "-f", kind, "-i", str(path), "-f", "s16le", "-"]
     result = subprocess.run(command, capture_output=True, check=False, timeout=30)
     assert contains_canary(np.frombuffer(result.stdout, "<i2")[None]), result.stderr
     with count_opens(canary) as opens, pytest.raises((UndecodableMedia, NoAudio)):

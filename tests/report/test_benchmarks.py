@@ -8,28 +8,27 @@ from page_text import text_of
 
 from audiopipe.bench import kernels, scale
 from audiopipe.bench import results as bench_results
-from audiopipe.bench.rerun import measure_again
+from audiopipe.bench.gpu import GpuResult
+from audiopipe.bench.machine import Machine
+from audiopipe.bench.rerun import rerun_benchmark
+from audiopipe.bench.task import Outcome
 from audiopipe.errors import ConfigError
 from audiopipe.report import benchmarks
 
 GPU = [
-    {"what": "(b) pinned host to results on the host, segments/s", "value": "13,107"},
-    {"what": "(b) share of the pinned copy rate", "value": "0.712"},
+    GpuResult("(b) pinned host to results on the host, segments/s", "13,107"),
+    GpuResult("(b) share of the pinned copy rate", "0.712"),
 ]
-MACHINE = {"cpu": "Some CPU", "cores": "2", "gpu": "none", "load": "0.1", "torch": "2.11"}
-STAGES = {
-    "stage_s": {"decode": 1.0, "score": 1.0},
-    "stage_cpu_s": {"decode": 1.0, "score": 1.0},
-    "queue_depths": {"decoded": 1},
-}
+MACHINE = Machine("Some CPU", 2, "AVX512", None, 0.1, "2.11")
+OUTCOME = Outcome(1000.0, 200, {"decode": 1.0, "score": 1.0}, {"decode": 1.0, "score": 1.0}, {"decoded": 1.0})
 
 
 def kernel_row(contender, ms):
-    return kernels.Row("integrated_loudness", contender, 10, 48_000, 16, 1, ms, round(ms / 1.5, 2))
+    return kernels.KernelResult("integrated_loudness", contender, 10, 48_000, 16, 1, ms, round(ms / 1.5, 2))
 
 
 def pipeline_result(name, cores, wall_s):
-    return bench_results.BenchmarkResult("opus", name, cores, 1000.0, wall_s, wall_s * cores, 400.0, 20.0, STAGES)
+    return bench_results.BenchmarkResult("opus", name, cores, 1000.0, wall_s, wall_s * cores, 400.0, 20.0, OUTCOME)
 
 
 @pytest.fixture
@@ -39,8 +38,8 @@ def results(tmp_path):
     kernels.save_results(tmp_path, MACHINE, rows, GPU, [])
     audiopipe = [("audiopipe", 1, 4.0), ("audiopipe", 2, 2.1)]
     floor = [("codec floor", 1, 2.0), ("codec floor", 2, 1.0)]
-    baselines = [("today's sequential way", 1, 10.0), ("ffmpeg's C pipeline", 1, 5.0)]
-    bench_results.save([pipeline_result(*row) for row in [*audiopipe, *floor, *baselines]], tmp_path)
+    baselines = [("sequential", 1, 10.0), ("ffmpeg", 1, 5.0)]
+    bench_results.save_results([pipeline_result(*row) for row in [*audiopipe, *floor, *baselines]], tmp_path)
     scale.save(scale.ScaleReading("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
     return benchmarks.read_results(str(tmp_path))
 
@@ -112,7 +111,7 @@ def test_other_json_files_are_refused_by_name(tmp_path):
 
 
 def test_unknown_benchmark_to_rerun_is_refused(tmp_path):
-    measure_again("none", str(tmp_path))
+    rerun_benchmark("none", str(tmp_path))
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="none, kernels, pipeline or scale"):
-        measure_again("kernel", str(tmp_path))
+        rerun_benchmark("kernel", str(tmp_path))

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiopipe import kernels
-from audiopipe.bench.corpus import speech
+from audiopipe.bench.corpus import load_speech
 from audiopipe.bench.corpus.mix import PLAIN, mix
 from audiopipe.models.silero_vad import FRAME, RATE_HZ, VoiceModel, load_voice_model
 from audiopipe.pipeline.shard import process_shard
@@ -46,7 +46,7 @@ def silero():
 
 @pytest.fixture(scope="module")
 def prompts():
-    return next(iter(speech(CACHE, log=lambda line: None).values()))
+    return next(iter(load_speech(CACHE, log=lambda line: None).values()))
 
 
 def make_speech(prompts, seed, rate=RATE_HZ, count=15):

@@ -1,4 +1,4 @@
-"""Prompts, pauses, noise and gain: the signal of one video and the true times of its speech."""
+"""Mix the signal of one video from prompts, pauses, noise and gain, and return the true times of its speech."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from audiopipe.bench.corpus.prompts import Prompt, Samples
 
-__all__ = ["LOOKS", "AcousticCondition", "Span", "mix", "silence"]
+__all__ = ["CONDITIONS", "AcousticCondition", "Span", "make_silence", "mix"]
 
 Span = tuple[float, float, str]
 
@@ -19,7 +19,7 @@ NOISE_LOOP = 1 << 19
 
 @dataclass(frozen=True)
 class AcousticCondition:
-    """How a video sounds. A range is drawn from evenly; a peak above 0 dBFS is clipped."""
+    """The acoustics of a video. Values are drawn uniformly from a range; a peak above 0 dBFS is clipped."""
 
     name: str
     snr_db: tuple[float, float] = (22.0, 45.0)
@@ -29,8 +29,8 @@ class AcousticCondition:
 
 
 PLAIN = AcousticCondition("plain")
-# By a video's number; the rest are plain. The third format is stereo, as dual mono must be.
-LOOKS = {
+# By the number of the video; the others are plain. The third format is stereo, as dual mono must be.
+CONDITIONS = {
     1: AcousticCondition("quiet", peak_dbfs=(-34.0, -30.0)),
     2: AcousticCondition("dual mono", dual_mono=True),
     3: AcousticCondition("hot", peak_dbfs=(6.0, 10.0)),
@@ -45,10 +45,10 @@ LOOKS = {
 def mix(
     prompts: Sequence[Prompt], rate_hz: int, channels: int, condition: AcousticCondition, rng: np.random.Generator
 ) -> tuple[Samples, list[Span]]:
-    """The prompts one after another, with pauses, in a room.
+    """Mix prompts one after the other, with pauses and room noise.
 
     Returns:
-        The frames, `[T, channels]`, and of each prompt its start, its end and its text.
+        The frames, `[T, channels]`, and the start, end and text of each prompt, in seconds.
     """
     pauses = rng.uniform(*PAUSE_S, len(prompts) + 1).tolist()
     speech, spans = _lay_out(prompts, pauses, rate_hz)
@@ -66,8 +66,8 @@ def mix(
     return frames, spans
 
 
-def silence(length_s: float, rate_hz: int, channels: int) -> Samples:
-    """Digital silence, `[T, channels]`."""
+def make_silence(length_s: float, rate_hz: int, channels: int) -> Samples:
+    """Return digital silence, `[T, channels]`."""
     return np.zeros((int(length_s * rate_hz), channels), np.float32)
 
 
@@ -84,7 +84,7 @@ def _lay_out(prompts: Sequence[Prompt], pauses: Sequence[float], rate_hz: int) -
 
 
 def _low_pass(samples: Samples, cutoff_hz: float, rate_hz: int) -> Samples:
-    """A zero-phase filter with a 200 Hz slope, by the spectrum of the whole."""
+    """Filter with zero phase and a slope of 200 Hz, in the spectrum of the whole signal."""
     size = 1 << (len(samples) - 1).bit_length()
     spectrum = np.fft.rfft(samples, size)
     frequency = np.fft.rfftfreq(size, 1 / rate_hz)
@@ -93,7 +93,7 @@ def _low_pass(samples: Samples, cutoff_hz: float, rate_hz: int) -> Samples:
 
 
 def _noise(length: int, rng: np.random.Generator) -> Samples:
-    """Noise with 3 dB less an octave, as rooms have it, of RMS 1: a loop of some 11 seconds, entered anywhere."""
+    """Return noise that falls by 3 dB per octave, as room noise does, with RMS 1: a loop of 11 s with a random start."""
     spectrum = np.fft.rfft(rng.standard_normal(NOISE_LOOP, np.float32))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
     loop = np.fft.irfft(spectrum, NOISE_LOOP).astype(np.float32)

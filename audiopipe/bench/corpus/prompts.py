@@ -1,4 +1,4 @@
-"""One recorded prompt: its name, its name as text, and its samples."""
+"""Read recorded prompts: their names, the names as text, and their samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_SPEECH = re.compile(r"^(silence/|beep|tt-monkeys$|(de|a)scending-2tone$|conf
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of one voice. `text` is its name in words: no transcript comes with these recordings."""
+    """A prompt of one voice. `text` is its name in words, because these recordings have no transcript."""
 
     name: str
     text: str
@@ -33,15 +33,12 @@ class Prompt:
     length_s: float
 
     def pcm(self, rate_hz: int = SOURCE_RATE_HZ) -> Samples:
-        """Its samples at `rate_hz`, without the silence before and after.
-
-        Shape: `[T]`, float32 within [-1, 1].
-        """
+        """Decode the samples at `rate_hz`, without the silence before and after: `[T]`, float32 within [-1, 1]."""
         return _trim(_decode(self.path, rate_hz), rate_hz)
 
 
 def read_prompts(folder: Path) -> list[Prompt]:
-    """The prompts under an unpacked package (`…/sounds/<place>_<voice>/<name>.g722`), in the order of their names."""
+    """List the prompts of an unpacked package (`…/sounds/<place>_<voice>/<name>.g722`), sorted by name."""
     voices = [voice for voice in folder.glob("**/sounds/*") if voice.is_dir()]
     prompts = [_prompt(path, voice) for voice in voices for path in voice.rglob("*") if path.is_file()]
     return sorted((prompt for prompt in prompts if not NOT_SPEECH.match(prompt.name)), key=lambda prompt: prompt.name)
@@ -49,11 +46,11 @@ def read_prompts(folder: Path) -> list[Prompt]:
 
 def _prompt(path: Path, voice: Path) -> Prompt:
     name = path.relative_to(voice).with_suffix("").as_posix()
-    return Prompt(name, _words(name), voice.name.rpartition("_")[2].lower(), path, _length_s(path))
+    return Prompt(name, _to_text(name), voice.name.rpartition("_")[2].lower(), path, _length_s(path))
 
 
-def _words(name: str) -> str:
-    """`vm-enter-num-to-call` -> `enter num to call`, `digits/7` -> `digits 7`."""
+def _to_text(name: str) -> str:
+    """Turn a name into words: `vm-enter-num-to-call` -> `enter num to call`, `digits/7` -> `digits 7`."""
     return re.sub(r"[-_/]+", " ", re.sub(r"^(vm|conf|confbridge|tt|pbx|priv|demo)-", "", name)).strip()
 
 
@@ -86,14 +83,14 @@ def cut_recording(path: Path, into: Path) -> None:
     path.unlink()
 
 
-def _spoken(samples: Samples, rate_hz: int, least_s: float = 0.5, most_s: float = 15.0) -> list[tuple[int, int]]:
-    """Runs of 20 ms frames within 30 dB of the loud ones, joined over gaps shorter than 0.3 s."""
+def _spoken(samples: Samples, rate_hz: int, min_s: float = 0.5, max_s: float = 15.0) -> list[tuple[int, int]]:
+    """Find runs of 20 ms frames within 30 dB of the loud ones, joined over gaps shorter than 0.3 s."""
     hop = rate_hz // 50
     frames = samples[: len(samples) // hop * hop].reshape(-1, hop)
     level = np.sqrt(np.mean(frames**2, axis=1))
     loud = np.flatnonzero(level > np.percentile(level, 95) * 10 ** (-30 / 20))
     breaks = np.flatnonzero(np.diff(loud) > 15) + 1
     runs = [(int(run[0]) * hop, (int(run[-1]) + 1) * hop) for run in np.split(loud, breaks)]
-    step = int(most_s * rate_hz)
+    step = int(max_s * rate_hz)
     pieces = [(start, min(start + step, end)) for first, end in runs for start in range(first, end, step)]
-    return [(start, end) for start, end in pieces if end - start >= least_s * rate_hz]
+    return [(start, end) for start, end in pieces if end - start >= min_s * rate_hz]

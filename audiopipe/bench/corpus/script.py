@@ -1,4 +1,4 @@
-"""Who says what in which video: everything about the corpus that is decided before a sample is mixed."""
+"""Decide the contents of every video of the corpus before a sample is mixed."""
 
 from __future__ import annotations
 
@@ -8,58 +8,58 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from audiopipe.bench.corpus.defects import FLAWS, Defect
+from audiopipe.bench.corpus.defects import DEFECTS, Defect
 from audiopipe.bench.corpus.media import FORMATS, REUPLOAD, Format
-from audiopipe.bench.corpus.mix import LOOKS, PLAIN, AcousticCondition
+from audiopipe.bench.corpus.mix import CONDITIONS, PLAIN, AcousticCondition
 from audiopipe.bench.corpus.prompts import Prompt
 
-__all__ = ["Script", "video_ids", "write_scripts"]
+__all__ = ["Script", "make_video_ids", "write_scripts"]
 
 ID_LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 SIDECARS = ("json", "vtt", "json", None, "json", "srt", "json", None)
 LENGTH_S = (20.0, 240.0)
-FEW_LENGTH_S = (20.0, 80.0)  # a corpus of few is for tests, which want it soon
-FLAWED_LENGTH_S = (20.0, 35.0)
+FEW_LENGTH_S = (20.0, 80.0)  # for a small corpus, which tests must make quickly
+DEFECT_LENGTH_S = (20.0, 35.0)
 MEAN_PAUSE_S = 0.9
 SHORT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Script:
-    """One video to be made. A re-upload mixes what its original mixed and encodes it in its own format."""
+    """One video to make. A re-upload mixes the same prompts as its original and encodes them in another format."""
 
     number: int
     id: str
     language: str
     format: Format
-    look: AcousticCondition
+    condition: AcousticCondition
     sidecar: str | None
     prompts: tuple[Prompt, ...]
     seed: tuple[int, ...]
     mixed_channels: int
-    flaw: Defect | None = None
+    defect: Defect | None = None
     duplicate_of: str | None = None
 
 
 def write_scripts(prompts: Mapping[str, Sequence[Prompt]], videos: int, seed: int) -> list[Script]:
-    """`videos` good ones, of which the last is a re-upload of the first, and one for each flaw."""
+    """Write the scripts of `videos` good videos, the last of which is a re-upload of the first, and one per defect."""
     rng = np.random.default_rng([seed, 0])
-    ids = video_ids(videos + len(FLAWS), seed)
+    ids = make_video_ids(videos + len(DEFECTS), seed)
     decks = {language: _deck(pool, rng) for language, pool in prompts.items()}
     lengths_s = rng.permutation(np.geomspace(*(LENGTH_S if videos >= 20 else FEW_LENGTH_S), videos))
     good = [_good(number, ids[number], decks, float(lengths_s[number]), seed) for number in range(videos)]
     if videos > 1:
         good[-1] = _reupload(good[-1], good[0])
-    flawed_lengths_s = rng.uniform(*FLAWED_LENGTH_S, len(FLAWS))
-    flawed = [
-        _flawed(_good(number, ids[number], decks, float(flawed_lengths_s[number - videos]), seed), flaw)
-        for number, flaw in enumerate(FLAWS, videos)
+    defect_lengths_s = rng.uniform(*DEFECT_LENGTH_S, len(DEFECTS))
+    bad = [
+        _with_defect(_good(number, ids[number], decks, float(defect_lengths_s[number - videos]), seed), defect)
+        for number, defect in enumerate(DEFECTS, videos)
     ]
-    return [*good, *flawed]
+    return [*good, *bad]
 
 
-def video_ids(count: int, seed: int) -> list[str]:
-    """Distinct ids as YouTube has them; the first begins with a dash, the second holds an underscore and a dash."""
+def make_video_ids(count: int, seed: int) -> list[str]:
+    """Return distinct ids like YouTube's; the first begins with a dash, the second holds an underscore and a dash."""
     rng = np.random.default_rng([seed, 1])
     ids = ["".join(rng.choice(ID_LETTERS, 11)) for _ in range(count)]
     ids[:2] = ["-" + ids[0][1:], ids[1][:4] + "_-" + ids[1][6:]][:count]
@@ -74,7 +74,7 @@ def _good(number: int, video_id: str, decks: Mapping[str, Iterator[Prompt]], len
         id=video_id,
         language=language,
         format=form,
-        look=LOOKS.get(number, PLAIN),
+        condition=CONDITIONS.get(number, PLAIN),
         sidecar=SIDECARS[number % len(SIDECARS)],
         prompts=_deal(decks[language], length_s),
         seed=(seed, 2, number),
@@ -93,20 +93,20 @@ def _reupload(script: Script, original: Script) -> Script:
     )
 
 
-def _flawed(script: Script, flaw: Defect) -> Script:
-    channels = flaw.format.channels
-    return replace(script, format=flaw.format, look=PLAIN, sidecar="json", flaw=flaw, mixed_channels=channels)
+def _with_defect(script: Script, defect: Defect) -> Script:
+    form = defect.format
+    return replace(script, format=form, condition=PLAIN, sidecar="json", defect=defect, mixed_channels=form.channels)
 
 
 def _deck(prompts: Sequence[Prompt], rng: np.random.Generator) -> Iterator[Prompt]:
-    """All longer prompts and a few short ones, shuffled, again and again; so videos share none until it runs out."""
+    """Cycle through all longer prompts and a few short ones, shuffled, so that videos share none until all are used."""
     short = [prompt for prompt in prompts if prompt.length_s < SHORT_S]
     pool = [prompt for prompt in prompts if prompt.length_s >= SHORT_S] + short[::5]
     return itertools.cycle([pool[index] for index in rng.permutation(len(pool))])
 
 
 def _deal(deck: Iterator[Prompt], length_s: float) -> tuple[Prompt, ...]:
-    """Prompts until, with their pauses, they fill `length_s`; one that would go far beyond it is left out."""
+    """Take prompts until they fill `length_s` with their pauses; skip a prompt that would exceed it by far."""
     dealt: list[Prompt] = []
     filled = MEAN_PAUSE_S
     while filled < length_s:

@@ -41,9 +41,9 @@ class ResultFile:
     def has_gpu(self) -> bool:
         return self.machine.get("gpu", "none") != "none"
 
-    def pipeline(self, name: str, material: str, cores: int = 1) -> PipelineRow | None:
+    def pipeline(self, method: str, input_name: str, cores: int = 1) -> PipelineRow | None:
         """Return the row of a pipeline on an input and a number of cores, None if it was not measured."""
-        rows = (row for row in self.pipelines if (row.name, row.material, row.cores) == (name, material, cores))
+        rows = (row for row in self.pipelines if (row.method, row.input, row.cores) == (method, input_name, cores))
         return next(rows, None)
 
 
@@ -105,8 +105,8 @@ class ResultFiles:
             Measurement(file, row.speed / other.speed)
             for file in self.pipeline_files
             for row in file.pipelines
-            if (row.name, row.cores, file.has_gpu) == (AUDIOPIPE, 1, gpu)
-            and (other := file.pipeline(baseline, row.material))
+            if (row.method, row.cores, file.has_gpu) == (AUDIOPIPE, 1, gpu)
+            and (other := file.pipeline(baseline, row.input))
         ]
         return min(ratios, key=lambda ratio: ratio.value, default=None)
 
@@ -116,7 +116,7 @@ class ResultFiles:
             Measurement(file, row.speed / row.cores / one_core.speed)
             for file in self.pipeline_files
             for row in file.pipelines
-            if row.name == AUDIOPIPE and row.cores > 1 and (one_core := file.pipeline(AUDIOPIPE, row.material))
+            if row.method == AUDIOPIPE and row.cores > 1 and (one_core := file.pipeline(AUDIOPIPE, row.input))
         ]
         return min(ratios, key=lambda ratio: ratio.value, default=None)
 
@@ -158,7 +158,7 @@ def _read_file(path: Path) -> ResultFile:
             machine,
             tuple(map(KernelRow.of, body.get("cpu", []))),
             tuple(map(GpuRow.of, body.get("gpu", []))),
-            tuple(map(PipelineRow.of, body.get("readings", []))),
+            tuple(map(PipelineRow.of, body.get("results", []))),
             ScaleRow.of(body) if benchmark == "scale" else None,
         )
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -37,7 +37,7 @@ class KernelRow:
     @classmethod
     def of(cls, row: JsonObject) -> KernelRow:
         case = Case(row["seconds"], row["sample_rate"], row["batch"], row["threads"])
-        return cls(row["task"], row["contender"], case, float(row["ms_per_item"]), float(row["times_ours"]))
+        return cls(row["task"], row["contender"], case, float(row["ms_per_item"]), float(row["relative_time"]))
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class GpuRow:
 
     @classmethod
     def of(cls, row: JsonObject) -> GpuRow:
-        return cls(str(row["what"]), str(row["value"]))
+        return cls(str(row["label"]), str(row["value"]))
 
 
 @dataclass(frozen=True)
 class PipelineRow:
     """The best round of one pipeline on one input and a number of cores."""
 
-    material: str
-    name: str
+    input: str
+    method: str
     cores: int
     audio_s: float
     wall_s: float
@@ -66,7 +66,7 @@ class PipelineRow:
     @classmethod
     def of(cls, row: JsonObject) -> PipelineRow:
         times = float(row["audio_s"]), float(row["wall_s"])
-        return cls(row["material"], row["name"], int(row["cores"]), *times, row.get("peak_mb"))
+        return cls(row["input"], row["method"], int(row["cores"]), *times, row.get("peak_mb"))
 
     @property
     def speed(self) -> float:

@@ -93,7 +93,7 @@ def pipeline(results: ResultFiles) -> Html:
 
 
 def _pipeline(file: ResultFile) -> Html:
-    ordered = sorted(file.pipelines, key=lambda row: (row.material, row.cores, -row.speed))
+    ordered = sorted(file.pipelines, key=lambda row: (row.input, row.cores, -row.speed))
     fastest = max(row.speed for row in file.pipelines)
     columns = ("x real time", "segments/s", "videos/min", f"h for {ALL_VIDEOS:,} videos", "peak MB")
     head = ["input", "pipeline", "cores", "", *columns]
@@ -103,10 +103,10 @@ def _pipeline(file: ResultFile) -> Html:
 def _pipeline_row(row: PipelineRow, fastest: float) -> list[str | Html]:
     videos_per_min = row.speed / SEGMENT_S / SEGMENTS_PER_VIDEO * 60
     return [
-        row.material,
-        _contender(row.name),
+        row.input,
+        _contender(row.method),
         f"{row.cores}",
-        page.bar([(row.speed / fastest, KEPT if row.name == AUDIOPIPE else NEUTRAL)]),
+        page.bar([(row.speed / fastest, KEPT if row.method == AUDIOPIPE else NEUTRAL)]),
         number(row.speed),
         number(row.speed / SEGMENT_S),
         number(videos_per_min, 1),
@@ -158,7 +158,7 @@ def _main_number(file: ResultFile) -> str:
     ratio = ResultFiles((file,)).loudness_ratio("pyloudnorm")
     if ratio is not None:
         return f"LUFS {number(ratio.value, 1)} times as fast as pyloudnorm"
-    if speeds := [row.speed for row in file.pipelines if row.name == AUDIOPIPE]:
+    if speeds := [row.speed for row in file.pipelines if row.method == AUDIOPIPE]:
         return f"{number(max(speeds))} x real time at best"
     if file.scale is not None:
         return f"{number(file.scale.minutes, 2)} min for {file.scale.videos:,} videos"

@@ -14,7 +14,7 @@ from audiopipe.report.text import number, plural
 __all__ = ["TARGETS", "Target", "headline", "targets"]
 
 # Names of pipelines in the saved files.
-SEQUENTIAL, FLOOR, FFMPEG = "today's sequential way", "codec floor", "ffmpeg's C pipeline"
+SEQUENTIAL, FLOOR, FFMPEG = "sequential", "codec floor", "ffmpeg"
 MET = "#1b9e77"
 DAY_MIN = 24 * 60
 

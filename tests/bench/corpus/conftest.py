@@ -1,4 +1,4 @@
-"""One small corpus in two languages, with every format, condition and defect, made once a session."""
+"""Make one small corpus per session, in two languages, with every format, condition and defect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 @pytest.fixture(scope="session")
 def demo_cache() -> Path:
-    """Packages are fetched once for all tests, and for `make demo` too."""
+    """Return the folder of downloaded packages, which all tests and `make demo` share."""
     return Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", REPOSITORY / "demo" / "corpus" / "cache"))
 
 

@@ -1,4 +1,4 @@
-"""Decode and look into the videos of a corpus, independently of the package."""
+"""Decode and read the videos of a corpus, independently of the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from audiopipe.bench.corpus import Corpus
 
 @dataclass(frozen=True)
 class Sound:
-    """A decoded file: what its stream says, and samples `[T, channels]` within [-1, 1]."""
+    """A decoded file: codec and rate of its stream, and samples `[T, channels]` within [-1, 1]."""
 
     codec: str
     rate_hz: int
@@ -38,7 +38,7 @@ def decode(data: bytes) -> Sound:
 
 @dataclass(frozen=True)
 class Demo:
-    """A corpus and the ways that tests look into it."""
+    """A corpus, and the access that tests need to its files."""
 
     directory: Path
     corpus: Corpus
@@ -54,8 +54,8 @@ class Demo:
     def audio(self, truth: dict[str, Any]) -> bytes:
         return next(data for name, data in self.members(truth).items() if name.endswith("." + truth["container"]))
 
-    def looking(self, look: str) -> dict[str, Any]:
-        return next(truth for truth in self.truths if truth["look"] == look)
+    def with_condition(self, condition: str) -> dict[str, Any]:
+        return next(truth for truth in self.truths if truth["condition"] == condition)
 
     @property
     def good(self) -> list[dict[str, Any]]:

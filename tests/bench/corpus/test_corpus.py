@@ -1,4 +1,4 @@
-"""The folder as a whole: its catalogue, that it comes out the same, and that it is made once."""
+"""Check the folder of the corpus: its catalog, that it is reproducible, and that it is made once."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_hours_are_those_of_the_good_videos(demo: Demo) -> None:
 
 
 def test_same_seed_gives_the_same_bytes(tiny: Path, tmp_path: Path, demo_cache: Path) -> None:
-    make_corpus(tmp_path / "again", **TINY, cache=demo_cache)
-    assert digests(tmp_path / "again") == digests(tiny)
+    make_corpus(tmp_path / "second", **TINY, cache=demo_cache)
+    assert digests(tmp_path / "second") == digests(tiny)
 
 
 def test_another_seed_replaces_all_videos(tiny: Path, tmp_path: Path, demo_cache: Path) -> None:
@@ -101,11 +101,11 @@ def test_finished_corpus_is_left_alone_and_needs_no_network(tiny: Path, monkeypa
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     before = {path: path.stat().st_mtime_ns for path in tiny.rglob("*")}
-    said: list[str] = []
-    corpus = make_corpus(tiny, **TINY, cache=tiny / "no-such-cache", log=said.append)
+    lines: list[str] = []
+    corpus = make_corpus(tiny, **TINY, cache=tiny / "no-such-cache", log=lines.append)
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob("*")} == before
     assert corpus.videos == 2
-    assert "nothing to do" in said[0]
+    assert "nothing to do" in lines[0]
 
 
 def test_a_lost_file_is_made_again(tmp_path: Path, tiny: Path, demo_cache: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path, tiny: Path, demo_cache: Path)
     assert digests(copy) == digests(tiny)
 
 
-def test_a_killed_maker_leaves_nothing_that_stays(tmp_path: Path, tiny: Path, demo_cache: Path) -> None:
+def test_a_killed_process_leaves_nothing_permanent(tmp_path: Path, tiny: Path, demo_cache: Path) -> None:
     code = (
         "import pathlib, sys; from audiopipe.bench.corpus import make_corpus; "
         f"make_corpus(pathlib.Path(sys.argv[1]), cache=pathlib.Path(sys.argv[2]), **{TINY!r})"
@@ -133,17 +133,17 @@ def test_a_killed_maker_leaves_nothing_that_stays(tmp_path: Path, tiny: Path, de
 
 def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path, demo_cache: Path) -> None:
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "mine.tar").write_text("mine")
-    with pytest.raises(ConfigError, match="no demo corpus"):
+    (tmp_path / "videos" / "other.tar").write_text("other")
+    with pytest.raises(ConfigError, match="not a demo corpus"):
         make_corpus(tmp_path, **TINY, cache=demo_cache)
     assert os.listdir(tmp_path) == ["videos"]
-    assert (tmp_path / "videos" / "mine.tar").read_text() == "mine"
+    assert (tmp_path / "videos" / "other.tar").read_text() == "other"
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"videos": 0}, {"seed": -1}, {"languages": ()}, {"languages": ("de",)}, {"languages": ("en", "en")}]
+    "invalid", [{"videos": 0}, {"seed": -1}, {"languages": ()}, {"languages": ("de",)}, {"languages": ("en", "en")}]
 )
-def test_impossible_parameters_are_refused_by_name(tmp_path: Path, wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        make_corpus(tmp_path / "new", **{**TINY, **wrong})
+def test_invalid_parameters_are_refused_by_name(tmp_path: Path, invalid: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(invalid))):
+        make_corpus(tmp_path / "new", **{**TINY, **invalid})
     assert not (tmp_path / "new").exists()
