@@ -29,7 +29,9 @@ def duplicates(tables: DatasetTables) -> Html:
         return Html(f"{heading} There are none.</p>")
     left_out = int(rows["left_out"].sum())
     text = f"{plural(len(rows), 'duplicate')} in {plural(rows.groupby(GROUP).ngroups, 'group')}. "
-    text += f"{left_out:,} are left out of <code>unique_manifest_*.json</code>. The tars contain all of them."
+    text += (
+        f"The files <code>unique_manifest_*.json</code> leave out {plural(left_out, 'video')}. The tars contain all."
+    )
     return page.join(Html(f"{heading}</p><p>{text}</p>"), _groups(rows))
 
 

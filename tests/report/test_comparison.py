@@ -122,6 +122,6 @@ def test_duplicates_are_shown_in_groups_if_there_is_a_table(tables, tmp_path, mo
     ]
     write_duplicates(store, rows)
     text = text_of(duplicates.duplicates(tables))
-    assert "3 duplicates in 2 groups. 2 are left out" in text
+    assert "3 duplicates in 2 groups. The files unique_manifest_*.json leave out 2 videos." in text
     assert "a en 3 0.80 to 0.91 b (en, 0.91), c (de, 0.80)" in text
     assert "d en 2 1.00 e (en, 1.00)" in text

@@ -56,7 +56,7 @@ def _contender(name: str) -> str | Html:
 
 
 def _heading(file: ResultFile) -> Html:
-    load = f", load average before {file.machine['load']}" if "load" in file.machine else ""
+    load = f", load average {file.machine['load']} before the run" if "load" in file.machine else ""
     return Html(f"<h4>{esc(f'{file.device}, {file.measured_at:%Y-%m-%d}{load}')}</h4>")
 
 

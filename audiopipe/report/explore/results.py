@@ -102,7 +102,7 @@ def _compare_segments(traced: pd.DataFrame, stored: pd.DataFrame) -> Html:
     changed = int((left != right).sum())
     text = f" as in the output: {plural(len(shared), 'segment')} compared, {changed:,} with another decision."
     difference = _largest_difference(traced.loc[shared], stored.loc[shared])
-    detail = f"Metrics differ by at most {difference:.1g} of their value."
+    detail = f"Metrics differ by at most {difference:.1g} of their value." if difference else "All metrics are equal."
     return _verdict(len(shared) == len(traced) and not changed, text, detail)
 
 
