@@ -12,7 +12,7 @@ from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.dataset.run_record import read_run_record
 from audiopipe.plan.plan import Plan, load
-from audiopipe.store.multipart import abort, list_unfinished
+from audiopipe.store.multipart import abort_upload, list_unfinished
 from audiopipe.store.objects import Store
 
 __all__ = ["Garbage", "collect_garbage", "find_orphans"]
@@ -53,7 +53,7 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     store = Store(url)
     read_run_record(store)
     # The listing comes before the commits: what is committed in between is then in the commits, and not garbage.
-    details = store.details()
+    details = store.list_details()
     plan, commits = load(store), read_commits(store)
     sizes = {name: int(info["size"]) for name, info in details.items()}
     names = [*_unneeded_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
@@ -62,7 +62,7 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     if remove:
         store.remove_all(names)
         for upload in uploads:
-            abort(store, upload)
+            abort_upload(store, upload)
     objects = {name: sizes[name] for name in sorted(names)}
     return Garbage(
         objects, remove, {upload.name: f"started {upload.started_at:%Y-%m-%d %H:%M} UTC" for upload in uploads}

@@ -232,7 +232,7 @@ class Dataset:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         """Open a database that has the tables `segments` and `videos`, and can reach nothing but their files."""
         connection = duckdb.connect()
-        if self.store.local is None:
+        if self.store.local_folder is None:
             connection.register_filesystem(self.store.fs)
         segments, videos = (self._addresses(role) for role in ("segments", "videos"))
         connection.execute("SET allowed_paths = $paths", {"paths": segments + videos})
@@ -250,7 +250,11 @@ class Dataset:
         """The tables of the committed shards, as DuckDB opens them."""
         shards = [(commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()]
         paths = [self.store.path(object_names(*shard)[role]) for shard in sorted(shards)]
-        return paths if self.store.local is not None else [str(self.store.fs.unstrip_protocol(path)) for path in paths]
+        return (
+            paths
+            if self.store.local_folder is not None
+            else [str(self.store.fs.unstrip_protocol(path)) for path in paths]
+        )
 
 
 def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:

@@ -60,9 +60,9 @@ def export(notebook: Path, html: Place) -> Place:
 
 
 def _put(store: Store, name: str, page: str) -> None:
-    if store.local is not None:
-        store.local.mkdir(parents=True, exist_ok=True)
-        (store.local / name).write_text(page, encoding="utf-8")
+    if store.local_folder is not None:
+        store.local_folder.mkdir(parents=True, exist_ok=True)
+        (store.local_folder / name).write_text(page, encoding="utf-8")
         return
     with TemporaryDirectory() as folder:
         # As a file, whose name tells the store that it is HTML: a browser shows it then instead of saving it.

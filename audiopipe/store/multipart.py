@@ -1,4 +1,4 @@
-"""Uploads in parts that nobody finished: a store keeps, and charges for, what was sent, and lists no object."""
+"""List and abort unfinished multipart uploads: a store keeps their parts and charges for them, but lists no object."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from audiopipe.store.objects import S3_PROTOCOLS, Store
 from audiopipe.store.retry import with_retries
 
-__all__ = ["Upload", "abort", "list_unfinished"]
+__all__ = ["Upload", "abort_upload", "list_unfinished"]
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A multipart upload: the object that it would have become, its id, and when it was begun (UTC)."""
+    """An unfinished multipart upload: the name of its object, its id, and the time of its start (UTC)."""
 
     name: str
     upload_id: str
@@ -24,18 +23,18 @@ class Upload:
 
 
 def list_unfinished(store: Store, prefix: str) -> list[Upload]:
-    """The uploads below a folder of the output that were begun and neither finished nor given up; none on a disk."""
+    """Return the uploads below a folder that were neither completed nor aborted; a local store has none."""
     if store.url.split("://", 1)[0] not in S3_PROTOCOLS:
         return []
-    return list(_list_pages(store, prefix))
+    return list(_iterate_uploads(store, prefix))
 
 
-def _list_pages(store: Store, prefix: str) -> Iterator[Upload]:
+def _iterate_uploads(store: Store, prefix: str) -> Iterator[Upload]:
     bucket, _, root = store.root.partition("/")
     top = f"{root}/" if root else ""
-    after: dict[str, Any] = {}
+    marker: dict[str, str] = {}
     while True:
-        request = {"Bucket": bucket, "Prefix": f"{top}{prefix}/", **after}
+        request = {"Bucket": bucket, "Prefix": f"{top}{prefix}/", **marker}
         page = with_retries(
             f"listing uploads of {store.url}",
             lambda request=request: store.fs.call_s3("list_multipart_uploads", **request),  # type: ignore[misc]
@@ -44,16 +43,16 @@ def _list_pages(store: Store, prefix: str) -> Iterator[Upload]:
             yield Upload(item["Key"].removeprefix(top), item["UploadId"], item["Initiated"])
         if not page.get("IsTruncated"):
             return
-        after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        marker = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
-def abort(store: Store, upload: Upload) -> None:
-    """Give an upload up, so that its parts go; one that is gone already is no error."""
+def abort_upload(store: Store, upload: Upload) -> None:
+    """Abort an upload, which removes its parts; one that was aborted already is ignored."""
     bucket, _, key = store.path(upload.name).partition("/")
     request = {"Bucket": bucket, "Key": key, "UploadId": upload.upload_id}
 
-    def give_up() -> None:
+    def abort_once() -> None:
         with suppress(FileNotFoundError):
             store.fs.call_s3("abort_multipart_upload", **request)
 
-    with_retries(f"giving up the upload of {upload.name}", give_up)
+    with_retries(f"aborting the upload of {upload.name}", abort_once)

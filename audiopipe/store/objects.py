@@ -1,9 +1,9 @@
-"""The output's object store: a folder, or any fsspec URL, with the few operations that the commit protocol needs.
+"""Read and write the objects of an output, in a folder or at any fsspec URL, as the commit protocol needs it.
 
-Each either happens completely or not at all: an object appears under its name only when all its bytes are there. So
-nothing here opens a remote file for writing, which would publish what was written so far if anything raised.
+Every operation is atomic: an object appears under its name only when it has all its bytes. Therefore no remote file is
+opened for writing, because fsspec would publish a partial object if the writer raised.
 
-Keys and endpoints come from the environment alone, as botocore reads it: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+Keys and endpoints come from the environment only, as botocore reads it: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
 AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, AWS_DEFAULT_REGION. Cloudflare R2 is s3://bucket/… with
 AWS_ENDPOINT_URL_S3=https://ACCOUNT.r2.cloudflarestorage.com and AWS_DEFAULT_REGION=auto.
 """
@@ -28,25 +28,29 @@ __all__ = ["Store", "open_filesystem"]
 
 S3_PROTOCOLS = ("s3", "s3a")
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
-# A connection that is silent for READ_TIMEOUT_S is given up and asked again. Three layers retry: botocore one request,
-# s3fs one with its body, `store_errors.asked` whole operations; each briefly, so that an outage shows within minutes.
+# A connection without data for READ_TIMEOUT_S is closed and the request repeated. Three layers retry: botocore a
+# request, s3fs a request with its body, `with_retries` an operation; each briefly, so that an outage shows in minutes.
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 REQUEST_ATTEMPTS = 3
-LOCAL = ("file://", "memory://")
+UNCACHED = ("file://", "memory://")  # file systems that never cache listings
 
 
-def open_filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path on it. Listings are never cached: other nodes write at the same time."""
-    options: dict[str, Any] = {}
-    if "://" in url and not url.startswith(LOCAL):
+def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URL and the path on it; listings are not cached, because other nodes write too.
+
+    Raises:
+        MissingExtra: the package for this kind of URL is not installed.
+    """
+    options: dict[str, object] = {}
+    if "://" in url and not url.startswith(UNCACHED):
         options["use_listings_cache"] = False
     if url.split("://", 1)[0] in S3_PROTOCOLS:
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
             "retries": {"max_attempts": REQUEST_ATTEMPTS, "mode": "standard"},
-            # R2 and older servers do not know the checksums that newer clients add of their own accord.
+            # R2 and older servers reject the checksums that newer clients add by default.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
@@ -61,10 +65,10 @@ def open_filesystem(url: str) -> tuple[Any, str]:
 
 
 class Store:
-    """Objects below one URL, named by relative paths with '/'.
+    """The objects below a URL, named by relative paths with '/'.
 
-    All methods raise `PermanentStoreError` for what a person must mend (keys, permission, bucket, full disk), and `StoreError`
-    when the store failed again and again in ways that pass.
+    All methods raise `PermanentStoreError` for wrong keys, missing permission, a missing bucket or a full disk, and
+    `StoreError` if other errors persist through all retries.
     """
 
     def __init__(self, url: str) -> None:
@@ -76,24 +80,24 @@ class Store:
         return f"Store({self.url!r})"
 
     @property
-    def local(self) -> Path | None:
-        """The folder, where the store is one."""
+    def local_folder(self) -> Path | None:
+        """Return the folder of a local store, None for a remote one."""
         return Path(self.root) if isinstance(self.fs, LocalFileSystem) else None
 
     def path(self, name: str) -> str:
-        """The full path of a relative name on the file system."""
+        """Return the path of an object on the file system."""
         return f"{self.root}/{name}"
 
-    def _describe(self, doing: str, name: str) -> str:
-        return f"{doing} {self.url}/{name}"
+    def _describe(self, operation: str, name: str) -> str:
+        return f"{operation} {self.url}/{name}"
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write an object if there is none of that name; False if there is another. Of many at once one wins."""
-        put = self._create_remote if self.local is None else self._create_local
+        """Create an object; return False if another object has the name. Of concurrent calls, one succeeds."""
+        put = self._create_remote if self.local_folder is None else self._create_local
         try:
             with_retries(self._describe("creating", name), lambda: put(name, data))
         except FileExistsError:
-            # A create whose answer was lost is sent again, and then finds itself.
+            # If the response of a create was lost, its retry finds the object that the first attempt created.
             return self.read(name) == data
         return True
 
@@ -101,7 +105,7 @@ class Store:
         self.fs.pipe_file(self.path(name), data, mode="create")
 
     def _create_local(self, name: str, data: bytes) -> None:
-        # A hard link is the one local operation that both publishes whole files and fails if the name is taken.
+        # A hard link is the only local operation that publishes a whole file and fails if the name exists.
         target, draft = Path(self.path(name)), self._draft(data)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -110,7 +114,7 @@ class Store:
             draft.unlink()
 
     def _draft(self, content: bytes | Path) -> Path:
-        """Bytes, or those of a file, on the output's own disk, where nobody sees them yet."""
+        """Write bytes, or copy a file, to an unpublished file on the disk of the output, and sync it."""
         folder = Path(self.path("_parts"))
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f"draft-{uuid.uuid4().hex}"
@@ -127,15 +131,15 @@ class Store:
         return draft
 
     def write(self, name: str, data: bytes) -> None:
-        """Write an object, replacing what was there; does nothing where the same bytes are there already."""
+        """Write or replace an object; do nothing if it has the same bytes already."""
         if self.size(name) == len(data) and self.read(name) == data:
             return
-        put = self.fs.pipe_file if self.local is None else self._replace_local
+        put = self.fs.pipe_file if self.local_folder is None else self._replace_local
         with_retries(self._describe("writing", name), lambda: put(self.path(name), data))
 
     def upload(self, file: Path, name: str) -> None:
-        """Copy a local file to an object (in parts, where it is large and the store has that)."""
-        if self.local is None:
+        """Copy a local file to an object; a large file is uploaded in parts if the store supports it."""
+        if self.local_folder is None:
             with_retries(self._describe("uploading", name), lambda: self.fs.put_file(str(file), self.path(name)))
         else:
             with_retries(self._describe("writing", name), lambda: self._replace_local(self.path(name), file))
@@ -149,19 +153,27 @@ class Store:
             draft.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes:
-        """The bytes of an object; FileNotFoundError if there is none."""
+        """Return the bytes of an object.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
         return bytes(with_retries(self._describe("reading", name), lambda: self.fs.cat_file(self.path(name))))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """Read `size` bytes of an object from `start` on, in one request; FileNotFoundError if there is none."""
+        """Read `size` bytes of an object from the byte `start` on, in one request.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
         path = self.path(name)
         return bytes(
             with_retries(self._describe("reading", name), lambda: self.fs.cat_file(path, start=start, end=start + size))
         )
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
-        """The bytes of many small objects; a remote store is asked for several at once."""
-        if self.local is not None or len(names) < 2:
+        """Return the bytes of many small objects by name; a remote store is read concurrently."""
+        if self.local_folder is not None or len(names) < 2:
             return {name: self.read(name) for name in names}
         bodies = with_retries(
             self._describe("reading", names[0]), lambda: self.fs.cat([self.path(name) for name in names])
@@ -169,37 +181,39 @@ class Store:
         return {name: bytes(bodies[self.fs._strip_protocol(self.path(name))]) for name in names}
 
     def size(self, name: str) -> int | None:
-        """The size of an object in bytes, None if there is none."""
+        """Return the size of an object in bytes, None if it does not exist."""
         try:
-            return int(with_retries(self._describe("looking for", name), lambda: self.fs.info(self.path(name)))["size"])
+            return int(with_retries(self._describe("checking", name), lambda: self.fs.info(self.path(name)))["size"])
         except FileNotFoundError:
             return None
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        """Names and sizes of all objects below a folder, sorted."""
-        return {name: int(info["size"]) for name, info in self.details(prefix).items()}
+        """Return the sizes in bytes of all objects below a folder, by name, sorted."""
+        return {name: int(info["size"]) for name, info in self.list_details(prefix).items()}
 
-    def details(self, prefix: str = "") -> dict[str, dict[str, Any]]:
-        """Names of all objects below a folder, sorted, and all that the store's listing says of them."""
+    def list_details(self, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """Return the entries of all objects below a folder as fsspec lists them, by name, sorted."""
         top = self.path(prefix) if prefix else self.root
         try:
-            found = with_retries(self._describe("listing", prefix), lambda: self.fs.find(top, detail=True))
+            entries = with_retries(self._describe("listing", prefix), lambda: self.fs.find(top, detail=True))
         except FileNotFoundError:
             return {}
         start = len(self.root) + 1
-        return {path[start:]: info for path, info in sorted(found.items()) if info["type"] != "directory"}
+        return {path[start:]: info for path, info in sorted(entries.items()) if info["type"] != "directory"}
 
     def publish(self, part: str, name: str, size: int) -> None:
-        """Give a part its final name, whatever was there before. Anyone may do it, again and at the same time.
+        """Copy (or move, in a folder) a part to its final name, replacing an older object.
+
+        Several processes may do it at the same time, and again.
 
         Raises:
-            FileNotFoundError: there is neither the part nor the final object of that size.
+            FileNotFoundError: neither the part nor a final object of that size exists.
         """
-        move = self.fs.cp_file if self.local is None else self._move_local
+        move = self.fs.cp_file if self.local_folder is None else self._move_local
         try:
             with_retries(self._describe("publishing", name), lambda: move(self.path(part), self.path(name)))
         except FileNotFoundError:
-            # It was published before, or by whoever was faster, and the parts are swept.
+            # Another process may have published it and removed the parts.
             if self.size(name) != size:
                 raise
 
@@ -208,15 +222,15 @@ class Store:
         os.replace(part, target)
 
     def remove(self, folder: str) -> None:
-        """Remove all objects below a folder; nothing happens if there are none."""
-        if self.local is not None:
+        """Remove all objects below a folder, if there are any."""
+        if self.local_folder is not None:
             shutil.rmtree(self.path(folder), ignore_errors=True)
         else:
             self.remove_all(list(self.list(folder)))
 
     def remove_all(self, names: Sequence[str]) -> None:
-        """Remove objects by name; one that is not there is no error."""
-        if self.local is not None:
+        """Remove objects by name; missing ones are ignored."""
+        if self.local_folder is not None:
             for name in names:
                 with_retries(self._describe("removing", name), partial(Path(self.path(name)).unlink, missing_ok=True))
         elif names:

@@ -1,7 +1,7 @@
-"""What the errors of a store mean: try again, ask a person, or an answer like any other.
+"""Retry the operations of an object store, and classify its errors: temporary, permanent, or a result for the caller.
 
-An object store on a bad day answers 503, breaks off a body, or resets a connection, and all of that passes. Wrong keys,
-a missing bucket and a full disk do not: waiting would only hide them.
+Temporary errors (503, a truncated body, a reset connection) are retried. Wrong keys, a missing bucket and a full disk
+are permanent: retries would only delay the message. A missing object is a result.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["is_forbidden", "s3_error_code", "to_store_error", "with_retries"]
 T = TypeVar("T")
 
 ATTEMPTS = 6
-WAIT_S = 0.2
+WAIT_S = 0.2  # upper bound of the random wait before the second attempt; it doubles with each further attempt
 MAX_WAIT_S = 10.0
 
-# Errors that say something about the object or the path, which callers know how to take.
+# Results about the object or the path, which the callers handle.
 RESULT_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
@@ -49,15 +49,15 @@ STORE_ERRORS: tuple[type[Exception], ...] = (OSError, *HTTP_ERRORS, *S3_ERRORS)
 
 
 def with_retries(action: str, operation: Callable[[], T]) -> T:
-    """Call a store until it answers, with growing pauses between the attempts.
+    """Call an operation of a store and retry temporary errors, with exponential backoff and jitter.
 
     Args:
-        what: is being done, to whom, for the message: "reading s3://bucket/name".
+        action: the operation and its object for messages, for example "reading s3://bucket/name".
 
     Raises:
-        FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the store's answer.
-        PermanentStoreError: keys, permission, a missing bucket, a full disk; trying again would not help.
-        StoreError: it failed in other ways, `ATTEMPTS` times.
+        FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the result of the operation.
+        PermanentStoreError: wrong keys, no permission, no such bucket, or a full disk.
+        StoreError: `ATTEMPTS` attempts failed in another way.
     """
     attempts = Retrying(
         retry=retry_if_exception_type(StoreError),
@@ -69,24 +69,24 @@ def with_retries(action: str, operation: Callable[[], T]) -> T:
     return result
 
 
-def _call_once(what: str, operation: Callable[[], T]) -> T:
+def _call_once(action: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
-        told = to_store_error(what, error)
-        if told is error:
-            # "raise error from error" would make a chain of causes without end, which Dask follows.
+        store_error = to_store_error(action, error)
+        if store_error is error:
+            # "raise error from error" would make the error its own cause, and Dask follows causes without end.
             raise
-        raise told from error
+        raise store_error from error
 
 
 def to_store_error(action: str, error: Exception) -> Exception:
-    """A store's error as one of ours, or itself where it is an answer."""
+    """Convert an error of a store client to `StoreError` or `PermanentStoreError`; return a result unchanged."""
     code = s3_error_code(error)
     if (status := _http_status(error)) in MISSING_STATUSES:
         return FileNotFoundError(f"{action}: the server answers {status}")
     if code in EXISTS_CODES:
-        return FileExistsError(f"{action}: there is one already")
+        return FileExistsError(f"{action}: the object exists already")
     if refusal := _explain_refusal(error, code):
         return PermanentStoreError(f"{action}: {refusal}")
     if isinstance(error, RESULT_ERRORS) and code != "NoSuchUpload":
@@ -95,33 +95,33 @@ def to_store_error(action: str, error: Exception) -> Exception:
 
 
 def _explain_refusal(error: Exception, code: str | None) -> str | None:
-    """What a person has to mend, if that is what the store says."""
+    """Return the problem and the remedy of a permanent error, None for other errors."""
     if code == "NoSuchBucket":
-        return "there is no such bucket; create it, or correct the address"
+        return "there is no such bucket: create it, or correct the URL"
     if isinstance(error, NO_KEYS_ERRORS):
-        return "no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        return "no keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if code in KEY_CODES:
-        return f"the store does not know these keys ({code}); correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return f"the store does not know these keys ({code}): correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if is_forbidden(error):
-        return f"not permitted ({code or getattr(error, 'strerror', None) or error}) to these keys or this user"
+        return f"not permitted ({code or getattr(error, 'strerror', None) or error}) for these keys or this user"
     if isinstance(error, OSError) and error.errno in FULL_ERRNOS and code is None:
         return f"{error.strerror}; make room, or make it writable"
     return None
 
 
 def is_forbidden(error: BaseException | None) -> bool:
-    """Whether an error says that these keys, or this user, may not; wrong keys are something else."""
+    """Check whether an error means that these keys or this user have no permission; wrong keys do not count."""
     if isinstance(error, HTTP_STATUS_ERRORS):
         return _http_status(error) in (401, 403)
     return isinstance(error, PermissionError) and s3_error_code(error) not in KEY_CODES
 
 
 def s3_error_code(error: BaseException) -> str | None:
-    """S3's own code of an error, None where it is not from there."""
-    answer = error if isinstance(error, S3_CODE_ERRORS) else error.__cause__
-    if not isinstance(answer, S3_CODE_ERRORS):
+    """Return the S3 error code of an error or of its cause, None if it does not come from S3."""
+    s3_error = error if isinstance(error, S3_CODE_ERRORS) else error.__cause__
+    if not isinstance(s3_error, S3_CODE_ERRORS):
         return None
-    response: dict[str, dict[str, object]] = getattr(answer, "response")  # noqa: B009 - botocore may be absent
+    response: dict[str, dict[str, object]] = getattr(s3_error, "response")  # noqa: B009 - botocore may be absent
     return str(response["Error"].get("Code"))
 
 

@@ -209,8 +209,8 @@ def test_only_the_languages_without_a_plan_are_read(store):
 def test_interrupted_planning_is_finished_with_its_first_languages(store):
     videos = Videos(de=table("de", ids(2)), en=table("en", ids(3)), fr=table("fr", ids(4)))
     plan.create_plan(config(), store, videos)
-    (store.local / "_plan" / "en-000.parquet").unlink()
-    (store.local / "_plan" / "fr-000.parquet").unlink()
+    (store.local_folder / "_plan" / "en-000.parquet").unlink()
+    (store.local_folder / "_plan" / "fr-000.parquet").unlink()
     later = Videos(**videos.tables, it=table("it", ids(4)))
     assert plan.create_plan(config(), store, later).languages() == ["de", "en", "fr"]
     assert later.asked == ["en", "fr"]
@@ -262,7 +262,7 @@ def test_a_file_that_is_no_plan_is_refused_by_name(store, damage, monkeypatch):
         monkeypatch.setattr("audiopipe.plan.files.VERSION", 2)
     plan.create_plan(config(), store, Videos(en=table("en", ids(5))))
     monkeypatch.undo()
-    path = store.local / "_plan" / "en-000.parquet"
+    path = store.local_folder / "_plan" / "en-000.parquet"
     if damage == "foreign":
         pq.write_table(pa.table({"a": [1]}), path)
     elif damage != "version":

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from audiopipe.errors import PermanentStoreError, StoreError
-from audiopipe.store import retry as store_errors
+from audiopipe.store import retry
 from audiopipe.store.objects import Store
 
 
@@ -31,9 +31,9 @@ def test_only_one_of_many_concurrent_creates_succeeds(tmp_path: Path) -> None:
         return store.create("_commits/x.json", b"%d" % number * 1000)
 
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(race, range(8)))
-    assert sum(won) == 1
-    assert store.read("_commits/x.json") == b"%d" % won.index(True) * 1000
+        created = list(pool.map(race, range(8)))
+    assert sum(created) == 1
+    assert store.read("_commits/x.json") == b"%d" % created.index(True) * 1000
 
 
 def test_create_does_not_replace_an_object(store: Store) -> None:
@@ -43,8 +43,8 @@ def test_create_does_not_replace_an_object(store: Store) -> None:
 
 
 def test_a_repeated_create_of_the_same_bytes_succeeds(store: Store) -> None:
-    assert store.create("a/b", b"mine")
-    assert store.create("a/b", b"mine")
+    assert store.create("a/b", b"data")
+    assert store.create("a/b", b"data")
 
 
 def test_an_object_is_written_uploaded_listed_and_removed(store: Store, tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_many_threads_can_publish_the_same_part(tmp_path: Path) -> None:
 def test_a_reader_never_sees_half_an_object(tmp_path: Path) -> None:
     store, big, small = Store(str(tmp_path)), b"b" * 5_000_000, b"s" * 5_000_000
     store.write("x", small)
-    seen = set()
+    observed = set()
     with ThreadPoolExecutor(1) as pool:
-        writing = pool.submit(lambda: [store.write("x", data) for data in (big, small) * 10])
-        while not writing.done():
-            seen.add((len(data := store.read("x")), data[:1], data[-1:]))
-        writing.result()
-    assert seen <= {(len(big), b"b", b"b"), (len(small), b"s", b"s")}
+        writer = pool.submit(lambda: [store.write("x", data) for data in (big, small) * 10])
+        while not writer.done():
+            observed.add((len(data := store.read("x")), data[:1], data[-1:]))
+        writer.result()
+    assert observed <= {(len(big), b"b", b"b"), (len(small), b"s", b"s")}
 
 
 def test_a_failed_write_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,20 +118,20 @@ def test_a_failed_write_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_temporary_errors_are_retried_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_errors, "WAIT_S", 0.001)
+    monkeypatch.setattr(retry, "WAIT_S", 0.001)
     calls = []
 
-    def failing(error: Exception, times: int) -> str:
+    def fail(error: Exception, times: int) -> str:
         calls.append(error)
         if len(calls) <= times:
             raise error
         return "done"
 
-    assert store_errors.with_retries("reading x", lambda: failing(ConnectionResetError("reset"), 3)) == "done"
+    assert retry.with_retries("reading x", lambda: fail(ConnectionResetError("reset"), 3)) == "done"
     calls.clear()
     with pytest.raises(StoreError, match="reading x: ConnectionResetError: reset"):
-        store_errors.with_retries("reading x", lambda: failing(ConnectionResetError("reset"), 99))
-    assert len(calls) == store_errors.ATTEMPTS
+        retry.with_retries("reading x", lambda: fail(ConnectionResetError("reset"), 99))
+    assert len(calls) == retry.ATTEMPTS
     for error, raised in [
         (FileNotFoundError("x"), FileNotFoundError),
         (PermissionError(errno.EACCES, "denied"), PermanentStoreError),
@@ -139,27 +139,29 @@ def test_temporary_errors_are_retried_and_others_are_not(monkeypatch: pytest.Mon
     ]:
         calls.clear()
         with pytest.raises(raised):
-            store_errors.with_retries("writing x", lambda error=error: failing(error, 99))  # type: ignore[misc]
+            retry.with_retries("writing x", lambda error=error: fail(error, 99))  # type: ignore[misc]
         assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
-    ("code", "answer", "raised", "told"),
+    ("code", "error", "expected", "message"),
     [
         ("NoSuchBucket", FileNotFoundError("no bucket"), PermanentStoreError, "no such bucket"),
         ("SignatureDoesNotMatch", PermissionError("signature"), PermanentStoreError, "does not know these keys"),
         ("AccessDenied", PermissionError("denied"), PermanentStoreError, "not permitted"),
-        ("PreconditionFailed", OSError(errno.EINVAL, "precondition"), FileExistsError, "one already"),
+        ("PreconditionFailed", OSError(errno.EINVAL, "precondition"), FileExistsError, "exists already"),
         ("NoSuchUpload", FileNotFoundError("upload"), StoreError, "upload"),
         ("NoSuchKey", FileNotFoundError("key"), FileNotFoundError, "key"),
         ("InternalError", OSError(errno.EREMOTEIO, "oops"), StoreError, "oops"),
     ],
 )
-def test_error_codes_of_s3_are_distinguished(code: str, answer: Exception, raised: type[Exception], told: str) -> None:
-    answer.__cause__ = ClientError({"Error": {"Code": code, "Message": "m"}}, "PutObject")
-    found = store_errors.to_store_error("writing s3://b/x", answer)
-    assert type(found) is raised
-    assert told in str(found)
+def test_error_codes_of_s3_are_distinguished(
+    code: str, error: Exception, expected: type[Exception], message: str
+) -> None:
+    error.__cause__ = ClientError({"Error": {"Code": code, "Message": "m"}}, "PutObject")
+    store_error = retry.to_store_error("writing s3://b/x", error)
+    assert type(store_error) is expected
+    assert message in str(store_error)
 
 
 def test_a_store_shows_its_url_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +175,6 @@ def test_a_store_shows_its_url_and_no_key(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_store_error_is_raised_once_and_is_not_its_own_cause(tmp_path: Path) -> None:
     (tmp_path / "en").write_text("a file where a folder must be")
     (tmp_path / "part").write_text("x")
-    with pytest.raises(FileExistsError) as answer:
+    with pytest.raises(FileExistsError) as caught:
         Store(str(tmp_path)).publish("part", "en/audio.tar", 1)
-    assert answer.value.__cause__ is None  # Dask follows a chain of causes to its end
+    assert caught.value.__cause__ is None  # Dask follows the chain of causes to its end
