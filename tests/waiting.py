@@ -1,4 +1,4 @@
-"""Wait in a test until something has happened."""
+"""Wait in a test until a condition holds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], what: str = "", timeout_s: float = 10.0, poll_s: float = 0.002) -> None:
-    """Return as soon as `condition()` is true; fail with `what` if it is not after `timeout_s`."""
+def wait_until(
+    condition: Callable[[], object], what: str | Callable[[], str] = "", timeout_s: float = 10.0, poll_s: float = 0.01
+) -> None:
+    """Return as soon as `condition()` is true; fail if it is not after `timeout_s`.
+
+    Args:
+        what: the message of the failure, or a function that returns it.
+    """
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"timed out after {timeout_s:g} s: {what or condition}"
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"timed out after {timeout_s:g} s: {what() if callable(what) else what or condition}")
         time.sleep(poll_s)

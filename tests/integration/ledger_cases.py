@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,13 +97,6 @@ def count_pending(path: Path) -> int:
     ((count,),) = connection.execute("SELECT COUNT(*) FROM outbox WHERE refused IS NULL")
     connection.close()
     return int(count)
-
-
-def wait_for(check: Callable[[], bool], limit_s: float = 20) -> None:
-    deadline = time.monotonic() + limit_s
-    while not check():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def assert_same_contents(path: Path) -> None:

@@ -17,6 +17,7 @@ from distributed import Scheduler
 from distributed.core import Status
 from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
+from waiting import wait_until
 
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
@@ -161,9 +162,12 @@ def test_a_clock_that_jumps_back_and_forth_changes_nothing(
         try:
             for jump in ("-10800", "172800", "-3456000"):
                 seen = len(list(tmp_path.glob("out/_commits/*.json")))
-                _wait_for(lambda seen=seen: len(list(tmp_path.glob("out/_commits/*.json"))) > seen or _ended(process))
+                wait_until(
+                    lambda seen=seen: len(list(tmp_path.glob("out/_commits/*.json"))) > seen or _ended(process),
+                    timeout_s=240,
+                )
                 clock.write_text(jump)
-            _wait_for(lambda: _ended(process), 500.0)
+            wait_until(lambda: _ended(process), timeout_s=500)
         finally:
             process.kill()
             process.wait()
@@ -204,19 +208,12 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() is not None
 
 
-def _wait_for(happened, seconds: float = 240.0) -> None:
-    until = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_scratch_of_a_killed_run_is_removed_by_the_next(catalog: Path, calm: dict[str, bytes], tmp_path: Path) -> None:
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     command = job(catalog, out, "--scratch", str(scratch))
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    _wait_for(lambda: list(scratch.glob(f"{PREFIX}*")))
+    wait_until(lambda: list(scratch.glob(f"{PREFIX}*")), timeout_s=240)
     for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
         member.kill()
     process.wait()
@@ -242,7 +239,7 @@ def test_a_terminated_machine_leaves_in_20_s_and_its_work_moves(
     catalog: Path, calm: dict[str, bytes], processes: Processes, tmp_path: Path
 ) -> None:
     driver = processes.start_driver(existing(catalog, tmp_path / "out"))
-    _wait_for((tmp_path / "out/_plan").exists)
+    wait_until((tmp_path / "out/_plan").exists, timeout_s=240)
     processes.signal("nanny", signal.SIGTERM)
     processes.running["nanny"].wait(20)
     processes.ensure()
@@ -255,8 +252,8 @@ def test_a_driver_without_its_scheduler_ends_soon_with_advice(
     catalog: Path, calm: dict[str, bytes], processes: Processes, tmp_path: Path
 ) -> None:
     driver = processes.start_driver(existing(catalog, tmp_path / "out"))
-    _wait_for((tmp_path / "out/_plan").exists)
-    _wait_for(lambda: "Dask dashboard" in processes.log("driver"))
+    wait_until((tmp_path / "out/_plan").exists, timeout_s=240)
+    wait_until(lambda: "Dask dashboard" in processes.log("driver"), timeout_s=240)
     processes.signal("scheduler", signal.SIGKILL)
     driver.join(150)
     assert driver.exitcode == 4, processes.log("driver")

@@ -21,6 +21,7 @@ from output_factory import RUN_ID, config, content, make_output
 from processes import hold_in
 from s3_server import BUCKET, S3Server
 from s3fs import S3FileSystem
+from waiting import wait_until
 
 from audiopipe.cluster.connect import close, connect
 from audiopipe.dataset.verify import verify
@@ -144,12 +145,14 @@ class Drive:
         commits = map(json.loads, self.commits().values())
         return [re.findall(r"tls://([0-9.]+):", commit["result"]["worker"])[0] for commit in commits]
 
-    def wait_until(self, happens: Callable[[], object], what: str, within_s: float = 240.0) -> None:
-        deadline = time.monotonic() + within_s
-        while not happens():
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for a condition while the driver runs."""
+
+        def holds() -> object:
             assert self.process.poll() is None, self.log()[-3000:]
-            assert time.monotonic() < deadline, f"{what}: {self.log()[-3000:]}"
-            time.sleep(0.2)
+            return condition()
+
+        wait_until(holds, lambda: f"{what}: {self.log()[-3000:]}", timeout_s=240, poll_s=0.2)
 
     def decoding(self, number: int) -> set[int]:
         """The decoders that wait on a host."""

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from factories import delay_decoders
 from output_factory import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
+from waiting import wait_until
 
 from audiopipe.cluster.connect import close, connect
 from audiopipe.dataset.verify import verify
@@ -38,13 +39,6 @@ FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id te
 DONE, RUN_AGAIN = 0, 4
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-def wait_until(happens: Callable[[], object], what: str, within_s: float = 120.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not happens():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @dataclass
@@ -148,7 +142,7 @@ def test_a_returning_scheduler_is_found_and_the_run_continues(fleet: Fleet, undi
     fleet.scheduler()
     fleet.worker("one")
     fleet.driver()
-    wait_until(fleet.commits, fleet.log("driver"))
+    wait_until(fleet.commits, lambda: fleet.log("driver"), timeout_s=120)
     fleet.kill("scheduler")
     fleet.kill("one")  # its nanny may have waited for the old scheduler; a service manager starts it again
     assert len(fleet.commits()) < SHARDS, "killed too late"
@@ -166,7 +160,7 @@ def test_a_lost_scheduler_ends_the_run_in_time_and_it_resumes(fleet: Fleet, undi
     fleet.scheduler()
     fleet.worker("one")
     fleet.driver()
-    wait_until(fleet.commits, fleet.log("driver"))
+    wait_until(fleet.commits, lambda: fleet.log("driver"), timeout_s=120)
     fleet.kill("scheduler")
     fleet.ends(RUN_AGAIN, within_s=220)
     assert "cluster was lost" in fleet.log("driver")
@@ -189,7 +183,9 @@ def test_a_frozen_machines_shard_runs_elsewhere_and_waking_is_safe(fleet: Fleet,
     fleet.worker("awake")
     fleet.together(2)
     fleet.driver()
-    wait_until(lambda: len(fleet.workers_of_commits()) == 2, f"both work: {fleet.workers_of_commits()}")
+    wait_until(
+        lambda: len(fleet.workers_of_commits()) == 2, lambda: f"commits by {fleet.workers_of_commits()}", timeout_s=120
+    )
     frozen = fleet.family("frozen")
     for process in frozen:
         with suppress(psutil.NoSuchProcess):
@@ -227,7 +223,7 @@ def test_a_slow_machines_shard_is_doubled_and_the_first_commit_wins(
     before = fleet.commits()
     assert content(fleet.output) == undisturbed
     hold.unlink()
-    wait_until(lambda: not list((fleet.output / "_parts").glob("*/*")), "the slow one is done, too")
+    wait_until(lambda: not list((fleet.output / "_parts").glob("*/*")), "parts are left", timeout_s=120)
     assert fleet.commits() == before, "the first commit stays"
     assert content(fleet.output) == undisturbed
     assert verify(str(fleet.output)).findings == ()
@@ -325,11 +321,11 @@ def test_a_spot_notice_moves_a_partition_to_another_node_in_time(
         "AUDIOPIPE_OPTIONS": f"{FIXED} --cluster local-cpu --workers 1",
     }
     first = fleet.start("driver", str(RUN_PARTITION))
-    wait_until(fleet.commits, fleet.log("driver"))
+    wait_until(fleet.commits, lambda: fleet.log("driver"), timeout_s=120)
     first.send_signal(signal.SIGTERM)
     assert first.wait(timeout=60) not in (DONE, 2), fleet.log("driver")
     assert len(fleet.commits()) < SHARDS, "the notice came too late"
-    wait_until(lambda: not fleet.family("driver"), "nothing of it is left", 30)
+    wait_until(lambda: not fleet.family("driver"), "processes of the driver are left", timeout_s=30)
     fleet.start("driver", str(RUN_PARTITION))
     fleet.ends(DONE, within_s=180)
     assert content(fleet.output) == undisturbed

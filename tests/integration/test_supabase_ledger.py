@@ -19,11 +19,11 @@ from ledger_cases import (
     result,
     server,
     start,
-    wait_for,
     whole_run,
 )
 from supabase import ClientOptions, create_client
 from supabase_server import Supabase
+from waiting import wait_until
 
 from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, format_utc
 from audiopipe.ledger.snapshot import take_snapshot
@@ -52,7 +52,7 @@ def test_updates_are_sent_during_the_run(path: Path) -> None:
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger, SupabaseReader() as remote:
         start(ledger)
         ledger.record_shard(result(0))
-        wait_for(lambda: remote.run() is not None and remote.progress(RUN).processed == 10)
+        wait_until(lambda: remote.run() is not None and remote.progress(RUN).processed == 10, timeout_s=20)
 
 
 def test_updates_that_are_sent_twice_have_their_effect_once(path: Path) -> None:
@@ -86,7 +86,7 @@ def test_two_drivers_share_a_run_without_overwriting_rows(tmp_path: Path) -> Non
         start(ledger, 2)
         ledger.heartbeat(RUN, beats(index, WorkerStatus.RUNNING))
     with SupabaseReader() as remote:
-        wait_for(lambda: remote.run() is not None and len(remote.workers(RUN)) == 4)
+        wait_until(lambda: remote.run() is not None and len(remote.workers(RUN)) == 4, timeout_s=20)
         for index, ledger in enumerate(ledgers):
             run = remote.run()
             assert run is not None
@@ -173,7 +173,7 @@ def test_drivers_of_one_partition_are_distinct_as_in_sqlite(server: Supabase, pa
     with SupabaseLedger(path, send_every_s=OFTEN_S) as ledger, SupabaseReader() as reader:
 
         def read_statuses() -> tuple[str, dict[str, str]]:
-            wait_for(lambda: count_pending(path) == 0)
+            wait_until(lambda: count_pending(path) == 0, timeout_s=20)
             run = reader.run(RUN)
             assert run is not None
             assert run == ledger.run(RUN)

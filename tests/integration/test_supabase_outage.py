@@ -26,11 +26,11 @@ from ledger_cases import (
     result,
     server,
     start,
-    wait_for,
     whole_run,
     worker_rows,
 )
 from supabase_server import Supabase, bring_back
+from waiting import wait_until
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import RunStatus, SqliteLedger, WorkerStatus, default_path, open_ledger, sync_ledger
@@ -104,7 +104,7 @@ def test_an_outage_neither_slows_the_driver_nor_loses_updates(
             ledger.heartbeat(RUN, worker_rows())
             slowest = max(slowest, time.monotonic() - begun)
             time.sleep(0.02)
-        wait_for(lambda: count_pending(path) == 0)
+        wait_until(lambda: count_pending(path) == 0, timeout_s=20)
         ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.DONE)
     assert slowest < 1.0
@@ -133,7 +133,7 @@ def test_random_outages_under_load_end_with_the_same_ledger(server: Supabase, pa
         bring_back(server)
         ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
         ledger.finish_run(RUN, RunStatus.DONE)
-        wait_for(lambda: count_pending(path) == 0)
+        wait_until(lambda: count_pending(path) == 0, timeout_s=20)
     assert_same_contents(path)
 
 

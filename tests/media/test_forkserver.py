@@ -12,6 +12,7 @@ from contextlib import closing
 import psutil
 import pytest
 from factories import config, list_decoders, media_file, source_of, tones
+from waiting import wait_until
 
 from audiopipe.errors import DecoderCrash
 from audiopipe.media import decode, decoder_process, forkserver
@@ -56,13 +57,6 @@ def count_samples(source):
 def has_ended(process):
     """Check whether a process has ended; an orphan may stay a zombie in a container without an init process."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_one_process_forks_all_decoders_and_closes_descriptors(long_source):
