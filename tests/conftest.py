@@ -19,6 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("audiopipe", database=None, derandomize=True, deadline=None)
 settings.load_profile("audiopipe")
 
+# Child processes inherit it: a dashboard on a fixed port would fail to bind while another test has that port.
+os.environ.setdefault("AUDIOPIPE_PROFILES", str(Path(__file__).with_name("profiles.yaml")))
+
 # As `cluster.connect` sets it, for the clients that tests make themselves: Python 3.11 can deadlock in the profiler.
 dask.config.set({"distributed.worker.profile.enabled": False})
 

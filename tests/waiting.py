@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import psutil
+
 
 def wait_until(
-    condition: Callable[[], object], what: str | Callable[[], str] = "", timeout_s: float = 10.0, poll_s: float = 0.01
+    condition: Callable[[], object], what: str | Callable[[], str] = "", timeout_s: float = 60.0, poll_s: float = 0.01
 ) -> None:
     """Return as soon as `condition()` is true; fail if it is not after `timeout_s`.
 
@@ -19,3 +21,12 @@ def wait_until(
         if time.monotonic() >= deadline:
             raise AssertionError(f"timed out after {timeout_s:g} s: {what() if callable(what) else what or condition}")
         time.sleep(poll_s)
+
+
+def has_ended(process: psutil.Process | int) -> bool:
+    """Check whether a process has ended; an orphan may stay a zombie in a container without an init process."""
+    try:
+        process = psutil.Process(process) if isinstance(process, int) else process
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it was reaped between the two calls
+        return True

@@ -8,12 +8,6 @@ import pytest
 from audiopipe.bench import scale
 
 
-@pytest.fixture(autouse=True)
-def any_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "profiles.yaml").write_text("local-cpu: {dashboard_address: '127.0.0.1:0'}")
-    monkeypatch.setenv("AUDIOPIPE_PROFILES", str(tmp_path / "profiles.yaml"))
-
-
 def test_planning_scheduling_and_recording_are_timed(tmp_path: Path) -> None:
     found = scale.bench(2_000, 12, workers=1)
     assert (found.videos, found.ledger) == (2_000, "SQLite")

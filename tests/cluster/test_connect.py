@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dask.config
-import psutil
 import pytest
 from distributed import Client, LocalCluster
 from factories import config
+from waiting import has_ended, wait_until
 
 from audiopipe.cluster import connect, profiles
 from audiopipe.cluster.dask_patches import DRIVER_SECRETS, without_secrets
@@ -167,10 +167,7 @@ def test_a_queued_job_has_no_keys_of_the_driver(tmp_path: Path, monkeypatch: pyt
     start = connect._cluster_class(Profile("slurm", "dask_jobqueue.SLURMCluster", {}))
     with start(cores=1, memory="1GB", interface="lo", scheduler_options={"dashboard_address": ":0"}) as queue:
         queue.scale(1)
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "env").exists():
-            assert time.monotonic() < deadline, "nothing was submitted"
-            time.sleep(0.05)
+        wait_until((tmp_path / "env").exists, "a job is submitted")
     environment = (tmp_path / "env").read_text()
     assert "AWS_REGION=kept" in environment
     assert "SUPABASE_SERVICE_KEY" not in environment
@@ -192,10 +189,7 @@ def test_an_adaptive_cluster_scales_and_loses_no_task() -> None:
     tasks = client.map(lambda number: time.sleep(0.3) or number, range(24))
     client.wait_for_workers(2, timeout=30)
     assert sum(client.gather(tasks)) == sum(range(24))
-    deadline = time.monotonic() + 30
-    while len(client.scheduler_info()["workers"]) > 1:
-        assert time.monotonic() < deadline, "the second worker did not retire"
-        time.sleep(0.2)
+    wait_until(lambda: len(client.scheduler_info()["workers"]) == 1, "the second worker retires")
     connect.close(client)
 
 
@@ -223,7 +217,4 @@ def test_a_local_cluster_that_does_not_close_ends_with_its_process(tmp_path: Pat
     done = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
     worker, message = done.stdout.split()
     assert message == "closed"
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(int(worker)) and psutil.Process(int(worker)).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: has_ended(int(worker)), "the worker ends with its driver")

@@ -15,8 +15,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
-from audiopipe.cluster import connect as cluster
-from audiopipe.cluster.engines import CONTAINER_UID
+from audiopipe.cluster.connect import TLS_FILES
+from audiopipe.cluster.engines import CONTAINER_UID, engine_arguments
+from audiopipe.cluster.profiles import resolve_profile
 from audiopipe.errors import ConfigError
 
 MANIFESTS = Path(__file__).parents[2] / "cluster/kubernetes"
@@ -114,7 +115,7 @@ def test_pods_mount_readable_certificates_from_the_secret(role: str) -> None:
     assert variables(one)["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
     (folder,) = [mount["mountPath"] for mount in one["volumeMounts"] if mount["name"] == "tls"]
     named = {value for name, value in variables(one).items() if "__TLS__" in name}
-    assert named == {f"{folder}/{name}" for name in cluster.TLS_FILES}
+    assert named == {f"{folder}/{name}" for name in TLS_FILES}
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "tls"]
     assert volume["secret"] == {"secretName": "audiopipe-tls", "defaultMode": 0o440}
     assert pod["securityContext"]["fsGroup"] == CONTAINER_UID
@@ -133,9 +134,15 @@ def test_the_scheduler_keeps_dasks_http_routes_for_the_operator() -> None:
     assert set(routes) == {*usual, "distributed.http.scheduler.api"}
 
 
+def cluster_spec(manifest: str, **options: Any) -> dict[str, Any]:
+    """Return the specification of the cluster that the profile `kubernetes` creates."""
+    engine = engine_arguments(resolve_profile("kubernetes", manifest=manifest, **options))
+    return engine.arguments["custom_cluster_spec"]["spec"]  # type: ignore[index]
+
+
 def test_on_a_private_network_encryption_can_be_switched_off() -> None:
     manifest = str(MANIFESTS / "dask-cluster.yaml")
-    spec = cluster.arguments("kubernetes", manifest=manifest, tls=False)["custom_cluster_spec"]["spec"]
+    spec = cluster_spec(manifest, tls=False)
     assert "tls" not in json.dumps(spec)
     told = variables(container("worker", spec))
     assert told["DASK_SCHEDULER_ADDRESS"] == "tcp://audiopipe-scheduler.audiopipe.svc.cluster.local:8786"
@@ -148,9 +155,9 @@ def test_an_unencrypted_manifest_needs_an_explicit_setting(tmp_path: Path) -> No
         del ours["spec"][role]["spec"]["containers"][0]["env"], ours["spec"][role]["spec"]["volumes"]
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(ours))
     manifest = str(tmp_path / "own.yaml")
-    with pytest.raises(ConfigError, match=r"the workers of .*own\.yaml do not: .* set tls: false"):
-        cluster.arguments("kubernetes", manifest=manifest)
-    assert cluster.arguments("kubernetes", manifest=manifest, tls=False)["custom_cluster_spec"]
+    with pytest.raises(ConfigError, match=r"the workers of .*own\.yaml do not encrypt: .* set tls: false"):
+        cluster_spec(manifest)
+    assert cluster_spec(manifest, tls=False)
 
 
 def test_only_the_namespace_and_the_operator_reach_our_pods() -> None:

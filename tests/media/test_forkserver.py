@@ -12,7 +12,7 @@ from contextlib import closing
 import psutil
 import pytest
 from factories import config, list_decoders, media_file, source_of, tones
-from waiting import wait_until
+from waiting import has_ended, wait_until
 
 from audiopipe.errors import DecoderCrash
 from audiopipe.media import decode, decoder_process, forkserver
@@ -52,11 +52,6 @@ def fork_server():
 
 def count_samples(source):
     return sum(block.shape[-1] for block in decode.decode(source, decode.probe(source, config()), config()))
-
-
-def has_ended(process):
-    """Check whether a process has ended; an orphan may stay a zombie in a container without an init process."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_one_process_forks_all_decoders_and_closes_descriptors(long_source):
