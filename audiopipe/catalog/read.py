@@ -1,7 +1,7 @@
-"""Where videos come from: a table at any fsspec URL, a folder or glob of tars and audio files, or a database.
+"""Read the list of videos from a table at any fsspec URL, a folder or glob of tars and audio files, or a database.
 
-A backend only brings raw rows: `catalog_files`, or a `Backend` named in `BACKENDS`. What makes a row a video is decided
-in `catalog_rows`, once for all of them.
+A backend only supplies raw rows: `files.py`, or a `Backend` named in `BACKENDS`. `validate.py` decides for all of them
+which rows are videos.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from audiopipe.catalog.files import base_url, list_sizes, read_folder, read_table, table_format
 from audiopipe.catalog.validate import (
-    REQUIRED,
+    REQUIRED_COLUMNS,
     RawCatalog,
-    add_row_numbers,
     check_ids,
     check_languages,
-    number_column,
+    parse_numbers,
+    prepare_rows,
     resolve_uris,
     select_completed,
 )
@@ -38,54 +38,67 @@ SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
     ]
 )
-# Scheme of a database -> the module whose `rows` is its `Backend`; imported only when asked for.
+# Scheme of a database -> the module whose `read_pages` is its `Backend`; imported only when it is used.
 BACKENDS = {"supabase": "audiopipe.catalog.supabase"}
 
 
 class Backend(Protocol):
-    """What a database has to offer to be a catalogue."""
+    """A database that can be a catalog."""
 
     def __call__(self, table: str, language: str | None) -> Iterable[pa.Table]:
-        """Pages of a table's raw rows, of one language or of all; best with status 'COMPLETED' only.
+        """Yield pages of the raw rows of a table, for one language or all; preferably with status 'COMPLETED' only.
 
-        Columns are `catalog_files.COLUMNS`, of which status, size_bytes and duration_s may be missing. Order and page
-        sizes are free. Raises `CatalogError` for what the user can mend, `TransientError` for what may pass.
+        Columns are `files.COLUMNS`, of which status, size_bytes and duration_s may be missing. Order and page sizes are
+        free.
+
+        Raises:
+            CatalogError: the user has to change something.
+            TransientError: another attempt may succeed.
         """
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The videos of a catalogue that a run may take: columns as `SCHEMA`, checked, in the catalogue's order."""
+    """The validated videos of a catalog that a run may process: columns as `SCHEMA`, in the order of the catalog."""
 
     source: str
     columns: tuple[str, ...]
     table: pa.Table
 
     def languages(self) -> list[str]:
+        """List the languages in alphabetical order."""
         return sorted(pc.unique(self.table["language"]).to_pylist())
 
     def videos(self, language: str) -> pa.Table:
-        """The videos of one language; sizes that the catalogue lacks are those of a listing (`catalog_files.sizes`)."""
+        """Return the videos of one language; sizes that the catalog lacks come from listings (`files.list_sizes`).
+
+        Raises:
+            StoreError: the sizes could not be listed.
+        """
         videos = self.table.filter(pc.field("language") == language).combine_chunks()
-        column = videos["size_bytes"]
-        if not column.null_count:
+        sizes = videos["size_bytes"]
+        if not sizes.null_count:
             return videos
-        missing = pc.is_null(column)
-        listed = list_sizes(videos["uri"].filter(missing).to_pylist())
-        filled = pc.replace_with_mask(column.combine_chunks(), missing.combine_chunks(), pa.array(listed, pa.int64()))
+        is_missing = pc.is_null(sizes)
+        listed = pa.array(list_sizes(videos["uri"].filter(is_missing).to_pylist()), pa.int64())
+        filled = pc.replace_with_mask(sizes.combine_chunks(), is_missing.combine_chunks(), listed)
         return videos.set_column(SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
 
 
 def read_catalog(config: RunConfig) -> Catalog:
-    """The videos that `config` asks for. Raises `CatalogError` naming file, column, row and what to do."""
-    raw = _raw(config.catalog, config.languages)
-    rows = select_completed(raw, add_row_numbers(raw))
-    present = set(pc.unique(rows["language"]).to_pylist())
+    """Read the videos of the config's languages.
+
+    Raises:
+        CatalogError: the catalog is invalid; the message names file, column, row and what to do.
+        TransientError: the database did not answer.
+    """
+    raw = _read_raw(config.catalog, config.languages)
+    rows = select_completed(raw, prepare_rows(raw))
     if config.languages is not None:
-        if config.languages - present and raw.base is None:  # a database gave what was asked for and no more
-            present = set(
-                pc.unique(select_completed(raw, add_row_numbers(_raw(config.catalog, None)))["language"]).to_pylist()
-            )
+        present = _languages(rows)
+        if config.languages - present and raw.base is None:  # a database returned the given languages only
+            every_row = _read_raw(config.catalog, None)
+            present = _languages(select_completed(raw, prepare_rows(every_row)))
         check_languages(raw.source, config.languages, present)
         rows = rows.filter(pc.is_in(rows["language"], pa.array(sorted(config.languages))))
     check_ids(raw, rows)
@@ -93,24 +106,31 @@ def read_catalog(config: RunConfig) -> Catalog:
         "video_id": rows["youtube_id"],
         "language": rows["language"],
         "uri": resolve_uris(raw, rows, config.source_prefix),
-        "size_bytes": number_column(raw, rows, "size_bytes").cast(pa.int64()),
-        "duration_s": number_column(raw, rows, "duration_s"),
+        "size_bytes": parse_numbers(raw, rows, "size_bytes").cast(pa.int64()),
+        "duration_s": parse_numbers(raw, rows, "duration_s"),
     }
     return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=SCHEMA))
 
 
-def _raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
-    scheme, found, address = url.partition("://")
-    if found and scheme in BACKENDS:
-        rows = _backend(scheme)
-        asked = [None] if languages is None else sorted(languages)
-        pages = [page for language in asked for page in rows(address, language)]
-        table = pa.concat_tables(pages, promote_options="permissive") if pages else pa.table({c: [] for c in REQUIRED})
-        return RawCatalog(url, table, None, False)
+def _languages(rows: pa.Table) -> set[str]:
+    return set(pc.unique(rows["language"]).to_pylist())
+
+
+def _read_raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
+    scheme, separator, table_name = url.partition("://")
+    if separator and scheme in BACKENDS:
+        return RawCatalog(url, _read_database(scheme, table_name, languages), base=None, is_local=False)
     if table_format(url):
-        return RawCatalog(url, read_table(url), *base_url(url))
-    return RawCatalog(url, read_folder(url), "", True)
+        table = read_table(url)
+        folder, is_local = base_url(url)
+        return RawCatalog(url, table, folder, is_local)
+    return RawCatalog(url, read_folder(url), base="", is_local=True)
 
 
-def _backend(scheme: str) -> Backend:
-    return cast(Backend, importlib.import_module(BACKENDS[scheme]).read_pages)
+def _read_database(scheme: str, table_name: str, languages: frozenset[str] | None) -> pa.Table:
+    read_pages = cast(Backend, importlib.import_module(BACKENDS[scheme]).read_pages)
+    selected = [None] if languages is None else sorted(languages)
+    pages = [page for language in selected for page in read_pages(table_name, language)]
+    if not pages:
+        return pa.table({name: [] for name in REQUIRED_COLUMNS})
+    return pa.concat_tables(pages, promote_options="permissive")

@@ -1,8 +1,10 @@
-"""`supabase://TABLE` as a catalogue: completed rows by keyset paging, a page of at most 1,000 rows in memory.
+"""Read a table of Supabase as a catalog, `supabase://TABLE`: its completed rows, by keyset paging.
+
+At most one page of 1,000 rows is in memory.
 
 Other names go into the address: `supabase://media?schema=archive&youtube_id=id&r2_tar_key=path&completed=READY`.
-Left of `=` is what this package calls a column (or `schema`, or `completed`, the status of a finished video), right of
-it what the table does. The id must be unique, as a primary key is.
+Left of `=` is this package's name of a column (or `schema`, or `completed`, the status of a finished video), right of
+it the table's name. The id must be unique, like a primary key.
 """
 
 from __future__ import annotations
@@ -11,46 +13,51 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
 
+from audiopipe.catalog.validate import COMPLETED, REQUIRED_COLUMNS
 from audiopipe.errors import CatalogError, TransientError
 from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
 
 __all__ = ["read_pages"]
 
-REQUIRED = ("youtube_id", "language", "r2_tar_key")
-TYPES = {
+COLUMN_TYPES = {
     "youtube_id": pa.string(),
     "language": pa.string(),
     "r2_tar_key": pa.string(),
     "size_bytes": pa.int64(),
     "duration_s": pa.float64(),
 }
-TRIES = 5
+ATTEMPTS = 5
 BACKOFF_S = 0.5
+
+Row: TypeAlias = dict[str, Any]
 
 
 def read_pages(table: str, language: str | None) -> Iterable[pa.Table]:
-    """Pages of the table's completed rows, of one language or of all, in the order of their ids.
+    """Yield pages of the table's completed rows, for one language or all, in the order of their ids.
 
-    Rows that are added meanwhile move none of the others: every row that was there at the start is given once.
-    Raises `CatalogError` for a wrong name, key or value, `TransientError` when the database stays away.
+    Rows that are added meanwhile do not move the others: every row that exists at the start is returned once.
+
+    Raises:
+        CatalogError: a name, key or value is wrong.
+        TransientError: the database does not answer.
     """
-    source = _Source.of(table)
+    source = _TableAddress.parse(table)
     with SupabaseClient(timeout_s=30) as supabase:
-        columns = source.columns_of(_with_backoff(lambda: source.sample(supabase)))
+        columns = source.match_columns(_with_backoff(lambda: source.read_sample(supabase)))
         if not columns:
             return
-        for page in _all_pages(supabase, source, columns, language):
-            yield _table(page, columns)
+        for page in _read_row_pages(supabase, source, columns, language):
+            yield _to_table(page, columns)
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A table and what its columns are called: our name -> its name."""
+class _TableAddress:
+    """The address of a table. `names` maps this package's names of columns to the table's."""
 
     table: str
     schema: str
@@ -58,75 +65,77 @@ class _Source:
     completed: str
 
     @classmethod
-    def of(cls, address: str) -> _Source:
+    def parse(cls, address: str) -> _TableAddress:
         table, _, query = address.partition("?")
         given = dict(parse_qsl(query, keep_blank_values=True))
-        known = (*TYPES, "status", "schema", "completed")
+        known = (*COLUMN_TYPES, "status", "schema", "completed")
         wrong = [name for name in given if name not in known or not given[name]]
         if not table or wrong:
-            what = f"{wrong[0]!r} is no name of a column or has no value" if wrong else "it names no table"
-            raise CatalogError(f"catalogue supabase://{address}: {what}; write supabase://TABLE?{'=…&'.join(known)}=…")
-        names = {name: given.get(name, name) for name in (*TYPES, "status")}
-        return cls(table, given.get("schema", "public"), names, given.get("completed", "COMPLETED"))
+            problem = f"{wrong[0]!r} is not the name of a column or has no value" if wrong else "it names no table"
+            raise CatalogError(f"catalog supabase://{address}: {problem}; write supabase://TABLE?{'=…&'.join(known)}=…")
+        names = {name: given.get(name, name) for name in (*COLUMN_TYPES, "status")}
+        return cls(table, given.get("schema", "public"), names, given.get("completed", COMPLETED))
 
-    def sample(self, supabase: SupabaseClient) -> list[dict[str, Any]]:
+    def read_sample(self, supabase: SupabaseClient) -> list[Row]:
+        """Read one row, which shows the columns of the table."""
         return supabase.select(self.table, "*", lambda query: query.limit(1), self.schema)
 
-    def columns_of(self, sample: list[dict[str, Any]]) -> dict[str, str]:
-        """Our name -> its name, for the columns that are there; none for an empty table."""
+    def match_columns(self, sample: list[Row]) -> dict[str, str]:
+        """Return the part of `names` whose columns exist; an empty dict for an empty table."""
         if not sample:
             return {}
-        there = {ours: theirs for ours, theirs in self.names.items() if theirs in sample[0]}
-        missing = [self.names[name] for name in REQUIRED if name not in there]
+        columns = {name: column for name, column in self.names.items() if column in sample[0]}
+        missing = [self.names[name] for name in REQUIRED_COLUMNS if name not in columns]
         if missing:
             raise CatalogError(
-                f"catalogue supabase://{self.table} lacks the column {', '.join(missing)}; it has "
+                f"catalog supabase://{self.table} lacks the column {', '.join(missing)}; it has "
                 f"{', '.join(sample[0])}: name them in the address, as in supabase://{self.table}?youtube_id=id"
             )
-        return there
+        return columns
 
 
-def _all_pages(
-    supabase: SupabaseClient, source: _Source, columns: dict[str, str], language: str | None
-) -> Iterator[list[dict[str, Any]]]:
-    """A page at a time, going on after the last row seen when the database was away for a moment."""
+def _read_row_pages(
+    supabase: SupabaseClient, source: _TableAddress, columns: dict[str, str], language: str | None
+) -> Iterator[list[Row]]:
+    """Yield one page after the other; after an outage, continue after the last row received."""
 
-    def shape(query: Any) -> Any:
+    def add_filters(query: Any) -> Any:
         if "status" in columns:
             query = query.eq(columns["status"], source.completed)
         return query if language is None else query.eq(columns["language"], language)
 
-    wanted = ",".join(theirs for ours, theirs in columns.items() if ours != "status")
-    ask = partial(supabase.page, source.table, columns["youtube_id"], wanted, shape, source.schema)
-    page = _with_backoff(ask)
+    selected = ",".join(column for name, column in columns.items() if name != "status")
+    read_page = partial(supabase.page, source.table, columns["youtube_id"], selected, add_filters, source.schema)
+    page = _with_backoff(read_page)
     while page:
         yield page
-        page = _with_backoff(partial(ask, page[-1][columns["youtube_id"]]))
+        page = _with_backoff(partial(read_page, page[-1][columns["youtube_id"]]))
 
 
-def _with_backoff(ask: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Ask again while the database is away, with longer and longer waits."""
-    for attempt in range(TRIES):
+def _with_backoff(read: Callable[[], list[Row]]) -> list[Row]:
+    """Read, and try again with growing pauses while the database is down."""
+    for attempt in range(ATTEMPTS):
         try:
-            return ask()
+            return read()
         except SupabaseError as error:
             if error.kind is not ErrorKind.DOWN:
                 raise CatalogError(str(error)) from None
-            if attempt == TRIES - 1:
-                raise TransientError(f"{error}; the catalogue could not be read: start again when it is back") from None
+            if attempt == ATTEMPTS - 1:
+                raise TransientError(f"{error}; the catalog could not be read: start again when it answers") from None
             time.sleep(BACKOFF_S * 2**attempt)
     raise AssertionError("unreachable")
 
 
-def _table(page: list[dict[str, Any]], columns: dict[str, str]) -> pa.Table:
-    present = {ours: theirs for ours, theirs in columns.items() if ours in TYPES}
-    return pa.table({ours: _array(ours, [row[theirs] for row in page]) for ours, theirs in present.items()})
+def _to_table(page: list[Row], columns: dict[str, str]) -> pa.Table:
+    present = {name: column for name, column in columns.items() if name in COLUMN_TYPES}
+    return pa.table({name: _to_array(name, [row[column] for row in page]) for name, column in present.items()})
 
 
-def _array(name: str, values: list[Any]) -> pa.Array:
-    if TYPES[name] == pa.string():
+def _to_array(name: str, values: list[Any]) -> pa.Array:
+    column_type = COLUMN_TYPES[name]
+    if column_type == pa.string():
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     try:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64()).cast(TYPES[name])
+        return pa.array([None if value is None else float(value) for value in values], pa.float64()).cast(column_type)
     except (TypeError, ValueError) as error:  # ArrowInvalid is a ValueError
-        raise CatalogError(f"catalogue column {name!r} holds what is no number: {error}") from None
+        raise CatalogError(f"catalog column {name!r} contains a value that is not a number: {error}") from None

@@ -1,12 +1,12 @@
-"""What makes a raw row of a catalogue a video: its status, its language, a unique id, and an address:
+"""Decide which raw rows of a catalog are videos: check status, language and id, and resolve the address:
 
     uri = source_prefix / r2_tar_key
 
-`source_prefix` is a folder, by default the one that the table lies in; the slash is added where it is missing. A key
-that is an absolute path or URL stands for itself, and only where no `source_prefix` is set; an absolute local path only
-where the catalogue is local too, so that a row of a remote table cannot name this machine's files.
+`source_prefix` is a folder, by default the folder of the table; a missing slash is added. A key that is an absolute
+path or URL is the address itself, if `source_prefix` is not set; an absolute local path is accepted only if the catalog
+is local too, so that a row of a remote table cannot name files of this machine.
 
-Every check is one pass over a column; what fails it is a `CatalogError` that names the first such row and its id.
+Every check is one pass over a column; a failure is a `CatalogError` that names the first invalid row and its id.
 """
 
 from __future__ import annotations
@@ -25,156 +25,184 @@ from audiopipe.errors import CatalogError
 from audiopipe.store.objects import open_filesystem
 
 __all__ = [
-    "REQUIRED",
+    "REQUIRED_COLUMNS",
     "RawCatalog",
-    "add_row_numbers",
     "check_ids",
     "check_languages",
-    "number_column",
+    "parse_numbers",
+    "prepare_rows",
     "resolve_uris",
     "select_completed",
 ]
 
-REQUIRED = ("youtube_id", "language", "r2_tar_key")
+REQUIRED_COLUMNS = ("youtube_id", "language", "r2_tar_key")
 COMPLETED = "COMPLETED"
-RESERVED = ("all", "reports")  # the config's word for every language; a folder of the output
+RESERVED_NAMES = ("all", "reports")  # the config's word for every language; a folder of the output
+MAX_LISTED = 5  # values in an error message
 
 
 @dataclass(frozen=True)
 class RawCatalog:
-    """Rows as a backend gives them. `home` is where their keys begin if nobody says otherwise."""
+    """The rows of a backend.
+
+    Attributes:
+        base: the folder that keys are relative to by default; "" if keys are addresses already, None for a database.
+        is_local: rows may name local files.
+    """
 
     source: str
     table: pa.Table
     base: str | None
-    local: bool
+    is_local: bool
 
-    def refuse_rows(self, rows: pa.Table, mask: pa.ChunkedArray, column: str, what: str) -> None:
-        """Raise for the first row that the mask marks, if any."""
+    def refuse_rows(self, rows: pa.Table, mask: pa.ChunkedArray, column: str, problem: str) -> None:
+        """Raise `CatalogError` for the first row that the mask marks, if any; null marks a row too."""
         marked = rows.filter(pc.fill_null(mask, True))
         if marked.num_rows:
             row, value = marked["row"][0].as_py(), marked[column][0].as_py()
-            named = "" if column == "youtube_id" else f" (id {marked['youtube_id'][0].as_py()!r})"
-            more = f"; so are {marked.num_rows - 1} more" if marked.num_rows > 1 else ""
-            raise CatalogError(f"catalogue {self.source}, row {row}{named}, column {column!r}: {value!r} {what}{more}")
+            name = "" if column == "youtube_id" else f" (id {marked['youtube_id'][0].as_py()!r})"
+            more = f"; the same is wrong in {marked.num_rows - 1} more rows" if marked.num_rows > 1 else ""
+            raise CatalogError(f"catalog {self.source}, row {row}{name}, column {column!r}: {value!r} {problem}{more}")
 
 
-def add_row_numbers(raw: RawCatalog) -> pa.Table:
-    """The rows with their text columns as text and their number, counted from 1, in `row`."""
-    missing = [name for name in REQUIRED if name not in raw.table.column_names]
+def prepare_rows(raw: RawCatalog) -> pa.Table:
+    """Return the rows with text columns as text, and with the number of each row, from 1, in a column `row`.
+
+    Raises:
+        CatalogError: a column is missing, or is not text.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in raw.table.column_names]
     if missing:
         raise CatalogError(
-            f"catalogue {raw.source} lacks the column{'s'[: len(missing) > 1]} {', '.join(missing)}; it has "
+            f"catalog {raw.source} lacks the column{'s'[: len(missing) > 1]} {', '.join(missing)}; it has "
             f"{', '.join(raw.table.column_names) or 'none'} of {', '.join(COLUMNS)}: rename or add what is missing"
         )
     rows = raw.table
-    for name in (*REQUIRED, "status"):
+    for name in (*REQUIRED_COLUMNS, "status"):
         if name in rows.column_names:
-            rows = rows.set_column(rows.column_names.index(name), name, _text(raw, name))
+            rows = rows.set_column(rows.column_names.index(name), name, _text_column(raw, name))
     return rows.append_column("row", pa.array(np.arange(1, rows.num_rows + 1)))
 
 
-def _text(raw: RawCatalog, name: str) -> pa.ChunkedArray:
+def _text_column(raw: RawCatalog, name: str) -> pa.ChunkedArray:
     column = raw.table[name]
     try:
         return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise CatalogError(f"catalogue {raw.source}, column {name!r}: {column.type} is not UTF-8 text") from error
+        raise CatalogError(f"catalog {raw.source}, column {name!r}: {column.type} is not UTF-8 text") from error
 
 
 def select_completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
-    """Rows with status 'COMPLETED' where there is a status, their languages checked."""
+    """Select the rows with status 'COMPLETED', or all if there is no status, and check their languages.
+
+    Raises:
+        CatalogError: no row is left in a file, or a language is not a valid name.
+    """
     if "status" in rows.column_names:
-        kept = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
-        if not kept.num_rows and rows.num_rows:
-            seen = [str(status) for status in pc.unique(rows["status"]).to_pylist()][:5]
-            raise CatalogError(f"catalogue {raw.source}: no row has status {COMPLETED!r}, but {', '.join(seen)}")
-        rows = kept
+        selected = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
+        if not selected.num_rows and rows.num_rows:
+            statuses = [str(status) for status in pc.unique(rows["status"]).to_pylist()][:MAX_LISTED]
+            raise CatalogError(f"catalog {raw.source}: no row has status {COMPLETED!r}, but {', '.join(statuses)}")
+        rows = selected
     if not rows.num_rows and raw.base is not None:
-        raise CatalogError(f"catalogue {raw.source} has no rows: nothing to do")
-    names = pc.unique(rows["language"]).to_pylist()
-    wrong = [name for name in names if name is None or name in RESERVED or not LANGUAGE.fullmatch(name)]
-    if wrong:
-        mask = pc.is_in(rows["language"], pa.array(wrong, pa.string()))
-        rule = "is no name for a language: up to 35 letters, digits, '-' and '_', not 'all' or 'reports'"
-        raw.refuse_rows(rows, mask, "language", rule)
+        raise CatalogError(f"catalog {raw.source} has no rows: there is nothing to do")
+    languages = pc.unique(rows["language"]).to_pylist()
+    invalid = [name for name in languages if name is None or name in RESERVED_NAMES or not LANGUAGE.fullmatch(name)]
+    if invalid:
+        is_invalid = pc.is_in(rows["language"], pa.array(invalid, pa.string()))
+        rule = "is not a valid language: use up to 35 letters, digits, '-' and '_', not 'all' or 'reports'"
+        raw.refuse_rows(rows, is_invalid, "language", rule)
     return rows
 
 
 def check_languages(source: str, languages: frozenset[str], present: set[str]) -> None:
+    """Raise `CatalogError` for a language of the config that the catalog does not contain."""
     for language in sorted(languages - present):
-        near = difflib.get_close_matches(language.lower(), sorted(present), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        there = ", ".join(sorted(present)) or "none"
-        raise CatalogError(f"catalogue {source} has no video in language {language!r}{hint}; there are {there}")
+        similar = difflib.get_close_matches(language.lower(), sorted(present), n=1)
+        hint = f" (did you mean {similar[0]!r}?)" if similar else ""
+        known = ", ".join(sorted(present)) or "none"
+        raise CatalogError(f"catalog {source} has no video in language {language!r}{hint}; its languages are {known}")
 
 
 def check_ids(raw: RawCatalog, rows: pa.Table) -> None:
-    raw.refuse_rows(rows, pc.equal(rows["youtube_id"], ""), "youtube_id", "is no id; every video needs one")
+    """Raise `CatalogError` for an empty id, or for one that several rows have."""
+    raw.refuse_rows(rows, pc.equal(rows["youtube_id"], ""), "youtube_id", "is empty; every video needs an id")
     counts = rows.group_by("youtube_id").aggregate([("row", "count"), ("row", "min")])
-    twice = counts.filter(pc.field("row_count") > 1).sort_by("row_min")
-    if twice.num_rows:
-        first = ", ".join(repr(name) for name in twice["youtube_id"][:5].to_pylist())
+    repeated = counts.filter(pc.field("row_count") > 1).sort_by("row_min")
+    if repeated.num_rows:
+        names = ", ".join(repr(name) for name in repeated["youtube_id"][:MAX_LISTED].to_pylist())
         raise CatalogError(
-            f"catalogue {raw.source}, column 'youtube_id': {twice.num_rows} ids are there more than once: {first}"
-            f"{', …' if twice.num_rows > 5 else ''} (first in row {twice['row_min'][0].as_py()}); keep one row of each"
+            f"catalog {raw.source}, column 'youtube_id': {repeated.num_rows} ids appear more than once: {names}"
+            f"{', …' if repeated.num_rows > MAX_LISTED else ''} (first in row {repeated['row_min'][0].as_py()}); "
+            "keep one row of each"
         )
 
 
 def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.ChunkedArray:
-    """The address of each video."""
+    """Return the address of each video.
+
+    Raises:
+        CatalogError: a key is empty, unsafe, or does not fit to `source_prefix`.
+    """
     keys = rows["r2_tar_key"]
-    refused = {
-        r"^$|\x00": "is no key; every video needs one",
-        r"(^|/)\.\.(/|$)": "leads out of its folder by '..'; write the key without",
-        "::": "has '::', which chains file systems; rename the object",
-        CREDENTIALS.pattern: "holds a password; take it out and set it in the environment instead",
-    }
-    for pattern, what in refused.items():
-        raw.refuse_rows(rows, pc.match_substring_regex(keys, pattern), "r2_tar_key", what)
-    absolute = pc.match_substring_regex(keys, "^/|^[A-Za-z][A-Za-z0-9+.-]*://")
+    _check_keys(raw, rows)
+    is_absolute = pc.match_substring_regex(keys, "^/|^[A-Za-z][A-Za-z0-9+.-]*://")
     if prefix is not None and raw.base == "":
-        raise CatalogError(f"source_prefix {prefix!r} does nothing for {raw.source}, whose files are where they are")
+        raise CatalogError(f"source_prefix {prefix!r} has no effect on {raw.source}, which lists the files themselves")
     if prefix is not None:
-        raw.refuse_rows(
-            rows, absolute, "r2_tar_key", f"is absolute, which source_prefix {prefix!r} does not go with; drop one"
-        )
-        return pc.binary_join_element_wise(_folder(prefix), keys, "")
-    if not raw.local:
-        ours = pc.match_substring_regex(keys, "^/|^(?i:file|local)://")
-        raw.refuse_rows(
-            rows, ours, "r2_tar_key", "names a local file, which a remote catalogue may not; set source_prefix"
-        )
+        problem = f"is absolute and cannot be combined with source_prefix {prefix!r}; remove one of them"
+        raw.refuse_rows(rows, is_absolute, "r2_tar_key", problem)
+        return pc.binary_join_element_wise(_folder_url(prefix), keys, "")
+    if not raw.is_local:
+        names_local_file = pc.match_substring_regex(keys, "^/|^(?i:file|local)://")
+        problem = "names a local file, which a remote catalog may not do; set source_prefix"
+        raw.refuse_rows(rows, names_local_file, "r2_tar_key", problem)
     if raw.base is None:
-        raw.refuse_rows(rows, pc.invert(absolute), "r2_tar_key", "is relative to nothing; set source_prefix")
+        raw.refuse_rows(
+            rows, pc.invert(is_absolute), "r2_tar_key", "is relative, but there is no folder; set source_prefix"
+        )
         return keys
-    return pc.if_else(absolute, keys, pc.binary_join_element_wise(raw.base, keys, ""))
+    return pc.if_else(is_absolute, keys, pc.binary_join_element_wise(raw.base, keys, ""))
 
 
-def _folder(prefix: str) -> str:
-    """The prefix with a slash at its end; a local one as an absolute path, for workers elsewhere in the tree."""
+def _check_keys(raw: RawCatalog, rows: pa.Table) -> None:
+    problems = {
+        r"^$|\x00": "is not a key; every video needs one",
+        r"(^|/)\.\.(/|$)": "leaves its folder by '..'; write the key without it",
+        "::": "contains '::', which chains file systems; rename the object",
+        CREDENTIALS.pattern: "contains a password; remove it and set it in the environment instead",
+    }
+    for pattern, problem in problems.items():
+        raw.refuse_rows(rows, pc.match_substring_regex(rows["r2_tar_key"], pattern), "r2_tar_key", problem)
+
+
+def _folder_url(prefix: str) -> str:
+    """Return the prefix with a slash at its end; a local one as absolute path, for workers in other folders."""
     fs, path = open_filesystem(prefix)
     return (path if isinstance(fs, LocalFileSystem) else prefix).rstrip("/") + "/"
 
 
-def number_column(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column of float64 >= 0, null where there is none; whole numbers for sizes."""
+def parse_numbers(raw: RawCatalog, rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """Return a column as float64 >= 0, null where it is missing; sizes must be whole numbers.
+
+    Raises:
+        CatalogError: a value is not such a number.
+    """
     if name not in rows.column_names:
         return pa.chunked_array([pa.nulls(rows.num_rows, pa.float64())])
     column = rows[name]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
-        wrong = pc.invert(pc.match_substring_regex(column, r"^(?i:[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)$"))
-        raw.refuse_rows(rows, pc.fill_null(wrong, False), name, "is no number")
+        is_number = pc.match_substring_regex(column, r"^(?i:[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan)$")
+        raw.refuse_rows(rows, pc.fill_null(pc.invert(is_number), False), name, "is not a number")
     try:
         values = column.cast(pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise CatalogError(f"catalogue {raw.source}, column {name!r}: {column.type} is no number") from error
+        raise CatalogError(f"catalog {raw.source}, column {name!r}: {column.type} is not a number") from error
     values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
-    whole = pc.equal(pc.floor(values), values) if name == "size_bytes" else pa.scalar(True)
-    fine = pc.and_(pc.and_(pc.greater_equal(values, 0), pc.less(values, 2.0**53)), whole)
-    raw.refuse_rows(
-        rows, pc.fill_null(pc.invert(fine), False), name, "is not possible; leave it empty where it is not known"
-    )
+    is_whole = pc.equal(pc.floor(values), values) if name == "size_bytes" else pa.scalar(True)
+    is_valid = pc.and_(pc.and_(pc.greater_equal(values, 0), pc.less(values, 2.0**53)), is_whole)
+    problem = "is impossible; leave the value empty if it is unknown"
+    raw.refuse_rows(rows, pc.fill_null(pc.invert(is_valid), False), name, problem)
     return values

@@ -1,25 +1,25 @@
-"""Folders and globs as catalogues, and sizes that come from a listing."""
+"""Folders and globs are catalogs, and sizes come from a listing."""
 
 import uuid
 
 import fsspec
 import pytest
 
-from audiopipe.catalog import files as catalog_files
-from audiopipe.catalog import read as catalog
+from audiopipe.catalog import files
+from audiopipe.catalog.read import read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, StoreError
 
 
 def read(url, **parameters):
-    return catalog.read_catalog(RunConfig.of(catalog=str(url), output="o", **parameters))
+    return read_catalog(RunConfig.of(catalog=str(url), output="o", **parameters))
 
 
-def rows_of(found):
-    return {v["video_id"]: v for language in found.languages() for v in found.videos(language).to_pylist()}
+def rows_by_id(catalog):
+    return {row["video_id"]: row for language in catalog.languages() for row in catalog.videos(language).to_pylist()}
 
 
-def media(root, *names):
+def make_files(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x" * len(name))
@@ -27,7 +27,7 @@ def media(root, *names):
 
 @pytest.fixture
 def memory():
-    """A folder on fsspec's memory file system: a remote store without a network."""
+    """Make a folder on fsspec's memory file system: a remote store without a network."""
     root = f"/{uuid.uuid4().hex}"
     fs = fsspec.filesystem("memory")
     yield fs, root
@@ -36,16 +36,16 @@ def memory():
 
 def test_sizes_in_many_folders_come_from_one_recursive_listing(memory, monkeypatch):
     fs, root = memory
-    monkeypatch.setattr(catalog_files, "MOST_FOLDERS", 1)
+    monkeypatch.setattr(files, "MAX_FOLDER_LISTINGS", 1)
     for name in ("x/1/a.tar", "x/2/bb.tar", "y.tar"):
         fs.pipe_file(f"{root}/{name}", name.encode())
     uris = [f"memory:/{root}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
-    assert catalog_files.list_sizes(uris) == [9, 10, None]
+    assert files.list_sizes(uris) == [9, 10, None]
 
 
-def test_sizes_of_local_files_are_asked_for_one_by_one(tmp_path):
-    media(tmp_path, "x/a.tar")
-    assert catalog_files.list_sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
+def test_sizes_of_local_files_are_read_one_by_one(tmp_path):
+    make_files(tmp_path, "x/a.tar")
+    assert files.list_sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
 
 
 def test_an_interrupted_listing_is_not_treated_as_no_sizes(memory, monkeypatch):
@@ -53,56 +53,56 @@ def test_an_interrupted_listing_is_not_treated_as_no_sizes(memory, monkeypatch):
     fs.mkdir(root)
     monkeypatch.setattr(type(fs), "ls", lambda *_, **__: (_ for _ in ()).throw(OSError("reset by peer")))
     with pytest.raises(StoreError, match="reset by peer"):
-        catalog_files.list_sizes([f"memory:/{root}/a.tar"])
+        files.list_sizes([f"memory:/{root}/a.tar"])
     monkeypatch.undo()
 
 
 def test_a_source_without_listing_leaves_sizes_unknown_with_a_warning(caplog):
-    assert catalog_files.list_sizes(["nonsense://bucket/a.tar"]) == [None]
-    assert "sizes below nonsense://bucket/ are not known" in caplog.text
-    assert catalog_files.list_sizes(["https://example.invalid/a.tar"]) == [None]
+    assert files.list_sizes(["nonsense://bucket/a.tar"]) == [None]
+    assert "sizes below nonsense://bucket/ are unknown" in caplog.text
+    assert files.list_sizes(["https://example.invalid/a.tar"]) == [None]
 
 
 def test_a_folder_gives_its_media_with_languages_from_subfolders(tmp_path):
     names = ["en/a.tar", "zh-Hant/b.WEBM", "batch7/c.mp3", "top.flac", "mp3/d.mp3", "en/deep/e.wav"]
-    media(tmp_path, *names, "en/notes.txt", ".hidden/x.tar", "en/.y.tar", "_SUCCESS")
-    found = read(tmp_path)
-    languages = {k: v["language"] for k, v in rows_of(found).items()}
+    make_files(tmp_path, *names, "en/notes.txt", ".hidden/x.tar", "en/.y.tar", "_SUCCESS")
+    rows = rows_by_id(read(tmp_path))
+    languages = {video_id: row["language"] for video_id, row in rows.items()}
     assert languages == {"a": "en", "b": "zh-Hant", "c": "und", "top": "und", "d": "und", "e": "und"}
-    assert rows_of(found)["a"]["uri"] == f"{tmp_path}/en/a.tar"
-    assert rows_of(found)["a"]["size_bytes"] == len("en/a.tar")
+    assert rows["a"]["uri"] == f"{tmp_path}/en/a.tar"
+    assert rows["a"]["size_bytes"] == len("en/a.tar")
 
 
 def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
-    media(tmp_path, "en/a.tar")
-    for name in ("loop", "again", "more"):
+    make_files(tmp_path, "en/a.tar")
+    for name in ("loop1", "loop2", "loop3"):
         (tmp_path / "en" / name).symlink_to(tmp_path)
-    assert list(rows_of(read(tmp_path))) == ["a"]
+    assert list(rows_by_id(read(tmp_path))) == ["a"]
 
 
-def test_the_folder_that_is_given_names_no_language(tmp_path):
-    media(tmp_path, "en/a.tar")
-    assert rows_of(read(tmp_path / "en"))["a"]["language"] == "und"
-    assert rows_of(read(f"{tmp_path}/en/*"))["a"]["language"] == "en"
+def test_the_given_folder_is_not_a_language(tmp_path):
+    make_files(tmp_path, "en/a.tar")
+    assert rows_by_id(read(tmp_path / "en"))["a"]["language"] == "und"
+    assert rows_by_id(read(f"{tmp_path}/en/*"))["a"]["language"] == "en"
 
 
-def test_a_glob_and_a_single_file_are_catalogues(tmp_path):
-    media(tmp_path, "en/a.tar", "de/b.tar", "de/c.txt", "de/x/d.tar")
-    assert sorted(rows_of(read(f"{tmp_path}/*/*.tar"))) == ["a", "b"]
-    assert sorted(rows_of(read(f"{tmp_path}/**/*.tar"))) == ["a", "b", "d"]
-    assert rows_of(read(f"{tmp_path}/d*/*"))["b"]["language"] == "de"
-    assert list(rows_of(read(tmp_path / "de" / "b.tar"))) == ["b"]
+def test_a_glob_and_a_single_file_are_catalogs(tmp_path):
+    make_files(tmp_path, "en/a.tar", "de/b.tar", "de/c.txt", "de/x/d.tar")
+    assert sorted(rows_by_id(read(f"{tmp_path}/*/*.tar"))) == ["a", "b"]
+    assert sorted(rows_by_id(read(f"{tmp_path}/**/*.tar"))) == ["a", "b", "d"]
+    assert rows_by_id(read(f"{tmp_path}/d*/*"))["b"]["language"] == "de"
+    assert list(rows_by_id(read(tmp_path / "de" / "b.tar"))) == ["b"]
 
 
-def test_a_remote_folder_and_glob_are_catalogues(memory):
+def test_a_remote_folder_and_glob_are_catalogs(memory):
     fs, root = memory
     for name in ("en/a.tar", "de/b.tar", "de/.c.tar"):
         fs.pipe_file(f"{root}/{name}", b"123")
     for url in (f"memory:/{root}", f"memory:/{root}/", f"memory:/{root}/*/*.tar"):
-        found = rows_of(read(url))
-        assert sorted(found) == ["a", "b"]
-        assert (found["a"]["language"], found["a"]["size_bytes"]) == ("en", 3)
-        assert fsspec.open(found["a"]["uri"]).open().read() == b"123"
+        rows = rows_by_id(read(url))
+        assert sorted(rows) == ["a", "b"]
+        assert (rows["a"]["language"], rows["a"]["size_bytes"]) == ("en", 3)
+        assert fsspec.open(rows["a"]["uri"]).open().read() == b"123"
 
 
 @pytest.mark.parametrize("url", ["{}/nothing", "{}/no*", "{}/empty"])
@@ -113,12 +113,12 @@ def test_a_folder_without_media_is_refused(tmp_path, url):
 
 
 def test_a_prefix_with_a_folder_is_refused(tmp_path):
-    media(tmp_path, "a.tar")
+    make_files(tmp_path, "a.tar")
     with pytest.raises(CatalogError, match="source_prefix"):
         read(tmp_path, source_prefix="s3://b")
 
 
-def test_one_name_twice_in_a_folder_is_refused(tmp_path):
-    media(tmp_path, "en/a.tar", "de/a.tar")
+def test_duplicate_names_in_a_folder_are_refused(tmp_path):
+    make_files(tmp_path, "en/a.tar", "de/a.tar")
     with pytest.raises(CatalogError, match="more than once: 'a'"):
         read(tmp_path)

@@ -1,4 +1,4 @@
-"""Sources that stall, drip, break off or lie about their length, over a real socket."""
+"""Download from sources that stall, trickle, break off or send a wrong length, over a real socket."""
 
 import http.server
 import random
@@ -8,9 +8,9 @@ import time
 import pytest
 
 from audiopipe.errors import StoreError
-from audiopipe.media import fetch as source
+from audiopipe.media import fetch as fetch_module
 from audiopipe.media.fetch import fetch
-from audiopipe.store import retry as store_errors
+from audiopipe.store import retry
 from audiopipe.types import Video
 
 RANGE = 50_000
@@ -19,13 +19,13 @@ DATA = random.Random(0).randbytes(SIZE)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `DATA` by ranges. `faults` are taken by the next GETs in turn; None is none."""
+    """Serves `DATA` by ranges. Each GET takes the next of `faults`, where None means no fault."""
 
     daemon_threads = True
 
     def __init__(self, faults):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.asked, self.sent, self.over = list(faults), [], 0, threading.Event()
+        self.faults, self.requests, self.sent, self.stopped = list(faults), [], 0, threading.Event()
 
     def handle_error(self, request, client_address):
         pass
@@ -52,22 +52,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
         body = DATA[first : last + 1]
         fault = server.faults.pop(0) if server.faults else None
-        server.asked.append((first, fault))
+        server.requests.append((first, fault))
         if fault == "503":
             return self._head(0, 503)
         if fault == "silent":
-            server.over.wait(30)
+            server.stopped.wait(30)
             return None
         self._head(len(body), 206)
-        if fault == "drip":
+        if fault == "trickle":
             for byte in body:
-                if server.over.wait(0.05):
+                if server.stopped.wait(0.05):
                     break
                 self._send(bytes([byte]))
         elif fault in ("stall", "reset", "truncated"):
             self._send(body[: len(body) // 2])
             if fault == "stall":
-                server.over.wait(30)
+                server.stopped.wait(30)
         else:
             self._send(body)
         self.close_connection = fault is not None
@@ -81,9 +81,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def serve(monkeypatch):
-    monkeypatch.setattr(source, "RANGE_BYTES", RANGE)
-    monkeypatch.setattr(source, "RANGE_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(store_errors, "MAX_WAIT_S", 0.2)
+    monkeypatch.setattr(fetch_module, "RANGE_BYTES", RANGE)
+    monkeypatch.setattr(fetch_module, "RANGE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(retry, "MAX_WAIT_S", 0.2)
     servers = []
 
     def start(faults):
@@ -94,42 +94,42 @@ def serve(monkeypatch):
 
     yield start
     for server in servers:
-        server.over.set()
+        server.stopped.set()
         server.shutdown()
         server.server_close()
 
 
-@pytest.mark.parametrize("fault", ["503", "silent", "stall", "drip", "reset", "truncated"])
+@pytest.mark.parametrize("fault", ["503", "silent", "stall", "trickle", "reset", "truncated"])
 def test_a_failed_download_resumes_at_the_range_where_it_broke(serve, tmp_path, fault):
     server, uri = serve([None, None, fault, fault])
-    with_it = fetch(Video("v", "en", uri), tmp_path)
-    assert with_it.path.read_bytes() == DATA
-    firsts = [first for first, _ in server.asked]
-    assert [first for first, found in server.asked if found] == [2 * RANGE, 2 * RANGE]
-    assert firsts == sorted(firsts), "nothing that had come was asked for again"
+    source = fetch(Video("v", "en", uri), tmp_path)
+    assert source.path.read_bytes() == DATA
+    firsts = [first for first, _ in server.requests]
+    assert [first for first, fault in server.requests if fault] == [2 * RANGE, 2 * RANGE]
+    assert firsts == sorted(firsts), "no range that had arrived was requested again"
     assert server.sent <= SIZE + 2 * RANGE
-    with_it.close()
+    source.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dead_source_is_given_up_in_time_and_leaves_nothing(serve, tmp_path):
+def test_a_dead_source_is_an_error_in_time_and_leaves_no_file(serve, tmp_path):
     server, uri = serve([None, *["silent"] * 50])
     started = time.monotonic()
     with pytest.raises(StoreError, match="fetching http"):
         fetch(Video("v", "en", uri), tmp_path)
     assert time.monotonic() - started < 30
-    assert len(server.asked) == 1 + store_errors.ATTEMPTS
+    assert len(server.requests) == 1 + retry.ATTEMPTS
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_downloads_go_on_while_one_stalls(serve, tmp_path):
+def test_other_downloads_continue_while_one_stalls(serve, tmp_path):
     slow, slow_uri = serve([None, "stall"])
     _, uri = serve([])
-    found = []
-    thread = threading.Thread(target=lambda: found.append(fetch(Video("v", "en", slow_uri), tmp_path)))
+    sources = []
+    thread = threading.Thread(target=lambda: sources.append(fetch(Video("v", "en", slow_uri), tmp_path)))
     thread.start()
-    while len(slow.asked) < 2:
+    while len(slow.requests) < 2:
         time.sleep(0.01)
     assert fetch(Video("w", "en", uri), tmp_path).path.read_bytes() == DATA
     thread.join(20)
-    assert found[0].path.read_bytes() == DATA
+    assert sources[0].path.read_bytes() == DATA

@@ -1,4 +1,4 @@
-"""Memory, watched from outside: it must not grow with the length of a video, of a shard or of a tar."""
+"""The memory of a worker does not grow with the length of a video, a shard or a tar."""
 
 import json
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 LIMIT_MB = 1536
 CACHE = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", Path(__file__).parents[2] / "demo/corpus/cache"))
-# A worker with two shards under way: says what it needs for itself, then works.
+# A worker that processes a short video, reports that it is ready, and then processes shards in parallel.
 WORKER = """
 import json, sys, threading
 from audiopipe.config import RunConfig
@@ -34,13 +34,13 @@ def run(name, index, paths):
                           max_silence_ratio=None, min_snr_db=None, segments=segments)
     videos = tuple(Video(f"v{i}", "en", path) for i, path in enumerate(paths))
     return process_shard(Shard("en", index, 0, videos), config, "run")
-sf.write(f"{folder}/warm.wav", np.random.default_rng(0).normal(0, 0.1, 480000), 48000)
-run("warm", 0, [f"{folder}/warm.wav"])
+sf.write(f"{folder}/warmup.wav", np.random.default_rng(0).normal(0, 0.1, 480000), 48000)
+run("warmup", 0, [f"{folder}/warmup.wav"])
 print("ready", flush=True)
 sys.stdin.readline()
 results = [None] * len(shards)
-def one(i): results[i] = run("out", i, shards[i])
-threads = [threading.Thread(target=one, args=(i,)) for i in range(len(shards))]
+def run_shard(i): results[i] = run("out", i, shards[i])
+threads = [threading.Thread(target=run_shard, args=(i,)) for i in range(len(shards))]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(json.dumps([[r.audio_s, r.segments, [d.error_type for d in r.dead_letters]] for r in results]), flush=True)
@@ -48,7 +48,7 @@ print(json.dumps([[r.audio_s, r.segments, [d.error_type for d in r.dead_letters]
 
 
 def resident_mb(pid):
-    """Of a process and its children, which are its decoders."""
+    """Sum the private memory of a process and its children, which are its decoders."""
     total = 0.0
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         total += sum(resident_mb(child) for child in task.read_text().split())
@@ -56,8 +56,8 @@ def resident_mb(pid):
     return total + (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def watched(folder, shards, segments="fixed"):
-    """Run shards side by side in a worker of their own; what each made of it, and the megabytes beside its start."""
+def run_worker(folder, shards, segments="fixed"):
+    """Run shards in parallel in a new worker; return the result of each, and by how many MB its memory grew."""
     command = [sys.executable, "-c", WORKER, json.dumps([str(folder), shards, segments])]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -69,7 +69,7 @@ def watched(folder, shards, segments="fixed"):
             try:
                 peak = max(peak, resident_mb(worker.pid))
             except (FileNotFoundError, ProcessLookupError, IndexError):
-                continue  # a decoder that ended while we looked
+                continue  # a decoder ended meanwhile
             time.sleep(0.05)
         assert worker.returncode == 0
         return json.loads(worker.stdout.read()), peak - start
@@ -78,8 +78,8 @@ def watched(folder, shards, segments="fixed"):
         worker.communicate()
 
 
-def looped(folder, path, times):
-    """The same packets again and again, copied and not encoded."""
+def repeat_file(folder, path, times):
+    """Write a file that repeats the packets of another, copied without encoding."""
     out = folder / f"long{path.suffix}"
     command = [find_ffmpeg(), "-v", "error", "-stream_loop", str(times - 1), "-i", str(path), "-c", "copy", str(out)]
     subprocess.run(command, check=True, timeout=60)
@@ -87,37 +87,37 @@ def looped(folder, path, times):
 
 
 @pytest.mark.timeout(600)
-def test_ten_hours_in_one_video_need_no_more_than_a_minute_does(tmp_path):
+def test_ten_hours_in_one_video_need_bounded_memory(tmp_path):
     short = media_file(tmp_path / "a.m4a", tones(600.0, 16_000, 1), 16_000, "-c:a", "aac")
-    path = looped(tmp_path, short, 60)
-    ((audio_s, segments, letters),), beside_mb = watched(tmp_path, [[str(path)]])
+    path = repeat_file(tmp_path, short, 60)
+    ((audio_s, segments, letters),), grown_mb = run_worker(tmp_path, [[str(path)]])
     assert letters == []
     assert audio_s == pytest.approx(36_000, rel=0.01)
     assert segments == pytest.approx(7200, rel=0.01)
-    assert beside_mb < LIMIT_MB / 2
+    assert grown_mb < LIMIT_MB / 2
 
 
 @pytest.mark.timeout(600)
-def test_two_hours_of_speech_without_times_need_no_more_memory(tmp_path):
+def test_two_hours_of_speech_without_times_need_bounded_memory(tmp_path):
     prompts = next(iter(load_speech(CACHE, log=lambda line: None).values()))[:60]
     frames, spans = mix(prompts, 48_000, 1, PLAIN, np.random.default_rng(0))
     short = media_file(tmp_path / "a.webm", frames.T, 48_000, "-c:a", "libopus")
     times = round(3600 / (len(frames) / 48_000))
-    paths = [str(looped(tmp_path, short, times))] * 2
-    ((audio_s, segments, letters),), beside_mb = watched(tmp_path, [paths], "auto")
+    paths = [str(repeat_file(tmp_path, short, times))] * 2
+    ((audio_s, segments, letters),), grown_mb = run_worker(tmp_path, [paths], "auto")
     assert letters == []
     assert audio_s == pytest.approx(2 * times * len(frames) / 48_000, rel=0.01)
     assert times * len(spans) / 4 < segments / 2 < times * len(spans) * 2
-    assert beside_mb < LIMIT_MB / 2
+    assert grown_mb < LIMIT_MB / 2
 
 
 @pytest.mark.timeout(600)
 def test_two_shards_of_long_stereo_videos_stay_below_the_limit(tmp_path):
     short = media_file(tmp_path / "a.webm", tones(60.0, 48_000, 2), 48_000, "-c:a", "libopus")
-    path = str(looped(tmp_path, short, 12))
-    results, beside_mb = watched(tmp_path, [[path] * 5, [path] * 5])
+    path = str(repeat_file(tmp_path, short, 12))
+    results, grown_mb = run_worker(tmp_path, [[path] * 5, [path] * 5])
     assert [(round(audio_s / 60), letters) for audio_s, _, letters in results] == [(60, []), (60, [])]
-    assert beside_mb < LIMIT_MB
+    assert grown_mb < LIMIT_MB
 
 
 @pytest.mark.timeout(600)
@@ -129,10 +129,10 @@ def test_a_tar_of_two_gigabytes_is_read_in_place(tmp_path):
         "<4sI8sIHHIIHH4sI", b"RIFF", size + 36, b"WAVEfmt ", 16, 1, 1, 96_000, 192_000, 2, 16, b"data", size
     )
     data = member.tobuf() + head
-    with path.open("wb") as file:  # sparse: zeros take no room on the disk
+    with path.open("wb") as file:  # sparse: zeros take no space on the disk
         file.write(data)
         file.truncate(-(-(512 + member.size) // 512) * 512 + 1024)
-    ((audio_s, _, letters),), beside_mb = watched(tmp_path, [[str(path)]])
+    ((audio_s, _, letters),), grown_mb = run_worker(tmp_path, [[str(path)]])
     assert audio_s == pytest.approx(size / 192_000, rel=0.001)
     assert letters == ["SilentAudio"]
-    assert beside_mb < LIMIT_MB / 2
+    assert grown_mb < LIMIT_MB / 2

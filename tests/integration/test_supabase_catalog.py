@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 
-from audiopipe.catalog import supabase as catalog_supabase
+from audiopipe.catalog import supabase
 from audiopipe.catalog.read import read_catalog
+from audiopipe.catalog.supabase import read_pages
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
 from audiopipe.ledger import supabase_client
@@ -42,7 +43,7 @@ def environment(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SUPABASE_URL", server.url)
     monkeypatch.setenv("SUPABASE_SERVICE_KEY", server.secret_key)
-    monkeypatch.setattr(catalog_supabase, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(supabase, "BACKOFF_S", 0.01)
     server.postgres.sql("TRUNCATE videos")
 
 
@@ -55,12 +56,12 @@ def fill(server: Supabase, count: int, first: int = 1) -> None:
 
 
 def ids(language: str | None = None, table: str = "videos") -> list[str]:
-    return [name for page in catalog_supabase.read_pages(table, language) for name in page["youtube_id"].to_pylist()]
+    return [name for page in read_pages(table, language) for name in page["youtube_id"].to_pylist()]
 
 
 def test_every_completed_row_comes_once_over_many_pages(server: Supabase) -> None:
     fill(server, 3500)
-    pages = list(catalog_supabase.read_pages("videos", None))
+    pages = list(read_pages("videos", None))
     expected = server.postgres.sql("SELECT youtube_id FROM videos WHERE status = 'COMPLETED'")
     assert sorted(name for page in pages for name in page["youtube_id"].to_pylist()) == sorted(
         row[0] for row in expected
@@ -103,22 +104,22 @@ def test_concurrent_inserts_neither_hide_nor_double_rows(server: Supabase) -> No
 def test_a_run_reads_its_catalog_from_the_table(server: Supabase, tmp_path: Path) -> None:
     fill(server, 400)
     config = RunConfig.of(catalog="supabase://videos", output=str(tmp_path), source_prefix="s3://b", language="fr")
-    found = read_catalog(config)
-    assert found.languages() == ["fr"]
-    assert found.table.num_rows == 100
-    assert "s3://b/4.tar" in found.table["uri"].to_pylist()
-    assert found.table["size_bytes"].null_count == 0
-    with pytest.raises(CatalogError, match="no video in language 'fx'; there are de, fr"):
+    catalog = read_catalog(config)
+    assert catalog.languages() == ["fr"]
+    assert catalog.table.num_rows == 100
+    assert "s3://b/4.tar" in catalog.table["uri"].to_pylist()
+    assert catalog.table["size_bytes"].null_count == 0
+    with pytest.raises(CatalogError, match="no video in language 'fx'; its languages are de, fr"):
         read_catalog(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
 
 
 def test_an_empty_table_has_no_page(server: Supabase) -> None:
-    assert list(catalog_supabase.read_pages("videos", None)) == []
+    assert list(read_pages("videos", None)) == []
 
 
 def test_the_address_names_table_schema_columns_and_status() -> None:
     address = "media?schema=archive&youtube_id=id&language=lang&status=state&r2_tar_key=path&size_bytes=bytes"
-    (page,) = catalog_supabase.read_pages(f"{address}&completed=READY", None)
+    (page,) = read_pages(f"{address}&completed=READY", None)
     assert page.to_pydict() == {
         "youtube_id": ["1", "2", "4", "5"],
         "language": ["de"] * 4,
@@ -133,9 +134,9 @@ def test_the_address_names_table_schema_columns_and_status() -> None:
         ("nope", r"lacks a table, column or function .*'public\.nope'.*check the names"),
         ("bare", "lacks the column r2_tar_key; it has youtube_id, language: name them in the address"),
         ("videos?youtube_id=nope", "lacks the column nope"),
-        ("videos?id=youtube_id", "'id' is no name of a column"),
+        ("videos?id=youtube_id", "'id' is not the name of a column"),
         ("?youtube_id=id", "it names no table"),
-        ("videos?size_bytes=r2_tar_key", "column 'size_bytes' holds what is no number"),
+        ("videos?size_bytes=r2_tar_key", "column 'size_bytes' contains a value that is not a number"),
     ],
 )
 def test_a_wrong_name_is_an_error_with_advice(server: Supabase, address: str, message: str) -> None:
@@ -158,8 +159,8 @@ def test_missing_keys_are_named_and_keys_are_never_shown(server: Supabase, monke
 
 def test_a_short_outage_is_waited_for(server: Supabase, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(server, 3000)
-    monkeypatch.setattr(catalog_supabase, "BACKOFF_S", 0.5)
-    pages = iter(catalog_supabase.read_pages("videos", None))
+    monkeypatch.setattr(supabase, "BACKOFF_S", 0.5)
+    pages = iter(read_pages("videos", None))
     first = next(pages)
     server.stop()
     restart = threading.Timer(0.3, server.start)
@@ -178,7 +179,7 @@ def test_a_long_outage_is_a_transient_error(server: Supabase) -> None:
     fill(server, 3)
     server.stop()
     try:
-        with pytest.raises(TransientError, match=r"does not answer .* start again when it is back"):
+        with pytest.raises(TransientError, match=r"does not answer .* start again when it answers"):
             ids()
     finally:
         server.start()
@@ -186,11 +187,9 @@ def test_a_long_outage_is_a_transient_error(server: Supabase) -> None:
 
 def test_half_a_million_rows_are_listed_in_bounded_memory(server: Supabase) -> None:
     fill(server, 500_000)
-    list(
-        zip(range(20), catalog_supabase.read_pages("videos", None), strict=False)
-    )  # memory that the first pages allocate permanently
+    list(zip(range(20), read_pages("videos", None), strict=False))  # memory that the first pages allocate permanently
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = sum(page.num_rows for page in catalog_supabase.read_pages("videos", None))
+    count = sum(page.num_rows for page in read_pages("videos", None))
     growth_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert count == 495_000
     assert growth_mb < 30
