@@ -1,23 +1,27 @@
-# `make demo` and `make test` are all that a newcomer types; `make help` lists the rest.
+# A newcomer needs `make demo` and `make test`; `make help` lists the other targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 KERNEL := $(VENV)/etc/ipython/ipython_kernel_config.json
 PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
+# A file's tests share its fixtures, so a file stays in one of the two processes.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# The unit tests of one shard, from catalog to commit.
+QUICK := $(addprefix tests/,catalog dataset plan pipeline segment store test_config.py test_language.py test_layers.py)
 
-.PHONY: help demo test quick test-all lab bench lint clean
+.PHONY: help demo quick test test-all lab bench lint clean
 
 help:
-	@echo "make demo      a speech corpus in five languages through the whole pipeline, with reports, in demo/"
-	@echo "make test      the tests, under 6 minutes on two cores, no root"
-	@echo "make quick     unit tests of one shard's way from catalog to commit, under a minute"
-	@echo "make test-all  the slow and the privileged tests"
+	@echo "make demo      process a speech corpus in five languages, with reports, in demo/"
+	@echo "make quick     the unit tests of one shard, from catalog to commit: under a minute"
+	@echo "make test      the tests: under 6 minutes on two cores, without root"
+	@echo "make test-all  the slow tests and those that need root"
 	@echo "make lab       JupyterLab on notebooks/"
-	@echo "make bench     kernels beside other libraries, on this machine"
+	@echo "make bench     time the kernels against other libraries, on this machine"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
 
-# Compiled once, and not by each of the many processes that import torch: some systems let none of them keep it.
+# Bytecode is compiled once: on some systems the many processes that import torch cannot store it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "audiopipe needs Python 3.11.5 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -25,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# A notebook's kernel warns at each start that it talks without encryption. It talks on this machine alone, and to those
-# who know its key.
+# A notebook's kernel warns at each start that its messages are not encrypted. They stay on this machine and are signed
+# with its key.
 $(KERNEL): | $(READY)
 	@mkdir -p $(@D)
 	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > $@
@@ -40,20 +44,16 @@ demo: $(READY) $(KERNEL)
 	@$(BIN)/audiopipe export demo/reports/run.ipynb demo/reports/run.html --print summary
 	@echo "reports   demo/reports/index.html"
 
-# The reports are made again only when the dataset has changed.
+# A report is made only if the dataset or the notebook has changed.
 demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
 	$(PAPERMILL) notebooks/$*.ipynb demo/reports/$*.ipynb -p output demo/output
 	$(BIN)/audiopipe export demo/reports/$*.ipynb $@
 
-# A file's tests share its fixtures, so a file stays in one of the two processes.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-QUICK := $(addprefix tests/,catalog dataset plan pipeline segment store test_config.py test_layers.py)
+quick: $(READY)
+	$(PYTEST) -m "not slow and not privileged" $(QUICK)
 
 test: $(READY)
 	$(PYTEST) -m "not slow and not privileged"
-
-quick: $(READY)
-	$(PYTEST) -m "not slow and not privileged" $(QUICK)
 
 test-all: $(READY)
 	$(PYTEST) -m "slow or privileged"
