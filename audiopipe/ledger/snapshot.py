@@ -31,7 +31,9 @@ __all__ = ["LanguageSnapshot", "RunSnapshot", "RunTotals", "WorkerSnapshot", "ta
 
 LAST_ERRORS = 8
 HISTORY_BINS = 12
-LEFT_AFTER_S = 600.0  # a silent worker is shown as stale for this long; afterwards it counts as gone, as a spot machine
+LEFT_AFTER_S = (
+    600.0  # a silent worker is shown as stale for this long; then it counts as left, like a reclaimed spot machine
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,10 +129,12 @@ def headline(run_report: RunReport) -> Html:
     if run_report.usd_per_hour is not None:
         items.append(("cost so far", f"${number(run_report.usd_per_hour * busy_s / 3600, 2)}"))
     cards = page.cards((value, label) for label, value in items)
-    return page.styled(page.join(cards, _verdict(run_report), _dates(run_report), page.facts(_facts(run_report))))
+    return page.styled(
+        page.join(cards, _verdict(run_report), _dates(run_report), page.facts(_index_values(run_report)))
+    )
 
 
-def _facts(run_report: RunReport) -> dict[str, str | float | None]:
+def _index_values(run_report: RunReport) -> dict[str, str | float | None]:
     """Return the values that the index page shows."""
     totals, run = run_report.totals, run_report.run
     counts = {"videos": totals.processed, "failed": totals.failed, "segments": totals.segments}

@@ -26,13 +26,13 @@ with require_extra("notebooks", "drawing a report"):
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NOTHING", "choose_time_unit", "lanes", "stages", "throughput"]
+__all__ = ["NO_SHARDS_TEXT", "choose_time_unit", "lanes", "stages", "throughput"]
 
 BINS = 60
 MAX_BARS = 20_000
 MAX_HEIGHT = 1_240  # pixels of the lanes, so that they fit on a printed page
 LABEL_HEIGHT = 13  # pixels that the name of a worker needs
-NOTHING = "Nothing to draw yet: no shard is committed."
+NO_SHARDS_TEXT = "Nothing to draw yet: no shard is committed."
 Series = npt.NDArray[np.float64]
 
 
@@ -40,7 +40,7 @@ def throughput(run_report: RunReport) -> Html:
     """Draw segments and audio per second over time; the amounts of a shard are spread over its duration."""
     shards = run_report.done
     if not shards:
-        return page.note(NOTHING)
+        return page.note(NO_SHARDS_TEXT)
     spans = [_span(shard, run_report.start) for shard in shards]
     edges = np.linspace(min(start for start, _ in spans), max(end for _, end in spans), BINS + 1)
     unit, scale = choose_time_unit(float(edges[-1] - edges[0]))
@@ -72,7 +72,7 @@ def lanes(run_report: RunReport) -> Html:
     """Draw the shards of each worker over time; shards that a worker processes at once are drawn in several lanes."""
     shards = [shard for shard in run_report.done if shard.worker_id]
     if not shards:
-        return page.note(NOTHING)
+        return page.note(NO_SHARDS_TEXT)
     shown = shards[-MAX_BARS:]
     bars, heights = _assign_lanes(shown, run_report.start)
     first = min(_span(shard, run_report.start)[0] for shard in shards)
@@ -151,7 +151,7 @@ def stages(run_report: RunReport) -> Html:
     seconds = sort_stages(run_report.stage_s)
     slowest = find_bottleneck(seconds)
     if slowest is None:
-        return page.note(NOTHING)
+        return page.note(NO_SHARDS_TEXT)
     total, wall = sum(seconds.values()), sum(shard.wall_s for shard in run_report.done)
     names = list(seconds)
     unit, scale = choose_time_unit(max(seconds.values()))

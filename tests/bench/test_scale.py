@@ -9,14 +9,14 @@ from audiopipe.bench import scale
 
 
 def test_planning_scheduling_and_recording_are_timed(tmp_path: Path) -> None:
-    found = scale.bench(2_000, 12, workers=1)
-    assert (found.videos, found.ledger) == (2_000, "SQLite")
-    assert found.shards == 12 * 3  # 167 videos of each language, 64 a shard
-    assert 0 < found.minutes < 2
-    assert found.driver_mb > 50
-    assert found.database_mb > 0.01
-    assert 0 < found.monitor_ms <= found.monitor_median_ms < 5_000
-    for path in scale.save(found, tmp_path):
+    result = scale.bench(2_000, 12, workers=1)
+    assert (result.videos, result.ledger) == (2_000, "SQLite")
+    assert result.shards == 12 * 3  # 167 videos of each language, 64 a shard
+    assert 0 < result.minutes < 2
+    assert result.driver_mb > 50
+    assert result.database_mb > 0.01
+    assert 0 < result.monitor_ms <= result.monitor_median_ms < 5_000
+    for path in scale.save(result, tmp_path):
         text = path.read_text()
         assert str(tmp_path) not in text
         assert os.uname().nodename not in text

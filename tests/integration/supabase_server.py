@@ -37,8 +37,9 @@ LITE = "@supabase/lite@0.10.0"
 # Located without an import, because the import creates folders for root and warns without XDG_RUNTIME_DIR.
 BIN = Path(find_spec("pgserver").origin or "").parent / "pginstall" / "bin"  # type: ignore[union-attr]
 MIGRATIONS = Path(__file__).parents[2] / "cluster" / "supabase" / "migrations"
-# PostgreSQL refuses to run as root, so root starts it as the user `nobody`, which every system has.
-OTHER_USER: dict[str, Any] = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+# PostgreSQL refuses to run as root, so root starts it as the unprivileged user 65534, which every system has.
+UNPRIVILEGED_ID = 65534
+OTHER_USER: dict[str, Any] = {"user": UNPRIVILEGED_ID, "group": UNPRIVILEGED_ID} if os.geteuid() == 0 else {}
 
 CONFIG = """
 [api]
@@ -68,7 +69,7 @@ class Postgres:
         folder.chmod(0o755)
         self.data.mkdir()
         if OTHER_USER:
-            shutil.chown(self.data, "nobody", "nogroup")
+            shutil.chown(self.data, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
         self._command("initdb", "--auth=trust", "--encoding=utf8", "--locale=C.UTF-8", "-U", "postgres", "-N")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -168,22 +169,22 @@ def install_lite() -> Path:
     """Return the folder of the npm package; install it on first use."""
     share = Path(sys.prefix) / "share"
     base = share if os.access(share if share.is_dir() else sys.prefix, os.W_OK) else user_cache_path("audiopipe")
-    home = base / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
-    if home.is_dir():
-        return home
+    folder = base / f"audiopipe-tests-{LITE.replace('/', '-').replace('@', '')}"
+    if folder.is_dir():
+        return folder
     if not shutil.which("npm"):
         pytest.skip("needs node and npm for the Supabase server")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as temporary:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         package = Path(temporary) / "package"
         package.mkdir()
         (package / "package.json").write_text('{"private": true}')
         command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", LITE, "postgres"]
         subprocess.run(command, cwd=package, check=True, timeout=300)
         # Another session may have installed it in the meantime.
-        if not home.is_dir():
-            package.rename(home)
-    return home
+        if not folder.is_dir():
+            package.rename(folder)
+    return folder
 
 
 @contextmanager
@@ -232,11 +233,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(ready: Any, what: str, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
+def wait_until(ready: Any, name: str, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
     deadline = time.monotonic() + limit_s
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not start (exit code {process.poll()})")
+            raise RuntimeError(f"{name} did not start (exit code {process.poll()})")
         time.sleep(0.05)
 
 

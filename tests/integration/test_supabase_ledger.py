@@ -136,7 +136,7 @@ def test_text_is_sent_without_characters_that_databases_refuse(path: Path) -> No
 
 
 def test_the_documented_reporter_and_queries_work_over_rest(server: Supabase) -> None:
-    """An insert of a run, two upserts of a worker without naming the conflict, an error, and the view."""
+    """Insert a run, upsert a worker twice without naming the conflict, insert an error, and read the view."""
     with httpx.Client(timeout=10) as http:
         client = create_client(server.url, server.secret_key, ClientOptions(httpx_client=http))
         run = client.table("pipeline_runs").insert({"language": "de", "total_videos": 500}).execute().data

@@ -89,8 +89,8 @@ def test_a_signed_in_user_can_watch_and_others_get_advice(server: Supabase, path
         assert "SUPABASE_SERVICE_KEY" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert "30 of 35" not in refused.stdout
-    nothing = run_monitor("--once", SUPABASE_SERVICE_KEY="", SUPABASE_URL="")
-    assert "needs the environment variables SUPABASE_URL" in nothing.stderr
+    unconfigured = run_monitor("--once", SUPABASE_SERVICE_KEY="", SUPABASE_URL="")
+    assert "needs the environment variables SUPABASE_URL" in unconfigured.stderr
 
 
 def test_a_missing_table_run_or_server_is_an_error_with_advice(server: Supabase) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs with catalogue and ledger in a real Supabase: from rows to a dataset, with the server there and not."""
+"""Whole runs with catalog and ledger in a real Supabase, with and without outages."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def test_a_supabase_run_is_complete_and_its_workers_have_no_key(
     summary = run.run(config(tiny_corpus, tmp_path / "out"), on_tick=record_environments)
     assert summary.exit_code == 3  # the corpus has unreadable videos
     assert workers
-    assert all("SUPABASE_URL" in found for found in workers.values())
-    assert not any(server.secret_key in value for found in workers.values() for value in found.values())
+    assert all("SUPABASE_URL" in environment for environment in workers.values())
+    assert not any(server.secret_key in value for environment in workers.values() for value in environment.values())
     assert verify(str(tmp_path / "out")).findings == ()
     assert_ledger_equals_commits(server, tmp_path / "out", summary.run_id)
 
@@ -154,8 +154,8 @@ def test_a_run_resumes_under_its_row_in_supabase(server: Supabase, tiny_corpus: 
     out = tmp_path / "out"
     first = run.run(config(tiny_corpus, out))
     (out / "_commits/en-000001.json").unlink()
-    again = run.run(config(tiny_corpus, out))
-    assert (again.run_id, again.new.shards) == (first.run_id, 1)
+    resumed = run.run(config(tiny_corpus, out))
+    assert (resumed.run_id, resumed.new.shards) == (first.run_id, 1)
     assert server.postgres.sql("SELECT COUNT(*), MIN(status) FROM pipeline_runs") == [["1", "done"]]
     assert_ledger_equals_commits(server, out, first.run_id)
 
@@ -190,7 +190,7 @@ def test_a_run_is_recorded_completely_despite_outages(server: Supabase, tiny_cor
             ended.wait(rng.uniform(0.1, 1.0))
             bring_back(server)
 
-    # The catalogue comes from a file: a run that cannot read what there is to do must not begin.
+    # The catalog comes from a file, because a run cannot start if the catalog is unavailable.
     settings = config(tiny_corpus, tmp_path / "out", catalog=str(tiny_corpus / "catalog.parquet"), shard_videos=1)
     saboteur = threading.Thread(target=stop_and_start)
     try:
@@ -219,9 +219,9 @@ def test_two_independent_nodes_record_their_parts_of_one_run(
     options += ["--min-snr-db", "none", "--max-silence-ratio", "none", "--partition-count", "2", "--quiet"]
 
     def start_node(index: int) -> subprocess.Popen[bytes]:
-        home = {"XDG_STATE_HOME": str(tmp_path / f"node{index}"), **s3_server.environment()}
+        variables = {"XDG_STATE_HOME": str(tmp_path / f"node{index}"), **s3_server.environment()}
         command = [AUDIOPIPE, "run", *options, "--partition-index", str(index)]
-        return subprocess.Popen(command, env={**os.environ, **home}, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
 
     nodes = [start_node(0), start_node(1)]
     observed: set[str] = set()

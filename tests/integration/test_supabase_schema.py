@@ -71,7 +71,7 @@ def test_migration_file_names_follow_supabases_convention() -> None:
 
 
 def test_the_documented_statements_run_as_written(postgres: Postgres) -> None:
-    """The INSERT of a run, the partition query, the upsert of the reporter, an error, and the resulting view."""
+    """Run the INSERT of a run, the partition query, the upsert of the reporter, an error, and the resulting view."""
     postgres.sql("INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     ((run_id,),) = postgres.sql("SELECT run_id FROM pipeline_runs WHERE status = 'running'")
     assert str(uuid.UUID(run_id)) == run_id
@@ -190,7 +190,7 @@ def test_pages_of_a_partition_have_every_video_once(postgres: Postgres) -> None:
 
 
 def test_the_id_that_hashes_to_the_smallest_int_has_a_partition(postgres: Postgres) -> None:
-    """The `abs(hashtext(id))` of the plan document fails there; such an id is hard to find, so only `abs` is tested."""
+    """Test `abs` only, because such an id is hard to find; `abs(hashtext(id))` of the plan document fails there."""
     with pytest.raises(AssertionError, match="integer out of range"):
         postgres.sql("SELECT mod(abs((-2147483648)::int), 8)")
     assert postgres.sql("SELECT mod(abs((-2147483648)::int::bigint), 8)") == [["0"]]

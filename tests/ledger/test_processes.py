@@ -83,7 +83,7 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path, run_id: str, 
 
 
 def test_many_threads_can_open_a_new_ledger_at_once(tmp_path: Path) -> None:
-    """The busy timeout of SQLite does not cover the switch to a WAL: without a retry one opening in 100 fails."""
+    """Open at once: SQLite's busy timeout does not cover the switch to a WAL, so one in 100 fails without a retry."""
 
     def open_at_once(path: Path, barrier: threading.Barrier) -> None:
         barrier.wait(10)

@@ -128,10 +128,10 @@ def test_regular_shards_give_a_narrower_range(finish: Callable[..., ShardRow]) -
 
 def test_the_rate_of_a_stalled_run_falls(finish: Callable[..., ShardRow]) -> None:
     shards = [finish(minute / 4) for minute in range(1, 41)]
-    soon, late = (estimate_eta(select_window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
-    assert soon is not None
-    assert late is not None
-    assert late.seconds > 1.5 * soon.seconds
-    assert late.low_s is not None
-    assert soon.high_s is not None
-    assert late.low_s > soon.high_s
+    earlier, later = (estimate_eta(select_window(RUN, shards, after(minute)), 1000) for minute in (10, 18))
+    assert earlier is not None
+    assert later is not None
+    assert later.seconds > 1.5 * earlier.seconds
+    assert later.low_s is not None
+    assert earlier.high_s is not None
+    assert later.low_s > earlier.high_s

@@ -87,7 +87,7 @@ def test_a_run_without_workers_has_no_rate_and_no_eta(ledger: SqliteLedger, run_
 
 
 def test_the_documented_upsert_works_as_written(ledger: SqliteLedger) -> None:
-    """The columns and values of the plan document's ProgressReporter and INSERT, as PostgREST would write them."""
+    """Write the columns and values of the plan document's ProgressReporter and INSERT, as PostgREST would."""
     query(ledger, "INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 500)")
     (run,) = ledger.runs()
     upsert = (
@@ -256,7 +256,7 @@ def test_times_in_the_ledger_are_utc_iso_text(ledger: SqliteLedger, run_id: str,
 
 def test_a_file_that_is_not_a_database_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "_ledger.sqlite"
-    path.write_bytes(b"this is not a database, it is somebody's notes" * 50)
+    path.write_bytes(b"this is not a database, it is a file of notes" * 50)
     with pytest.raises(LedgerError, match=r"_ledger\.sqlite cannot be used as a ledger"):
         SqliteLedger(path)
     assert path.read_bytes().startswith(b"this is not")
