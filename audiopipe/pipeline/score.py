@@ -16,7 +16,6 @@ from audiopipe import kernels
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
-from audiopipe.kernels.audio import INT16_FULL_SCALE
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, device_lock, transfer
 from audiopipe.types import Decibels, Seconds, Span
@@ -152,7 +151,12 @@ def _emit(y: torch.Tensor, ends: torch.Tensor, config: RunConfig) -> list[tuple[
     emitted = torch.empty(y.shape, dtype=torch.int16, device=y.device)
     rows = max(1, CACHED_SAMPLES.get(y.device.type, y.numel()) // max(1, y.shape[-1]))
     for tile, target in zip(y.split(rows), emitted.split(rows), strict=True):
-        target.copy_(tile.nan_to_num_().mul_(INT16_FULL_SCALE).round_().clamp_(-INT16_FULL_SCALE, INT16_FULL_SCALE - 1))
+        target.copy_(
+            tile.nan_to_num_()
+            .mul_(kernels.INT16_FULL_SCALE)
+            .round_()
+            .clamp_(-kernels.INT16_FULL_SCALE, kernels.INT16_FULL_SCALE - 1)
+        )
     signals = emitted[:, 0].cpu().numpy()
     return [(signal[:end], gain) for signal, end, gain in zip(signals, ends.tolist(), gains_db.tolist(), strict=True)]
 

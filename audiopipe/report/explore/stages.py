@@ -20,7 +20,7 @@ from audiopipe.types import SegmentSource
 
 __all__ = ["headline", "metrics", "segments", "source"]
 
-STAGES = ("fetch", "decode", "segment", "score", "encode", "write")
+STEPS = ("fetch", "decode", "segment", "score", "encode", "write")
 MAX_ROWS = 60
 PREVIEW_CHARACTERS = 1500
 SEGMENT_SOURCES = {
@@ -65,12 +65,12 @@ def _verdict(trace: Trace, kept: int) -> Html:
 def _stage_chips(trace: Trace) -> Html:
     """Draw `✓ fetch → ✓ decode → ✕ segment → …`."""
     stage = trace.failure.stage if trace.failure else None
-    stopped = STAGES.index(stage) if stage in STAGES else len(STAGES) if stage is None else 0
-    states = ["good" if number < stopped else "bad" if number == stopped else "" for number in range(len(STAGES))]
+    stopped = STEPS.index(stage) if stage in STEPS else len(STEPS) if stage is None else 0
+    states = ["good" if number < stopped else "bad" if number == stopped else "" for number in range(len(STEPS))]
     marks = {"good": "✓ ", "bad": "✕ ", "": "· "}
     chips = "".join(
         f'<span class="{state}"><b class="sign">{marks[state]}</b>{name}</span>'
-        for name, state in zip(STAGES, states, strict=True)
+        for name, state in zip(STEPS, states, strict=True)
     )
     return Html(f'<p class="chips steps">{chips}</p>')
 
