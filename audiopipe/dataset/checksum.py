@@ -26,7 +26,7 @@ def verify_checksum(data: bytes, name: str) -> dict[str, Any]:
         VerifyError: a byte has changed.
     """
     try:
-        body: dict[str, Any] = json.loads(data)
+        body = dict(json.loads(data))
         del body["sha256"]
         if data == add_checksum(body):
             return body

@@ -41,6 +41,14 @@ class Garbage:
         return sum(self.objects.values())
 
 
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """The size in bytes of an object, and the hours since it was written; 0 if the listing has no time."""
+
+    size: int
+    age_h: float
+
+
 def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
     """List, and optionally remove, the parts, multipart uploads and objects of shards that no commit names.
 
@@ -54,16 +62,16 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     read_run_record(store)
     # The listing comes before the commits: what is committed in between is then in the commits, and not garbage.
     details = store.list_details()
-    plan, commits = load(store), read_commits(store)
-    sizes = {name: int(info["size"]) for name, info in details.items()}
-    names = [*_unneeded_parts(details, commits.values(), min_age_h), *find_orphans(sizes, commits, plan)]
     now = datetime.now(UTC)
+    listed = {name: _listed_object(info, now) for name, info in details.items()}
+    plan, commits = load(store), read_commits(store)
+    names = [*_unneeded_parts(listed, commits.values(), min_age_h), *find_orphans(listed, commits, plan)]
     uploads = [upload for upload in list_unfinished(store, PARTS) if _hours(now - upload.started_at) >= min_age_h]
     if remove:
         store.remove_all(names)
         for upload in uploads:
             abort_upload(store, upload)
-    objects = {name: sizes[name] for name in sorted(names)}
+    objects = {name: listed[name].size for name in sorted(names)}
     return Garbage(
         objects, remove, {upload.name: f"started {upload.started_at:%Y-%m-%d %H:%M} UTC" for upload in uploads}
     )
@@ -77,27 +85,24 @@ def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Pl
     return [name for name, match in matches if match and match["language"] in plan.tables and name not in committed]
 
 
-def _unneeded_parts(
-    details: Mapping[str, Mapping[str, Any]], commits: Iterable[Commit], min_age_h: float
-) -> Iterator[str]:
+def _listed_object(info: Mapping[str, Any], now: datetime) -> ListedObject:
+    """Read an fsspec listing's entry: file systems name and type the time differently."""
+    time = next((info[name] for name in TIMES if info.get(name)), now)
+    written = time if isinstance(time, datetime) else datetime.fromtimestamp(float(time), UTC)
+    return ListedObject(int(info["size"]), _hours(now - (written if written.tzinfo else written.replace(tzinfo=UTC))))
+
+
+def _unneeded_parts(listed: Mapping[str, ListedObject], commits: Iterable[Commit], min_age_h: float) -> Iterator[str]:
     """Yield the parts that no commit has still to publish."""
     needed = {
         item.part
         for commit in commits
         for item in commit.objects
-        if int(details.get(item.name, {}).get("size", -1)) != item.size
+        if item.name not in listed or listed[item.name].size != item.size
     }
-    now = datetime.now(UTC)
-    for name, info in details.items():
-        if name.startswith(f"{PARTS}/") and name not in needed and _age_h(info, now) >= min_age_h:
+    for name, item in listed.items():
+        if name.startswith(f"{PARTS}/") and name not in needed and item.age_h >= min_age_h:
             yield name
-
-
-def _age_h(info: Mapping[str, Any], now: datetime) -> float:
-    """Return the hours since an object was written; 0 if the listing has no time."""
-    time = next((info[name] for name in TIMES if info.get(name)), now)
-    written = time if isinstance(time, datetime) else datetime.fromtimestamp(float(time), UTC)
-    return _hours(now - (written if written.tzinfo else written.replace(tzinfo=UTC)))
 
 
 def _hours(span: timedelta) -> float:
