@@ -72,7 +72,7 @@ class Hosts:
                 subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
             subprocess.run(["ip", "netns", "del", space], capture_output=True, check=False)
         for process in self.started:
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
     def commands(self, number: int) -> dict[int, str]:
         """What runs on a host: the command line of each process."""
@@ -146,7 +146,7 @@ class Hosts:
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
         assert sshd, "the test needs Debian's openssh-server"
         self.popen(number, sshd, "-D", "-e", "-f", str(config), log=self.folder / f"sshd{number}.log")
-        log, deadline = self.folder / f"sshd{number}.log", time.monotonic() + 10
+        log, deadline = self.folder / f"sshd{number}.log", time.monotonic() + 60
         while "listening" not in log.read_text():
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)

@@ -238,7 +238,7 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, nam
             page.on("request", lambda request, urls=problems: _record_remote(request.url, urls))
             page.on("requestfailed", lambda request, urls=problems: urls.append(request.url[:100]))
             page.goto(page_file.as_uri())
-            page.wait_for_function(PLAYERS_LOADED, timeout=20_000)
+            page.wait_for_function(PLAYERS_LOADED, timeout=60_000)
             assert problems == []
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert page.title().endswith("· audiopipe")
@@ -273,7 +273,7 @@ def test_moving_a_threshold_keeps_what_the_tables_say(executed):
         assert page.inner_text("[data-result=change]") == "+0 / −0"
         player = page.locator("audio").first
         player.evaluate("player => player.play()")
-        page.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=10_000)
+        page.wait_for_function("document.querySelector('audio').currentTime > 0.2", timeout=60_000)
         browser.close()
 
 

@@ -211,15 +211,15 @@ def test_sigterm_reaches_the_driver_and_its_exit_code_returns(tmp_path: Path) ->
 import os, pathlib, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(os.environ["FOLDER"], "ended").touch(), sys.exit(4)))
 pathlib.Path(os.environ["FOLDER"], "ready").touch()
-time.sleep(60)
+time.sleep(600)
 """
     process = subprocess.Popen([CLUSTER / "run_partition.sh"], env=partition(tmp_path, program))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (tmp_path / "ready").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 4
+    assert process.wait(timeout=60) == 4
     assert (tmp_path / "ended").exists()
 
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client
+from distributed import Client, Event
 from distributed.comm.core import CommClosedError
 
 from audiopipe.driver import cluster_health
@@ -29,12 +29,14 @@ def test_a_suspended_driver_does_not_declare_its_cluster_lost(client: Client, mo
 def test_an_inactive_cluster_is_stalled_and_a_busy_one_is_not(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_health, "STALL_CHECK_S", 0.05)
     seen = cluster_health.ClusterHealth()
-    task = client.submit(time.sleep, 0.7, pure=False)
+    may_end = Event("may-end", client)
+    task = client.submit(lambda: Event("may-end").wait(60), pure=False)
     until = time.monotonic() + 0.5
     while time.monotonic() < until:
         seen.check_stalled(client)
         time.sleep(0.02)
-    task.result()
+    may_end.set()
+    assert task.result()
     seen.mark_progress()
     time.sleep(0.06)
     seen.check_stalled(client)

@@ -85,7 +85,7 @@ class Postgres:
         """Stop immediately, without waiting for open transactions, like an outage."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)
-            self.process.wait(30)
+            self.process.wait(60)
             self.process = None
 
     def sql(self, text: str, database: str = "postgres") -> list[list[str]]:
@@ -142,7 +142,7 @@ class Supabase:
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(60)
             self.process = None
 
     def token(self, role: str = "authenticated") -> str:

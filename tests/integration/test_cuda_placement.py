@@ -131,7 +131,7 @@ if __name__ == "__main__":
             }))
         finally:
             workers.terminate()
-            workers.wait(30)
+            workers.wait(60)
 """
 
 

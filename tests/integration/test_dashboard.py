@@ -65,7 +65,7 @@ def test_tasks_are_named_by_language_and_measured_by_stage(client: Client, ran: 
     assert ran.exit_code == 3
     stages = {"fetch", "decode", "score", "write", "upload"}
     wanted = {("execute", f"shard {language}", stage) for language in ("en", "de") for stage in stages}
-    deadline, measured = time.monotonic() + 20, set[tuple[str, ...]]()
+    deadline, measured = time.monotonic() + 60, set[tuple[str, ...]]()
     while not wanted <= measured and time.monotonic() < deadline:  # they come with the workers' next heartbeat
         prefixes, metered = client.run_on_scheduler(known)
         measured = {name[:3] for name in metered}
@@ -89,8 +89,8 @@ def test_a_browser_shows_workers_languages_and_stages(client: Client, tmp_path: 
         under_way.start()
         status.wait_for_function(f"() => ({DRAWN})().some(name => String(name).startsWith('shard '))", timeout=60_000)
         under_way.join()
-        workers.wait_for_selector("text=cpu-1", timeout=20_000)
-        stages.wait_for_function(f"() => ({DRAWN})().includes('shard de')", timeout=20_000)
+        workers.wait_for_selector("text=cpu-1", timeout=60_000)
+        stages.wait_for_function(f"() => ({DRAWN})().includes('shard de')", timeout=60_000)
         pictures = [page.screenshot(path=tmp_path / f"{number}.png") for number, page in enumerate((status, stages))]
         browser.close()
     assert all(len(picture) > 15_000 for picture in pictures), "a blank page is a smaller picture"

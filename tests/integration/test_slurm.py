@@ -47,7 +47,7 @@ def test_a_run_on_a_queue_is_encrypted_and_its_jobs_end_with_it(
             summary = run.run(config(catalog, tmp_path / "out"), client=client)
         finally:
             close(client)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while jobs():
             assert time.monotonic() < deadline, jobs()
             time.sleep(0.2)

@@ -43,7 +43,7 @@ def watching(log: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def wait_for(log: Path, text: str, after: int = 0) -> int:
@@ -127,7 +127,7 @@ def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase
             ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
             ledger.finish_run(RUN, RunStatus.INCOMPLETE)
             wait_for(log, "run it again to resume", position)
-            assert terminal.wait(30) == 0
+            assert terminal.wait(60) == 0
 
 
 def test_a_supabase_snapshot_equals_its_separate_queries(server: Supabase, path: Path) -> None:

@@ -160,7 +160,7 @@ def test_updates_of_a_killed_driver_are_sent_by_the_next_one(path: Path, wait_s:
     assert process.stdout.readline() == "ready\n"
     time.sleep(wait_s)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
     # The next driver continues with the file.
     with SupabaseLedger(path) as ledger:

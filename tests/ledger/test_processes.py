@@ -65,7 +65,7 @@ def test_a_killed_writer_leaves_whole_transactions(tmp_path: Path, run_id: str, 
         assert process.stdout.readline() == "ready\n"
         time.sleep(wait_s)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
         with SqliteLedger(path) as ledger:
             done = ledger.shards(run_id)
@@ -86,7 +86,7 @@ def test_many_threads_can_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     """Open at once: SQLite's busy timeout does not cover the switch to a WAL, so one in 100 fails without a retry."""
 
     def open_at_once(path: Path, barrier: threading.Barrier) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         SqliteLedger(path).close()
 
     with ThreadPoolExecutor(4) as pool:
@@ -94,4 +94,4 @@ def test_many_threads_can_open_a_new_ledger_at_once(tmp_path: Path) -> None:
             barrier = threading.Barrier(4)
             openings = [pool.submit(open_at_once, tmp_path / f"{index}.sqlite", barrier) for _ in range(4)]
             for opening in openings:
-                opening.result(30)
+                opening.result(60)

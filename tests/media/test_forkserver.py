@@ -109,7 +109,7 @@ def test_an_unresponsive_fork_server_is_replaced_and_blames_no_video(long_source
         with pytest.raises(DecoderCrash, match="lost together with its fork server"):
             next(blocks)
     blocks.close()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     wait_until(lambda: has_ended(server) and list_decoders() == [])
     assert count_samples(long_source) == 60 * 48_000
 

@@ -106,7 +106,7 @@ def test_a_writer_waits_while_the_ring_is_full():
         assert thread.is_alive()
         assert len(read(reader, SIZE)) == SIZE
         assert read(reader, 4) == b"more"
-        thread.join(5)
+        thread.join(60)
 
 
 def test_a_reader_raises_at_its_timeout():
@@ -115,7 +115,7 @@ def test_a_reader_raises_at_its_timeout():
         started = time.monotonic()
         with pytest.raises(TimeoutError):
             read(reader, 4, timeout_s=0.2)
-        assert 0.1 < time.monotonic() - started < 5
+        assert 0.1 < time.monotonic() - started < 60
 
 
 def test_a_writer_notices_a_closed_reader():

@@ -33,6 +33,7 @@ def test_memory_pressure_changes_neither_shape_nor_bits(monkeypatch):
     batches = [batch_of(seed=10 * i) for i in range(4)]
     expected = [score(batch, config(**NO_RULES), CPU) for batch in batches]
     real, lock, state, shapes = kernels.measure_and_resample, threading.Lock(), {"inside": 0, "failed": 0}, []
+    crowd = threading.Event()
 
     def crowded(x, *arguments):
         with lock:
@@ -40,8 +41,10 @@ def test_memory_pressure_changes_neither_shape_nor_bits(monkeypatch):
             shapes.append(len(x))
             full = state["inside"] > 1
             state["failed"] += full
+        if full:
+            crowd.set()
         try:
-            time.sleep(0.05)
+            assert crowd.wait(60)  # the first batch stays on the device until a second one arrives
             if full:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(x, *arguments)
@@ -72,7 +75,7 @@ def test_exclusive_and_shared_holders_wait_for_each_other():
     def use_shared():
         with lock.shared():
             steps.append("shared in")
-            may_end.wait(5)
+            may_end.wait(60)
             steps.append("shared out")
 
     def use_exclusive():
@@ -92,7 +95,7 @@ def test_exclusive_and_shared_holders_wait_for_each_other():
     time.sleep(0.05)
     may_end.set()
     for thread in (first, second, third):
-        thread.join(5)
+        thread.join(60)
     assert steps == ["shared in", "shared out", "exclusive in", "exclusive out", "shared in", "shared out"]
 
 

@@ -28,18 +28,18 @@ def test_a_shard_waits_for_memory_and_an_oversized_one_runs_alone():
             steps.append(f"{name} out")
 
     large = start_thread(lambda: shard("large", 500, first.wait))
-    assert inside.wait(5)
+    assert inside.wait(60)
     small = start_thread(lambda: shard("small", 60, lambda: None))
     time.sleep(0.05)
     assert steps == ["large in"]
     first.set()
     for thread in (large, small):
-        thread.join(5)
+        thread.join(60)
     assert steps == ["large in", "large out", "small in", "small out"]
 
 
 def test_shards_that_fit_run_side_by_side():
-    budget, meeting = MemoryBudget(100), threading.Barrier(2, timeout=5)
+    budget, meeting = MemoryBudget(100), threading.Barrier(2, timeout=60)
 
     def shard():
         with budget.reserve(50):
@@ -47,7 +47,7 @@ def test_shards_that_fit_run_side_by_side():
 
     threads = [start_thread(shard) for _ in range(2)]
     for thread in threads:
-        thread.join(6)
+        thread.join(60)
     assert not meeting.broken
 
 

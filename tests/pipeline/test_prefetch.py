@@ -143,7 +143,7 @@ def test_closing_cancels_what_has_not_begun():
     release, ran = threading.Event(), []
 
     def work(n):
-        release.wait(5)
+        release.wait(60)
         ran.append(n)
 
     with ThreadPoolExecutor(1) as pool:
@@ -199,7 +199,7 @@ def test_every_item_comes_once_and_in_the_order_of_its_stream(counts, cycle_leng
 
 
 def test_streams_with_threads_work_at_the_same_time():
-    meeting = threading.Barrier(3, timeout=5)
+    meeting = threading.Barrier(3, timeout=60)
 
     def stream(n):
         meeting.wait()
