@@ -1,4 +1,4 @@
-"""Slow, obviously right versions of what the kernels compute, and the standards' test signals."""
+"""Slow, straightforward versions of the kernels, and the test signals of the standards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = {1: [1.0], 2: [1.0, 1.0], 5: [1.0, 1.0, 1.0, 1.41, 1.41], 6: [1.0, 1.0
 
 
 def response_48k(frequencies_hz: Array) -> npt.NDArray[np.complex128]:
-    """What BS.1770's two sections do to each frequency at 48 kHz."""
+    """Compute the complex response of the two sections of BS.1770-5 at 48 kHz."""
     z = np.exp(2j * np.pi * np.asarray(frequencies_hz) / 48_000)
     response = np.ones_like(z)
     for b, a in (SHELF, HIGH_PASS):
@@ -22,19 +22,19 @@ def response_48k(frequencies_hz: Array) -> npt.NDArray[np.complex128]:
 
 
 def k_weighted(x: Array, rate: int) -> Array:
-    """One channel through the 48 kHz response: by recursion at 48 kHz, by its spectrum elsewhere."""
+    """Apply the 48 kHz response to one channel: by recursion at 48 kHz, in the frequency domain at other rates."""
     if rate == 48_000:
         from scipy.signal import lfilter
 
         return lfilter(*HIGH_PASS, lfilter(*SHELF, x))
     n = len(x) + 2 * rate
-    # Above 24 kHz the table says nothing; the response is flat there from below, so it stays so.
+    # The table ends at 24 kHz; the response is flat there, so it is continued as flat.
     frequencies = np.minimum(np.fft.rfftfreq(n, 1 / rate), 24_000)
     return np.fft.irfft(np.fft.rfft(x, n) * response_48k(frequencies), n)[: len(x)]
 
 
 def windows(x: Array, rate: int, seconds: float, step_s: float) -> list[float]:
-    """Weighted mean square of each complete window of [C, T] audio."""
+    """Compute the weighted mean square of each complete window of [C, T] audio."""
     y = np.stack([k_weighted(channel, rate) for channel in x])
     powers, index = [], 0
     while True:
@@ -47,11 +47,15 @@ def windows(x: Array, rate: int, seconds: float, step_s: float) -> list[float]:
 
 
 def lufs(power: float) -> float:
+    """Convert a mean square to LUFS."""
     return -0.691 + 10 * np.log10(power) if power > 0 else -np.inf
 
 
 def integrated(x: Array, rate: int) -> float:
-    """BS.1770-5, Annex 1: blocks of 400 ms every 100 ms, a gate at -70 LUFS, then one 10 LU below what passed it."""
+    """Compute the integrated loudness of BS.1770-5, Annex 1.
+
+    Blocks of 400 ms start every 100 ms; the gates are -70 LUFS and 10 LU below the mean of the blocks above -70 LUFS.
+    """
     blocks = windows(x, rate, 0.4, 0.1)
     if not blocks:
         return float("nan")
@@ -63,7 +67,10 @@ def integrated(x: Array, rate: int) -> float:
 
 
 def loudness_range(x: Array, rate: int) -> float:
-    """EBU Tech 3342: short-term loudness every 100 ms, gates at -70 LUFS and -20 LU, 10th to 95th percentile."""
+    """Compute the loudness range of EBU Tech 3342.
+
+    Short-term loudness every 100 ms, gates at -70 LUFS and -20 LU, distance of the 10th and 95th percentiles.
+    """
     audible = [p for p in windows(x, rate, 3.0, 0.1) if lufs(p) >= -70]
     if not audible:
         return float("nan")
@@ -74,19 +81,20 @@ def loudness_range(x: Array, rate: int) -> float:
 
 
 def true_peak_db(x: Array, factor: int = 32) -> float:
-    """Peak of the signal interpolated through its spectrum, silence being around it."""
+    """Compute the peak of the signal, interpolated in the frequency domain, with silence around it."""
     n = 2 * len(x)
     spectrum = np.fft.rfft(x, n)
     return float(20 * np.log10(np.abs(np.fft.irfft(spectrum, n * factor) * factor).max()))
 
 
 def tone(rate: int, seconds: float, level_dbfs: float, hz: float = 1000.0, start_s: float = 0.0) -> Array:
+    """Return a sine whose phase is zero at time zero, from `start_s`."""
     t = start_s + np.arange(round(seconds * rate)) / rate
     return 10 ** (level_dbfs / 20) * np.sin(2 * np.pi * hz * t)
 
 
 def tones(rate: int, *parts: tuple[float, float], channels: int = 2) -> Array:
-    """1 kHz in all channels, (seconds, dBFS) after one another without a break in phase; [C, T]."""
+    """Return successive 1 kHz tones of (seconds, dBFS) with continuous phase, equal in all channels: [C, T]."""
     starts = np.cumsum([0.0] + [seconds for seconds, _ in parts])
     audio = [tone(rate, s, db, start_s=t) for (s, db), t in zip(parts, starts, strict=False)]
     return np.tile(np.concatenate(audio), (channels, 1))
@@ -119,7 +127,7 @@ TECH_3342 = {
 
 
 def single_peak(rate: int, offset: int) -> Array:
-    """Cases 20 to 23: a lone peak of 0 dBTP at a quarter of the rate, made at four times the rate, every 4th sample."""
+    """Return the signal of cases 20 to 23: one peak of 0 dBTP, generated at four times the rate and decimated by 4."""
     from scipy.signal import firwin
 
     t = np.arange(rate) / (4 * rate)
@@ -131,7 +139,7 @@ def single_peak(rate: int, offset: int) -> Array:
 
 
 def speech_like(rate: int, seconds: float, seed: int = 0) -> Array:
-    """Harmonics of a wandering pitch under a falling envelope, in syllables with pauses, no noise at all."""
+    """Return harmonics of a varying pitch with a falling envelope, in syllables with pauses, without noise."""
     rng = np.random.default_rng(seed)
     n = round(rate * seconds)
     t = np.arange(n) / rate

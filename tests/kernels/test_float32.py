@@ -15,38 +15,38 @@ def precisions(names: tuple[str, ...]) -> list[str]:
 
 
 @pytest.fixture
-def reduced() -> Iterator[None]:
-    """All of them reduced."""
-    found = precisions(PRODUCTS + NETWORKS)
+def reduced_precision() -> Iterator[None]:
+    """Set all switches to TF32."""
+    saved = precisions(PRODUCTS + NETWORKS)
     for name in PRODUCTS + NETWORKS:
         attrgetter(name)(torch.backends).fp32_precision = "tf32"
     yield
-    for name, precision in zip(PRODUCTS + NETWORKS, found, strict=True):
+    for name, precision in zip(PRODUCTS + NETWORKS, saved, strict=True):
         attrgetter(name)(torch.backends).fp32_precision = precision
 
 
 @pytest.mark.parametrize(("networks", "names"), [(False, PRODUCTS), (True, PRODUCTS + NETWORKS)])
-@pytest.mark.usefixtures("reduced")
+@pytest.mark.usefixtures("reduced_precision")
 def test_reduced_precision_is_off_inside_and_restored_after(networks: bool, names: tuple[str, ...]) -> None:
-    inside, leave = threading.Event(), threading.Event()
+    entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
         with full_float32(networks=networks):
-            inside.set()
+            entered.set()
             leave.wait()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    inside.wait()
+    entered.wait()
     with full_float32(networks=networks):
         assert precisions(names) == ["ieee"] * len(names)
-    assert precisions(names) == ["ieee"] * len(names)  # the other thread is still inside
+    assert precisions(names) == ["ieee"] * len(names)  # the other thread is still inside the block
     leave.set()
     thread.join()
     assert precisions(names) == ["tf32"] * len(names)
 
 
-@pytest.mark.usefixtures("reduced")
-def test_networks_keep_their_precision_while_there_are_only_products() -> None:
+@pytest.mark.usefixtures("reduced_precision")
+def test_networks_keep_their_precision_by_default() -> None:
     with full_float32():
         assert precisions(NETWORKS) == ["tf32"] * len(NETWORKS)

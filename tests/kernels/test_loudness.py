@@ -14,26 +14,26 @@ OTHER_RATES = [8_000, 11_025, 16_000, 22_050, 44_100]
 
 
 def batch(*items: np.ndarray, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    """Items [C, T] of any lengths as one padded batch with its lengths. The padding is loud."""
-    longest = max(i.shape[1] for i in items)
+    """Pad items [C, T] with loud samples to one batch; return it with the lengths of the items."""
+    longest = max(item.shape[1] for item in items)
     x = torch.full((len(items), items[0].shape[0], longest), 0.9, dtype=dtype)
     for row, item in zip(x, items, strict=True):
         row[:, : item.shape[1]] = torch.from_numpy(item)
-    return x, torch.tensor([i.shape[1] for i in items])
+    return x, torch.tensor([item.shape[1] for item in items])
 
 
 @pytest.mark.parametrize("rate", [48_000, *OTHER_RATES])
 @pytest.mark.parametrize("case", TECH_3341_INTEGRATED)
 def test_tech_3341_integrated(case: int, rate: int) -> None:
-    parts, wanted = TECH_3341_INTEGRATED[case]
+    parts, expected = TECH_3341_INTEGRATED[case]
     x = torch.from_numpy(tones(rate, *parts)).float()[None]
-    assert kernels.integrated_loudness(x, rate).item() == pytest.approx(wanted, abs=0.1)
+    assert kernels.integrated_loudness(x, rate).item() == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize("rate", [48_000, *OTHER_RATES])
 def test_tech_3341_case_1_reads_the_same_on_all_scales(rate: int) -> None:
-    r = kernels.loudness(torch.from_numpy(tones(rate, (20, -23))).float()[None], rate)
-    for values in (r.integrated_lufs, r.momentary_lufs[0, 50:], r.short_term_lufs[0, 50:]):
+    result = kernels.loudness(torch.from_numpy(tones(rate, (20, -23))).float()[None], rate)
+    for values in (result.integrated_lufs, result.momentary_lufs[0, 50:], result.short_term_lufs[0, 50:]):
         np.testing.assert_allclose(values.numpy(), -23, atol=0.1)
 
 
@@ -43,9 +43,9 @@ def test_tech_3341_case_6_weighs_the_surrounds(rate: int, channels: int) -> None
     levels = [-28, -28, -24, -30, -30]
     x = np.stack([reference.tone(rate, 20, db) for db in levels])
     if channels == 6:
-        x = np.insert(x, 3, reference.tone(rate, 20, -3, hz=60), axis=0)  # a loud LFE, which must not count
-    r = kernels.integrated_loudness(torch.from_numpy(x).float()[None], rate)
-    assert r.item() == pytest.approx(-23, abs=0.1)
+        x = np.insert(x, 3, reference.tone(rate, 20, -3, hz=60), axis=0)  # a loud LFE channel, which must not count
+    result = kernels.integrated_loudness(torch.from_numpy(x).float()[None], rate)
+    assert result.item() == pytest.approx(-23, abs=0.1)
 
 
 @pytest.mark.parametrize("rate", [48_000, *OTHER_RATES])
@@ -91,14 +91,14 @@ def test_tech_3341_case_14_momentary_of_a_live_signal() -> None:
 @pytest.mark.parametrize("rate", [48_000, *OTHER_RATES])
 @pytest.mark.parametrize("case", TECH_3342)
 def test_tech_3342(case: int, rate: int) -> None:
-    levels, wanted = TECH_3342[case]
+    levels, expected = TECH_3342[case]
     x = torch.from_numpy(tones(rate, *((20, db) for db in levels))).float()[None]
-    assert kernels.loudness(x, rate).range_lu.item() == pytest.approx(wanted, abs=0.2)
+    assert kernels.loudness(x, rate).range_lu.item() == pytest.approx(expected, abs=0.2)
 
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[int, list[np.ndarray]]:
-    """A rate and a few items of noise in passages of different levels, on a DC offset and rumble."""
+    """Draw a rate and a few items of noise in passages of different levels, with a DC offset and rumble."""
     rate = draw(st.sampled_from([8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 12_345, 31_999]))
     channels = draw(st.sampled_from([1, 1, 2, 5, 6]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -116,32 +116,32 @@ def scenes(draw: st.DrawFn) -> tuple[int, list[np.ndarray]]:
 
 @settings(max_examples=25, deadline=None)
 @given(scenes())
-def test_loudness_is_that_of_the_reference(scene: tuple[int, list[np.ndarray]]) -> None:
+def test_loudness_equals_the_reference(scene: tuple[int, list[np.ndarray]]) -> None:
     rate, items = scene
     tolerance = 0.001 if rate >= 16_000 else 0.03
-    wanted = [reference.integrated(x, rate) for x in items]
+    expected = [reference.integrated(x, rate) for x in items]
     for dtype in (torch.float32, torch.float64):
         x, lengths = batch(*items, dtype=dtype)
-        np.testing.assert_allclose(kernels.integrated_loudness(x, rate, lengths).numpy(), wanted, atol=tolerance)
-        r = kernels.loudness(x, rate, lengths)
-        np.testing.assert_allclose(r.integrated_lufs.numpy(), wanted, atol=tolerance)
+        np.testing.assert_allclose(kernels.integrated_loudness(x, rate, lengths).numpy(), expected, atol=tolerance)
+        result = kernels.loudness(x, rate, lengths)
+        np.testing.assert_allclose(result.integrated_lufs.numpy(), expected, atol=tolerance)
     ranges = [reference.loudness_range(item, rate) for item in items]
-    np.testing.assert_allclose(r.range_lu.numpy(), ranges, atol=2 * tolerance)
-    for row, item in zip(r.momentary_lufs, items, strict=True):
-        momentary = [reference.lufs(p) for p in reference.windows(item, rate, 0.4, r.hop_s)]
+    np.testing.assert_allclose(result.range_lu.numpy(), ranges, atol=2 * tolerance)
+    for row, item in zip(result.momentary_lufs, items, strict=True):
+        momentary = [reference.lufs(p) for p in reference.windows(item, rate, 0.4, result.hop_s)]
         assert torch.isfinite(row).sum() == len(momentary)
         np.testing.assert_allclose(row[: len(momentary)].numpy(), momentary, atol=10 * tolerance)
 
 
 def test_48_khz_is_exact_in_float64() -> None:
     x = np.random.default_rng(0).standard_normal((1, 480_000)) * 0.1 + 0.3
-    ours = kernels.integrated_loudness(torch.from_numpy(x)[None], 48_000)
-    assert ours.dtype == torch.float64
-    assert ours.item() == pytest.approx(reference.integrated(x, 48_000), abs=1e-9)
+    lufs = kernels.integrated_loudness(torch.from_numpy(x)[None], 48_000)
+    assert lufs.dtype == torch.float64
+    assert lufs.item() == pytest.approx(reference.integrated(x, 48_000), abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000, 192_000])
-def test_float32_survives_dc_and_rumble_far_above_the_signal(rate: int) -> None:
+def test_float32_is_exact_despite_strong_dc_and_rumble(rate: int) -> None:
     t = np.arange(3 * rate) / rate
     x = 0.6 * np.minimum(t / 0.05, 1) + 0.3 * np.sin(2 * np.pi * 3 * t) * np.minimum(t, 1)
     x = (x + 0.003 * np.random.default_rng(1).standard_normal(len(t)))[None]
@@ -149,26 +149,26 @@ def test_float32_survives_dc_and_rumble_far_above_the_signal(rate: int) -> None:
     assert kernels.integrated_loudness(torch.from_numpy(x).float()[None], rate).item() == pytest.approx(exact, abs=5e-4)
 
 
-def test_a_last_block_that_is_incomplete_does_not_count() -> None:
+def test_an_incomplete_last_block_does_not_count() -> None:
     x = tones(48_000, (0.5, -23), (0.0999, -60), channels=1)
     whole = kernels.integrated_loudness(torch.from_numpy(x[None, :, :24_000]), 48_000).item()
     assert kernels.integrated_loudness(torch.from_numpy(x)[None], 48_000).item() == whole
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 48_000])
-def test_what_does_not_exist_is_nan_and_silence_minus_infinity(rate: int) -> None:
+def test_missing_values_are_nan_and_silence_minus_infinity(rate: int) -> None:
     block = round(0.4 * rate)
     lengths = torch.tensor([0, block - 1, block, 2 * rate])
-    r = kernels.loudness(torch.zeros(4, 1, 2 * rate), rate, lengths)
-    np.testing.assert_array_equal(r.integrated_lufs.numpy(), [math.nan, math.nan, -math.inf, -math.inf])
-    np.testing.assert_array_equal(r.momentary_max_lufs.numpy(), [math.nan, math.nan, -math.inf, -math.inf])
-    assert torch.isnan(r.short_term_max_lufs).all()
-    assert torch.isnan(r.range_lu).all()
-    assert (r.true_peak_dbtp == -math.inf).all()
-    assert (r.sample_peak_dbfs == -math.inf).all()
+    result = kernels.loudness(torch.zeros(4, 1, 2 * rate), rate, lengths)
+    np.testing.assert_array_equal(result.integrated_lufs.numpy(), [math.nan, math.nan, -math.inf, -math.inf])
+    np.testing.assert_array_equal(result.momentary_max_lufs.numpy(), [math.nan, math.nan, -math.inf, -math.inf])
+    assert torch.isnan(result.short_term_max_lufs).all()
+    assert torch.isnan(result.range_lu).all()
+    assert (result.true_peak_dbtp == -math.inf).all()
+    assert (result.sample_peak_dbfs == -math.inf).all()
 
 
-def test_long_audio_goes_in_tiles_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_do_not_change_the_loudness_of_long_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     from audiopipe.kernels import audio
 
     x = torch.randn(3, 2, 200_000, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.2
@@ -187,5 +187,5 @@ def test_libebur128_agrees_at_48_khz() -> None:
     if library is None:
         pytest.skip("libebur128 is not installed")
     x = tones(48_000, (2, -23), (1, -30), (2, -18), channels=1)[0]
-    ours = kernels.integrated_loudness(torch.from_numpy(x)[None, None], 48_000).item()
-    assert ours == pytest.approx(ebur128_integrated_lufs(library, x.astype(np.float32), 48_000), abs=1e-4)
+    lufs = kernels.integrated_loudness(torch.from_numpy(x)[None, None], 48_000).item()
+    assert lufs == pytest.approx(ebur128_integrated_lufs(library, x.astype(np.float32), 48_000), abs=1e-4)

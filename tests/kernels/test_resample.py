@@ -23,7 +23,7 @@ def convert(x: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def sweep_gain_db(from_rate: int, to_rate: int, shares: np.ndarray) -> np.ndarray:
-    """Level of tones after conversion, relative to before; `shares` are of the lower Nyquist frequency."""
+    """Measure the gain of the conversion for tones at `shares` of the lower Nyquist frequency."""
     n = np.arange(from_rate)
     window = np.hanning(len(n))
     gains = []
@@ -58,7 +58,7 @@ def test_upsampling_leaves_no_images(from_rate: int, to_rate: int) -> None:
 @pytest.mark.parametrize(
     ("from_rate", "to_rate"), [*PAIRS, (12_345, 16_000), (47_999, 48_000), (192_000, 8_000), (8_000, 192_000)]
 )
-def test_length_and_phase_are_soxrs(from_rate: int, to_rate: int) -> None:
+def test_length_and_phase_equal_those_of_soxr(from_rate: int, to_rate: int) -> None:
     rng = np.random.default_rng(0)
     n = from_rate // 2 + 7
     knots = np.interp(
@@ -67,11 +67,11 @@ def test_length_and_phase_are_soxrs(from_rate: int, to_rate: int) -> None:
         rng.standard_normal(len(np.arange(0, n + 400, 400 if from_rate > 100_000 else 40))),
     )
     x = knots * np.hanning(n)
-    y, other = convert(x, from_rate, to_rate), soxr.resample(x, from_rate, to_rate, quality="VHQ")
+    y, expected = convert(x, from_rate, to_rate), soxr.resample(x, from_rate, to_rate, quality="VHQ")
     assert len(y) == -(-n * to_rate // from_rate)
-    shared = min(len(y), len(other))
-    assert abs(len(y) - len(other)) <= 1
-    error = np.sqrt(((y[:shared] - other[:shared]) ** 2).mean() / (x**2).mean())
+    shared = min(len(y), len(expected))
+    assert abs(len(y) - len(expected)) <= 1
+    error = np.sqrt(((y[:shared] - expected[:shared]) ** 2).mean() / (x**2).mean())
     assert error < 2e-3
 
 
@@ -80,18 +80,18 @@ def test_length_and_phase_are_soxrs(from_rate: int, to_rate: int) -> None:
     st.integers(8_000, 192_000), st.integers(8_000, 192_000), st.lists(st.integers(0, 4_000), min_size=1, max_size=4)
 )
 def test_any_ratio_and_length_gives_exact_samples_then_zeros(a: int, b: int, sizes: list[int]) -> None:
-    a, b = a // 25 * 25, b // 25 * 25  # ratios of millions of samples to a period are right, and slow
+    a, b = a // 25 * 25, b // 25 * 25  # ratios with a period of millions of samples are correct but slow
     x = torch.ones(len(sizes), 2, max(sizes))
     y = kernels.resample(x, a, b, torch.tensor(sizes))
     assert y.shape == (len(sizes), 2, kernels.resampled_length(max(sizes), a, b))
     for row, n in zip(y, sizes, strict=True):
         end = kernels.resampled_length(n, a, b)
         assert not row[:, end:].any()
-        alone = kernels.resample(torch.ones(1, n), a, b)
-        torch.testing.assert_close(row[:1, :end], alone, atol=1e-5, rtol=0)
+        single = kernels.resample(torch.ones(1, n), a, b)
+        torch.testing.assert_close(row[:1, :end], single, atol=1e-5, rtol=0)
 
 
-def test_lengths_as_a_tensor_are_those_of_ints() -> None:
+def test_tensor_and_int_lengths_agree() -> None:
     n = torch.tensor([0, 1, 2, 3, 44_099, 44_100, 44_101])
     lengths = kernels.resampled_length(n, 44_100, 16_000)
     assert lengths.tolist() == [kernels.resampled_length(int(i), 44_100, 16_000) for i in n]
@@ -99,14 +99,14 @@ def test_lengths_as_a_tensor_are_those_of_ints() -> None:
 
 
 @pytest.mark.parametrize("to_rate", [16_000, 44_100])
-def test_a_list_of_items_is_as_good_as_a_padded_batch(to_rate: int) -> None:
+def test_a_list_of_items_equals_a_padded_batch(to_rate: int) -> None:
     x, lengths = torch.randn(4, 2, 1_100_000), torch.tensor([1_100_000, 5_000, 0, 44_100])
     items = [item[:, :n] for item, n in zip(x, lengths, strict=True)]
-    wanted = kernels.resample(x, 44_100, to_rate, lengths)
-    torch.testing.assert_close(kernels.resample(items, 44_100, to_rate), wanted, atol=2e-6, rtol=0)
+    expected = kernels.resample(x, 44_100, to_rate, lengths)
+    torch.testing.assert_close(kernels.resample(items, 44_100, to_rate), expected, atol=2e-6, rtol=0)
 
 
-def test_the_same_rate_changes_nothing_and_gives_a_copy() -> None:
+def test_the_same_rate_returns_a_copy() -> None:
     x = torch.randn(2, 1, 100)
     y = kernels.resample(x, 16_000, 16_000, torch.tensor([100, 50]))
     assert torch.equal(y[0], x[0])
@@ -115,7 +115,7 @@ def test_the_same_rate_changes_nothing_and_gives_a_copy() -> None:
     assert x.any()
 
 
-def test_int16_has_full_scale_one_and_any_shape_is_allowed() -> None:
+def test_resample_takes_int16_and_any_shape() -> None:
     pcm = (torch.randn(3, 4, 2, 1_000) * 3_000).to(torch.int16)
     y = kernels.resample(pcm, 48_000, 16_000)
     assert y.shape == (3, 4, 2, 334)
@@ -123,7 +123,7 @@ def test_int16_has_full_scale_one_and_any_shape_is_allowed() -> None:
     torch.testing.assert_close(y[1, 2, 0], kernels.resample(pcm[1, 2, 0], 48_000, 16_000))
 
 
-def test_long_audio_goes_in_tiles_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_do_not_change_the_resampling_of_long_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     from audiopipe.kernels import audio
 
     x = torch.randn(2, 1, 100_000)

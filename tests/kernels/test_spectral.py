@@ -21,8 +21,8 @@ def librosa_means(x: np.ndarray, rate: int, n_fft: int, hop_length: int) -> list
         warnings.filterwarnings("ignore", message="n_fft=.* is too large for input signal")
         magnitude = np.abs(librosa.stft(x, n_fft=n_fft, hop_length=hop_length, pad_mode="constant"))
     return [
-        float(f.mean())
-        for f in (
+        float(values.mean())
+        for values in (
             librosa.feature.spectral_centroid(S=magnitude, sr=rate, n_fft=n_fft),
             librosa.feature.spectral_bandwidth(S=magnitude, sr=rate, n_fft=n_fft),
             librosa.feature.spectral_rolloff(S=magnitude, sr=rate, n_fft=n_fft),
@@ -31,15 +31,15 @@ def librosa_means(x: np.ndarray, rate: int, n_fft: int, hop_length: int) -> list
     ]
 
 
-def ours(r: kernels.Spectral, item: int) -> list[float]:
+def features(result: kernels.Spectral, item: int) -> list[float]:
     names = ("spectral_centroid_hz", "spectral_bandwidth_hz", "spectral_rolloff_hz", "spectral_flatness")
-    return [getattr(r, name)[item].item() for name in names]
+    return [getattr(result, name)[item].item() for name in names]
 
 
-PURE_TONE = 3  # its place in `material`
+PURE_TONE = 3  # index in `signals`
 
 
-def material(rate: int) -> list[np.ndarray]:
+def signals(rate: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     speech = reference.speech_like(rate, 2.0)
     return [
@@ -56,52 +56,52 @@ def material(rate: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("rate", "n_fft", "hop"), [(48_000, 2048, 512), (16_000, 512, 256), (8_000, 400, 160), (22_050, 2048, 1024)]
 )
-def test_features_are_librosas(rate: int, n_fft: int, hop: int, dtype: torch.dtype) -> None:
-    items = material(rate)
-    lengths = torch.tensor([len(i) for i in items])
+def test_features_equal_those_of_librosa(rate: int, n_fft: int, hop: int, dtype: torch.dtype) -> None:
+    items = signals(rate)
+    lengths = torch.tensor([len(item) for item in items])
     x = torch.full((len(items), 1, int(lengths.max())), 0.7, dtype=dtype)
     for row, item in zip(x, items, strict=True):
         row[0, : len(item)] = torch.from_numpy(item)
-    r = kernels.spectral(x, rate, lengths, n_fft=n_fft, hop_length=hop)
+    result = kernels.spectral(x, rate, lengths, n_fft=n_fft, hop_length=hop)
     for i, item in enumerate(items):
-        wanted = librosa_means(item.astype(np.float32 if dtype == torch.float32 else np.float64), rate, n_fft, hop)
-        found = ours(r, i)
+        expected = librosa_means(item.astype(np.float32 if dtype == torch.float32 else np.float64), rate, n_fft, hop)
+        actual = features(result, i)
         if i == PURE_TONE and dtype == torch.float32:
-            # Its spread is mostly the rounding of the float32 transforms, which differ.
-            assert found.pop(1) == pytest.approx(wanted.pop(1), rel=1e-2)
-        np.testing.assert_allclose(found, wanted, rtol=1e-4)
+            # The bandwidth of a tone is mostly rounding of the float32 FFT, which differs between libraries.
+            assert actual.pop(1) == pytest.approx(expected.pop(1), rel=1e-2)
+        np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
-def test_the_default_frame_is_the_power_of_two_next_to_43_ms() -> None:
+def test_the_default_frame_is_about_43_ms() -> None:
     x = torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0))
     for rate, n_fft in ((48_000, 2048), (44_100, 2048), (16_000, 512), (8_000, 256), (96_000, 4096)):
-        given = kernels.spectral(x, rate, n_fft=n_fft, hop_length=n_fft // 2)
-        assert ours(kernels.spectral(x, rate), 0) == ours(given, 0)
+        explicit = kernels.spectral(x, rate, n_fft=n_fft, hop_length=n_fft // 2)
+        assert features(kernels.spectral(x, rate), 0) == features(explicit, 0)
 
 
 def speech(rate: int) -> list[np.ndarray]:
-    """Real speech where AUDIOPIPE_SPEECH names a folder of 16 kHz WAV files, else what is like it."""
+    """Return real speech if AUDIOPIPE_SPEECH names a folder of 16 kHz WAV files, else speech-like signals."""
     folder = os.environ.get("AUDIOPIPE_SPEECH")
     if folder is None:
         return [reference.speech_like(rate, seconds, seed) for seed, seconds in enumerate([5, 5, 8, 10])]
     import soundfile
 
     files = sorted(Path(folder).glob("*.wav"))
-    return [soxr.resample(soundfile.read(f)[0], 16_000, rate) for f in files]
+    return [soxr.resample(soundfile.read(path)[0], 16_000, rate) for path in files]
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
 @pytest.mark.parametrize("snr", [5, 10, 20, 30, 40])
-def test_snr_is_that_of_the_noise_that_was_added(snr: float, rate: int) -> None:
+def test_snr_is_the_ratio_to_the_added_noise(snr: float, rate: int) -> None:
     rng = np.random.default_rng(snr)
     for x in speech(rate):
         noise = rng.standard_normal(len(x))
         noisy = x + noise * np.sqrt((x**2).mean() / (noise**2).mean() / 10 ** (snr / 10))
-        found = kernels.spectral(torch.from_numpy(noisy).float()[None, None], rate).snr_db.item()
-        assert found == pytest.approx(snr, abs=2)
+        estimate = kernels.spectral(torch.from_numpy(noisy).float()[None, None], rate).snr_db.item()
+        assert estimate == pytest.approx(snr, abs=2)
 
 
-def test_snr_of_noise_is_low_and_of_speech_between_silences_high() -> None:
+def test_snr_of_noise_is_low_and_of_clean_speech_high() -> None:
     noise = torch.randn(1, 1, 80_000, generator=torch.Generator().manual_seed(0))
     assert kernels.spectral(noise, 16_000).snr_db < 0
     clean = torch.from_numpy(reference.speech_like(16_000, 5.0)).float()[None, None]
@@ -125,29 +125,29 @@ def full_band(rate: int, kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["white", "pink", "brown"])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
-def test_bandwidth_of_what_fills_the_band_is_all_of_it(rate: int, kind: str) -> None:
+def test_bandwidth_of_a_full_band_signal_is_nyquist(rate: int, kind: str) -> None:
     assert bandwidth(full_band(rate, kind), rate) == rate / 2
 
 
-@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize(
     ("rate", "cutoff"), [(16_000, 3_400), (16_000, 6_000), (48_000, 4_000), (48_000, 11_025), (48_000, 20_000)]
 )
-def test_bandwidth_is_the_cutoff_of_a_low_pass(rate: int, cutoff: int, quantised: bool) -> None:
+def test_bandwidth_is_the_cutoff_of_a_low_pass(rate: int, cutoff: int, quantized: bool) -> None:
     for kind in ("white", "pink"):
         x = fftconvolve(full_band(rate, kind), firwin(1001, cutoff, fs=rate, window=("kaiser", 9)), "same")
-        x = np.round(x * 32_768) / 32_768 if quantised else x
+        x = np.round(x * 32_768) / 32_768 if quantized else x
         assert bandwidth(x, rate) == pytest.approx(cutoff, abs=300)
 
 
 @pytest.mark.parametrize(
     ("low", "rate"), [(8_000, 16_000), (8_000, 48_000), (16_000, 48_000), (22_050, 44_100), (24_000, 48_000)]
 )
-def test_bandwidth_of_upsampled_audio_is_what_it_had(low: int, rate: int) -> None:
+def test_upsampled_audio_has_its_original_bandwidth(low: int, rate: int) -> None:
     for kind in ("white", "pink"):
         assert bandwidth(soxr.resample(full_band(low, kind), low, rate), rate) == pytest.approx(low / 2, abs=300)
 
 
 def test_silence_has_no_spectrum() -> None:
-    r = kernels.spectral(torch.zeros(1, 1, 16_000), 16_000)
-    assert all(torch.isnan(value).all() for value in vars(r).values())
+    result = kernels.spectral(torch.zeros(1, 1, 16_000), 16_000)
+    assert all(torch.isnan(value).all() for value in vars(result).values())
