@@ -14,7 +14,7 @@ import pytest
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.ledger import RunStatus, open_ledger
-from audiopipe.report.export import export, text_of
+from audiopipe.report.export import export_notebook, read_cell_text
 from audiopipe.store.objects import Store
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "run.ipynb"
@@ -66,7 +66,7 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
     assert workers
     assert wait_until_ended([kernel, *workers]) == []
     before = set(read_commits(store))
-    page = export(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
+    page = export_notebook(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
     assert "execute this cell again to go on" in page
     assert "videos · " in page, "the progress area is in the saved notebook"
     assert "Traceback" not in page
@@ -75,7 +75,7 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
     with papermill(tiny_corpus, store.url, tmp_path / "again.ipynb") as process:
         said = process.communicate(timeout=250)[1]
     assert process.returncode == 0, said[-2000:]
-    assert "committed before" in text_of(tmp_path / "again.ipynb", "summary")
+    assert "committed before" in read_cell_text(tmp_path / "again.ipynb", "summary")
     assert before < set(read_commits(store))
     assert verify(store.url).findings == ()
     with open_ledger(None, store.url, create=False) as ledger:

@@ -23,7 +23,7 @@ from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.report.benchmarks import PARAMETERS as BENCH
 from audiopipe.report.dataset_tables import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
-from audiopipe.report.export import export, text_of
+from audiopipe.report.export import export_notebook, read_cell_text
 from audiopipe.report.progress import PARAMETERS as PROGRESS
 from audiopipe.store.objects import Store
 
@@ -73,7 +73,7 @@ class Executed:
 
     def text(self, name: str) -> str:
         """Read the text that an executed notebook shows."""
-        page = export(self.folder / f"{name}.ipynb", self.folder / f"{name}.html").read_text(encoding="utf-8")
+        page = export_notebook(self.folder / f"{name}.ipynb", self.folder / f"{name}.html").read_text(encoding="utf-8")
         page = re.sub(r"<style>.*?</style>|data:[^\"]*", " ", page, flags=re.DOTALL)
         return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
@@ -159,7 +159,7 @@ def test_the_run_notebook_shows_the_plan_the_progress_and_the_summary(executed):
 def test_the_summary_cell_prints_what_the_tables_hold(executed):
     rows = executed.segments()
     kept = int(rows["kept"].sum())
-    lines = text_of(executed.folder / "run.ipynb", "summary").splitlines()
+    lines = read_cell_text(executed.folder / "run.ipynb", "summary").splitlines()
     assert len(lines) == 5
     assert f"{kept} kept" in lines[1]
     for reason, count in rows["drop_reason"].value_counts().items():
@@ -215,7 +215,7 @@ def test_a_second_run_does_nothing_and_says_so(executed):
     second = executed.folder / "second.ipynb"
     process = papermill("run", second, executed.folder, catalog="corpus/catalog.parquet", output="out", shard_videos=4)
     assert process.returncode == 0, process.stderr[-2000:]
-    assert "nothing to do: all" in text_of(second, "summary")
+    assert "nothing to do: all" in read_cell_text(second, "summary")
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_second_run_does_nothing_and_says_so(executed):
 def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, name):
     from playwright.sync_api import sync_playwright
 
-    page_file = export(all_executed.folder / f"{name}.ipynb", all_executed.folder / "reports" / f"{name}.html")
+    page_file = export_notebook(all_executed.folder / f"{name}.ipynb", all_executed.folder / "reports" / f"{name}.html")
     assert page_file.stat().st_size < 8_000_000
     loaded = re.findall(r'(?:src|href|xlink:href)="(https?://[^"]*)"', page_file.read_text(encoding="utf-8"))
     assert all(address.startswith("http://127.0.0.1") for address in loaded), "only the dashboard's link"
@@ -253,7 +253,7 @@ def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, nam
 def test_moving_a_threshold_keeps_what_the_tables_say(executed):
     from playwright.sync_api import sync_playwright
 
-    page_file = export(executed.folder / "quality.ipynb", executed.folder / "thresholds.html")
+    page_file = export_notebook(executed.folder / "quality.ipynb", executed.folder / "thresholds.html")
     rows = executed.segments()
     limit = round(float(rows[rows["kept"]]["snr_db"].median()), 1)
     kept = rows["kept"] & ~(rows["snr_db"] < limit)
@@ -285,7 +285,7 @@ def test_the_index_leads_to_every_report_of_the_run(all_executed):
     names = ["run", "progress", "quality", "explore", "bench"]
     folder = all_executed.folder / "linked" / "reports"
     for name in names:
-        export(all_executed.folder / f"{name}.ipynb", folder / f"{name}.html")
+        export_notebook(all_executed.folder / f"{name}.ipynb", folder / f"{name}.html")
     total = Totals.of(commit.result for commit in read_commits(Store(all_executed.output)).values())
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))

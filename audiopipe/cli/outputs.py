@@ -85,15 +85,14 @@ def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> 
     HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all
     reports.
     """
-    from audiopipe.report.export import export as export_notebook
-    from audiopipe.report.export import text_of
-    from audiopipe.report.notebook.record import exit_code
+    from audiopipe.report.export import export_notebook, read_cell_text
+    from audiopipe.report.notebook.record import read_exit_code
 
     export_notebook(notebook, html)
     if cell:
-        click.echo(text_of(notebook, cell))
+        click.echo(read_cell_text(notebook, cell))
     if use_exit_code:
-        sys.exit(exit_code(notebook))
+        sys.exit(read_exit_code(notebook))
 
 
 @main.command()

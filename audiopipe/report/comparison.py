@@ -16,7 +16,7 @@ from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import humanize, number, plural
+from audiopipe.report.text import format_number, humanize, pluralize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,14 +68,14 @@ def _total(language: str, left: Totals | None, right: Totals | None) -> list[str
         f"{left.segments_kept:,}",
         f"{right.segments_kept:,}",
         _difference(left.segments_kept - right.segments_kept),
-        number(hours[0], 2),
+        format_number(hours[0], 2),
         _difference(hours[0] - hours[1], 2),
         _difference(left.videos_failed - right.videos_failed),
     ]
 
 
 def _difference(value: float, digits: int = 0) -> str:
-    return "·" if not round(value, digits) else ("+" if value > 0 else "") + number(value, digits)
+    return "·" if not round(value, digits) else ("+" if value > 0 else "") + format_number(value, digits)
 
 
 def _distributions(sides: Sequence[DatasetTables], metric: str) -> Html:
@@ -105,7 +105,7 @@ def _decisions(tables: DatasetTables, other: DatasetTables) -> Html:
     same_cut = np.isclose(shared["start_s_x"], shared["start_s_y"]) & np.isclose(shared["end_s_x"], shared["end_s_y"])
     shared = shared[same_cut]
     changed = shared[shared["kept_x"] != shared["kept_y"]]
-    text = f"{plural(len(shared), 'segment')} are in both; {len(changed):,} have another decision."
+    text = f"{pluralize(len(shared), 'segment')} are in both; {len(changed):,} have another decision."
     if tables.is_sample or other.is_sample:
         text += " Only samples were read, so there may be more."
     if not len(changed):

@@ -16,7 +16,7 @@ from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html
-from audiopipe.report.text import number, percent
+from audiopipe.report.text import format_number, format_percent
 from audiopipe.report.thresholds import Threshold
 
 with require_extra("notebooks", "drawing a report"):
@@ -91,7 +91,7 @@ def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -
 def _summary(metric: str, values: Values, finite: npt.NDArray[np.bool_]) -> str:
     text = f"median {format_metric(metric, float(np.median(values[finite])))}"
     missing = len(values) - int(finite.sum())
-    return text + (f"; missing in {percent(missing, len(values))}" if missing else "")
+    return text + (f"; missing in {format_percent(missing, len(values))}" if missing else "")
 
 
 def threshold_curves(tables: DatasetTables) -> Html:
@@ -120,7 +120,7 @@ def _curve(segments: pd.DataFrame, threshold: Threshold) -> Html:
         axes.set(xlabel=threshold.parameter + ("" if unit == "1" else f" ({unit})"), ylabel="kept (%)", ylim=(0, 104))
         axes.grid(axis="y")
 
-    caption = f"a limit of {threshold.limit:g} keeps {number(at_limit, 1)} %".replace("-", "−")
+    caption = f"a limit of {threshold.limit:g} keeps {format_number(at_limit, 1)} %".replace("-", "−")
     return page.figure(draw(plot, WIDTH, 170), threshold.parameter, caption)
 
 

@@ -8,7 +8,7 @@ from audiopipe.report import page
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import KEPT
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import number, plural
+from audiopipe.report.text import format_number, pluralize
 from audiopipe.store.parquet import read_table
 
 __all__ = ["duplicates"]
@@ -28,9 +28,9 @@ def duplicates(tables: DatasetTables) -> Html:
     if not len(rows):
         return Html(f"{heading} There are none.</p>")
     left_out = int(rows["left_out"].sum())
-    text = f"{plural(len(rows), 'duplicate')} in {plural(rows.groupby(GROUP).ngroups, 'group')}. "
+    text = f"{pluralize(len(rows), 'duplicate')} in {pluralize(rows.groupby(GROUP).ngroups, 'group')}. "
     text += (
-        f"The files <code>unique_manifest_*.json</code> leave out {plural(left_out, 'video')}. The tars contain all."
+        f"The files <code>unique_manifest_*.json</code> leave out {pluralize(left_out, 'video')}. The tars contain all."
     )
     return page.join(Html(f"{heading}</p><p>{text}</p>"), _groups(rows))
 
@@ -48,12 +48,12 @@ def _group(language: str, first: str, members: pd.DataFrame) -> list[str | Html]
     listed = members.sort_values("similarity", ascending=False, kind="stable").head(MAX_VIDEOS)
     columns = (listed["video_id"], listed["language"], listed["similarity"].astype(float))
     others = ", ".join(
-        f"<code>{esc(video_id)}</code> ({esc(spoken)}, {number(similarity, 2)})"
+        f"<code>{esc(video_id)}</code> ({esc(spoken)}, {format_number(similarity, 2)})"
         for video_id, spoken, similarity in zip(*columns, strict=True)
     )
     hidden = len(members) - len(listed)
     low, high = float(members["similarity"].min()), float(members["similarity"].max())
-    similarity = number(high, 2) if low == high else f"{number(low, 2)} to {number(high, 2)}"
+    similarity = format_number(high, 2) if low == high else f"{format_number(low, 2)} to {format_number(high, 2)}"
     bar = page.bar([(float(members["similarity"].mean()), KEPT)])
     more = f" and {hidden:,} more" if hidden else ""
     return [first, language, f"{len(members) + 1:,}", bar, similarity, Html(others + more)]

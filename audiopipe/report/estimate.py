@@ -125,7 +125,7 @@ def show(estimate: Estimate, simulations: int = 10) -> Html:
         f"a node is lost {failures.losses_per_node_hour:g} times an hour and replaced after "
         f"{failures.replacement_h * 60:.0f} min."
     )
-    return page.styled(
+    return page.with_styles(
         page.join(
             page.table(COLUMNS, table_rows(estimate), "ll"),
             *[page.note(page.esc(note)) for note in notes(estimate)],

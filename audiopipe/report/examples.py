@@ -135,7 +135,7 @@ def _audio(tables: DatasetTables, row: pd.Series) -> str:
     try:
         excerpt = Excerpt.decode(tables.dataset.store.read_range(tar, int(row["tar_offset"]), int(row["audio_bytes"])))
     except (FileNotFoundError, sf.LibsndfileError) as error:
-        advice = page.prose("Run `audiopipe verify` to find damaged objects.").markup
+        advice = page.inline_code("Run `audiopipe verify` to find damaged objects.").markup
         return f"<p>The audio cannot be read: {esc(error)}. {advice}</p>"
     figures = "".join(f"<figure>{figure}</figure>" for figure in (waveform(excerpt), spectrogram(excerpt)))
     return figures + player(excerpt, esc(row["key"]))

@@ -23,7 +23,7 @@ from audiopipe.report.figure import KEPT
 from audiopipe.report.histogram import finite_values
 from audiopipe.report.metric_labels import digits, metric_title
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import humanize, number
+from audiopipe.report.text import format_number, humanize
 
 __all__ = ["explorer"]
 
@@ -124,7 +124,7 @@ def _row(slider: Slider) -> str:
     metric, parameter, unit = slider.metric, slider.parameter, METRICS[slider.metric].unit
     span = f'min="{slider.min}" max="{slider.max}" step="{slider.step}" value="{slider.start}"'
     checked = "" if slider.limit is None else " checked"
-    limit = "off" if slider.limit is None else number(slider.limit, max(digits(metric), 1))
+    limit = "off" if slider.limit is None else format_number(slider.limit, max(digits(metric), 1))
     title = f"{metric_title(metric)} {'at least' if slider.is_minimum else 'at most'}"
     return (
         f'<div data-threshold class="row">'

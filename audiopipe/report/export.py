@@ -24,7 +24,7 @@ with require_extra("notebooks", "exporting a notebook"):
     import nbformat
     from nbconvert.filters import ansi2html, markdown2html
 
-__all__ = ["export", "text_of"]
+__all__ = ["export_notebook", "read_cell_text"]
 
 Place = TypeVar("Place", str, Path)
 
@@ -35,7 +35,7 @@ ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 HIDDEN = {"lab-only", "papermill-error-cell-tag"}
 
 
-def export(notebook: Path, html: Place) -> Place:
+def export_notebook(notebook: Path, html: Place) -> Place:
     """Write a notebook's text and pictures, without its code, to `html`, a path or a URL; returns that.
 
     In a folder named `reports`, as an output has one, the index page beside it is made anew.
@@ -52,9 +52,9 @@ def export(notebook: Path, html: Place) -> Place:
     store = Store(folder or ".")
     title = _title(content, notebook)
     made = frame.provenance(notebook.name, content.metadata.get("papermill", {}))
-    _put(store, name, frame.render_page(title, body, made, index.meta(title, _facts(body))))
+    _put(store, name, frame.render_page(title, body, made, index.meta_tag(title, _facts(body))))
     if store.root.rpartition("/")[2] == index.FOLDER:
-        listed = f'<h1>Reports</h1><div class="ap">{index.content(store).markup}</div>'
+        listed = f'<h1>Reports</h1><div class="ap">{index.render_index(store).markup}</div>'
         _put(store, index.NAME, frame.render_page("Reports", listed, frame.provenance()))
     return html
 
@@ -78,7 +78,7 @@ def _facts(body: str) -> dict[str, Any]:
     return told
 
 
-def text_of(notebook: Path, tag: str) -> str:
+def read_cell_text(notebook: Path, tag: str) -> str:
     """What the cell with this tag printed in a saved notebook; empty if it printed nothing or there is none."""
     content = nbformat.read(notebook, as_version=4)
     cells = [cell for cell in content.cells if tag in cell.metadata.get("tags", ())]
@@ -122,7 +122,11 @@ def _output(output: Mapping[str, Any]) -> Iterator[str]:
 def _error(output: Mapping[str, Any]) -> Iterator[str]:
     """One of ours with what to do about it; of any other, where it was raised."""
     kind, ours = output["ename"], output["ename"] in errors.__all__
-    told = [esc(kind), esc(output["evalue"]), *([f"What to do: {page.prose(remedy(kind)).markup}."] if ours else [])]
+    told = [
+        esc(kind),
+        esc(output["evalue"]),
+        *([f"What to do: {page.inline_code(remedy(kind)).markup}."] if ours else []),
+    ]
     yield f'<div class="ap">{page.verdict("bad", told).markup}</div>'
     if not ours:
         trace = ansi2html("\n".join(output["traceback"]))

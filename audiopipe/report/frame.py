@@ -11,7 +11,7 @@ from audiopipe import __version__
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report.css import PAGE, PIECES
 from audiopipe.report.page import esc
-from audiopipe.report.text import format_clock, format_duration
+from audiopipe.report.text import format_duration, format_time
 
 __all__ = ["provenance", "render_page"]
 
@@ -59,7 +59,7 @@ def provenance(notebook: str | None = None, papermill: Mapping[str, Any] | None 
     told = [f"audiopipe {esc(__version__)}", *([esc(notebook)] if notebook else [])]
     facts = papermill or {}
     if facts.get("start_time") and facts.get("duration"):
-        told.append(f"executed {format_clock(parse_utc(facts['start_time']))} in {format_duration(facts['duration'])}")
+        told.append(f"executed {format_time(parse_utc(facts['start_time']))} in {format_duration(facts['duration'])}")
     given = " ".join(f"{name}={value}" for name, value in facts.get("parameters", {}).items())
     return " · ".join([*told, *([f"with <code>{esc(given)}</code>"] if given else [])])
 

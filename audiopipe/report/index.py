@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import number, percent, plural
+from audiopipe.report.text import format_number, format_percent, pluralize
 from audiopipe.store.objects import Store
 from audiopipe.store.retry import with_retries
 
-__all__ = ["FOLDER", "NAME", "content", "meta"]
+__all__ = ["FOLDER", "NAME", "meta_tag", "render_index"]
 
 FOLDER, NAME = "reports", "index.html"
 HEAD_BYTES = 32_768  # the style sheet is in the head too
@@ -36,13 +36,13 @@ class Report:
     facts: dict[str, Any]
 
 
-def meta(title: str, metadata: dict[str, Any]) -> str:
+def meta_tag(title: str, metadata: dict[str, Any]) -> str:
     """The element that a page carries for the index."""
     told = json.dumps({"title": title, **metadata}, ensure_ascii=False)
     return f'<meta name="audiopipe-report" content="{html.escape(told)}">'
 
 
-def content(folder: Store) -> Html:
+def render_index(folder: Store) -> Html:
     """What the index of a folder shows: runs, the newest first, then reports of no run."""
     names = [name for name in folder.list() if name.endswith(".html") and "/" not in name and name != NAME]
     reports = [found for name in names if (found := _read(folder, name))]
@@ -62,7 +62,7 @@ def content(folder: Store) -> Html:
         "hours kept",
         "reports",
     ]
-    pieces = [page.note(f"{plural(len(reports), 'report')} of {plural(len(runs), 'run')}, the newest first.")]
+    pieces = [page.note(f"{pluralize(len(reports), 'report')} of {pluralize(len(runs), 'run')}, the newest first.")]
     if rows:
         pieces.append(page.table(head, rows, "llll    w"))
     if others:
@@ -93,10 +93,10 @@ def _run(run_id: str, reports: list[Report]) -> list[str | Html]:
         STATES.get(state, state),
         str(facts.get("started", "–"))[:16].replace("T", " "),
         str(facts.get("ended", "–"))[:16].replace("T", " "),
-        number(facts.get("videos")),
-        number(facts.get("failed")),
-        f"{kept:,} / {segments:,} ({percent(kept, segments)})" if kept is not None and segments else "–",
-        number(hours, 2),
+        format_number(facts.get("videos")),
+        format_number(facts.get("failed")),
+        f"{kept:,} / {segments:,} ({format_percent(kept, segments)})" if kept is not None and segments else "–",
+        format_number(hours, 2),
         Html(_links(reports)),
     ]
 

@@ -14,7 +14,7 @@ from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import counts
 from audiopipe.report.summary import describe_unfinished
-from audiopipe.report.text import format_bytes, format_duration, humanize, number, percent, plural
+from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
@@ -32,7 +32,7 @@ def render_plan(plan: Plan, config: RunConfig, committed: Collection[str]) -> Ht
             f"{total.videos:,}",
             f"{total.shards:,}",
             f"{done[name]:,}" if config.partition_count == 1 else "–",
-            _lower_bound(number(total.hours, 2), total.timed, total.videos),
+            _lower_bound(format_number(total.hours, 2), total.timed, total.videos),
             _lower_bound(format_bytes(total.size_bytes), total.sized, total.videos),
         ]
         for name, total in totals.items()
@@ -44,7 +44,7 @@ def render_plan(plan: Plan, config: RunConfig, committed: Collection[str]) -> Ht
         f"{sum(total.videos for total in languages):,}",
         f"{sum(total.shards for total in languages):,}",
         f"{sum(done.values()):,}" if config.partition_count == 1 else "–",
-        number(sum(total.hours for total in languages), 2),
+        format_number(sum(total.hours for total in languages), 2),
         format_bytes(sum(total.size_bytes for total in languages)),
     ]
     note = "≥: the catalog lacks the duration or size of some videos. Committed shards are not processed again."
@@ -68,14 +68,14 @@ def render_progress(snapshot: RunSnapshot | None) -> Html:
     to_go = format_duration(snapshot.eta.seconds) if snapshot.eta else "…"
     cards = [
         (f"{totals.processed:,} / {totals.total_videos:,}", f"videos · {run.status}"),
-        (number(totals.videos_per_minute, 1), "videos per minute"),
-        (number(totals.segments_per_second, 1), "segments per second"),
-        (f"{number(totals.times_real_time)} x", "real time"),
+        (format_number(totals.videos_per_minute, 1), "videos per minute"),
+        (format_number(totals.segments_per_second, 1), "segments per second"),
+        (f"{format_number(totals.times_real_time)} x", "real time"),
         (to_go if running else "–", "to go"),
         (f"{totals.failed:,}", "videos failed permanently"),
     ]
     tables = (_language_table(snapshot.languages, running), _error_table(snapshot.errors))
-    return page.styled(page.join(page.cards(cards), *tables))
+    return page.with_styles(page.join(page.cards(cards), *tables))
 
 
 def _language_table(languages: Sequence[LanguageSnapshot], running: bool) -> Html:
@@ -83,11 +83,11 @@ def _language_table(languages: Sequence[LanguageSnapshot], running: bool) -> Htm
         [
             language.language,
             _bar(language),
-            percent(language.processed, language.total_videos),
+            format_percent(language.processed, language.total_videos),
             f"{language.processed:,} / {language.total_videos:,}",
             f"{language.failed:,}",
             f"{language.kept:,} / {language.segments:,}",
-            number(language.rate, 1),
+            format_number(language.rate, 1),
             format_duration(language.eta_s) if running and language.eta_s else "–",
         ]
         for language in languages
@@ -123,22 +123,26 @@ def render_result(summary: RunSummary) -> Html:
     if problem:
         verdict = page.verdict("bad", ["Not finished.", esc(problem) + "."])
     elif not new.shards:
-        verdict = page.verdict("good", [f"Nothing to do: all {plural(total.shards, 'shard')} were committed before."])
+        verdict = page.verdict(
+            "good", [f"Nothing to do: all {pluralize(total.shards, 'shard')} were committed before."]
+        )
     elif total.videos_failed:
-        failed = f"{plural(total.videos_failed, 'video')} failed permanently; see the progress report for the reasons."
+        failed = (
+            f"{pluralize(total.videos_failed, 'video')} failed permanently; see the progress report for the reasons."
+        )
         verdict = page.verdict("good", ["Done: every planned shard is committed.", failed])
     else:
         verdict = page.verdict("good", ["Done: every planned shard is committed, and no video failed."])
     cards = [
         (f"{total.videos - total.videos_failed:,} / {total.videos:,}", "videos done"),
-        (percent(total.segments_kept, total.segments), f"kept of {total.segments:,} segments"),
-        (f"{number(total.kept_s / 3600, 2)} h", f"kept of {number(total.audio_s / 3600, 2)} h"),
+        (format_percent(total.segments_kept, total.segments), f"kept of {total.segments:,} segments"),
+        (f"{format_number(total.kept_s / 3600, 2)} h", f"kept of {format_number(total.audio_s / 3600, 2)} h"),
         (format_bytes(total.bytes_out), "written"),
-        (f"{number(new.audio_s / summary.wall_s)} x" if new.shards else "–", "real time, this session"),
+        (f"{format_number(new.audio_s / summary.wall_s)} x" if new.shards else "–", "real time, this session"),
         (format_duration(summary.wall_s), "duration of this session"),
     ]
-    about = page.facts({"run_id": summary.run_id, "state": str(summary.status), **counts(total)})
-    return page.styled(page.join(verdict, page.cards(cards), _reasons(summary), about))
+    about = page.embed_metadata({"run_id": summary.run_id, "state": str(summary.status), **counts(total)})
+    return page.with_styles(page.join(verdict, page.cards(cards), _reasons(summary), about))
 
 
 def _reasons(summary: RunSummary) -> Html:

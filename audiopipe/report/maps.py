@@ -15,7 +15,7 @@ from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
 from audiopipe.report.histogram import Values, bin_edges
 from audiopipe.report.metric_labels import metric_name, unit_label
 from audiopipe.report.page import Html
-from audiopipe.report.text import percent
+from audiopipe.report.text import format_percent
 
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.colors import to_rgb
@@ -63,7 +63,7 @@ def _map(segments: pd.DataFrame, x: str, y: str, limits: dict[str, float]) -> Ht
         axes.set(xlabel=_label(x), ylabel=_label(y))
 
     missing = len(segments) - len(points)
-    caption = f"{percent(missing, len(segments))} of the segments lack one of them" if missing else ""
+    caption = f"{format_percent(missing, len(segments))} of the segments lack one of them" if missing else ""
     return page.figure(draw(plot, 470, 250), name[0].upper() + name[1:], caption)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiopipe.kernels import METRICS
-from audiopipe.report.text import humanize, number
+from audiopipe.report.text import format_number, humanize
 
 __all__ = ["digits", "format_metric", "metric_name", "metric_title", "unit_label", "with_unit"]
 
@@ -38,7 +38,7 @@ def digits(metric: str) -> int:
 
 def format_metric(metric: str, value: float) -> str:
     """Format a value without its unit."""
-    return number(value, digits(metric))
+    return format_number(value, digits(metric))
 
 
 def with_unit(metric: str, value: float) -> str:

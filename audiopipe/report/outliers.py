@@ -10,7 +10,7 @@ from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.examples import card
 from audiopipe.report.metric_labels import format_metric, metric_name, with_unit
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import number
+from audiopipe.report.text import format_number
 
 __all__ = ["outliers", "scores"]
 
@@ -59,6 +59,6 @@ def _outlier(tables: DatasetTables, position: int, metric: str, score: float) ->
     row = tables.kept.iloc[position]
     median = float(tables.kept[tables.kept["language"] == row["language"]][metric].median())
     label = f"{metric_name(metric)} {with_unit(metric, float(row[metric]))}: "
-    label += f"{number(abs(score), 1)} deviations {'above' if score > 0 else 'below'} "
+    label += f"{format_number(abs(score), 1)} deviations {'above' if score > 0 else 'below'} "
     label += f"the median of {row['language']}, {format_metric(metric, median)}"
     return card(tables, row, f"<b>{esc(label)}</b>")

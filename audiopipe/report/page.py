@@ -16,17 +16,17 @@ __all__ = [
     "Level",
     "bar",
     "cards",
+    "embed_metadata",
     "esc",
-    "facts",
     "figure",
     "grid",
+    "inline_code",
     "join",
     "legend",
     "note",
-    "prose",
-    "styled",
     "table",
     "verdict",
+    "with_styles",
 ]
 
 Level = Literal["good", "warn", "bad"]
@@ -51,12 +51,12 @@ def esc(value: Any) -> str:
     return html.escape(str(value))
 
 
-def facts(values: Mapping[str, Any]) -> Html:
+def embed_metadata(values: Mapping[str, Any]) -> Html:
     """What the index page is to know of this report's run: not shown, read by `export`."""
     return Html(f'<template class="facts">{esc(json.dumps(dict(values), ensure_ascii=False))}</template>')
 
 
-def styled(piece: Html) -> Html:
+def with_styles(piece: Html) -> Html:
     """A piece that brings the style sheet along; the first of a notebook does."""
     return Html(f"<style>{PIECES}</style>{piece.markup}")
 
@@ -70,7 +70,7 @@ def note(markup: str) -> Html:
     return Html(f'<p class="dim">{markup}</p>')
 
 
-def prose(text: str) -> Html:
+def inline_code(text: str) -> Html:
     """Text in which `what is typed` stands between backticks."""
     return Html(re.sub(r"`([^`]+)`", r"<code>\1</code>", esc(text)))
 
@@ -117,10 +117,10 @@ def _cells(row: Sequence[Any], attributes: Sequence[str]) -> str:
     return "".join(f"<td{some}>{value}</td>" for value, some in zip(values, attributes, strict=True))
 
 
-def bar(parts: Iterable[tuple[float, str]]) -> Html:
+def bar(shares: Iterable[tuple[float, str]]) -> Html:
     """A small horizontal bar of (share of 1, colour)."""
     inner = "".join(
-        f'<i style="width:{100 * max(0.0, share):.2f}%;background:{colour}"></i>' for share, colour in parts
+        f'<i style="width:{100 * max(0.0, share):.2f}%;background:{colour}"></i>' for share, colour in shares
     )
     return Html(f'<span class="bar">{inner}</span>')
 

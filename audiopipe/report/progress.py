@@ -17,7 +17,7 @@ from audiopipe.ledger.snapshot import RunSnapshot, RunTotals, WorkerSnapshot, ta
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.stages import find_bottleneck
-from audiopipe.report.text import format_bytes, format_clock, format_duration, number, percent, plural
+from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, format_time, pluralize
 
 __all__ = ["PARAMETERS", "RunReport", "headline", "read_run_report"]
 
@@ -120,17 +120,17 @@ def headline(run_report: RunReport) -> Html:
         ),
         (f"of {totals.total_videos:,} videos done", f"{totals.processed:,}"),
         ("videos failed permanently", f"{totals.failed:,}"),
-        (f"kept of {totals.segments:,} segments", percent(totals.kept, totals.segments)),
+        (f"kept of {totals.segments:,} segments", format_percent(totals.kept, totals.segments)),
         (f"real time, {_hours(totals.audio_s)} of audio", _times(totals.audio_s, busy_s)),
         ("working time" if run_report.run.completed_at else "working time so far", format_duration(busy_s)),
         *_to_go(run_report),
         (f"written, {format_bytes(totals.bytes_in)} read", format_bytes(totals.bytes_out)),
     ]
     if run_report.usd_per_hour is not None:
-        items.append(("cost so far", f"${number(run_report.usd_per_hour * busy_s / 3600, 2)}"))
+        items.append(("cost so far", f"${format_number(run_report.usd_per_hour * busy_s / 3600, 2)}"))
     cards = page.cards((value, label) for label, value in items)
-    return page.styled(
-        page.join(cards, _verdict(run_report), _dates(run_report), page.facts(_index_values(run_report)))
+    return page.with_styles(
+        page.join(cards, _verdict(run_report), _dates(run_report), page.embed_metadata(_index_values(run_report)))
     )
 
 
@@ -144,11 +144,11 @@ def _index_values(run_report: RunReport) -> dict[str, str | float | None]:
 
 
 def _times(audio_s: float, wall_s: float) -> str:
-    return f"{number(audio_s / wall_s)} x" if wall_s else "–"
+    return f"{format_number(audio_s / wall_s)} x" if wall_s else "–"
 
 
 def _hours(seconds: float) -> str:
-    return f"{number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
+    return f"{format_number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
 
 
 def _to_go(run_report: RunReport) -> list[tuple[str, str]]:
@@ -161,8 +161,8 @@ def _to_go(run_report: RunReport) -> list[tuple[str, str]]:
 def _dates(run_report: RunReport) -> Html:
     run, start, end = run_report.run, run_report.start, run_report.end
     duration = format_duration((end - start).total_seconds())
-    ended = f"ended {format_clock(end)} after {duration}" if run.completed_at else "has not ended"
-    sentence = f"Started {format_clock(start)}, {ended}; as of {format_clock(run_report.at)}."
+    ended = f"ended {format_time(end)} after {duration}" if run.completed_at else "has not ended"
+    sentence = f"Started {format_time(start)}, {ended}; as of {format_time(run_report.at)}."
     sentence += f" Output <code>{esc(run.output or '–')}</code>, run <code>{esc(run.run_id)}</code>"
     versions = [f"audiopipe {esc(run.version)}"] if run.version else []
     versions += [f"parameters <code>{esc(run.config_digest)}</code>"] if run.config_digest else []
@@ -179,12 +179,12 @@ def _verdict(run_report: RunReport) -> Html:
         sentences.append(f"The driver has sent no heartbeat for {age}: its process has probably died.")
         sentences.append("Start the same run again; committed shards are not processed twice.")
     elif status is RunStatus.RUNNING:
-        sentences.append(f"Running: {percent(totals.processed, totals.total_videos)} of the videos are done.")
+        sentences.append(f"Running: {format_percent(totals.processed, totals.total_videos)} of the videos are done.")
     elif status is RunStatus.DONE:
         sentences.append("Done: every planned shard is committed.")
     else:
         level = "bad"
-        missing = plural(totals.total_shards - totals.shards_done, "shard")
+        missing = pluralize(totals.total_shards - totals.shards_done, "shard")
         sentences.append(f"Not finished ({status}): {missing} of {totals.total_shards:,} missing.")
         sentences.append("See the errors below, then start the same run again: it continues with the missing shards.")
     sentences += _list_problems(run_report)
@@ -200,17 +200,17 @@ def _list_problems(run_report: RunReport) -> list[str]:
         kinds = Counter(error.error_type for error in run_report.errors if error.video_id)
         kind, count = kinds.most_common(1)[0] if kinds else ("unknown", 0)
         problems.append(
-            f"{plural(totals.failed, 'video')} ({percent(totals.failed, totals.processed)}) failed permanently; "
+            f"{pluralize(totals.failed, 'video')} ({format_percent(totals.failed, totals.processed)}) failed permanently; "
             f"the most frequent error is {esc(kind)} ({count:,}): see “Errors”."
         )
     repeated = sum(shard.attempts - 1 for shard in run_report.shards if shard.attempts > 1)
     if repeated:
-        problems.append(f"{plural(repeated, 'attempt')} at shards had to be repeated; the results are not affected.")
+        problems.append(f"{pluralize(repeated, 'attempt')} at shards had to be repeated; the results are not affected.")
     stale = [worker.worker_id for worker in run_report.snapshot.workers if worker.stale]
     if stale:
-        problems.append(f"{plural(len(stale), 'worker')} stopped sending heartbeats: {esc(', '.join(stale))}.")
+        problems.append(f"{pluralize(len(stale), 'worker')} stopped sending heartbeats: {esc(', '.join(stale))}.")
     slowest = find_bottleneck(run_report.stage_s)
     if slowest:
-        share = percent(run_report.stage_s[slowest], sum(run_report.stage_s.values()))
+        share = format_percent(run_report.stage_s[slowest], sum(run_report.stage_s.values()))
         problems.append(f"The stage <b>{esc(slowest)}</b> takes most of the working time ({share}).")
     return problems

@@ -14,7 +14,7 @@ from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.metric_labels import format_metric, metric_title
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.text import format_bytes, format_duration, humanize, number, percent, plural
+from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
 
 __all__ = ["PARAMETERS", "counts", "drops", "failures", "headline", "languages", "read_tables", "remedy"]
 
@@ -29,7 +29,7 @@ def headline(tables: DatasetTables) -> Html:
     total = tables.total
     cards = [
         (f"{total.kept_s / 3600:,.2f} h", f"kept of {total.audio_s / 3600:,.2f} h"),
-        (percent(total.segments_kept, total.segments), f"kept of {plural(total.segments, 'segment')}"),
+        (format_percent(total.segments_kept, total.segments), f"kept of {pluralize(total.segments, 'segment')}"),
         (f"{total.segments_kept:,}", "segments kept"),
         (f"{total.videos - total.videos_failed:,}", f"of {total.videos:,} videos"),
         (f"{total.videos_failed:,}", "videos failed"),
@@ -37,8 +37,8 @@ def headline(tables: DatasetTables) -> Html:
         (format_bytes(total.bytes_out), "in the dataset"),
         (format_duration(float(tables.kept["duration_s"].median())), "median segment"),
     ]
-    summary = page.facts({"run_id": tables.dataset.run.run_id, **counts(total)})
-    return page.styled(page.join(page.cards(cards), _verdict(tables), _provenance(tables), summary))
+    summary = page.embed_metadata({"run_id": tables.dataset.run.run_id, **counts(total)})
+    return page.with_styles(page.join(page.cards(cards), _verdict(tables), _provenance(tables), summary))
 
 
 def counts(total: Totals) -> dict[str, float]:
@@ -57,10 +57,12 @@ def _verdict(tables: DatasetTables) -> Html:
     if not total.segments_kept:
         return page.verdict("bad", ["No segment was kept.", "See the drop reasons and the failed videos below."])
     level: page.Level = "good"
-    lines = [f"{percent(total.segments_kept, total.segments)} of the segments passed every threshold."]
+    lines = [f"{format_percent(total.segments_kept, total.segments)} of the segments passed every threshold."]
     if dropped := total.segments - total.segments_kept:
         reason, count = total.drops.most_common(1)[0]
-        lines.append(f"{plural(dropped, 'segment')} dropped, most of them <b>{esc(humanize(reason))}</b> ({count:,}).")
+        lines.append(
+            f"{pluralize(dropped, 'segment')} dropped, most of them <b>{esc(humanize(reason))}</b> ({count:,})."
+        )
     if lossy := [name for name, totals in languages if totals.segments_kept < (1 - LARGE_LOSS) * totals.segments]:
         level = "warn"
         lines.append(
@@ -72,7 +74,7 @@ def _verdict(tables: DatasetTables) -> Html:
         lines.append(f"No segment was kept in <b>{esc(', '.join(empty))}</b>.")
     if total.videos_failed > LARGE_FAILURE * total.videos:
         level = "warn" if level == "good" else level
-        failed = percent(total.videos_failed, total.videos)
+        failed = format_percent(total.videos_failed, total.videos)
         lines.append(f"{failed} of the videos failed permanently. See “Failed videos”.")
     return page.verdict(level, lines)
 
@@ -80,7 +82,7 @@ def _verdict(tables: DatasetTables) -> Html:
 def _provenance(tables: DatasetTables) -> Html:
     run, versions = tables.dataset.run, tables.dataset.run.versions
     text = f"Output <code>{esc(tables.dataset.url)}</code>, run <code>{esc(run.run_id)}</code>, "
-    text += f"{plural(len(tables.dataset.results), 'shard')}. Sums cover all shards. "
+    text += f"{pluralize(len(tables.dataset.results), 'shard')}. Sums cover all shards. "
     text += f"Made by audiopipe {esc(versions['audiopipe'])} with torch {esc(versions['torch'])}."
     if tables.is_sample:
         text += (
@@ -111,8 +113,8 @@ def _language(name: str, total: Totals, medians: pd.DataFrame) -> list[str | Htm
 
 def _sums(total: Totals) -> list[str]:
     return [
-        f"{total.segments_kept:,} / {total.segments:,} ({percent(total.segments_kept, total.segments)})",
-        f"{number(total.kept_s / 3600, 2)} / {number(total.audio_s / 3600, 2)}",
+        f"{total.segments_kept:,} / {total.segments:,} ({format_percent(total.segments_kept, total.segments)})",
+        f"{format_number(total.kept_s / 3600, 2)} / {format_number(total.audio_s / 3600, 2)}",
         f"{total.videos:,}",
         f"{total.videos_failed:,}",
     ]
@@ -133,7 +135,7 @@ def drops(tables: DatasetTables) -> Html:
             meanings.get(reason, "–"),
             page.bar([(count / largest, DROPPED)]),
             f"{count:,}",
-            percent(count, total.segments),
+            format_percent(count, total.segments),
             *(f"{totals.drops[reason]:,}" if totals.drops[reason] else "·" for totals in tables.by_language.values()),
         ]
         for reason, count in total.drops.most_common()
@@ -160,7 +162,7 @@ def failures(tables: DatasetTables) -> Html:
         examples = "<br>".join(
             f"<code>{esc(letter.video_id)}</code> {esc(letter.message[:240])}" for letter in letters[:MAX_EXAMPLES]
         )
-        advice = f"<br><small>What to do: {page.prose(remedy(error_type)).markup}.</small>"
+        advice = f"<br><small>What to do: {page.inline_code(remedy(error_type)).markup}.</small>"
         bar = page.bar([(count / counted[0][1], BAD)])
         where = ", ".join(f"{number_of_videos} {name}" for name, number_of_videos in by_language)
         rows.append([error_type, bar, f"{count:,}", letters[0].stage, where, Html(examples + advice)])

@@ -12,7 +12,7 @@ from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.quality import remedy
-from audiopipe.report.text import format_bytes, format_duration, number
+from audiopipe.report.text import format_bytes, format_duration, format_number
 
 __all__ = ["errors", "languages", "workers"]
 
@@ -38,7 +38,7 @@ def _language_cells(language: LanguageSnapshot) -> list[str | Html]:
         f"{language.failed:,}",
         page.bar([(kept, KEPT), (dropped, DROPPED)]),
         f"{language.kept:,} / {language.segments:,}",
-        number(language.kept_s / 3600, 2),
+        format_number(language.kept_s / 3600, 2),
         f"{language.shards_done:,} / {language.total_shards:,}",
     ]
 
@@ -63,9 +63,9 @@ def _worker_cells(worker: WorkerSnapshot) -> list[str | Html]:
         Html(f'<span style="color:{BAD}">✕ stale</span>') if worker.stale else str(worker.status),
         f"{worker.videos_processed:,}",
         f"{worker.segments_processed:,}",
-        number(worker.segments_per_second, 1),
-        "–" if is_driver else f"{number(worker.cpu_utilization)} %",
-        f"{number(worker.gpu_utilization)} %" if worker.gpu_memory_bytes else "–",
+        format_number(worker.segments_per_second, 1),
+        "–" if is_driver else f"{format_number(worker.cpu_utilization)} %",
+        f"{format_number(worker.gpu_utilization)} %" if worker.gpu_memory_bytes else "–",
         format_bytes(worker.memory_bytes) if worker.memory_bytes else "–",
         f"{format_duration(worker.age_s)} ago",
     ]
@@ -90,7 +90,7 @@ def _kinds_table(all_errors: Sequence[ErrorRow], subject: str) -> Html:
         group = [error for error in all_errors if error.error_type == kind]
         stages = ", ".join(sorted({error.stage or "driver" for error in group}))
         examples = "<br>".join(_example(error, subject) for error in group[:EXAMPLES])
-        examples += f"<br><small>What to do: {page.prose(remedy(str(kind))).markup}.</small>"
+        examples += f"<br><small>What to do: {page.inline_code(remedy(str(kind))).markup}.</small>"
         rows.append([kind, f"{count:,}", stages, Html(examples)])
     return page.table(["error", "count", "stage", "examples"], rows, "l lw")
 

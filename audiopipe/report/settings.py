@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from audiopipe.config import RunConfig
 from audiopipe.report import page
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import plural
+from audiopipe.report.text import pluralize
 
 __all__ = ["settings"]
 
@@ -23,7 +23,7 @@ def settings(config: Mapping[str, object], digest: str) -> Html:
     changed = [row for row in rows if row[1] != row[2]]
     rows = [*changed, *(row for row in rows if row not in changed)]
     table = page.table(["parameter", "value", "default", "meaning"], rows, "lllw")
-    summary = f"{plural(len(changed), 'parameter')} not at the default" if changed else "all at their defaults"
+    summary = f"{pluralize(len(changed), 'parameter')} not at the default" if changed else "all at their defaults"
     values = ", ".join(f"<code>{esc(name)}={esc(value)}</code>" for name, value, *_ in changed)
     head = f"Parameters: {summary}{f': {values}' if values else ''}; digest <code>{esc(digest)}</code>"
     return Html(f"<details><summary>{head}</summary>{table.markup}</details>")

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from audiopipe.ledger import RunStatus, default_path
 from audiopipe.report.stages import find_bottleneck, sort_stages
-from audiopipe.report.text import format_bytes, format_counts, format_duration, number, percent, plural, speed
+from audiopipe.report.text import (
+    format_bytes,
+    format_counts,
+    format_duration,
+    format_number,
+    format_percent,
+    format_speed,
+    pluralize,
+)
 
 if TYPE_CHECKING:
     from audiopipe.dataset.totals import Totals
@@ -21,7 +29,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
     lines = [
         f"videos    {total.videos - total.videos_failed:,} done"
         + _format_reasons(total.videos_failed, "failed", total.errors),
-        f"segments  {total.segments_kept:,} kept ({percent(total.segments_kept, total.segments)})"
+        f"segments  {total.segments_kept:,} kept ({format_percent(total.segments_kept, total.segments)})"
         + _format_reasons(total.segments - total.segments_kept, "dropped", total.drops),
         f"speed     {_speed(summary)}",
         f"stages    {_stages(summary.new if summary.new.shards else total)}",
@@ -36,7 +44,7 @@ def describe_unfinished(summary: RunSummary) -> str | None:
     if summary.status is RunStatus.DONE:
         return None
     missing = summary.shards_planned - summary.total.shards
-    text = f"{missing:,} of {plural(summary.shards_planned, 'shard')} not committed"
+    text = f"{missing:,} of {pluralize(summary.shards_planned, 'shard')} not committed"
     if summary.shards_failed:
         shard, reason = next(iter(summary.shards_failed.items()))
         text += f"; {len(summary.shards_failed):,} failed after all retries, the first is {shard}: {reason}"
@@ -55,13 +63,13 @@ def _speed(summary: RunSummary) -> str:
         if summary.status is not RunStatus.DONE:
             return f"no shard was committed in {format_duration(summary.wall_s)}"
         return (
-            f"nothing to do: all {plural(total.shards, 'shard')} were committed before "
-            f"({number(total.audio_s / 3600, 2)} h of audio, {format_bytes(total.bytes_out)})"
+            f"nothing to do: all {pluralize(total.shards, 'shard')} were committed before "
+            f"({format_number(total.audio_s / 3600, 2)} h of audio, {format_bytes(total.bytes_out)})"
         )
     earlier = total.shards - new.shards
-    text = f"{number(new.audio_s / 3600, 2)} h of audio in {format_duration(summary.wall_s)}: "
-    text += speed(new.audio_s, summary.wall_s)
-    return f"{text} ({plural(earlier, 'shard')} of {total.shards:,} committed before)" if earlier else text
+    text = f"{format_number(new.audio_s / 3600, 2)} h of audio in {format_duration(summary.wall_s)}: "
+    text += format_speed(new.audio_s, summary.wall_s)
+    return f"{text} ({pluralize(earlier, 'shard')} of {total.shards:,} committed before)" if earlier else text
 
 
 def _stages(totals: Totals) -> str:
@@ -70,5 +78,5 @@ def _stages(totals: Totals) -> str:
     if slowest is None:
         return "no time was recorded"
     parts = [f"{stage} {format_duration(spent_s)}" for stage, spent_s in seconds.items()]
-    share = percent(seconds[slowest], sum(seconds.values()))
+    share = format_percent(seconds[slowest], sum(seconds.values()))
     return ", ".join(parts) + f"; bottleneck: {slowest} ({share} of the work)"

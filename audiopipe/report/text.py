@@ -8,18 +8,18 @@ from datetime import datetime
 
 __all__ = [
     "format_bytes",
-    "format_clock",
     "format_counts",
     "format_duration",
+    "format_number",
+    "format_percent",
+    "format_speed",
+    "format_time",
     "humanize",
-    "number",
-    "percent",
-    "plural",
-    "speed",
+    "pluralize",
 ]
 
 
-def number(value: float | None, digits: int = 0) -> str:
+def format_number(value: float | None, digits: int = 0) -> str:
     """`12,345`, `0.3`; what does not exist is a dash, minus is a minus sign."""
     if value is None or math.isnan(value):
         return "–"
@@ -28,7 +28,7 @@ def number(value: float | None, digits: int = 0) -> str:
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")  # + 0.0: no minus before a zero
 
 
-def percent(part: float, whole: float) -> str:
+def format_percent(part: float, whole: float) -> str:
     """A share, never rounded to 0 % or 100 % when it is not quite that."""
     if whole <= 0:
         return "–"
@@ -67,12 +67,12 @@ def format_bytes(number_of_bytes: float) -> str:
     return f"{number_of_bytes:.0f} {unit}" if number_of_bytes >= 100 or unit == "B" else f"{number_of_bytes:.1f} {unit}"
 
 
-def speed(audio_s: float, wall_s: float) -> str:
+def format_speed(audio_s: float, wall_s: float) -> str:
     """Times real time."""
-    return f"{number(audio_s / wall_s, 0 if audio_s >= 10 * wall_s else 1)} x real time" if wall_s > 0 else "–"
+    return f"{format_number(audio_s / wall_s, 0 if audio_s >= 10 * wall_s else 1)} x real time" if wall_s > 0 else "–"
 
 
-def plural(count: int, thing: str) -> str:
+def pluralize(count: int, thing: str) -> str:
     """`1 video`, `2 videos`."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
@@ -88,6 +88,6 @@ def format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {humanize(reason)}" for reason, count in ordered)
 
 
-def format_clock(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     """A UTC time to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -17,7 +17,7 @@ from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, draw, series_colors
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.stages import STAGES, find_bottleneck, sort_stages
-from audiopipe.report.text import format_duration, number, percent
+from audiopipe.report.text import format_duration, format_number, format_percent
 
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.patches import PathPatch
@@ -160,15 +160,15 @@ def stages(run_report: RunReport) -> Html:
         values = [seconds[name] / scale for name in names]
         axes.barh(names, values, color=[DROPPED if name == slowest else KEPT for name in names], height=0.7)
         for row, value in enumerate(values):
-            label = f"{format_duration(value * scale)} · {percent(value * scale, total)}"
+            label = f"{format_duration(value * scale)} · {format_percent(value * scale, total)}"
             axes.annotate(label, (value, row), (4, 0), textcoords="offset points", va="center")
         axes.invert_yaxis()
         axes.set(xlabel=f"working time, summed over all threads and shards ({unit})", xlim=(0, 1.22 * max(values)))
 
     stage = STAGES.get(slowest)
-    sentence = f"<b>{esc(slowest)}</b> is the bottleneck: {percent(seconds[slowest], total)} of the working time"
+    sentence = f"<b>{esc(slowest)}</b> is the bottleneck: {format_percent(seconds[slowest], total)} of the working time"
     sentence += f" is spent {stage.activity}; {stage.advice}." if stage else "."
-    concurrency = number(total / wall, 1) if wall else "–"
+    concurrency = format_number(total / wall, 1) if wall else "–"
     overlap = f"Stages overlap: {format_duration(total)} of work took {format_duration(wall)} of shard time, "
     overlap += f"so {concurrency} stages ran at once on average."
     return page.join(

@@ -22,7 +22,7 @@ from output_factory import config, content, corpus, make_output
 from audiopipe.cli import main
 from audiopipe.config import RunConfig
 from audiopipe.errors import ConfigError
-from audiopipe.report.notebook.record import exit_code
+from audiopipe.report.notebook.record import read_exit_code
 from audiopipe.report.notebook.session import RunIncomplete, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -177,11 +177,11 @@ def test_a_record_that_stopped_at_an_error_has_its_exit_code(
     raised: type[BaseException], code: int, tmp_path: Path
 ) -> None:
     error = v4.new_output("error", ename=raised.__name__, evalue="why", traceback=[])
-    assert exit_code(saved(tmp_path, error)) == code
+    assert read_exit_code(saved(tmp_path, error)) == code
 
 
 def test_an_unfinished_record_is_resumed(tmp_path: Path) -> None:
-    assert exit_code(saved(tmp_path)) == 4
+    assert read_exit_code(saved(tmp_path)) == 4
 
 
 def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_lab_run_shows_the_dataset_and_dask_panes_the_cluster(lab: Lab, browse
 def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, browser: Browser) -> None:
     page = opened(lab, browser, "stopped")
     execute_until(page, "Dask dashboard (while the run lasts)")
-    select(page, "session.work")
+    select(page, "session.run_shards")
     page.keyboard.press("Shift+Enter")
     output = Store(str(lab.folder / "demo" / "stopped"))
     deadline = time.monotonic() + 120
@@ -206,7 +206,7 @@ def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, brows
     stopped.wait_for()
     assert "Traceback" not in stopped.inner_text()
     kept = read_commits(output)
-    select(page, "session.work")
+    select(page, "session.run_shards")
     menu(page, "Run", "Run Selected Cell and All Below")
     page.locator(".jp-Notebook .jp-OutputArea-output", has_text="where     shards").wait_for(timeout=4 * MINUTE)
     after = read_commits(output)

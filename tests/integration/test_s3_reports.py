@@ -18,7 +18,7 @@ from output_factory import config, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
 from audiopipe.report import page, quality
-from audiopipe.report.export import export
+from audiopipe.report.export import export_notebook
 from audiopipe.store.objects import Store
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -47,9 +47,9 @@ def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
 
 def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store, tmp_path: Path) -> None:
     tables = quality.read_tables(output=output.url)
-    export(saved(tmp_path, "Quality report", quality.headline(tables)), f"{output.url}/reports/quality.html")
-    ended = page.facts({"run_id": "tests", "state": "done"})
-    export(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")
+    export_notebook(saved(tmp_path, "Quality report", quality.headline(tables)), f"{output.url}/reports/quality.html")
+    ended = page.embed_metadata({"run_id": "tests", "state": "done"})
+    export_notebook(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")
     assert set(output.list("reports")) == {f"reports/{name}.html" for name in ("index", "quality", "run")}
     index = output.read("reports/index.html").decode()
     assert "2 reports of 1 run" in index
@@ -77,7 +77,7 @@ def test_a_bucket_without_list_permission_is_one_clear_error(
             check=False,
             timeout=200,
         )
-    html = export(tmp_path / "out.ipynb", tmp_path / "out.html").read_text(encoding="utf-8")
+    html = export_notebook(tmp_path / "out.ipynb", tmp_path / "out.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
     assert f"PermanentStoreError listing {output.url}/" in text
     assert "not permitted (AccessDenied)" in text

@@ -11,7 +11,7 @@ from audiopipe.kernels import METRICS
 from audiopipe.report import explore
 from audiopipe.report.explore.waveforms import _relative_gate
 from audiopipe.report.metric_labels import format_metric, metric_name
-from audiopipe.report.text import number
+from audiopipe.report.text import format_number
 from audiopipe.store.objects import Store
 
 VIEWS = (
@@ -65,7 +65,7 @@ def test_values_outside_a_limit_are_marked(dataset, rows):
     assert len(dropped)
     segment = int(dropped.index[0])
     texts = view_texts(explore.trace_video(dataset, youtube_id="video01", segment=segment))
-    loudness = number(float(dropped.loc[segment, "loudness_lufs"]), 1)
+    loudness = format_number(float(dropped.loc[segment, "loudness_lufs"]), 1)
     assert f"loudness {loudness} ✕ LUFS" in texts["metrics"]
     assert "too loud" in texts["metrics"]
     assert "Nothing was encoded" in texts["encoding"]

@@ -8,7 +8,7 @@ from nbformat import v4
 
 from audiopipe.errors import LedgerError
 from audiopipe.report import page
-from audiopipe.report.export import export, text_of
+from audiopipe.report.export import export_notebook, read_cell_text
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def saved(tmp_path):
 
 
 def exported(notebook):
-    return export(notebook, notebook.parent / "deep" / "report.html").read_text(encoding="utf-8")
+    return export_notebook(notebook, notebook.parent / "deep" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_page_has_text_and_pictures_and_no_code(saved):
@@ -46,7 +46,7 @@ def test_the_title_is_the_notebooks_first_heading_as_text(saved):
 
 
 def test_the_page_has_the_style_sheet_once(saved):
-    piece = page.styled(page.note("x"))._repr_html_()
+    piece = page.with_styles(page.note("x"))._repr_html_()
     html = exported(saved(*[v4.new_output("display_data", {"text/html": piece})] * 3))
     assert html.count("<style>") == 1
 
@@ -79,5 +79,5 @@ def test_the_text_of_a_tagged_cell_is_what_it_printed(saved):
     printed = v4.new_output("stream", name="stdout", text="videos  3\nsegments 4\n")
     noise = v4.new_output("stream", name="stderr", text="warning")
     notebook = saved(printed, noise, tags=["summary"])
-    assert text_of(notebook, "summary") == "videos  3\nsegments 4"
-    assert text_of(notebook, "other") == ""
+    assert read_cell_text(notebook, "summary") == "videos  3\nsegments 4"
+    assert read_cell_text(notebook, "other") == ""

@@ -11,7 +11,7 @@ from nbformat import v4
 
 from audiopipe.config import RunConfig
 from audiopipe.report import frame, page
-from audiopipe.report.export import export
+from audiopipe.report.export import export_notebook
 from audiopipe.report.settings import settings
 
 CHROMIUM = shutil.which("chromium")
@@ -47,7 +47,7 @@ def test_a_page_states_its_source_date_duration_and_versions(tmp_path) -> None:
     facts = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 75.2, "parameters": {"output": "<out>"}}
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# T")], metadata={"papermill": facts})
     nbformat.write(notebook, tmp_path / "quality.ipynb")
-    html = export(tmp_path / "quality.ipynb", tmp_path / "q.html").read_text(encoding="utf-8")
+    html = export_notebook(tmp_path / "quality.ipynb", tmp_path / "q.html").read_text(encoding="utf-8")
     made = "quality.ipynb · executed 2026-01-02 03:04 UTC in 1 min 15 s · with <code>output=&lt;out&gt;</code></footer>"
     assert made in html
 
@@ -80,7 +80,7 @@ def test_a_click_sorts_a_table_by_value_and_long_tables_filter(tmp_path) -> None
         )
     ]
     nbformat.write(v4.new_notebook(cells=cells), tmp_path / "saved.ipynb")
-    html = export(tmp_path / "saved.ipynb", tmp_path / "page.html")
+    html = export_notebook(tmp_path / "saved.ipynb", tmp_path / "page.html")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page()

@@ -8,7 +8,7 @@ import pytest
 from nbformat import v4
 
 from audiopipe.report import page
-from audiopipe.report.export import export
+from audiopipe.report.export import export_notebook
 
 
 @pytest.fixture
@@ -16,10 +16,10 @@ def reports(tmp_path):
     """Exports a page with a heading and facts into `reports/`, and returns the index as it is then."""
 
     def write(name, heading, **facts):
-        shown = v4.new_output("display_data", {"text/html": page.facts(facts)._repr_html_()})
+        shown = v4.new_output("display_data", {"text/html": page.embed_metadata(facts)._repr_html_()})
         cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=[shown])]
         nbformat.write(v4.new_notebook(cells=cells), tmp_path / "saved.ipynb")
-        export(tmp_path / "saved.ipynb", tmp_path / "reports" / name)
+        export_notebook(tmp_path / "saved.ipynb", tmp_path / "reports" / name)
         return (tmp_path / "reports" / "index.html").read_text(encoding="utf-8")
 
     return write
@@ -64,5 +64,5 @@ def test_pages_of_others_are_left_out_and_the_index_is_not_in_itself(reports, tm
 
 def test_a_page_elsewhere_makes_no_index(tmp_path):
     nbformat.write(v4.new_notebook(), tmp_path / "saved.ipynb")
-    export(tmp_path / "saved.ipynb", tmp_path / "page.html")
+    export_notebook(tmp_path / "saved.ipynb", tmp_path / "page.html")
     assert not (tmp_path / "index.html").exists()

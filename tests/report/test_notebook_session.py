@@ -27,35 +27,39 @@ def kernel(monkeypatch):
 
 def test_parameters_are_the_values_that_the_cell_assigns(kernel):
     kernel("x = 1", PARAMETERS_CELL, "import json\ny = 2")
-    assert cells.parameters() == {"catalog": "c", "output": "o", "workers": None}
+    assert cells.read_parameters() == {"catalog": "c", "output": "o", "workers": None}
 
 
 def test_papermills_injected_cell_overrides_the_notebooks(kernel):
     kernel(PARAMETERS_CELL, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
-    assert cells.parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
+    assert cells.read_parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
 
 
 def test_an_unknown_injected_parameter_fails_with_the_nearest_name(kernel):
     kernel(PARAMETERS_CELL, '# Parameters\ncatalg = "x"\n')
     with pytest.raises(ConfigError, match="unknown parameter 'catalg': did you mean 'catalog'"):
-        RunConfig.of(**cells.parameters())
+        RunConfig.of(**cells.read_parameters())
 
 
 def test_a_notebook_without_a_config_checks_the_names(kernel):
     kernel('# Parameters: which\noutput = "o"', '# Parameters\noutputs = "x"\nzzz = 1')
     with pytest.raises(ConfigError, match="unknown parameter 'outputs': did you mean 'output'"):
-        cells.parameters(known=("output", "ledger"))
+        cells.read_parameters(known=("output", "ledger"))
 
 
 def test_executing_a_corrected_cell_again_corrects_the_names(kernel):
     kernel(PARAMETERS_CELL.replace("workers", "wrokers"), "pass", PARAMETERS_CELL)
-    assert cells.parameters(known=("catalog", "output", "workers")) == {"catalog": "c", "output": "o", "workers": None}
+    assert cells.read_parameters(known=("catalog", "output", "workers")) == {
+        "catalog": "c",
+        "output": "o",
+        "workers": None,
+    }
 
 
 def test_outside_a_notebook_parameters_says_so(monkeypatch):
     monkeypatch.setattr(cells, "get_ipython", lambda: None)
     with pytest.raises(ConfigError, match="this is none"):
-        cells.parameters()
+        cells.read_parameters()
 
 
 def test_in_jupyterlab_paths_start_at_the_repository(tmp_path, monkeypatch):
@@ -83,7 +87,7 @@ def test_an_interrupted_kernel_says_how_to_resume(monkeypatch):
     monkeypatch.setattr(session, "run", interrupt)
     monkeypatch.setattr(session, "_Live", lambda: None)
     with pytest.raises(KeyboardInterrupt) as caught:
-        session.work(SimpleNamespace(config=None), None)
+        session.run_shards(SimpleNamespace(config=None), None)
     assert caught.value._render_traceback_() == [f"Stopped: {caught.value}"]
     assert "execute this cell again to go on" in str(caught.value)
 

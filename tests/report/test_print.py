@@ -12,7 +12,7 @@ from nbformat import v4
 
 from audiopipe.report import distributions, page, quality, run_tables, timeline
 from audiopipe.report import progress as progress_report
-from audiopipe.report.export import export
+from audiopipe.report.export import export_notebook
 
 CHROMIUM = shutil.which("chromium")
 PAPER = {"width": 688, "height": 1017}  # CSS pixels of A4 within its margins of 14 mm
@@ -47,7 +47,7 @@ def export_pieces(folder: Path, *pieces: page.Html) -> Path:
         output = v4.new_output("display_data", {"text/html": piece._repr_html_()})
         cells += [v4.new_markdown_cell(f"## Part {number}"), v4.new_code_cell("show()", outputs=[output])]
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# Printed"), *cells]), folder / "saved.ipynb")
-    return export(folder / "saved.ipynb", folder / "report.html")
+    return export_notebook(folder / "saved.ipynb", folder / "report.html")
 
 
 def print_to_pdf(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str, int]]]]:

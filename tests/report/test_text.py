@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from audiopipe.report.text import format_bytes, format_duration, number, percent, plural
+from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, pluralize
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from audiopipe.report.text import format_bytes, format_duration, number, percent
     ],
 )
 def test_numbers(value, digits, text):
-    assert number(value, digits) == text
+    assert format_number(value, digits) == text
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_numbers(value, digits, text):
     ],
 )
 def test_a_share_is_never_rounded_to_nothing_or_all(part, whole, text):
-    assert percent(part, whole) == text
+    assert format_percent(part, whole) == text
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_sizes_and_plurals():
         "71.2 MB",
         "10.0 TB",
     ]
-    assert [plural(1, "video"), plural(2, "video")] == ["1 video", "2 videos"]
+    assert [pluralize(1, "video"), pluralize(2, "video")] == ["1 video", "2 videos"]

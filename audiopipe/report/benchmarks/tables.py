@@ -10,7 +10,7 @@ from audiopipe.report.benchmarks.results import ResultFile, ResultFiles
 from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, KernelRow, PipelineRow
 from audiopipe.report.figure import KEPT, NEUTRAL, draw
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import number
+from audiopipe.report.text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +46,8 @@ def _kernel_row(row: KernelRow) -> list[str | Html]:
         f"{row.case.seconds} s at {row.case.sample_rate / 1000:g} kHz",
         f"{row.case.batch}",
         f"{row.case.threads}",
-        number(row.ms_per_item, 3),
-        number(row.relative_time, 2),
+        format_number(row.ms_per_item, 3),
+        format_number(row.relative_time, 2),
     ]
 
 
@@ -76,8 +76,8 @@ def _chart(rows: Sequence[KernelRow], task: str) -> Html:
     def plot(axes: Axes) -> None:
         axes.barh(names, times, color=[KEPT if row.contender == AUDIOPIPE else NEUTRAL for row in rows], height=0.65)
         for position, row in enumerate(rows):
-            ratio = "" if row.contender == AUDIOPIPE else f", {number(row.relative_time, 1)} x"
-            label = f"{number(row.ms_per_item, 2)} ms{ratio}"
+            ratio = "" if row.contender == AUDIOPIPE else f", {format_number(row.relative_time, 1)} x"
+            label = f"{format_number(row.ms_per_item, 2)} ms{ratio}"
             axes.annotate(label, (row.ms_per_item, position), (4, 0), textcoords="offset points", va="center")
         axes.invert_yaxis()
         axes.set(xlabel="ms per item", xlim=(0, 1.35 * max(times)))
@@ -107,11 +107,11 @@ def _pipeline_row(row: PipelineRow, fastest: float) -> list[str | Html]:
         _contender(row.method),
         f"{row.cores}",
         page.bar([(row.speed / fastest, KEPT if row.method == AUDIOPIPE else NEUTRAL)]),
-        number(row.speed),
-        number(row.speed / SEGMENT_S),
-        number(videos_per_min, 1),
-        number(ALL_VIDEOS / videos_per_min / 60),
-        number(row.peak_mb),
+        format_number(row.speed),
+        format_number(row.speed / SEGMENT_S),
+        format_number(videos_per_min, 1),
+        format_number(ALL_VIDEOS / videos_per_min / 60),
+        format_number(row.peak_mb),
     ]
 
 
@@ -124,9 +124,9 @@ def scale(results: ResultFiles) -> Html:
             row.ledger,
             f"{row.videos:,}",
             f"{row.shards:,}",
-            f"{number(row.minutes, 2)} min",
-            f"{number(row.driver_mb)} MB",
-            f"{number(row.monitor_ms)} ms",
+            f"{format_number(row.minutes, 2)} min",
+            f"{format_number(row.driver_mb)} MB",
+            f"{format_number(row.monitor_ms)} ms",
             file.device,
             f"{file.measured_at:%Y-%m-%d}",
         ]
@@ -157,9 +157,9 @@ def history(results: ResultFiles) -> Html:
 def _main_number(file: ResultFile) -> str:
     ratio = ResultFiles((file,)).loudness_ratio("pyloudnorm")
     if ratio is not None:
-        return f"LUFS {number(ratio.value, 1)} times as fast as pyloudnorm"
+        return f"LUFS {format_number(ratio.value, 1)} times as fast as pyloudnorm"
     if speeds := [row.speed for row in file.pipelines if row.method == AUDIOPIPE]:
-        return f"{number(max(speeds))} x real time at best"
+        return f"{format_number(max(speeds))} x real time at best"
     if file.scale is not None:
-        return f"{number(file.scale.minutes, 2)} min for {file.scale.videos:,} videos"
+        return f"{format_number(file.scale.minutes, 2)} min for {file.scale.videos:,} videos"
     return "–"

@@ -9,7 +9,7 @@ from audiopipe.report import page
 from audiopipe.report.benchmarks.results import Measurement, ResultFiles
 from audiopipe.report.figure import BAD
 from audiopipe.report.page import Html
-from audiopipe.report.text import number, plural
+from audiopipe.report.text import format_number, pluralize
 
 __all__ = ["TARGETS", "Target", "headline", "targets"]
 
@@ -35,7 +35,7 @@ class Target:
 
     def format(self, value: float) -> str:
         digits = 0 if abs(value) >= 100 else 2 if abs(value) < 10 else 1
-        return f"{number(value, digits)} {self.unit}".strip()
+        return f"{format_number(value, digits)} {self.unit}".strip()
 
 
 TARGETS = (
@@ -137,11 +137,11 @@ def headline(results: ResultFiles) -> Html:
             "warn", ["No target is measured yet.", "Run <code>audiopipe bench kernels --save</code>."]
         )
     elif missed:
-        verdict = page.verdict("warn", [f"{plural(len(missed), 'target')} missed: {'; '.join(missed)}."])
+        verdict = page.verdict("warn", [f"{pluralize(len(missed), 'target')} missed: {'; '.join(missed)}."])
     else:
         verdict = page.verdict("good", ["Every measured target is met."])
     note = page.note("Ratios compare runs on the same machine. Times on different machines cannot be compared.")
-    return page.styled(page.join(page.cards(cards), verdict, note))
+    return page.with_styles(page.join(page.cards(cards), verdict, note))
 
 
 def targets(results: ResultFiles) -> Html:

@@ -18,7 +18,7 @@ from audiopipe.report import page
 from audiopipe.report.excerpts import Excerpt, player
 from audiopipe.report.explore.trace import Trace
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import format_bytes, number, percent, plural
+from audiopipe.report.text import format_bytes, format_number, format_percent, pluralize
 
 __all__ = ["comparison", "encoding", "records"]
 
@@ -35,7 +35,7 @@ def encoding(trace: Trace) -> Html:
         ["length", f"{seconds:.3f} s, {len(samples):,} samples"],
         [
             "size",
-            f"{format_bytes(len(audio))}: {percent(len(audio), pcm_bytes)} of {format_bytes(pcm_bytes)} of samples",
+            f"{format_bytes(len(audio))}: {format_percent(len(audio), pcm_bytes)} of {format_bytes(pcm_bytes)} of samples",
         ],
         ["bit rate", f"{8 * len(audio) / seconds / 1000:,.0f} kbit/s"],
         ["round trip", _round_trip(samples, rate, config.audio_format)],
@@ -52,7 +52,7 @@ def _round_trip(samples: npt.NDArray[np.int16], rate: int, audio_format: str) ->
     shared = min(len(decoded), len(samples))
     signal = samples[:shared].astype(float)
     noise = float(np.mean((signal - decoded[:shared].astype(float)) ** 2))
-    snr = number(10 * math.log10(max(float(np.mean(signal**2)), 1e-9) / max(noise, 1e-9)), 1)
+    snr = format_number(10 * math.log10(max(float(np.mean(signal**2)), 1e-9) / max(noise, 1e-9)), 1)
     difference = len(decoded) - len(samples)
     return f"lossy: encoding again adds noise {snr} dB below the signal ({difference:+d} samples)"
 
@@ -95,12 +95,12 @@ def _verdict(same: bool, text: str, detail: str = "") -> Html:
 
 def _compare_segments(traced: pd.DataFrame, stored: pd.DataFrame) -> Html:
     if len(traced) != len(stored):
-        text = f": {plural(len(traced), 'segment')} now, {len(stored):,} in the output."
+        text = f": {pluralize(len(traced), 'segment')} now, {len(stored):,} in the output."
         return _verdict(False, text, "The source has changed since, or another version made the output.")
     shared = traced.index.intersection(stored.index)
     left, right = (rows.loc[shared, "drop_reason"].fillna("") for rows in (traced, stored))
     changed = int((left != right).sum())
-    text = f" as in the output: {plural(len(shared), 'segment')} compared, {changed:,} with another decision."
+    text = f" as in the output: {pluralize(len(shared), 'segment')} compared, {changed:,} with another decision."
     difference = _largest_difference(traced.loc[shared], stored.loc[shared])
     detail = f"Metrics differ by at most {difference:.1g} of their value." if difference else "All metrics are equal."
     return _verdict(len(shared) == len(traced) and not changed, text, detail)

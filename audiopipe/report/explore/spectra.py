@@ -16,7 +16,7 @@ from audiopipe.report.explore.trace import Trace
 from audiopipe.report.explore.waveforms import NO_SIGNAL
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
-from audiopipe.report.text import number
+from audiopipe.report.text import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def spectrogram(trace: Trace) -> Html:
         axes.axhline(output_rate / 2000, color="#ffffff", linewidth=1, linestyle=":")
         axes.set(xlabel="time in the segment (s)", ylabel="frequency (kHz)", ylim=(0, rate / 2000))
 
-    caption = f"brighter is louder; dashed: the signal ends at {number(bandwidth)} Hz"
+    caption = f"brighter is louder; dashed: the signal ends at {format_number(bandwidth)} Hz"
     caption += f"; dotted: the limit of the output, which has {output_rate:,} Hz"
     return page.figure(draw(plot, 470, 205), "Spectrogram", caption)
 
@@ -91,7 +91,7 @@ def spectrum(trace: Trace) -> Html:
 
     quietest = f"quietest {QUIETEST_PERCENT} % of the frames"
     legend = page.legend({"mean": KEPT, quietest: NEUTRAL, "end of the signal": LIMIT})
-    caption = f"ends at {number(bandwidth)} Hz of {trace.clip.sample_rate_hz / 2:,.0f} Hz"
+    caption = f"ends at {format_number(bandwidth)} Hz of {trace.clip.sample_rate_hz / 2:,.0f} Hz"
     return page.join(legend, page.figure(draw(plot, 470, 190), "Spectrum", caption))
 
 
@@ -119,7 +119,7 @@ def noise_floor(trace: Trace) -> Html:
         axes.grid(axis="y")
 
     legend = page.legend({"level": KEPT, "mean level": DROPPED, "noise floor": NEUTRAL})
-    caption = f"SNR {number(snr, 1)} dB; the floor is estimated from the quietest frames of each band"
+    caption = f"SNR {format_number(snr, 1)} dB; the floor is estimated from the quietest frames of each band"
     return page.join(legend, page.figure(draw(plot, 470, 190), "Noise floor", caption))
 
 
@@ -141,6 +141,6 @@ def resampling(trace: Trace) -> Html:
     source = f"source, {trace.clip.sample_rate_hz:,} Hz"
     legend = page.legend({source: DROPPED, f"output, {rate:,} Hz": KEPT, "half the output's rate": LIMIT})
     gain = float(trace.row["gain_db"]) if trace.row is not None else 0.0
-    applied = f"gain {number(gain, 1)} dB" if gain else "no gain"
+    applied = f"gain {format_number(gain, 1)} dB" if gain else "no gain"
     caption = f"{len(trace.signal):,} samples became {len(samples):,}; {applied}"
     return page.join(legend, page.figure(draw(plot, 470, 190), "Resampling", caption))

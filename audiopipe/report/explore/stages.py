@@ -14,7 +14,7 @@ from audiopipe.report.figure import DROPPED, KEPT
 from audiopipe.report.metric_labels import format_metric, metric_name, metric_title
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import remedy
-from audiopipe.report.text import format_bytes, format_duration, humanize, percent, plural
+from audiopipe.report.text import format_bytes, format_duration, format_percent, humanize, pluralize
 from audiopipe.report.thresholds import Threshold, active_thresholds
 from audiopipe.types import SegmentSource
 
@@ -43,22 +43,22 @@ def headline(trace: Trace) -> Html:
         (format_bytes(trace.source.bytes_in) if trace.source else "–", "fetched"),
     ]
     reason = page.note(f"Why this video: {esc(trace.chosen.reason)}.")
-    run = page.facts({"run_id": trace.chosen.run_id} if trace.chosen.run_id else {})
-    return page.styled(page.join(page.cards(cards), _verdict(trace, kept), _stage_chips(trace), reason, run))
+    run = page.embed_metadata({"run_id": trace.chosen.run_id} if trace.chosen.run_id else {})
+    return page.with_styles(page.join(page.cards(cards), _verdict(trace, kept), _stage_chips(trace), reason, run))
 
 
 def _verdict(trace: Trace, kept: int) -> Html:
     failure, rows = trace.failure, trace.segments
     if failure is not None:
         stopped = f"Stopped at <b>{esc(failure.stage)}</b>: {esc(failure.error_type)}."
-        advice = f"What to do: {page.prose(remedy(failure.error_type)).markup}."
+        advice = f"What to do: {page.inline_code(remedy(failure.error_type)).markup}."
         return page.verdict("bad", [stopped, esc(failure.message), advice])
     drops = Counter(rows["drop_reason"].dropna()) if len(rows) else Counter[str]()
     reasons = esc(", ".join(f"{count} {humanize(reason)}" for reason, count in drops.most_common()))
     if not kept:
         dropped = f"Dropped: {reasons}." if reasons else "It has no segments."
         return page.verdict("warn", ["The video passed every stage, but no segment was kept.", dropped])
-    passed = f"The video passed every stage: {plural(kept, 'segment')} kept of {len(rows):,}."
+    passed = f"The video passed every stage: {pluralize(kept, 'segment')} kept of {len(rows):,}."
     return page.verdict("good", [passed, *([f"Dropped: {reasons}."] if reasons else [])])
 
 
@@ -87,7 +87,7 @@ def source(trace: Trace) -> Html:
         ["duration in the catalog", format_duration(video.duration_s) if video.duration_s else "not stated"],
     ]
     if media is not None:
-        channels = plural(media.channels, "channel")
+        channels = pluralize(media.channels, "channel")
         rows += [
             ["container, codec", f"{media.container}, {media.codec}"],
             ["signal", f"{media.sample_rate_hz:,} Hz, {channels}, {media.sample_format}"],
@@ -169,7 +169,7 @@ def metrics(trace: Trace) -> Html:
         about = meaning if math.isfinite(value) else f"{meaning}; not defined for this segment"
         cells = [metric_name(metric), _value(metric, value, thresholds), "" if unit == "1" else unit]
         table.append([*cells, _limits(metric, thresholds) or "–", about])
-    share = percent(float(row["duration_s"]), trace.envelope.seconds)
+    share = format_percent(float(row["duration_s"]), trace.envelope.seconds)
     text = f"Segment {row['segment']}, {row['start_s']:.2f} to {row['end_s']:.2f} s, {share} of the video: "
     text += "kept." if row["kept"] else f"dropped as <b>{esc(humanize(str(row['drop_reason'])))}</b>."
     note = page.note(f"{text} Set the parameter <code>segment</code> to see another.")

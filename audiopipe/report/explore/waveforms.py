@@ -13,7 +13,7 @@ from audiopipe.report import page
 from audiopipe.report.explore.trace import STEP_S, Trace
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.page import Html
-from audiopipe.report.text import format_duration, number
+from audiopipe.report.text import format_duration, format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,9 +77,9 @@ def loudness(trace: Trace) -> Html:
         axes.grid(axis="y")
 
     colors = {"momentary, 0.4 s": KEPT, "short-term, 3 s": DROPPED, "integrated": LIMIT, "relative gate": NEUTRAL}
-    caption = f"integrated {number(integrated, 1)} LUFS: the mean of the 0.4 s blocks above both gates"
-    caption += f" (−70 LUFS and {number(gate, 1)} LUFS)"
-    caption += f"; min_loudness_lufs is {number(limit, 1)}" if limit is not None else ""
+    caption = f"integrated {format_number(integrated, 1)} LUFS: the mean of the 0.4 s blocks above both gates"
+    caption += f" (−70 LUFS and {format_number(gate, 1)} LUFS)"
+    caption += f"; min_loudness_lufs is {format_number(limit, 1)}" if limit is not None else ""
     return page.join(page.legend(colors), page.figure(draw(plot, 470, 190), "Loudness", caption))
 
 

@@ -3,6 +3,6 @@
 `audiopipe.report.notebook.session` has the steps of `run.ipynb`; it is imported apart, because it needs torch and Dask.
 """
 
-from audiopipe.report.notebook.cells import parameters, prepare
+from audiopipe.report.notebook.cells import prepare, read_parameters
 
-__all__ = ["parameters", "prepare"]
+__all__ = ["prepare", "read_parameters"]

@@ -19,12 +19,12 @@ from audiopipe.extras import require_extra
 with require_extra("notebooks", "a notebook"):
     from IPython.core.getipython import get_ipython
 
-__all__ = ["parameters", "prepare"]
+__all__ = ["prepare", "read_parameters"]
 
 MARK = "# Parameters"
 
 
-def parameters(known: Iterable[str] | None = None) -> dict[str, Any]:
+def read_parameters(known: Iterable[str] | None = None) -> dict[str, Any]:
     """The names that the notebook's parameter cells assign, with their values.
 
     A parameter cell starts with a comment line `# Parameters`; papermill's injected one consists of that and nothing

@@ -14,14 +14,14 @@ from audiopipe.extras import require_extra
 with require_extra("notebooks", "reading a saved notebook"):
     import nbformat
 
-__all__ = ["exit_code"]
+__all__ = ["read_exit_code"]
 
 NOT_FINISHED = 4
 # What a notebook stops at when shards are missing, or its kernel was interrupted (`notebook.session`).
 OPEN_ENDS = {"RunIncomplete", "Stopped", "KeyboardInterrupt"}
 
 
-def exit_code(notebook: Path) -> int:
+def read_exit_code(notebook: Path) -> int:
     """The exit code that `audiopipe run` would have ended with.
 
     0 done, 3 done with dead letters: the summary's cell says so. 2 misused, 4 not finished, 1 anything else: by the

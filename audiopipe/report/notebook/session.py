@@ -35,7 +35,7 @@ with require_extra("notebooks", "a notebook"):
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "work"]
+__all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "run_shards"]
 
 REDRAW_S = 1.0
 THREADS_PER_CORE = 2  # a core's second thread brings nothing, as in audiopipe.estimation
@@ -71,7 +71,7 @@ class Preview:
     def _repr_html_(self) -> str:
         table = live.render_plan(self.plan, self.config, self.committed)
         parameters = settings(self.config.output_fields(), self.config.digest)
-        return page.styled(page.join(table, self._estimate(), parameters))._repr_html_()
+        return page.with_styles(page.join(table, self._estimate(), parameters))._repr_html_()
 
     def _estimate(self) -> Html:
         """How long what is left will take on this machine, by the rates that were measured or else assumed."""
@@ -155,7 +155,7 @@ class _Live:
         self.next = time.monotonic() + REDRAW_S
 
 
-def work(ahead: Preview, client: Client | None) -> RunSummary:
+def run_shards(ahead: Preview, client: Client | None) -> RunSummary:
     """Run or go on, with live progress below the cell.
 
     Raises:
