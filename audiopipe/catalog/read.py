@@ -27,9 +27,9 @@ from audiopipe.catalog.validate import (
 )
 from audiopipe.config import RunConfig
 
-__all__ = ["SCHEMA", "Backend", "Catalog", "read_catalog"]
+__all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "read_catalog"]
 
-SCHEMA = pa.schema(
+CATALOG_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
         ("language", pa.string()),
@@ -82,7 +82,7 @@ class Catalog:
         is_missing = pc.is_null(sizes)
         listed = pa.array(list_sizes(videos["uri"].filter(is_missing).to_pylist()), pa.int64())
         filled = pc.replace_with_mask(sizes.combine_chunks(), is_missing.combine_chunks(), listed)
-        return videos.set_column(SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
+        return videos.set_column(CATALOG_SCHEMA.get_field_index("size_bytes"), "size_bytes", filled)
 
 
 def read_catalog(config: RunConfig) -> Catalog:
@@ -109,7 +109,7 @@ def read_catalog(config: RunConfig) -> Catalog:
         "size_bytes": parse_numbers(raw, rows, "size_bytes").cast(pa.int64()),
         "duration_s": parse_numbers(raw, rows, "duration_s"),
     }
-    return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=SCHEMA))
+    return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=CATALOG_SCHEMA))
 
 
 def _languages(rows: pa.Table) -> set[str]:

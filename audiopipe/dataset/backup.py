@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.errors import VerifyError
-from audiopipe.plan.files import FOLDER as PLAN
-from audiopipe.plan.plan import load
+from audiopipe.plan.files import PLAN_FOLDER
+from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
 __all__ = ["BackupPair", "backup", "find_backup_pairs", "restore"]
@@ -50,7 +50,7 @@ def backup(store: Store) -> None:
         VerifyError: an original is damaged.
     """
     pairs = {pair.name: pair for pair in find_backup_pairs(store)}
-    for name in [RUN_RECORD, *store.list(PLAN)]:
+    for name in [RUN_RECORD, *store.list(PLAN_FOLDER)]:
         if name not in pairs:
             data = store.read(name)
             store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
@@ -77,7 +77,7 @@ def restore(url: str) -> list[str]:
             written.append(bad)
     # Originals without a copy are copied only if they can be read.
     read_run_record(store)
-    load(store)
+    load_plan(store)
     backup(store)
     return written
 

@@ -12,8 +12,8 @@ from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, writ
 from audiopipe.dataset.run_record import RunRecord, read_run_record
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.media.encode import SUFFIXES
-from audiopipe.plan.files import FOLDER
-from audiopipe.plan.plan import Plan, load
+from audiopipe.plan.files import PLAN_FOLDER
+from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
 
 __all__ = ["DESCRIPTION", "description_files", "finalize"]
@@ -93,7 +93,7 @@ def finalize(store: Store) -> None:
     """Write the duplicates and the description of a complete dataset; the same shards give the same bytes."""
     run, commits = read_run_record(store), read_commits(store)
     write_duplicates(store, commits, run.duplicate_similarity)
-    for name, data in description_files(store, run, commits, load(store)).items():
+    for name, data in description_files(store, run, commits, load_plan(store)).items():
         store.write(name, data)
 
 
@@ -111,7 +111,7 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
         by_language.setdefault(result.language, Totals()).add(result)
     description = DatasetDescription(
         run=run,
-        plan={name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list(FOLDER)},
+        plan={name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list(PLAN_FOLDER)},
         total=Totals.of(ordered),
         languages=dict(sorted(by_language.items())),
         duplicates=None if run.duplicate_similarity is None else count_duplicates(store),

@@ -11,7 +11,7 @@ from typing import Any
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.dataset.run_record import read_run_record
-from audiopipe.plan.plan import Plan, load
+from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.multipart import abort_upload, list_unfinished
 from audiopipe.store.objects import Store
 
@@ -64,7 +64,7 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     details = store.list_details()
     now = datetime.now(UTC)
     listed = {name: _listed_object(info, now) for name, info in details.items()}
-    plan, commits = load(store), read_commits(store)
+    plan, commits = load_plan(store), read_commits(store)
     names = [*_unneeded_parts(listed, commits.values(), min_age_h), *find_orphans(listed, commits, plan)]
     uploads = [upload for upload in list_unfinished(store, PARTS) if _hours(now - upload.started_at) >= min_age_h]
     if remove:

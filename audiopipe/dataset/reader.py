@@ -25,7 +25,7 @@ from audiopipe.dataset.run_record import read_run_record
 from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, object_names
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
-from audiopipe.plan.plan import load
+from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 from audiopipe.types import Seconds, ShardResult
 
@@ -156,7 +156,7 @@ class Dataset:
     @cached_property
     def results(self) -> Mapping[str, ShardResult]:
         """The results of the committed shards by name; a video tried again counts once, with its last result."""
-        return effective_results(self.commits, load(self.store))
+        return effective_results(self.commits, load_plan(self.store))
 
     @cached_property
     def totals(self) -> dict[str, Totals]:

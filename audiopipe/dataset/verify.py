@@ -21,8 +21,8 @@ from audiopipe.dataset.duplicates import check_duplicates
 from audiopipe.dataset.gc import find_orphans
 from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_run_record
 from audiopipe.errors import PlanError, VerifyError
-from audiopipe.plan.files import FOLDER
-from audiopipe.plan.plan import Plan, load
+from audiopipe.plan.files import PLAN_FOLDER
+from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard
 
@@ -86,9 +86,9 @@ class _Check:
             return
         try:
             run = read_run_record(self.store)
-            plan = load(self.store)
+            plan = load_plan(self.store)
         except (VerifyError, PlanError) as error:
-            name = RUN_RECORD if isinstance(error, VerifyError) else FOLDER
+            name = RUN_RECORD if isinstance(error, VerifyError) else PLAN_FOLDER
             yield Finding(name, str(error), self._rerun())
             return
         yield from bad_commits
@@ -106,7 +106,7 @@ class _Check:
                     intact = False
                     yield finding
         for name in sorted(self.commits.keys() - planned.keys()):
-            yield Finding(commit_name(name), "is committed but not planned", f"restore its plan in {FOLDER}/")
+            yield Finding(commit_name(name), "is committed but not planned", f"restore its plan in {PLAN_FOLDER}/")
         if bad_commits:
             return
         yield from self._check_orphans(plan)

@@ -26,7 +26,7 @@ from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_ledger
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
-from audiopipe.plan.plan import Plan, load
+from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
 
 __all__ = ["RunSummary", "extend", "resume", "retry", "run"]
@@ -142,7 +142,7 @@ def retry(
     config, run_id, _ = _open_output(store, parameters)
     commits = read_commits(store)
     dead_letters: dict[str, set[str]] = {}
-    for result in effective_results(commits, load(store)).values():
+    for result in effective_results(commits, load_plan(store)).values():
         dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
     plan = plan_retry(config, store, dead_letters, commits.keys())
     return _work(config, store, run_id, plan, None, client, on_tick)
@@ -171,7 +171,7 @@ def extend(
 
 def _open_output(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
     config = read_config(store, **parameters)
-    return config, open_run(store, config), load(store)
+    return config, open_run(store, config), load_plan(store)
 
 
 def _work(
@@ -192,12 +192,12 @@ def _work(
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(plan.shards(partition, languages, config.language_order))
     with open_ledger(config.ledger, config.output) as ledger:
-        session = Session(config, run_id, load(store), ledger, commits, shards, on_tick, task)
+        session = Session(config, run_id, load_plan(store), ledger, commits, shards, on_tick, task)
         session.open()
         if session.pending:
             session.work(client)
             commits = _complete_commits(store)
-        whole = load(store)
+        whole = load_plan(store)
         if all(shard.name in commits for shard in whole.shards()):
             finalize(store)
         status = session.close(commits)

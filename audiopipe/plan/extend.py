@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from audiopipe.catalog import read as catalog
 from audiopipe.config import RunConfig
 from audiopipe.plan.files import ObjectStore, read_files
-from audiopipe.plan.plan import Plan, assign, create_plan, load, plan_path, serialize
+from audiopipe.plan.plan import Plan, assign_shards, create_plan, load_plan, plan_path, serialize
 
 __all__ = ["plan_extension", "plan_retry", "resolve_plan"]
 
@@ -44,10 +44,10 @@ def plan_retry(
     Raises:
         PlanError: there is no plan, or it cannot be read.
     """
-    plan = load(store)
+    plan = load_plan(store)
     for language, ids in dead_letters.items():
         _add(config, store, language, _again(plan.tables[language], language, ids, committed), "retry")
-    return load(store)
+    return load_plan(store)
 
 
 def plan_extension(config: RunConfig, store: ObjectStore) -> Plan:
@@ -58,7 +58,7 @@ def plan_extension(config: RunConfig, store: ObjectStore) -> Plan:
     """
     where = "all languages" if config.languages is None else f"{config.language} (--language takes others, or all)"
     LOG.info("looking for new videos in %s", where)
-    plan, videos = load(store), catalog.read_catalog(config)
+    plan, videos = load_plan(store), catalog.read_catalog(config)
     for language in videos.languages():
         rows = videos.videos(language)
         if language in plan.tables:
@@ -66,7 +66,7 @@ def plan_extension(config: RunConfig, store: ObjectStore) -> Plan:
                 pc.invert(pc.is_in(rows["video_id"], plan.tables[language]["video_id"].combine_chunks()))
             )
         _add(config, store, language, rows, "extend")
-    return load(store)
+    return load_plan(store)
 
 
 def _again(table: pa.Table, language: str, ids: Iterable[str], committed: Iterable[str]) -> pa.Table:
@@ -75,7 +75,7 @@ def _again(table: pa.Table, language: str, ids: Iterable[str], committed: Iterab
     last = {video_id: row for row, video_id in enumerate(rows["video_id"].to_pylist())}
     done, shards = set(committed), rows["shard"].to_pylist()
     chosen = sorted(row for row in last.values() if f"{language}-{shards[row]:06d}" in done)
-    return rows.take(pa.array(chosen, pa.int64())).select(catalog.SCHEMA.names)
+    return rows.take(pa.array(chosen, pa.int64())).select(catalog.CATALOG_SCHEMA.names)
 
 
 def _add(config: RunConfig, store: ObjectStore, language: str, videos: pa.Table, kind: str) -> None:
@@ -92,4 +92,4 @@ def _add(config: RunConfig, store: ObjectStore, language: str, videos: pa.Table,
         **{name: getattr(config, name) for name in ("shard_videos", "shard_mb", "shard_minutes")},
     }
     # Lost to another driver: its generation is the plan, and what it does not hold is planned the next time.
-    store.create(plan_path(language, generation), serialize(assign(videos, config, first), facts))
+    store.create(plan_path(language, generation), serialize(assign_shards(videos, config, first), facts))

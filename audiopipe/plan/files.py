@@ -14,12 +14,14 @@ from audiopipe.catalog import read as catalog
 from audiopipe.errors import PlanError
 from audiopipe.store.parquet import read_table
 
-__all__ = ["FOLDER", "SCHEMA", "ObjectStore", "PlanFile", "plan_path", "read_files", "serialize"]
+__all__ = ["PLAN_FOLDER", "PLAN_SCHEMA", "ObjectStore", "PlanFile", "plan_path", "read_files", "serialize"]
 
-FOLDER = "_plan"
-PATH = re.compile(rf"{FOLDER}/(?P<language>.+)-(?P<generation>\d{{3,}})\.parquet")
+PLAN_FOLDER = "_plan"
+PATH = re.compile(rf"{PLAN_FOLDER}/(?P<language>.+)-(?P<generation>\d{{3,}})\.parquet")
 VERSION = 1
-SCHEMA = pa.schema([("shard", pa.int32()), ("position", pa.int32()), ("partition", pa.int32()), *catalog.SCHEMA])
+PLAN_SCHEMA = pa.schema(
+    [("shard", pa.int32()), ("position", pa.int32()), ("partition", pa.int32()), *catalog.CATALOG_SCHEMA]
+)
 
 
 class ObjectStore(Protocol):
@@ -46,7 +48,7 @@ class PlanFile:
             facts = json.loads((table.schema.metadata or {})[b"audiopipe"])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise PlanError(f"{path} is no plan ({error}); `audiopipe verify OUTPUT` says what mends it") from error
-        if facts["version"] != VERSION or table.schema.remove_metadata() != SCHEMA:
+        if facts["version"] != VERSION or table.schema.remove_metadata() != PLAN_SCHEMA:
             raise PlanError(
                 f"{path} is a plan of version {facts['version']}, not {VERSION}; use the audiopipe it is of"
             )
@@ -64,7 +66,7 @@ class PlanFile:
 
 
 def plan_path(language: str, generation: int) -> str:
-    return f"{FOLDER}/{language}-{generation:03d}.parquet"
+    return f"{PLAN_FOLDER}/{language}-{generation:03d}.parquet"
 
 
 def serialize(table: pa.Table, metadata: dict[str, Any]) -> bytes:
@@ -78,7 +80,7 @@ def serialize(table: pa.Table, metadata: dict[str, Any]) -> bytes:
 def read_files(store: ObjectStore, partition_count: int | None = None) -> dict[str, list[PlanFile]]:
     """The files of each language, by generation; all of one `partition_count`, or `PlanError`."""
     named = [
-        (match["language"], int(match["generation"])) for match in map(PATH.fullmatch, store.list(FOLDER)) if match
+        (match["language"], int(match["generation"])) for match in map(PATH.fullmatch, store.list(PLAN_FOLDER)) if match
     ]
     files: dict[str, list[PlanFile]] = {}
     for language, generation in sorted(named):

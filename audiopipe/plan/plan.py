@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from audiopipe.catalog import read as catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
-from audiopipe.plan.files import FOLDER, SCHEMA, ObjectStore, PlanFile, plan_path, read_files, serialize
+from audiopipe.plan.files import PLAN_FOLDER, PLAN_SCHEMA, ObjectStore, PlanFile, plan_path, read_files, serialize
 from audiopipe.plan.partition import partition_of
 from audiopipe.types import Shard, Video
 
-__all__ = ["SCHEMA", "Plan", "PlanTotals", "assign", "create_plan", "load", "plan_path", "serialize"]
+__all__ = ["PLAN_SCHEMA", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan", "plan_path", "serialize"]
 
 Order = Literal["round_robin", "sequential"]
 
@@ -45,9 +45,9 @@ class PlanTotals:
     videos: int
     shards: int
     hours: float
-    timed: int
+    videos_with_duration: int
     size_bytes: int
-    sized: int
+    videos_with_size: int
 
 
 @dataclass(frozen=True)
@@ -99,22 +99,22 @@ def create_plan(
         wanted = wanted or files.keys() | set(videos.languages())
         facts = {**_facts(config, videos), "languages": sorted(wanted) if config.languages is None else None}
         for language in sorted(wanted - files.keys()):
-            path, data = plan_path(language, 0), serialize(assign(videos.videos(language), config), facts)
+            path, data = plan_path(language, 0), serialize(assign_shards(videos.videos(language), config), facts)
             # Whoever lost reads theirs at once: if it has another partition_count, no further one must be made.
             file = PlanFile.parse(path, data if store.create(path, data) else store.read(path))
             files[language] = [file.check_partition_count(config.partition_count)]
     return _plan({name: files[name] for name in wanted}, config.partition_count)
 
 
-def load(store: ObjectStore) -> Plan:
+def load_plan(store: ObjectStore) -> Plan:
     """The plan as it is, of all languages. Raises `PlanError` if there is none or it cannot be read."""
     files = read_files(store)
     if not files:
-        raise PlanError(f"no plan below {FOLDER}/ in the output; check its address, or start the run")
+        raise PlanError(f"no plan below {PLAN_FOLDER}/ in the output; check its address, or start the run")
     return _plan(files, next(iter(files.values()))[0].metadata["partition_count"])
 
 
-def assign(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> pa.Table:
+def assign_shards(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> pa.Table:
     """The shards of one language's videos.
 
     Args:
@@ -133,7 +133,7 @@ def assign(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> pa.Tabl
     shard = np.cumsum(begins, dtype=np.int32) - np.int32(1)
     position = np.arange(table.num_rows) - np.asarray(starts, np.int64)[shard]
     table = table.append_column("shard", pa.array(shard + first_shard)).append_column("position", pa.array(position))
-    return table.select(SCHEMA.names).cast(SCHEMA).combine_chunks()
+    return table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA).combine_chunks()
 
 
 def _starts(table: pa.Table, config: RunConfig) -> list[int]:
@@ -188,7 +188,7 @@ def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[S
     attempts = _attempts(table)
     for start, length in _edges(table, partition):
         rows = table.slice(start, length)
-        columns = [rows[name].to_pylist() for name in catalog.SCHEMA.names]
+        columns = [rows[name].to_pylist() for name in catalog.CATALOG_SCHEMA.names]
         videos = map(Video, *columns, attempts[start : start + length])
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
 
@@ -211,7 +211,7 @@ def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
         videos=rows.num_rows,
         shards=shards,
         hours=(pc.sum(durations).as_py() or 0.0) / 3600,
-        timed=len(durations) - durations.null_count,
+        videos_with_duration=len(durations) - durations.null_count,
         size_bytes=pc.sum(sizes).as_py() or 0,
-        sized=len(sizes) - sizes.null_count,
+        videos_with_size=len(sizes) - sizes.null_count,
     )

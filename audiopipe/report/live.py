@@ -32,8 +32,8 @@ def render_plan(plan: Plan, config: RunConfig, committed: Collection[str]) -> Ht
             f"{total.videos:,}",
             f"{total.shards:,}",
             f"{done[name]:,}" if config.partition_count == 1 else "–",
-            _lower_bound(format_number(total.hours, 2), total.timed, total.videos),
-            _lower_bound(format_bytes(total.size_bytes), total.sized, total.videos),
+            _lower_bound(format_number(total.hours, 2), total.videos_with_duration, total.videos),
+            _lower_bound(format_bytes(total.size_bytes), total.videos_with_size, total.videos),
         ]
         for name, total in totals.items()
     ]

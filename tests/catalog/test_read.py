@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from audiopipe.catalog import read as read_module
-from audiopipe.catalog.read import SCHEMA, read_catalog
+from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.catalog.validate import REQUIRED_COLUMNS
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, MissingExtra
@@ -52,7 +52,7 @@ def write_table(path, rows=ROWS, open_file=open):
 def test_completed_rows_are_the_same_in_every_format(tmp_path, name):
     catalog = read(write_table(tmp_path / name))
     assert catalog.languages() == ["de", "en"]
-    assert catalog.videos("en").schema == SCHEMA
+    assert catalog.videos("en").schema == CATALOG_SCHEMA
     assert rows_by_id(catalog) == {
         "b": {"video_id": "b", "language": "en", "uri": f"{tmp_path}/en/b.tar", "size_bytes": 2, "duration_s": 2.5},
         "a": {"video_id": "a", "language": "en", "uri": f"{tmp_path}/en/a.tar", "size_bytes": None, "duration_s": None},

@@ -31,7 +31,7 @@ def table(language, ids, sizes=None, durations=None):
         "size_bytes": sizes or [None] * len(ids),
         "duration_s": durations or [None] * len(ids),
     }
-    return pa.table(columns, schema=catalog.SCHEMA)
+    return pa.table(columns, schema=catalog.CATALOG_SCHEMA)
 
 
 class Videos:
@@ -118,7 +118,7 @@ def test_languages_come_one_after_the_other_in_the_order_of_the_list(store):
 
 def packed(sizes=None, durations=None, **bounds):
     count = len(sizes or durations)
-    shards = plan.assign(table("en", ids(count), sizes, durations), config(**bounds))["shard"].to_pylist()
+    shards = plan.assign_shards(table("en", ids(count), sizes, durations), config(**bounds))["shard"].to_pylist()
     return [len(list(rows)) for _, rows in itertools.groupby(shards)]
 
 
@@ -154,7 +154,7 @@ def test_no_shard_exceeds_a_bound_and_none_could_take_the_next_video(rows, count
     names = list(rows)
     limits = config(partition_count=count, shard_videos=videos, shard_mb=3, shard_minutes=5)
     given_table = table("en", names, [rows[n][0] for n in names], [rows[n][1] for n in names])
-    found = plan.assign(given_table, limits)
+    found = plan.assign_shards(given_table, limits)
     order = sorted(names, key=lambda n: (int(partition_of([n], count)[0]), n.encode()))
     assert found["video_id"].to_pylist() == order
     shards = [list(s) for _, s in itertools.groupby(found.to_pylist(), key=lambda row: row["shard"])]
@@ -267,7 +267,7 @@ def test_a_file_that_is_no_plan_is_refused_by_name(store, damage, monkeypatch):
         pq.write_table(pa.table({"a": [1]}), path)
     elif damage != "version":
         path.write_bytes(path.read_bytes()[:-9] if damage == "cut" else b"garbage")
-    for reading in (lambda: plan.create_plan(config(), store, Videos()), lambda: plan.load(store)):
+    for reading in (lambda: plan.create_plan(config(), store, Videos()), lambda: plan.load_plan(store)):
         with pytest.raises(PlanError, match=r"_plan/en-000\.parquet"):
             reading()
 
@@ -283,11 +283,11 @@ def test_a_catalog_error_leaves_no_plan_behind(store):
 
 def test_a_plan_is_loaded_without_a_config(store):
     with pytest.raises(PlanError, match="no plan"):
-        plan.load(store)
+        plan.load_plan(store)
     made = plan.create_plan(
         config(partition_count=3), store, Videos(**{"pt-BR": table("pt-BR", ids(5)), "pt": table("pt", ids(6))})
     )
-    loaded = plan.load(store)
+    loaded = plan.load_plan(store)
     assert loaded.partition_count == 3
     assert loaded.languages() == ["pt", "pt-BR"]
     assert list(loaded.shards()) == list(made.shards())
@@ -296,7 +296,7 @@ def test_a_plan_is_loaded_without_a_config(store):
 def test_a_later_generation_continues_the_numbering(store):
     first = plan.create_plan(config(shard_videos=2), store, Videos(en=table("en", ids(5))))
     assert first.totals()["en"].shards == 3
-    more = plan.assign(table("en", ids(3, "w")), config(shard_videos=2), first_shard=3)
+    more = plan.assign_shards(table("en", ids(3, "w")), config(shard_videos=2), first_shard=3)
     facts = {"generation": 1, "partition_count": 1, "languages": None}
     assert store.create(plan.plan_path("en", 1), plan.serialize(more, facts))
     assert [s.index for s in plan.create_plan(config(), store, Videos()).shards()] == [0, 1, 2, 3, 4]
@@ -306,8 +306,8 @@ def test_totals_count_known_values(store):
     videos = table("en", ids(4), [10, None, 30, 5], [3600.0, 1800.0, None, None])
     made = plan.create_plan(config(shard_videos=3), store, Videos(en=videos, de=table("de", ids(2))))
     assert made.totals() == {
-        "de": PlanTotals(videos=2, shards=1, hours=0.0, timed=0, size_bytes=0, sized=0),
-        "en": PlanTotals(videos=4, shards=2, hours=1.5, timed=2, size_bytes=45, sized=3),
+        "de": PlanTotals(videos=2, shards=1, hours=0.0, videos_with_duration=0, size_bytes=0, videos_with_size=0),
+        "en": PlanTotals(videos=4, shards=2, hours=1.5, videos_with_duration=2, size_bytes=45, videos_with_size=3),
     }
 
 
@@ -326,7 +326,7 @@ def test_half_a_million_videos_are_planned_fast_in_little_memory(store):
     began = time.process_time()
     plan.create_plan(config(partition_count=8), store, Videos(**tables))
     tracemalloc.start()
-    loaded = plan.load(store)
+    loaded = plan.load_plan(store)
     shards = videos = 0
     for shard in loaded.shards():
         shards, videos = shards + 1, videos + len(shard.videos)

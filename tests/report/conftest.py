@@ -7,7 +7,7 @@ from output_factory import config, corpus, make_output
 
 from audiopipe.dataset.commit import read_commits
 from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
-from audiopipe.plan.plan import load
+from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
 
@@ -24,7 +24,7 @@ def dataset(tmp_path_factory):
 def ledger(dataset):
     """The ledger of that output, with a finished run, two workers and an attempt that failed."""
     store = Store(dataset)
-    totals = load(store).totals()
+    totals = load_plan(store).totals()
     with open_ledger(None, dataset) as ledger:
         run = RunRow("tests", "all", sum(total.videos for total in totals.values()), output=dataset)
         ledger.start_run(run, [LanguageTotal(name, total.videos, total.shards) for name, total in totals.items()])

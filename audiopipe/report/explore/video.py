@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.read import SCHEMA, read_catalog
+from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.run_record import read_config
 from audiopipe.errors import ConfigError
-from audiopipe.plan.plan import load
+from audiopipe.plan.plan import load_plan
 from audiopipe.types import Shard, Video
 
 __all__ = ["PARAMETERS", "ChosenVideo", "choose_video"]
@@ -96,7 +96,7 @@ def _interesting_video(dataset: Dataset) -> tuple[str, str]:
 
 def _from_plan(dataset: Dataset, youtube_id: str, reason: str) -> ChosenVideo:
     """Find a video in the plan. A retried video is in several shards, of which the last counts."""
-    for language, table in load(dataset.store).tables.items():
+    for language, table in load_plan(dataset.store).tables.items():
         rows = table.filter(pc.field("video_id") == youtube_id)
         if rows.num_rows:
             row = rows.sort_by("shard").slice(rows.num_rows - 1, 1)
@@ -107,4 +107,4 @@ def _from_plan(dataset: Dataset, youtube_id: str, reason: str) -> ChosenVideo:
 
 def _video(rows: pa.Table) -> Video:
     """Return the video of the first row."""
-    return Video(**rows.select(SCHEMA.names).slice(0, 1).to_pylist()[0])
+    return Video(**rows.select(CATALOG_SCHEMA.names).slice(0, 1).to_pylist()[0])
