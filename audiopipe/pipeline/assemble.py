@@ -12,7 +12,7 @@ from audiopipe.errors import SilentAudio, VideoError
 from audiopipe.media.encode import encode
 from audiopipe.pipeline.score import ScoredClip
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.pipeline.video import Event, dead_letter
+from audiopipe.pipeline.video import Event, to_dead_letter
 from audiopipe.types import Clip, Shard
 
 __all__ = ["ShardAssembler"]
@@ -93,7 +93,7 @@ class ShardAssembler:
         try:
             _refuse_silence(record, self._config)
         except VideoError as error:
-            record.failure = dead_letter(record.video, error)
+            record.failure = to_dead_letter(record.video, error)
         with self._timer.measure("write"):
             self._files.add(record)
 

@@ -22,7 +22,7 @@ import torch
 from audiopipe.pipeline.batch import Batch
 from audiopipe.types import Clip
 
-__all__ = ["DeviceBatch", "SharedExclusiveLock", "device_lock", "transfer"]
+__all__ = ["DeviceBatch", "SharedExclusiveLock", "get_device_lock", "transfer"]
 
 # cuBLAS reads this when it is initialized, before the first batch. With workspaces of several sizes the sums in the
 # recurrent cell of the voice model may be computed in another order (cuDNN's notes on reproducibility), which would
@@ -116,6 +116,6 @@ class SharedExclusiveLock:
 
 
 @cache
-def device_lock(device: torch.device) -> SharedExclusiveLock:
+def get_device_lock(device: torch.device) -> SharedExclusiveLock:
     """Return this process's lock of a device."""
     return SharedExclusiveLock()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
 
-__all__ = ["MemoryBudget", "worker_budget"]
+__all__ = ["MemoryBudget", "get_worker_budget"]
 
 Bytes = float
 
@@ -56,6 +56,6 @@ class MemoryBudget:
 
 
 @cache
-def worker_budget(megabytes: int) -> MemoryBudget:
+def get_worker_budget(megabytes: int) -> MemoryBudget:
     """Return the budget of this process."""
     return MemoryBudget(megabytes * float(1 << 20))

@@ -16,13 +16,13 @@ from typing import Generic, TypeVar
 
 from audiopipe.pipeline.memory import MemoryBudget
 
-__all__ = ["Prefetch", "interleave", "submit_ahead"]
+__all__ = ["Prefetcher", "interleave", "submit_ahead"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Prefetch(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates over `items` in a separate thread, up to `limit` ahead of the consumer.
 
     Args:
@@ -175,15 +175,15 @@ def interleave(
         block_length: how many items are taken from a stream in its turn.
         threads: how many of these streams run ahead in separate threads; the others are read in their turn.
         limit: the most that such a thread may be ahead, in the units of `weight`.
-        on_take, budget: as in `Prefetch`, for all streams that have a thread.
+        on_take, budget: as in `Prefetcher`, for all streams that have a thread.
     """
     remaining = iter(streams)
-    active: list[Prefetch[T] | Generator[T, None, None]] = []
+    active: list[Prefetcher[T] | Generator[T, None, None]] = []
 
     def start_next(position: int) -> None:
         for stream in itertools.islice(remaining, 1):
             in_thread = position < threads
-            ahead = Prefetch(stream, limit, weight, "decode", on_take, budget) if in_thread else stream
+            ahead = Prefetcher(stream, limit, weight, "decode", on_take, budget) if in_thread else stream
             active.insert(position, ahead)
 
     try:

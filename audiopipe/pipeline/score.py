@@ -17,7 +17,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.device import DeviceBatch, device_lock, transfer
+from audiopipe.pipeline.device import DeviceBatch, get_device_lock, transfer
 from audiopipe.types import Decibels, Seconds, Span
 
 __all__ = ["RULES", "DropRule", "ScoredClip", "drop_reason", "resolve_device", "score"]
@@ -91,9 +91,9 @@ def score(batch: Batch | DeviceBatch, config: RunConfig, device: torch.device) -
     """
     if isinstance(batch, Batch):
         batch = transfer(batch, device)
-    with suppress(torch.OutOfMemoryError), device_lock(device).shared():
+    with suppress(torch.OutOfMemoryError), get_device_lock(device).shared():
         return _score(batch, slice(None), config, device)
-    with device_lock(device).exclusive():
+    with get_device_lock(device).exclusive():
         return _score_in_tiles(batch, config, device)
 
 

@@ -5,7 +5,7 @@
 Each stage runs ahead of the next, within bounds and in order: downloads and decoders in their own threads (the decoders
 are processes; a thread only receives what they write), scoring in one thread, encoders in a pool. The task's own thread
 passes segments on and writes. The order is the plan's and never that of arrival, so that the same shard gives the same
-bytes. `video.py` is the way of one video up to its clips, `assemble.py` the way from scored clips to the shard's files.
+bytes. `video.py` reads one video and cuts its clips; `assemble.py` encodes scored clips and writes the shard's files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from audiopipe.pipeline.assemble import ShardAssembler
 from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
 from audiopipe.pipeline.device import DeviceBatch, transfer
 from audiopipe.pipeline.malloc import raise_malloc_thresholds
-from audiopipe.pipeline.memory import worker_budget
-from audiopipe.pipeline.prefetch import Prefetch, interleave, submit_ahead
+from audiopipe.pipeline.memory import get_worker_budget
+from audiopipe.pipeline.prefetch import Prefetcher, interleave, submit_ahead
 from audiopipe.pipeline.score import ScoredClip, resolve_device, score
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.pipeline.video import Event, event_bytes, fetch_video, video_events
+from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
 from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
@@ -56,7 +56,9 @@ def process_shard(
     worker: str = "local",
     excluded: Mapping[str, str] = MappingProxyType({}),
 ) -> ShardResult:
-    """Make and commit one shard. If it has a commit already, only publish that again, in case this was not finished.
+    """Process and commit one shard; if it is committed already, only publish the commit again.
+
+    The last publication may have been interrupted.
 
     Args:
         excluded: reasons by video id; these videos are not fetched and become dead letters.
@@ -145,8 +147,8 @@ def _run_stages(
             lambda video: video.size_bytes or 0,
         )
         fetched = stack.enter_context(closing(fetching))
-        streams = (video_events(video, source, config, timer) for video, source in fetched)
-        budget = worker_budget(config.memory_mb)
+        streams = (read_video(video, source, config, timer) for video, source in fetched)
+        budget = get_worker_budget(config.memory_mb)
         stack.enter_context(budget.reserve((config.batch_queue_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
         on_take = partial(timer.record_depth, "decoded")
         interleaved = interleave(
@@ -165,10 +167,10 @@ def _run_stages(
             _transfer(event, timer, device) for event in batch_clips(clips, config)
         )
         if device.type != "cpu":
-            batched = stack.enter_context(closing(Prefetch(batched, 1, name="transfer")))
+            batched = stack.enter_context(closing(Prefetcher(batched, 1, name="transfer")))
         scored = (_score(event, config, timer, device) for event in batched)
         on_take = partial(timer.record_depth, "scored")
-        scoring = Prefetch(scored, BATCHES_AHEAD, name="score", on_take=on_take)
+        scoring = Prefetcher(scored, BATCHES_AHEAD, name="score", on_take=on_take)
         assembler = ShardAssembler(shard, config, files, timer, encoders)
         for event in stack.enter_context(closing(scoring)):
             assembler.add(event)

@@ -27,7 +27,7 @@ from audiopipe.segment.cut import choose_spans, cut, fixed_windows
 from audiopipe.segment.voice import AudioBlock, EndOfStream
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
 
-__all__ = ["Event", "VideoEvent", "dead_letter", "event_bytes", "fetch_video", "video_events"]
+__all__ = ["Event", "VideoEvent", "event_bytes", "fetch_video", "read_video", "to_dead_letter"]
 
 LONGEST_BLOCK_S = 10.0
 
@@ -53,7 +53,7 @@ def fetch_video(folder: Path, timer: StageTimer, excluded: Mapping[str, str], vi
         return fetch(video, folder)
 
 
-def video_events(
+def read_video(
     video: Video, fetched: Future[Source], config: RunConfig, timer: StageTimer
 ) -> Generator[VideoEvent, None, None]:
     """Yield the clips of one video while it decodes, then its record; without known times, blocks and an end.
@@ -78,7 +78,7 @@ def video_events(
                     yield AudioBlock(video.video_id, record.media.sample_rate_hz, block)
                 open_source = stack.pop_all()
     except VideoError as error:
-        record.failure = dead_letter(video, error)
+        record.failure = to_dead_letter(video, error)
     if decoder is not None and record.segment_source is SegmentSource.VOICE:
         yield EndOfStream(video.video_id, partial(_end_voice_video, decoder, open_source))
     else:
@@ -101,7 +101,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
                 record.segment_source = SegmentSource.FIXED
                 yield from decoder.clips(fixed_windows(config.window_s))
         except VideoError as error:
-            record.failure = dead_letter(record.video, error)
+            record.failure = to_dead_letter(record.video, error)
     yield record
 
 
@@ -159,7 +159,7 @@ class _VideoDecoder:
             self.record.fingerprint = pack_events(fingerprint.finish())
 
 
-def dead_letter(video: Video, error: VideoError) -> DeadLetter:
+def to_dead_letter(video: Video, error: VideoError) -> DeadLetter:
     """Describe why a video failed."""
     error_type, message = type(error).__name__, str(error)
     return DeadLetter(video.video_id, video.language, error.stage, error_type, message, error.retriable, video.attempts)

@@ -6,8 +6,8 @@ import pytest
 from factories import config, shard_of, wav_video
 from waiting import wait_until
 
-from audiopipe.pipeline.memory import MemoryBudget, worker_budget
-from audiopipe.pipeline.prefetch import Prefetch
+from audiopipe.pipeline.memory import MemoryBudget, get_worker_budget
+from audiopipe.pipeline.prefetch import Prefetcher
 from audiopipe.pipeline.shard import process_shard
 
 
@@ -53,9 +53,9 @@ def test_shards_that_fit_run_side_by_side():
 
 def test_two_queues_share_one_budget_and_neither_starves_the_other():
     budget = MemoryBudget(10)
-    with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as left:
+    with closing(Prefetcher(range(1, 9), 1000, lambda item: 4, budget=budget)) as left:
         wait_until(lambda: len(left._waiting) == 2)
-        with closing(Prefetch(range(1, 9), 1000, lambda item: 4, budget=budget)) as right:
+        with closing(Prefetcher(range(1, 9), 1000, lambda item: 4, budget=budget)) as right:
             # The budget is used up, but an empty queue takes an item nevertheless.
             wait_until(lambda: len(right._waiting) == 1)
             time.sleep(0.05)
@@ -67,7 +67,7 @@ def test_two_queues_share_one_budget_and_neither_starves_the_other():
 
 def test_closing_releases_all_memory_and_wakes_the_waiters():
     budget = MemoryBudget(1)
-    ahead = Prefetch(range(100), 1000, lambda item: 4, budget=budget)
+    ahead = Prefetcher(range(100), 1000, lambda item: 4, budget=budget)
     wait_until(lambda: len(ahead._waiting) == 1)
     ahead.close()
     assert budget._acquired == 0
@@ -86,4 +86,4 @@ def test_shards_that_take_turns_in_memory_give_the_same_bytes(tmp_path, memory_m
         process_shard(shard, alone, "run")
         for name in (f"audio_{shard.index:06d}.tar", f"segments_{shard.index:06d}.parquet"):
             assert (tmp_path / "out/en" / name).read_bytes() == (tmp_path / "alone/en" / name).read_bytes()
-    assert worker_budget(memory_mb)._acquired == worker_budget(memory_mb)._shards == 0
+    assert get_worker_budget(memory_mb)._acquired == get_worker_budget(memory_mb)._shards == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import wait_until
 
-from audiopipe.pipeline.prefetch import Prefetch, interleave, submit_ahead
+from audiopipe.pipeline.prefetch import Prefetcher, interleave, submit_ahead
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +27,13 @@ def recorded(items, pulled):
 @given(st.lists(st.integers(0, 9)), st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
 def test_items_come_in_order_whatever_they_weigh(items, limit):
-    with closing(Prefetch(items, limit, weight=lambda item: item)) as ahead:
+    with closing(Prefetcher(items, limit, weight=lambda item: item)) as ahead:
         assert list(ahead) == items
 
 
 def test_it_runs_ahead_by_the_limit_and_no_further():
     pulled = []
-    with closing(Prefetch(recorded(range(100), pulled), 3)) as ahead:
+    with closing(Prefetcher(recorded(range(100), pulled), 3)) as ahead:
         wait_until(lambda: len(pulled) == 4)  # three wait, the thread holds the fourth
         time.sleep(0.05)
         assert len(pulled) == 4
@@ -43,11 +43,11 @@ def test_it_runs_ahead_by_the_limit_and_no_further():
 
 def test_it_records_how_many_items_waited_at_each_request():
     depths = []
-    with closing(Prefetch(range(3), 3, on_take=depths.append)) as ahead:
+    with closing(Prefetcher(range(3), 3, on_take=depths.append)) as ahead:
         wait_until(lambda: ahead._finished)
         assert list(ahead) == [0, 1, 2]
     assert depths == []  # the depth is not recorded after the end of the input
-    with closing(Prefetch(recorded(range(9), []), 2, on_take=depths.append)) as ahead:
+    with closing(Prefetcher(recorded(range(9), []), 2, on_take=depths.append)) as ahead:
         wait_until(lambda: len(ahead._waiting) == 2)
         next(ahead)
     assert depths == [2]
@@ -55,7 +55,7 @@ def test_it_records_how_many_items_waited_at_each_request():
 
 def test_an_item_heavier_than_the_limit_still_passes_alone():
     pulled = []
-    with closing(Prefetch(recorded([50, 50, 50], pulled), 10, weight=lambda item: item)) as ahead:
+    with closing(Prefetcher(recorded([50, 50, 50], pulled), 10, weight=lambda item: item)) as ahead:
         wait_until(lambda: len(pulled) == 2)
         time.sleep(0.05)
         assert len(pulled) == 2
@@ -67,7 +67,7 @@ def test_an_exception_comes_where_it_arose_and_once():
         yield 1
         raise ValueError("broken")
 
-    with closing(Prefetch(broken(), 5)) as ahead:
+    with closing(Prefetcher(broken(), 5)) as ahead:
         assert next(ahead) == 1
         with pytest.raises(ValueError, match="broken"):
             next(ahead)
@@ -85,18 +85,18 @@ def test_closing_early_ends_the_producer_and_its_clean_up():
         finally:
             cleaned.set()
 
-    ahead = Prefetch(endless(), 2)
+    ahead = Prefetcher(endless(), 2)
     assert next(ahead) == 1
     ahead.close()
     assert cleaned.is_set()
 
 
 def test_closing_before_anything_was_taken_ends_the_thread():
-    Prefetch(iter(range(10)), 1).close()
+    Prefetcher(iter(range(10)), 1).close()
 
 
 def test_closing_twice_is_harmless():
-    ahead = Prefetch([1, 2], 1)
+    ahead = Prefetcher([1, 2], 1)
     ahead.close()
     ahead.close()
 
@@ -109,7 +109,7 @@ def test_an_error_in_the_producers_clean_up_does_not_hang_consumers():
         finally:
             raise OSError("clean-up failed")
 
-    ahead = Prefetch(bad_end(), 1)
+    ahead = Prefetcher(bad_end(), 1)
     assert next(ahead) == 1
     ahead.close()
 

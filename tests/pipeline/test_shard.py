@@ -17,7 +17,7 @@ from audiopipe.errors import DecoderCrash, StoreError, TransientError
 from audiopipe.pipeline import assemble
 from audiopipe.pipeline import shard as shard_module
 from audiopipe.pipeline import video as video_module
-from audiopipe.pipeline.prefetch import Prefetch
+from audiopipe.pipeline.prefetch import Prefetcher
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.segment import cut as segment
 from audiopipe.types import Video
@@ -187,7 +187,7 @@ def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
     expected = run(tmp_path, shard, segments=segments)
     with fake_gpu(monkeypatch) as counts:
         monkeypatch.setattr(shard_module, "resolve_device", lambda config: DEVICE)
-        monkeypatch.setattr(Prefetch, "_produce", with_fake_gpu(Prefetch._produce, counts))
+        monkeypatch.setattr(Prefetcher, "_produce", with_fake_gpu(Prefetcher._produce, counts))
         result = run(tmp_path, shard, "gpu", segments=segments)
     assert counts["operations"] > 0
     assert summary_fields(result) == summary_fields(expected)
