@@ -115,7 +115,8 @@ def _documented_values(kernel: Kernel, metric: str) -> list[str]:
     """Return the lines of a kernel's `Returns` section on this metric and on values that do not exist."""
     section = re.search(r"^Returns:\n(.*?)(?=^\S)", inspect.getdoc(kernel) or "", re.DOTALL | re.MULTILINE)
     items = re.split(r"\n(?=- )|\n\n", inspect.cleandoc(section[1])) if section else []
-    matches = [item for item in items if not item.startswith("- ") or metric in item.partition(":")[0]]
+    names = re.compile(rf"\b{metric}\b")
+    matches = [item for item in items if not item.startswith("- ") or names.search(item.partition(":")[0])]
     return [" ".join(item.removeprefix("- ").split()) for item in matches]
 
 

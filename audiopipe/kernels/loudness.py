@@ -129,9 +129,14 @@ def loudness(x: Tensor, sample_rate: int, lengths: Tensor | None = None) -> Loud
         - short_term_lufs: [B, G], G the 3 s windows
         - other values: [B]
     Returns:
-        Peaks are the highest of all channels. Levels of digital silence are -inf. Values that do not exist are NaN:
-        integrated loudness and momentary maximum of less than 400 ms, short-term maximum of less than 3 s, a range
-        without a 3 s window above its gates, any value of an item with a NaN or Inf sample.
+        - integrated_lufs (`loudness_lufs` of `measure`): -inf if no block is louder than -70 LUFS; NaN for less than
+          400 ms
+        - momentary_max_lufs: -inf for digital silence; NaN for less than 400 ms
+        - short_term_max_lufs: -inf for digital silence; NaN for less than 3 s
+        - range_lu (`loudness_range_lu` of `measure`): NaN if no window of 3 s passes the gates
+        - true_peak_dbtp, sample_peak_dbfs: highest of all channels; -inf for digital silence
+
+        NaN for an item with a NaN or Inf sample.
 
     >>> tone = torch.sin(2 * torch.pi * 997 / 48000 * torch.arange(192000)).expand(2, 1, -1)
     >>> loudness(tone, 48000)

@@ -45,6 +45,13 @@ def test_every_metric_has_unit_missing_value_and_source(metric: str) -> None:
     assert (PACKAGE.parent / source).is_file()
 
 
+def test_a_metric_is_explained_by_its_own_lines_only() -> None:
+    assert "half the sample rate" in explain("bandwidth_hz")[1]
+    assert "librosa" not in explain("bandwidth_hz")[1]
+    assert "-70 LUFS" in explain("loudness_lufs")[1]
+    assert "-70 LUFS" not in explain("momentary_max_lufs")[1]
+
+
 def test_every_parameter_exit_code_and_drop_reason_is_explained() -> None:
     known = {entry.word for entry in glossary()}
     assert known >= RunConfig.model_fields.keys()
