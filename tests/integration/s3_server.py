@@ -1,6 +1,6 @@
-"""A real S3 server (SeaweedFS) on free ports of this machine, and a proxy before it that misbehaves on purpose.
+"""Start a real S3 server (SeaweedFS) on free ports of this machine, and a proxy before it that injects faults.
 
-The server checks signatures, `If-None-Match`, multipart uploads and ranges. Keys are made up for each start.
+The server checks signatures, `If-None-Match`, multipart uploads and ranges. Each start has random keys.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 WEED = Path(sys.executable).parent / "weed"
 BUCKET = "probe"
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and none 10,000 above it, where the server puts its gRPC."""
+    """Return a free port for which the port 10,000 above it, which the server uses for gRPC, is free too."""
     while True:
         with socket.socket() as low, socket.socket() as high:
             low.bind(("127.0.0.1", 0))
@@ -41,11 +42,15 @@ def free_port() -> int:
 
 
 class S3Server:
-    """`weed mini` in a folder, which survives `kill` and `start`."""
+    """`weed mini` on a folder whose objects survive `kill` and `start`."""
 
-    def __init__(self, folder: Path, ip: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
-        """`within` is what its command is started by, for an address that only another network namespace has."""
-        self.folder, self.ip, self.within = folder, ip, within
+    def __init__(self, folder: Path, ip: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        """Prepare a server.
+
+        Args:
+            prefix: the command that starts the server's command, such as `ip netns exec …`.
+        """
+        self.folder, self.ip, self.prefix = folder, ip, prefix
         self.key, self.secret = "key" + secrets.token_hex(8), secrets.token_hex(20)
         self.ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
         self.process: subprocess.Popen[bytes] | None = None
@@ -55,7 +60,7 @@ class S3Server:
         return f"http://{self.ip}:{self.ports['s3']}"
 
     def environment(self, endpoint: str | None = None) -> dict[str, str]:
-        """What a client has to find in its environment."""
+        """Return the environment variables of a client."""
         return {
             "AWS_ACCESS_KEY_ID": self.key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -67,7 +72,7 @@ class S3Server:
     def start(self) -> None:
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         command = [
-            *self.within,
+            *self.prefix,
             str(WEED),
             "mini",
             f"-dir={self.folder / 'data'}",
@@ -79,20 +84,16 @@ class S3Server:
         command += ["-master.telemetry=false", f"-bucket={BUCKET}"]
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment(), cwd=self.folder)
-        self._wait()
+        wait_until(self._answers, f"the S3 server answers; see {self.folder / 'weed.log'}")
 
-    def _wait(self) -> None:
-        for _ in range(300):
-            try:
-                with urllib.request.urlopen(self.endpoint, timeout=1):
-                    return
-            except urllib.error.HTTPError as error:
-                if error.code == 403:  # it asks for keys: it is up
-                    return
-            except OSError:
-                pass
-            time.sleep(0.1)
-        raise TimeoutError(f"the S3 server did not answer; {self.folder / 'weed.log'} says why")
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.endpoint, timeout=10):
+                return True
+        except urllib.error.HTTPError as error:
+            return error.code == 403  # the server is up and asks for keys
+        except OSError:
+            return False
 
     def kill(self) -> None:
         assert self.process is not None
@@ -109,32 +110,33 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 class FaultyProxy:
-    """Passes HTTP on to a server, and spoils a share of the requests, by a seeded die; the kinds of fault take turns.
+    """Counts and settings of a proxy that fails a random share of the requests; the kinds of fault take turns.
 
-    What has `forbidden` in its request line may not be read, as a store's policy would have it.
-    A fault is one of: 500, 503, a reset before or after the server has done it, a slow body, a truncated body.
+    A request whose first line contains `forbidden` gets a 403, as by a store's policy. A fault is one of: 500, 503, a
+    reset before the server gets the request or after it has executed it, a slow body, a truncated body.
     """
 
-    FAULTS = ("500", "503", "reset", "lost answer", "slow", "truncated")
+    FAULTS = ("500", "503", "reset", "lost response", "slow", "truncated")
 
     def __init__(self, port: int, share: float, seed: int, forbidden: bytes | None = None) -> None:
-        self.port, self.share, self.dice, self.forbidden = port, share, random.Random(seed), forbidden
+        self.port, self.share, self.rng, self.forbidden = port, share, random.Random(seed), forbidden
         self.lock = threading.Lock()
         self.requests = 0
         self.faults: dict[str, int] = dict.fromkeys(self.FAULTS, 0)
 
-    def fault(self) -> str | None:
+    def next_fault(self) -> str | None:
+        """Count a request and choose its fault, if it has one."""
         with self.lock:
             self.requests += 1
-            if self.dice.random() >= self.share:
+            if self.rng.random() >= self.share:
                 return None
             chosen = self.FAULTS[sum(self.faults.values()) % len(self.FAULTS)]
             self.faults[chosen] += 1
             return chosen
 
 
-def _head(stream) -> bytes:
-    """The head of an HTTP message with its blank line; nothing at the end of the connection."""
+def _read_head(stream) -> bytes:
+    """Read the head of an HTTP message with its blank line; empty at the end of the connection."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = stream.readline()
@@ -144,7 +146,7 @@ def _head(stream) -> bytes:
     return head
 
 
-def _body(stream, head: bytes) -> bytes:
+def _read_body(stream, head: bytes) -> bytes:
     fields = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
     if b"chunked" in fields.get(b"transfer-encoding", b""):
         body = b""
@@ -161,19 +163,22 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         proxy: FaultyProxy = self.server.proxy  # type: ignore[attr-defined]
         try:
-            with socket.create_connection(("127.0.0.1", proxy.port)) as upstream, upstream.makefile("rb") as answers:
-                while (head := _head(self.rfile)) and self._pass_on(proxy, self._request(head), upstream, answers):
+            with socket.create_connection(("127.0.0.1", proxy.port)) as upstream, upstream.makefile("rb") as responses:
+                while (head := _read_head(self.rfile)) and self._forward(
+                    proxy, self._read_request(head), upstream, responses
+                ):
                     pass
         except OSError:
             pass
 
-    def _request(self, head: bytes) -> tuple[bytes, bytes]:
+    def _read_request(self, head: bytes) -> tuple[bytes, bytes]:
         if b"100-continue" in head.lower():
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return head, _body(self.rfile, head)
+        return head, _read_body(self.rfile, head)
 
-    def _pass_on(self, proxy: FaultyProxy, request: tuple[bytes, bytes], upstream: socket.socket, answers) -> bool:
-        fault = proxy.fault()
+    def _forward(self, proxy: FaultyProxy, request: tuple[bytes, bytes], upstream: socket.socket, responses) -> bool:
+        """Forward a request and its response, with a fault or without; return whether the connection stays open."""
+        fault = proxy.next_fault()
         if proxy.forbidden is not None and proxy.forbidden in request[0].split(b"\r\n", 1)[0]:
             fault = "403"
         if fault in ("403", "500", "503"):
@@ -185,8 +190,8 @@ class _Handler(socketserver.StreamRequestHandler):
         if fault == "reset":
             return False
         upstream.sendall(b"".join(request))
-        head, body = self._answer(answers, request[0].startswith(b"HEAD"))
-        if fault == "lost answer":
+        head, body = self._read_response(responses, request[0].startswith(b"HEAD"))
+        if fault == "lost response":
             return False
         if fault == "truncated" and body:
             self.wfile.write(head + body[: len(body) // 2])
@@ -201,14 +206,14 @@ class _Handler(socketserver.StreamRequestHandler):
         return True
 
     @staticmethod
-    def _answer(answers, is_head: bool) -> tuple[bytes, bytes]:
+    def _read_response(responses, is_head: bool) -> tuple[bytes, bytes]:
         while True:
-            head = _head(answers)
+            head = _read_head(responses)
             if not head:
-                raise ConnectionResetError("the server hung up")
+                raise ConnectionResetError("the server closed the connection")
             code = int(head.split(b" ", 2)[1])
             if code != 100:
-                return head, b"" if is_head or code in (204, 304) else _body(answers, head)
+                return head, b"" if is_head or code in (204, 304) else _read_body(responses, head)
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -221,7 +226,7 @@ class _Server(socketserver.ThreadingTCPServer):
 def faulty_proxy(
     server: S3Server, share: float = 0.1, seed: int = 0, forbidden: bytes | None = None
 ) -> Iterator[tuple[str, FaultyProxy]]:
-    """The endpoint of a proxy before `server`, and the proxy, which counts what it did."""
+    """Start a proxy before `server`; yield its endpoint and the proxy with its counts."""
     proxy = FaultyProxy(server.ports["s3"], share, seed, forbidden)
     with _Server(("127.0.0.1", 0), _Handler) as listener:
         listener.proxy = proxy  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""JupyterLab as a person uses it: started by `make lab`'s command, `run.ipynb` executed in a real browser."""
+"""Use JupyterLab as a person does: start it by the command of `make lab`, execute `run.ipynb` in a real browser."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
+from waiting import wait_until
 
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.totals import Totals
@@ -33,9 +32,9 @@ BROWSER = (
 )
 TOKEN = "lab-of-the-tests"
 MINUTE = 60_000  # in milliseconds
-# Bokeh draws on a canvas: what it draws is read from its own tables.
+# Bokeh draws on a canvas, so the names of tasks are read from its data sources.
 TASKS = """
-() => Bokeh.documents.flatMap(one => [...one._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+() => Bokeh.documents.flatMap(document => [...document._all_models.values()]).filter(model => model.type == "ColumnDataSource")
   .flatMap(source => Array.from(source.data.name ?? []))
 """
 
@@ -48,7 +47,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Lab:
-    """A JupyterLab on a folder that looks like the repository: `notebooks/`, and the tiny corpus in `demo/corpus`."""
+    """A JupyterLab on a folder with `notebooks/` and the tiny corpus in `demo/corpus`, as in the repository."""
 
     folder: Path
     port: int
@@ -69,43 +68,41 @@ def lab(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "demo").mkdir()
     (folder / "demo" / "corpus").symlink_to(tiny_corpus)
-    stoppable(folder / "notebooks")
+    write_long_notebook(folder / "notebooks")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    home = {name: str(folder / "home") for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
+    folders = {name: str(folder / "home") for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
     command = [*lab_command(), "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
     with (folder / "lab.log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **home, "JUPYTER_TOKEN": TOKEN}
+            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **folders, "JUPYTER_TOKEN": TOKEN}
         )
-    mine = Lab(folder, port)
+    lab = Lab(folder, port)
     try:
-        wait_for(mine, process)
-        yield mine
+        wait_until(lambda: answers(lab, process), "JupyterLab answers", timeout_s=120, poll_s=0.5)
+        yield lab
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def stoppable(notebooks: Path) -> None:
-    """A second `run.ipynb` with an output of its own and many shards, so that there is time to stop it."""
+def write_long_notebook(notebooks: Path) -> None:
+    """Copy `run.ipynb` with another output and one video in a shard, so that there is time to stop it."""
     content = nbformat.read(notebooks / "run.ipynb", as_version=4)
     (cell,) = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
     cell.source = cell.source.replace("demo/output", "demo/stopped").replace("shard_videos = 64", "shard_videos = 1")
     nbformat.write(content, notebooks / "stopped.ipynb")
 
 
-def wait_for(lab: Lab, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urllib.request.urlopen(lab.address("/api/status"), timeout=10):
-                return
-        except (urllib.error.URLError, OSError):
-            assert process.poll() is None, (lab.folder / "lab.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+def answers(lab: Lab, process: subprocess.Popen[bytes]) -> bool:
+    """Check whether the server answers; fail if it has ended."""
+    assert process.poll() is None, (lab.folder / "lab.log").read_text()
+    try:
+        with urllib.request.urlopen(lab.address("/api/status"), timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +110,13 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        mine = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
-        yield mine
-        mine.close()
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(BROWSER))
+        yield browser
+        browser.close()
 
 
-def opened(lab: Lab, browser: Browser, notebook: str) -> Page:
-    """The notebook in a workspace of its own, its kernel ready."""
+def open_notebook(lab: Lab, browser: Browser, notebook: str) -> Page:
+    """Open a notebook in a new workspace and wait for its kernel."""
     page = browser.new_page(viewport={"width": 1500, "height": 950})
     page.set_default_timeout(2 * MINUTE)
     page.goto(lab.address(f"/lab/workspaces/{notebook}/tree/{notebook}.ipynb?reset"))
@@ -128,13 +125,13 @@ def opened(lab: Lab, browser: Browser, notebook: str) -> Page:
     return page
 
 
-def menu(page: Page, *path: str) -> None:
+def choose(page: Page, *path: str) -> None:
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{path[0]}$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{re.escape(path[1])}$")).click()
 
 
 def execute_until(page: Page, text: str) -> None:
-    """`Shift`+`Enter` from the first cell until a cell has shown this."""
+    """Execute cells from the first one on until the output of a cell contains a text."""
     page.locator(".jp-Notebook .jp-Cell").first.click()
     page.keyboard.press("Escape")
     shown = page.locator(".jp-Notebook .jp-OutputArea-output", has_text=text)
@@ -148,13 +145,13 @@ def execute_until(page: Page, text: str) -> None:
 
 
 def select(page: Page, text: str) -> None:
-    """The code cell that has this in it, in command mode."""
+    """Select the code cell that contains a text, in command mode."""
     page.locator(".jp-Notebook .jp-Cell.jp-CodeCell", has_text=text).click()
     page.keyboard.press("Escape")
 
 
-def dask_panes(page: Page) -> list[FrameLocator]:
-    """Dask's own panel finds the kernel's cluster and opens two of its panes; the notebook is in front again."""
+def open_dask_panes(page: Page) -> list[FrameLocator]:
+    """Let Dask's panel find the cluster of the kernel, and open two of its panes."""
     page.locator('.jp-SideBar [data-id="dask-dashboard-launcher"]').click()
     page.locator("[title='Auto-detect dashboard URL']").click()
     for pane in ("Progress", "Task Stream"):
@@ -162,53 +159,50 @@ def dask_panes(page: Page) -> list[FrameLocator]:
     return [page.frame_locator(f"iframe[src*='individual-{name}']") for name in ("progress", "task-stream")]
 
 
-def in_front(page: Page, tab: str) -> None:
+def show_tab(page: Page, tab: str) -> None:
     page.locator(".lm-DockPanel-tabBar .lm-TabBar-tabLabel", has_text=tab).click()
 
 
 def test_a_lab_run_shows_the_dataset_and_dask_panes_the_cluster(lab: Lab, browser: Browser, tmp_path: Path) -> None:
-    page = opened(lab, browser, "run")
+    page = open_notebook(lab, browser, "run")
     execute_until(page, "Dask dashboard (while the run lasts)")
-    for pane in dask_panes(page):
+    for pane in open_dask_panes(page):
         pane.locator("canvas").first.wait_for(state="attached")
-    in_front(page, "run.ipynb")
-    menu(page, "Run", "Run Selected Cell and All Below")
-    in_front(page, "Task Stream")
+    show_tab(page, "run.ipynb")
+    choose(page, "Run", "Run Selected Cell and All Below")
+    show_tab(page, "Task Stream")
     stream = page.frame(url=re.compile("individual-task-stream"))
     assert stream is not None
     stream.wait_for_function(f"() => ({TASKS})().some(name => String(name).startsWith('shard '))", timeout=2 * MINUTE)
     page.screenshot(path=tmp_path / "panes.png")
-    in_front(page, "run.ipynb")
+    show_tab(page, "run.ipynb")
     done = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="where     shards")
     done.wait_for(timeout=4 * MINUTE)
     page.screenshot(path=tmp_path / "done.png")
     total = Totals.of(commit.result for commit in read_commits(Store(str(lab.folder / "demo" / "output"))).values())
-    told = done.inner_text()
-    assert f"{total.videos - total.videos_failed:,} done, {total.videos_failed:,} failed" in told
-    assert f"{total.segments_kept:,} kept" in told
+    summary = done.inner_text()
+    assert f"{total.videos - total.videos_failed:,} done, {total.videos_failed:,} failed" in summary
+    assert f"{total.segments_kept:,} kept" in summary
     shown = " ".join(page.locator(".jp-Notebook").inner_text().split())
     assert f"{total.videos} / {total.videos} videos · done" in shown
     assert not page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]').count()
 
 
 def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, browser: Browser) -> None:
-    page = opened(lab, browser, "stopped")
+    page = open_notebook(lab, browser, "stopped")
     execute_until(page, "Dask dashboard (while the run lasts)")
     select(page, "session.run_shards")
     page.keyboard.press("Shift+Enter")
     output = Store(str(lab.folder / "demo" / "stopped"))
-    deadline = time.monotonic() + 120
-    while not read_commits(output):
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(200)
+    wait_until(lambda: read_commits(output), "a shard is committed", timeout_s=120, poll_s=0.2)
     page.locator('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]').first.click()
     stopped = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="Stopped: committed shards stay")
     stopped.wait_for()
     assert "Traceback" not in stopped.inner_text()
-    kept = read_commits(output)
+    before = read_commits(output)
     select(page, "session.run_shards")
-    menu(page, "Run", "Run Selected Cell and All Below")
+    choose(page, "Run", "Run Selected Cell and All Below")
     page.locator(".jp-Notebook .jp-OutputArea-output", has_text="where     shards").wait_for(timeout=4 * MINUTE)
     after = read_commits(output)
-    assert len(after) > len(kept)
-    assert {shard: after[shard] for shard in kept} == kept
+    assert len(after) > len(before)
+    assert {shard: after[shard] for shard in before} == before

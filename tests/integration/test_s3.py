@@ -31,7 +31,7 @@ from audiopipe.types import Video
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], None]]:
-    """Sets the environment that the next store is opened in."""
+    """Yield a function that sets the AWS variables for the next store."""
 
     def set_to(variables: dict[str, str]) -> None:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -46,7 +46,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str,
 
 
 def _forget() -> None:
-    """fsspec keeps file systems by their arguments, and the environment is none of them."""
+    """Clear the cache of fsspec, which does not know the environment that a file system was made in."""
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()
@@ -99,10 +99,10 @@ def test_a_large_tar_goes_up_in_parts_and_comes_down_in_ranges(s3: Store, tmp_pa
     (tmp_path / "big.flac").write_bytes(data)
     s3.upload(tmp_path / "big.flac", "big.flac")
     assert s3.fs.info(s3.path("big.flac"))["ETag"].strip('"').endswith(("-2", "-3")), "one request, not several"
-    found = fetch(Video("big", "en", f"{s3.url}/big.flac"), tmp_path)
-    assert found.path.read_bytes() == data
-    found.close()
-    assert not found.path.exists()
+    source_file = fetch(Video("big", "en", f"{s3.url}/big.flac"), tmp_path)
+    assert source_file.path.read_bytes() == data
+    source_file.close()
+    assert not source_file.path.exists()
 
 
 def test_an_upload_that_raises_publishes_nothing(s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_an_upload_that_raises_publishes_nothing(s3: Store, tmp_path: Path, monk
 
 
 def test_source_and_sink_on_s3_give_the_bytes_of_a_folder(s3: Store, tmp_path: Path) -> None:
-    catalog = _uploaded(corpus(tmp_path / "c"), s3)
+    catalog = _upload_corpus(corpus(tmp_path / "c"), s3)
     out = make_output(config(catalog, f"{s3.url}/out"))
     assert verify(out.url).findings == ()
     local = content(make_output(config(catalog, tmp_path / "out")).url)
@@ -132,8 +132,8 @@ def test_source_and_sink_on_s3_give_the_bytes_of_a_folder(s3: Store, tmp_path: P
     assert collect_garbage(out.url, min_age_h=0).objects == {}
 
 
-def _uploaded(catalog: Path, s3: Store) -> str:
-    """The corpus on the store; the catalogue's address there."""
+def _upload_corpus(catalog: Path, s3: Store) -> str:
+    """Upload the corpus to the store; return the address of its catalog there."""
     for path in catalog.parent.rglob("*"):
         if path.is_file():
             s3.upload(path, f"corpus/{path.relative_to(catalog.parent)}")
@@ -149,8 +149,8 @@ def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
 ) -> None:
-    catalog = _uploaded(corpus(tmp_path / "c", videos=8), s3)
-    undisturbed = content(make_output(config(catalog, f"{s3.url}/calm")).url)
+    catalog = _upload_corpus(corpus(tmp_path / "c", videos=8), s3)
+    expected = content(make_output(config(catalog, f"{s3.url}/calm")).url)
     monkeypatch.setattr(source, "RANGE_BYTES", 30_000)  # several ranges a video
     with faulty_proxy(s3_server, 0.1, seed) as (endpoint, proxy):
         environment(s3_server.environment(endpoint))
@@ -164,12 +164,12 @@ def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
     environment(s3_server.environment())
     assert proxy.requests > 100
     assert min(proxy.faults.values()) >= 1, proxy.faults
-    assert content(f"{s3.url}/stormy") == undisturbed
+    assert content(f"{s3.url}/stormy") == expected
     assert verify(f"{s3.url}/stormy").findings == ()
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "canary-secret"}, "does not know these keys|not permitted"),
         ({"AWS_ACCESS_KEY_ID": "canary-key"}, "does not know these keys|not permitted"),
@@ -181,7 +181,7 @@ def test_wrong_keys_are_a_clear_refusal_that_shows_none(
     environment: Callable[[dict[str, str]], None],
     tmp_path: Path,
     change: dict[str, str],
-    told: str,
+    message: str,
 ) -> None:
     s3.write("x.flac", b"123")
     environment(s3_server.environment() | change)
@@ -192,11 +192,11 @@ def test_wrong_keys_are_a_clear_refusal_that_shows_none(
         other.list,
         lambda: fetch(Video("v", "en", f"{s3.url}/x.flac"), tmp_path),
     ):
-        with pytest.raises(PermanentStoreError, match=told) as caught:
+        with pytest.raises(PermanentStoreError, match=message) as caught:
             call()
-        said = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
-        assert "canary-secret" not in said
-        assert s3_server.secret not in said
+        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
+        assert "canary-secret" not in shown
+        assert s3_server.secret not in shown
 
 
 def test_a_missing_bucket_is_refused_a_missing_object_is_skipped(s3: Store, tmp_path: Path) -> None:
@@ -247,7 +247,9 @@ def test_unfinished_multipart_uploads_are_listed_and_aborted_by_gc(s3: Store, tm
     assert len(list_unfinished(out, "_parts")) == 1
     collect_garbage(out.url, remove=True, min_age_h=0)
     assert list_unfinished(out, "_parts") == []
-    assert [one.upload_id for one in list_unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [other["UploadId"]]
+    assert [upload.upload_id for upload in list_unfinished(Store(f"{s3.url}/elsewhere"), "_parts")] == [
+        other["UploadId"]
+    ]
     assert verify(out.url).findings == ()
 
 

@@ -1,4 +1,4 @@
-"""Keys in the environment, and every way to fail: none of what a run leaves or says shows one."""
+"""Check that neither the messages nor the files of failing runs show the keys of the environment."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def forms(secret: str) -> dict[str, bytes]:
-    """A secret as it may be written: plain, percent-encoded, in base64 at each of its three offsets."""
-    found = {"plain": secret.encode(), "quoted": quote(secret, safe="").encode(), "path": quote(secret).encode()}
-    found |= {"json": secret.replace("/", "\\/").encode(), "repr": secret.encode("unicode_escape")}
+    """Encode a secret as it may be written: plain, percent-encoded, in base64 at each of its three offsets."""
+    encodings = {"plain": secret.encode(), "quoted": quote(secret, safe="").encode(), "path": quote(secret).encode()}
+    encodings |= {"json": secret.replace("/", "\\/").encode(), "repr": secret.encode("unicode_escape")}
     for shift in range(3):
         encoded = base64.b64encode(bytes(shift) + secret.encode())
-        # Without the characters that its neighbours have a part in.
-        found[f"base64+{shift}"] = encoded[4 if shift else 0 :].rstrip(b"=")[:-1]
-    return found
+        # Without the characters that also encode its neighbors.
+        encodings[f"base64+{shift}"] = encoded[4 if shift else 0 :].rstrip(b"=")[:-1]
+    return encodings
 
 
-def showing(secret: str, said: bytes) -> list[str]:
-    return [form for form, data in forms(secret).items() if data in said]
+def forms_in(secret: str, text: bytes) -> list[str]:
+    """Name the forms of a secret that a text contains."""
+    return [form for form, data in forms(secret).items() if data in text]
 
 
 def test_the_canary_is_found_in_every_form() -> None:
     for shift in range(3):
-        assert showing(CANARY, base64.b64encode(b"x" * (shift + 3) + CANARY.encode() + b"more"))
-    assert showing(CANARY, f"https://host/?key={quote(CANARY, safe='')}".encode()) == ["quoted"]
-    assert showing(CANARY, f"key={CANARY}".encode())
-    assert showing(CANARY, b"canary") == []
+        assert forms_in(CANARY, base64.b64encode(b"x" * (shift + 3) + CANARY.encode() + b"more"))
+    assert forms_in(CANARY, f"https://host/?key={quote(CANARY, safe='')}".encode()) == ["quoted"]
+    assert forms_in(CANARY, f"key={CANARY}".encode())
+    assert forms_in(CANARY, b"canary") == []
 
 
 @pytest.fixture
 def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, dict[str, str]]:  # noqa: F811
-    """A catalogue in a bucket, and the environment with its keys and canaries for the rest."""
+    """Upload a catalog to a bucket; return its top URL and an environment with its keys and canaries for the rest."""
     from s3fs import S3FileSystem
 
     environment = s3_server.environment()
@@ -63,25 +64,29 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             Store(top).upload(path, f"corpus/{path.relative_to(catalog.parent)}")
     canaries = {"SUPABASE_SERVICE_KEY": CANARY, "SUPABASE_URL": "http://127.0.0.1:9", "AWS_SESSION_TOKEN": ""}
     # Files that a run leaves outside its output go here.
-    homes = {"XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    folders = {
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "HOME": str(tmp_path / "home"),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
     (tmp_path / "tmp").mkdir()
-    return top, {**os.environ, **environment, **canaries, **homes}
+    return top, {**os.environ, **environment, **canaries, **folders}
 
 
 def run(top: str, folder: Path, environment: dict[str, str], *more: str) -> tuple[int, bytes]:
-    """The command with all that it can say; its exit code and what it said."""
+    """Run the command with verbose output; return its exit code and the output of all runs in `folder`."""
     job = ["--catalog", f"{top}/corpus/catalog.parquet", "--output", f"{top}/out", "--workers", "1", "--run-id", RUN_ID]
     job += ["--min-snr-db", "none", "--device", "cpu", "--retries", "0", *more]
-    with (folder / "said").open("ab") as said:
+    with (folder / "output").open("ab") as log:
         command = [str(BIN / "audiopipe"), "--verbose", "run", *job]
-        code = subprocess.run(command, check=False, stdout=said, stderr=said, env=environment, timeout=250).returncode
-    return code, (folder / "said").read_bytes()
+        code = subprocess.run(command, check=False, stdout=log, stderr=log, env=environment, timeout=250).returncode
+    return code, (folder / "output").read_bytes()
 
 
 PRINT_ENVIRONMENT = "os.write(stderr, repr(dict(os.environ)).encode())"
 
 
-def test_no_failure_shows_a_key_in_what_is_said_or_left(
+def test_no_failure_shows_a_key_in_messages_or_files(
     s3_server: S3Server,  # noqa: F811
     s3: tuple[str, dict[str, str]],
     tmp_path: Path,
@@ -89,21 +94,22 @@ def test_no_failure_shows_a_key_in_what_is_said_or_left(
     top, environment = s3
     wrong = {"AWS_SECRET_ACCESS_KEY": CANARY}
     assert run(top, tmp_path, environment | wrong)[0] == 2
-    assert run(top, tmp_path, environment, "--ledger", "supabase://")[0] in (1, 3, 4)  # nobody listens there
+    assert run(top, tmp_path, environment, "--ledger", "supabase://")[0] in (1, 3, 4)  # no server listens there
     with faulty_proxy(s3_server, 0.0, forbidden=b"/out/_commits") as (endpoint, _):
-        refused, said = run(top, tmp_path, s3_server_environment(environment, endpoint))
-    assert refused in (2, 4), said.decode()
-    # A decoder that tells all that it knows, and dies; elsewhere, as the run without a ledger may have done it all.
+        refused, output = run(top, tmp_path, s3_server_environment(environment, endpoint))
+    assert refused in (2, 4), output.decode()
+    # A decoder that writes its whole environment to stderr and dies. The output is a new one, because the run without a
+    # ledger may have finished.
     crash = inject_decoder_code(tmp_path / "crash", f"{PRINT_ENVIRONMENT}\nos.kill(os.getpid(), signal.SIGSEGV)")
-    crashed, said = run(top, tmp_path, environment | crash, "--output", f"{top}/crashed")
-    assert crashed == 3, said.decode()
+    crashed, output = run(top, tmp_path, environment | crash, "--output", f"{top}/crashed")
+    assert crashed == 3, output.decode()
     notebook(top, tmp_path, environment)
-    seen = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    seen |= {name: Store(top).read(name) for name in Store(top).list()}
-    assert len(seen) > 20
-    assert any(b"crashed with signal 11" in data for data in seen.values())
+    texts = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    texts |= {name: Store(top).read(name) for name in Store(top).list()}
+    assert len(texts) > 20
+    assert any(b"crashed with signal 11" in data for data in texts.values())
     for secret in (CANARY, s3_server.secret):
-        shown = {name: showing(secret, data) for name, data in seen.items() if showing(secret, data)}
+        shown = {name: forms_in(secret, data) for name, data in texts.items() if forms_in(secret, data)}
         assert shown == {}
 
 
@@ -112,21 +118,19 @@ def s3_server_environment(environment: dict[str, str], endpoint: str) -> dict[st
 
 
 def notebook(top: str, folder: Path, environment: dict[str, str]) -> None:
-    """The executed notebook of a run that fails, and its HTML."""
+    """Execute the notebook of a run that fails, and export it as HTML."""
     papermill = [str(BIN / "papermill"), "--no-progress-bar", "notebooks/run.ipynb", str(folder / "run.ipynb")]
-    words = {
+    values = {
         "catalog": f"{top}/corpus/catalog.parquet",
         "output": f"{top}/other",
         "cluster": "local-cpu",
         "workers": "1",
     }
-    parameters = [word for name, value in words.items() for word in ("-p", name, value)]
+    parameters = [part for name, value in values.items() for part in ("-p", name, value)]
     root = Path(__file__).parents[2]
-    with (folder / "papermill").open("wb") as said:
+    with (folder / "papermill").open("wb") as log:
         wrong = environment | {"AWS_SECRET_ACCESS_KEY": CANARY}
-        subprocess.run(
-            [*papermill, *parameters], check=False, stdout=said, stderr=said, env=wrong, cwd=root, timeout=250
-        )
+        subprocess.run([*papermill, *parameters], check=False, stdout=log, stderr=log, env=wrong, cwd=root, timeout=250)
         assert (folder / "run.ipynb").exists(), (folder / "papermill").read_text()
         html = [str(BIN / "audiopipe"), "export", str(folder / "run.ipynb"), str(folder / "run.html")]
-        subprocess.run(html, check=True, stdout=said, stderr=said, env=wrong, timeout=120)
+        subprocess.run(html, check=True, stdout=log, stderr=log, env=wrong, timeout=120)
