@@ -110,5 +110,5 @@ def k_weighting(trace: Trace) -> Html:
         axes.grid()
 
     legend = page.legend({f"filter at {rate:,} Hz": KEPT, "BS.1770 coefficients for 48 kHz": DROPPED})
-    caption = "the weighting of BS.1770-5: a high shelf for the effect of the head, and a high-pass"
+    caption = "of BS.1770-5: a high shelf for the effect of the head, and a high-pass"
     return page.join(legend, page.figure(draw(plot, 470, 190), "K-weighting", caption))
