@@ -1,4 +1,4 @@
-"""Hosts as network namespaces: each has its own address and its own sshd, and a cable that can be pulled. Root only.
+"""Run hosts as network namespaces: each has an address, an sshd, and a cable that can be pulled. Needs root.
 
 The machine that runs the tests has a cable to the same switch.
 """
@@ -9,10 +9,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from waiting import wait_until
 
 SSHD = """
 ListenAddress {address}
@@ -32,8 +33,8 @@ def ip(*arguments: str) -> None:
 
 
 def _pids(space: str) -> list[int]:
-    found = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
-    return [int(pid) for pid in found.split()]
+    listing = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True, check=False).stdout
+    return [int(pid) for pid in listing.split()]
 
 
 @dataclass
@@ -42,8 +43,8 @@ class Hosts:
 
     folder: Path
     count: int
-    environment: dict[str, str] = field(default_factory=dict)  # of whoever logs in, as a host's own settings would be
-    # Of this process, so that two of them can have networks at the same time.
+    environment: dict[str, str] = field(default_factory=dict)  # of a login by ssh, like the settings of a host
+    # Derived from the process id, so that two processes can have networks at the same time.
     name: str = f"ap{os.getpid() % 100_000}"
     network: str = f"10.77.{os.getpid() % 250}"
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -59,14 +60,14 @@ class Hosts:
         ip("netns", "add", f"{self.name}-switch")
         ip("-n", f"{self.name}-switch", "link", "add", "bridge", "type", "bridge")
         ip("-n", f"{self.name}-switch", "link", "set", "bridge", "up")
-        self._plug_in_ourselves()
+        self._plug_in_test_machine()
         for number in range(self.count):
             self._plug_in(number)
         for number in range(1, self.count):
             self._serve_ssh(number)
 
     def stop(self) -> None:
-        """Whatever still runs in a namespace goes with it: a failed start of an SSHCluster leaves schedulers behind."""
+        """Delete the namespaces and kill what still runs there: a failed start of an SSHCluster leaves schedulers."""
         for space in [*map(self.space, range(self.count)), f"{self.name}-switch"]:
             for pid in _pids(space):
                 subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)
@@ -75,16 +76,16 @@ class Hosts:
             process.wait(timeout=60)
 
     def commands(self, number: int) -> dict[int, str]:
-        """What runs on a host: the command line of each process."""
-        found = {}
+        """Return the command line of each process on a host by its id."""
+        commands = {}
         for pid in _pids(self.space(number)):
             with suppress(OSError):  # it has ended meanwhile
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-        return found
+                commands[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return commands
 
-    def end(self, number: int, words: str) -> None:
-        """Kill what on a host has these words in its command line."""
-        for pid in [pid for pid, command in self.commands(number).items() if words in command]:
+    def kill(self, number: int, text: str) -> None:
+        """Kill the processes of a host whose command line contains a text."""
+        for pid in [pid for pid, command in self.commands(number).items() if text in command]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -95,7 +96,7 @@ class Hosts:
         ip("-n", f"{self.name}-switch", "link", "set", f"port{number}", "up")
 
     def popen(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """A process on a host, its output in a file."""
+        """Start a process on a host, with its output in a file."""
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", self.space(number), *command],
@@ -106,10 +107,10 @@ class Hosts:
         self.started.append(process)
         return process
 
-    def keep(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """A process that is started again whenever it has ended, as systemd does for a unit with Restart=always."""
-        again = 'until false; do "$@"; echo "it has ended: once more"; sleep 1; done'
-        return self.popen(number, "bash", "-c", again, "keep", *command, log=log, **environment)
+    def supervise(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a process again whenever it ends, as systemd does for a unit with Restart=always."""
+        loop = 'until false; do "$@"; echo "the process ended and is started again"; sleep 1; done'
+        return self.popen(number, "bash", "-c", loop, "supervise", *command, log=log, **environment)
 
     def _keys(self) -> None:
         for key in ("host_key", "client_key"):
@@ -128,25 +129,23 @@ class Hosts:
         for link in ("lo", "eth0"):
             ip("-n", space, "link", "set", link, "up")
 
-    def _plug_in_ourselves(self) -> None:
-        """The cable goes with the switch when that is deleted."""
+    def _plug_in_test_machine(self) -> None:
+        """Connect this machine to the switch; the cable is deleted with the switch."""
         switch = f"{self.name}-switch"
-        ip("link", "add", self.name, "type", "veth", "peer", "name", "ours", "netns", switch)
-        ip("-n", switch, "link", "set", "ours", "master", "bridge", "up")
+        ip("link", "add", self.name, "type", "veth", "peer", "name", "uplink", "netns", switch)
+        ip("-n", switch, "link", "set", "uplink", "master", "bridge", "up")
         ip("address", "add", f"{self.network}.250/24", "dev", self.name)
         ip("link", "set", self.name, "up")
 
     def _serve_ssh(self, number: int) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)  # sshd wants it, and only a service manager makes it
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd needs it, and only a service manager creates it
         config = self.folder / f"sshd{number}"
-        own = " ".join(f"{name}={value}" for name, value in self.environment.items())
-        environment = f"SetEnv {own}" if own else ""
+        variables = " ".join(f"{name}={value}" for name, value in self.environment.items())
+        environment = f"SetEnv {variables}" if variables else ""
         config.write_text(SSHD.format(address=self.address(number), folder=self.folder, environment=environment))
         config.chmod(0o600)
         sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
         assert sshd, "the test needs Debian's openssh-server"
-        self.popen(number, sshd, "-D", "-e", "-f", str(config), log=self.folder / f"sshd{number}.log")
-        log, deadline = self.folder / f"sshd{number}.log", time.monotonic() + 60
-        while "listening" not in log.read_text():
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        log = self.folder / f"sshd{number}.log"
+        self.popen(number, sshd, "-D", "-e", "-f", str(config), log=log)
+        wait_until(lambda: "listening" in log.read_text(), log.read_text)

@@ -1,4 +1,4 @@
-"""What the README says is run: its commands and its Python, on the tiny corpus instead of the demo's."""
+"""Run the commands and the Python of the README, on the tiny corpus instead of the demo corpus."""
 
 import re
 import shutil
@@ -23,13 +23,13 @@ def commands() -> list[str]:
 
 
 def scripts() -> list[str]:
-    """Python blocks, each with a line of its own; comments in SQL are not run here."""
+    """Return the blocks of Python."""
     return [body for kind, body in BLOCKS if kind == "python"]
 
 
 @pytest.fixture(scope="module")
-def place(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the README's paths stand for here."""
+def replacements(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Map the paths of the README to those of this test."""
     folder = tmp_path_factory.mktemp("readme")
     return {
         "s3://videos/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
@@ -45,9 +45,9 @@ def place(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     }
 
 
-def here(text: str, place: dict[str, str]) -> str:
-    for theirs, mine in place.items():
-        text = text.replace(theirs, mine)
+def replace_all(text: str, replacements: dict[str, str]) -> str:
+    for old, new in replacements.items():
+        text = text.replace(old, new)
     return text
 
 
@@ -72,12 +72,12 @@ def test_every_file_it_names_exists(path: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_command_and_every_piece_of_python_runs(place: dict[str, str]) -> None:
+def test_every_command_and_every_piece_of_python_runs(replacements: dict[str, str]) -> None:
     bin_folder = Path(sys.executable).parent
     ran = [command for command in commands() if not command.startswith("make ")]
     assert {command.split()[0] for command in ran} == {"papermill", "audiopipe"}
     for command in ran:
-        program, *arguments = here(command, place).split()
+        program, *arguments = replace_all(command, replacements).split()
         done = subprocess.run(
             [str(bin_folder / program), *arguments], check=False, capture_output=True, text=True, cwd=ROOT
         )
@@ -85,14 +85,16 @@ def test_every_command_and_every_piece_of_python_runs(place: dict[str, str]) -> 
         expected = 3 if command.split()[:2] in WORKS else 0
         assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
     for script in scripts():
-        done = subprocess.run([sys.executable, "-c", here(script, place)], check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", replace_all(script, replacements)], check=False, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{script}\n{done.stderr}"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_make_demo_makes_the_reports_that_it_promises(tmp_path: Path) -> None:
-    """In a copy of the repository, with the packages and the sounds that are here already."""
+    """Run it in a copy of the repository that shares the installed packages and the downloaded speech."""
     for name in ("audiopipe", "notebooks", "reports"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):

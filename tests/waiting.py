@@ -9,17 +9,22 @@ import psutil
 
 
 def wait_until(
-    condition: Callable[[], object], what: str | Callable[[], str] = "", timeout_s: float = 60.0, poll_s: float = 0.01
+    condition: Callable[[], object],
+    message: str | Callable[[], str] = "",
+    timeout_s: float = 60.0,
+    poll_s: float = 0.01,
 ) -> None:
     """Return as soon as `condition()` is true; fail if it is not after `timeout_s`.
 
     Args:
-        what: the message of the failure, or a function that returns it.
+        message: the message of the failure, or a function that returns it.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() >= deadline:
-            raise AssertionError(f"timed out after {timeout_s:g} s: {what() if callable(what) else what or condition}")
+            raise AssertionError(
+                f"timed out after {timeout_s:g} s: {message() if callable(message) else message or condition}"
+            )
         time.sleep(poll_s)
 
 

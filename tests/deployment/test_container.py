@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from debian import bare_debian, put_checkout
+from debian import copy_checkout, install_debian
 from output_factory import config, content, corpus, make_output
 
 from audiopipe.cluster.engines import CONTAINER_UID
@@ -73,7 +73,7 @@ def images(tmp_path: Path) -> Iterator[Images]:
 def make_base(images: Images, context: Path, folder: Path) -> None:
     """Under the name that the container file gives its base, a Debian with the same Python."""
     (line,) = [line for line in (context / "cluster/Containerfile").read_text().splitlines() if "ARG BASE=" in line]
-    bare_debian(folder / "debian", "python3-venv")
+    install_debian(folder / "debian", "python3-venv")
     subprocess.run(["tar", "-C", str(folder / "debian"), "-cf", str(folder / "debian.tar"), "."], check=True)
     empty = images.do("from", "scratch")
     images.do("add", empty, str(folder / "debian.tar"), "/")
@@ -82,7 +82,7 @@ def make_base(images: Images, context: Path, folder: Path) -> None:
 
 def test_the_image_builds_runs_unprivileged_and_caches_dependencies(images: Images, data: Path, tmp_path: Path) -> None:
     context = tmp_path / "checkout"
-    put_checkout(context)
+    copy_checkout(context)
     make_base(images, context, tmp_path)
     images.build(context)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from debian import REPOSITORY, bare_debian, put_checkout
+from debian import REPOSITORY, copy_checkout, install_debian
 from output_factory import config, content, corpus, make_output
 
 TOOLS = ("debootstrap", "systemd-nspawn", "unshare")
@@ -88,11 +88,11 @@ def journal(root: Path, unit: str) -> str:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A bare Debian 13, as a cloud's image has it: systemd, and none of our packages."""
     folder = tmp_path_factory.mktemp("node") / "root"
-    bare_debian(folder, "systemd-sysv,dbus")
+    install_debian(folder, "systemd-sysv,dbus")
     for name in ("resolv.conf", "hosts"):
         shutil.copy(f"/etc/{name}", folder / "etc" / name)
     (folder / "var/log/journal").mkdir(parents=True, exist_ok=True)
-    put_checkout(folder / "opt/audiopipe")
+    copy_checkout(folder / "opt/audiopipe")
     spare_the_download(folder)
     yield folder
     subprocess.run(["rm", "-rf", str(folder)], check=True)

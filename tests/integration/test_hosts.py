@@ -243,7 +243,7 @@ class Kept:
         own |= {"DASK_SCHEDULER_ADDRESS": self.address, "STATE_DIRECTORY": str(self.folder), "DEATH_TIMEOUT": "20"}
         own |= {"PYTHONPATH": str(self.hold.parent)}
         log = self.folder / f"{number}.log"
-        return self.hosts.keep(number, str(REPOSITORY / "cluster" / script), log=log, **own)
+        return self.hosts.supervise(number, str(REPOSITORY / "cluster" / script), log=log, **own)
 
     def log(self, number: int) -> str:
         return (self.folder / f"{number}.log").read_text()
@@ -251,7 +251,7 @@ class Kept:
     def close(self) -> None:
         for number, process in self.processes.items():
             process.kill()
-            self.hosts.end(number, "python")
+            self.hosts.kill(number, "python")
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_a_replaced_scheduler_gets_the_workers_and_the_run_ends(
     drive = start("anew", cluster="existing", address=kept.address)
     drive.hold_in_the_middle(2, 3)
     before = drive.commits()
-    hosts.end(1, "bin/dask")
+    hosts.kill(1, "bin/dask")
     hold.unlink()
     if drive.process.wait(timeout=240) == RUN_AGAIN:
         drive = start("anew", cluster="existing", address=kept.address)
