@@ -1,8 +1,8 @@
-"""Who takes which video: PostgreSQL's `hashtext`, so that a node and a database query agree on it.
+"""Assign videos to partitions by PostgreSQL's `hashtext`, so that a node and a database query agree.
 
 `hashtext(text)` is Bob Jenkins' lookup3 over the UTF-8 bytes, as `hash_bytes` in PostgreSQL's `src/common/hashfn.c`:
-three words start from the length, take in blocks of 12 bytes, are mixed after each but the last, incomplete one, and
-are folded into one at the end. Here a step is one numpy operation over all texts that are long enough for it.
+three words start from the length, absorb blocks of 12 bytes, are mixed after each block but the last, incomplete one,
+and are folded into one word at the end. Here a step is one numpy operation over all texts that are long enough for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 __all__ = ["hashtext", "partition_of"]
 
-Words = npt.NDArray[np.uint32]
+Uint32Array = npt.NDArray[np.uint32]
 Ids: TypeAlias = "Sequence[str] | pa.Array | pa.ChunkedArray"
 
 SEED = 0x9E3779B9 + 3923095
@@ -25,34 +25,43 @@ FINAL = (14, 11, 25, 16, 4, 14, 24)
 
 
 def partition_of(ids: Ids, count: int) -> npt.NDArray[np.int32]:
-    """`mod(abs(hashtext(id)::bigint), count)` of each id: shape [N], values from 0 to count - 1.
+    """Compute `mod(abs(hashtext(id)::bigint), count)` of each id: shape [N], values from 0 to count - 1.
+
+    Raises:
+        UnicodeEncodeError: an id cannot be encoded as UTF-8.
+        ValueError: an id is null.
 
     >>> partition_of(["dQw4w9WgXcQ", "", "日本"], 8).tolist()
     [7, 3, 2]
     """
-    # In 64 bits, because -(-2**31) does not fit into 32.
+    # In 64 bits, because -(-2**31) does not fit into 32 bits.
     return (np.abs(hashtext(ids).astype(np.int64)) % count).astype(np.int32)
 
 
 def hashtext(ids: Ids) -> npt.NDArray[np.int32]:
-    """PostgreSQL's hash of each text, shape [N]. Raises `UnicodeEncodeError` for what has no UTF-8."""
+    """Compute PostgreSQL's hash of each text, shape [N].
+
+    Raises:
+        UnicodeEncodeError: a text cannot be encoded as UTF-8.
+        ValueError: a text is null.
+    """
     data, starts, lengths = _utf8(ids)
     order = np.argsort(-lengths, kind="stable")
     starts, lengths = starts[order], lengths[order]
     a, b, c = (np.full(len(order), SEED, np.uint32) + lengths.astype(np.uint32) for _ in range(3))
     blocks = lengths // 12
     for block in range(int(blocks[0]) if len(blocks) else 0):
-        still = slice(0, int(np.searchsorted(-blocks, -block)))  # longest first: those with a block more are in front
-        words = _words(data, starts[still] + 12 * block)
-        a[still], b[still], c[still] = _mix(*(x[still] + word for x, word in zip((a, b, c), words, strict=True)))
-    tail = _words(data, starts + 12 * blocks, lengths % 12)
+        longer = slice(0, int(np.searchsorted(-blocks, -block)))  # sorted by length, the longest first
+        values = _read_blocks(data, starts[longer] + 12 * block)
+        a[longer], b[longer], c[longer] = _mix(*(x[longer] + value for x, value in zip((a, b, c), values, strict=True)))
+    tail = _read_blocks(data, starts + 12 * blocks, lengths % 12)
     hashed = np.empty(len(order), np.int32)
     hashed[order] = _final(a + tail[0], b + tail[1], c + (tail[2] << np.uint32(8))).view(np.int32)
     return hashed
 
 
 def _utf8(ids: Ids) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All texts' bytes in one array with 12 spare ones at its end, and the start and length of each."""
+    """Return the bytes of all texts in one array with 12 extra bytes at its end, and the start and length of each."""
     texts = ids if isinstance(ids, pa.Array | pa.ChunkedArray) else pa.array(ids, pa.large_string())
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.cast(pa.large_string()).combine_chunks()
@@ -67,33 +76,36 @@ def _utf8(ids: Ids) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.N
     return np.concatenate([used, np.zeros(12, np.uint8)]), edges[:-1], np.diff(edges)
 
 
-def _words(
+def _read_blocks(
     data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], valid: npt.NDArray[np.int64] | None = None
-) -> Words:
-    """The 12 bytes at each start as three little-endian words, shape [3, N]; bytes from `valid` on count as 0."""
-    place = np.arange(12)
-    taken = data[starts[:, None] + place]
+) -> Uint32Array:
+    """Read 12 bytes at each start as three little-endian words, shape [3, N]; bytes from `valid` on count as 0."""
+    offsets = np.arange(12)
+    blocks = data[starts[:, None] + offsets]
     if valid is not None:
-        taken[place >= valid[:, None]] = 0
-    words: Words = taken.view("<u4").T
-    return words
+        blocks[offsets >= valid[:, None]] = 0
+    values: Uint32Array = blocks.view("<u4").T
+    return values
 
 
-def _rotated(x: Words, bits: int) -> Words:
+def _rotate(x: Uint32Array, bits: int) -> Uint32Array:
     return (x << np.uint32(bits)) | (x >> np.uint32(32 - bits))
 
 
-def _mix(a: Words, b: Words, c: Words) -> tuple[Words, Words, Words]:
-    """lookup3's mix(): reversible, so that no two states fall together. The words change places at each step."""
+def _mix(a: Uint32Array, b: Uint32Array, c: Uint32Array) -> tuple[Uint32Array, Uint32Array, Uint32Array]:
+    """Apply lookup3's mix(), which is reversible, so that different states stay different.
+
+    The words change places at each step.
+    """
     for bits in MIX:
-        a, c = (a - c) ^ _rotated(c, bits), c + b
+        a, c = (a - c) ^ _rotate(c, bits), c + b
         a, b, c = b, c, a
     return a, b, c
 
 
-def _final(a: Words, b: Words, c: Words) -> Words:
-    """lookup3's final(): every bit of the three words into one."""
+def _final(a: Uint32Array, b: Uint32Array, c: Uint32Array) -> Uint32Array:
+    """Apply lookup3's final(): fold every bit of the three words into one word."""
     for bits in FINAL:
-        c = (c ^ b) - _rotated(b, bits)
+        c = (c ^ b) - _rotate(b, bits)
         a, b, c = b, c, a
     return b

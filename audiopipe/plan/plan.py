@@ -1,8 +1,9 @@
-"""The plan: which video is in which shard, decided once, for all partitions, and kept with the output.
+"""Create and load the plan, which assigns every video to a shard, once, for all partitions.
 
-A file a language and generation (`plan_files`), created only if absent by whoever comes first; all others read theirs.
-So nodes that start at the same moment agree, and a row added to the catalogue later moves nothing. Generation 0 is made
-here; a later one (an extension, a retry) is made of `assign` with the number after the last shard's.
+The plan is kept with the output, in one file for each language and generation (`files.py`). A file is created only if
+absent by the driver that comes first; all others read it. So nodes that start at the same moment agree, and a row that
+is added to the catalog later changes no shard. Generation 0 is made here, later ones (extensions, retries) in
+`extend.py`.
 """
 
 from __future__ import annotations
@@ -11,26 +12,35 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog import read as catalog
+from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
-from audiopipe.plan.files import PLAN_FOLDER, PLAN_SCHEMA, ObjectStore, PlanFile, plan_path, read_files, serialize
+from audiopipe.plan.files import (
+    PLAN_FOLDER,
+    PLAN_SCHEMA,
+    ObjectStore,
+    PlanFile,
+    PlanMetadata,
+    plan_path,
+    read_files,
+    serialize,
+)
 from audiopipe.plan.partition import partition_of
 from audiopipe.types import Shard, Video
 
-__all__ = ["PLAN_SCHEMA", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan", "plan_path", "serialize"]
+__all__ = ["CatalogView", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan"]
 
 Order = Literal["round_robin", "sequential"]
 
 
 class CatalogView(Protocol):
-    """What the plan needs of a catalogue: `catalog.Catalog`."""
+    """The part of `catalog.read.Catalog` that the plan uses."""
 
     @property
     def columns(self) -> tuple[str, ...]: ...
@@ -40,7 +50,10 @@ class CatalogView(Protocol):
 
 @dataclass(frozen=True)
 class PlanTotals:
-    """Sums over shards; hours are of the `timed` videos, bytes of the `sized`: where duration or size is known."""
+    """Sums over shards.
+
+    `hours` covers the `videos_with_duration` whose duration is known, `size_bytes` the `videos_with_size`.
+    """
 
     videos: int
     shards: int
@@ -52,159 +65,187 @@ class PlanTotals:
 
 @dataclass(frozen=True)
 class Plan:
-    """All shards of a run. A language's table has the columns of `SCHEMA`, in order of shard and position."""
+    """All shards of a run. The table of a language has the columns of `PLAN_SCHEMA`, in order of shard and position."""
 
     partition_count: int
     tables: Mapping[str, pa.Table]
 
     def languages(self) -> list[str]:
+        """List the languages in alphabetical order."""
         return sorted(self.tables)
 
     def shards(
         self, partition: int | None = None, languages: Iterable[str] | None = None, order: Order = "round_robin"
     ) -> Iterator[Shard]:
-        """The shards of a partition (or of all), made one at a time.
+        """Yield the shards of a partition, or of all.
 
         Args:
-            languages: whose shards; by default all. Those that have no plan are passed over.
-            order: "round_robin" takes a shard of each language in turn, by name; "sequential" takes one language
-                after the other, as they are given.
+            languages: by default all; those without a plan are skipped.
+            order: "round_robin" takes a shard of each language in turn, by name; "sequential" takes one language after
+                the other, in the given order.
         """
-        given = self.languages() if languages is None else [n for n in dict.fromkeys(languages) if n in self.tables]
+        selected = self.languages() if languages is None else [n for n in dict.fromkeys(languages) if n in self.tables]
         if order == "sequential":
-            return itertools.chain.from_iterable(_shards(name, self.tables[name], partition) for name in given)
-        each = [_shards(name, self.tables[name], partition) for name in sorted(given)]
-        return (shard for turn in itertools.zip_longest(*each) for shard in turn if shard is not None)
+            return itertools.chain.from_iterable(_shards(name, self.tables[name], partition) for name in selected)
+        streams = [_shards(name, self.tables[name], partition) for name in sorted(selected)]
+        return (shard for turn in itertools.zip_longest(*streams) for shard in turn if shard is not None)
 
     def totals(self, partition: int | None = None) -> dict[str, PlanTotals]:
-        """The sums of each language, over a partition or all of them."""
+        """Sum up the shards of each language, of a partition or all of them."""
         return {name: _totals(self.tables[name], partition) for name in self.languages()}
 
 
+class _ShardRows(NamedTuple):
+    """The rows of a shard in the table of its language."""
+
+    start: int
+    length: int
+
+
 def create_plan(
-    config: RunConfig, store: ObjectStore, catalog_reader: Callable[[RunConfig], CatalogView] = catalog.read_catalog
+    config: RunConfig, store: ObjectStore, catalog_reader: Callable[[RunConfig], CatalogView] = read_catalog
 ) -> Plan:
-    """The plan of the languages that `config` asks for, made now where there is none.
+    """Return the plan of the config's languages; create the files that are missing.
 
-    The catalogue is read only if a language lacks its plan: one that was asked for by name, or one that was in the
-    catalogue when somebody first planned 'all' and broke off. What comes later needs an extension.
+    The catalog is read only if a language lacks its file: one that the config names, or one that was in the catalog
+    when planning for 'all' was interrupted. Videos that are added later need an extension.
 
-    Raises `PlanError` if a plan that is there cannot be read or was made for another `partition_count`, and
-    `CatalogError` as `catalog.read` does.
+    Raises:
+        PlanError: a file of the plan cannot be read, or was made for another `partition_count`.
+        CatalogError: as `read_catalog`.
     """
     files = read_files(store, config.partition_count)
-    wanted = _wanted(config, files)
-    if wanted is None or wanted - files.keys():
-        videos = catalog_reader(config)
-        wanted = wanted or files.keys() | set(videos.languages())
-        facts = {**_facts(config, videos), "languages": sorted(wanted) if config.languages is None else None}
-        for language in sorted(wanted - files.keys()):
-            path, data = plan_path(language, 0), serialize(assign_shards(videos.videos(language), config), facts)
-            # Whoever lost reads theirs at once: if it has another partition_count, no further one must be made.
-            file = PlanFile.parse(path, data if store.create(path, data) else store.read(path))
-            files[language] = [file.check_partition_count(config.partition_count)]
-    return _plan({name: files[name] for name in wanted}, config.partition_count)
+    required = _required_languages(config, files)
+    if required is None or required - files.keys():
+        catalog = catalog_reader(config)
+        required = required or files.keys() | set(catalog.languages())
+        metadata = PlanMetadata.of(
+            config,
+            generation=0,
+            languages=sorted(required) if config.languages is None else None,
+            catalog_columns=list(catalog.columns),
+        )
+        for language in sorted(required - files.keys()):
+            file = _create_file(store, language, assign_shards(catalog.videos(language), config), metadata)
+            # Checked after each file: with another partition_count, no further file may be created.
+            file.check_partition_count(config.partition_count)
+            files[language] = [file]
+    return _join_files({name: files[name] for name in required}, config.partition_count)
 
 
 def load_plan(store: ObjectStore) -> Plan:
-    """The plan as it is, of all languages. Raises `PlanError` if there is none or it cannot be read."""
+    """Load the plan of all languages.
+
+    Raises:
+        PlanError: there is no plan, or it cannot be read.
+    """
     files = read_files(store)
     if not files:
-        raise PlanError(f"no plan below {PLAN_FOLDER}/ in the output; check its address, or start the run")
-    return _plan(files, next(iter(files.values()))[0].metadata["partition_count"])
+        raise PlanError(f"there is no plan in {PLAN_FOLDER}/ of the output; check its address, or start the run")
+    return _join_files(files, next(iter(files.values()))[0].metadata.partition_count)
 
 
 def assign_shards(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> pa.Table:
-    """The shards of one language's videos.
+    """Assign the videos of one language to shards.
 
     Args:
-        videos: columns of `catalog.SCHEMA`, in any order of rows.
+        videos: columns of `CATALOG_SCHEMA`, in any order of rows.
         first_shard: the number of the first shard.
 
-    Returns the rows sorted by partition and by the id's UTF-8 bytes, with the columns of `SCHEMA`.
+    Returns:
+        The rows sorted by partition and by the UTF-8 bytes of the id, with the columns of `PLAN_SCHEMA`.
     """
     partition = pa.array(partition_of(videos["video_id"], config.partition_count))
     table = videos.append_column("partition", partition).sort_by(
         [("partition", "ascending"), ("video_id", "ascending")]
     )
-    starts = _starts(table, config)
-    begins = np.zeros(table.num_rows, np.int32)
-    begins[starts] = 1
-    shard = np.cumsum(begins, dtype=np.int32) - np.int32(1)
+    starts = _shard_starts(table, config)
+    is_start = np.zeros(table.num_rows, np.int32)
+    is_start[starts] = 1
+    shard = np.cumsum(is_start, dtype=np.int32) - np.int32(1)
     position = np.arange(table.num_rows) - np.asarray(starts, np.int64)[shard]
     table = table.append_column("shard", pa.array(shard + first_shard)).append_column("position", pa.array(position))
     return table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA).combine_chunks()
 
 
-def _starts(table: pa.Table, config: RunConfig) -> list[int]:
-    """The rows that begin a shard: of a new partition, or one too many for a bound. Unknown sizes count as nothing."""
-    most_bytes, most_s = config.shard_mb * 1_000_000, config.shard_minutes * 60
+def _create_file(store: ObjectStore, language: str, table: pa.Table, metadata: PlanMetadata) -> PlanFile:
+    """Create the first file of a language; if another driver was faster, return the file of that one."""
+    path, data = plan_path(language, metadata.generation), serialize(table, metadata)
+    return PlanFile.parse(path, data if store.create(path, data) else store.read(path))
+
+
+def _shard_starts(table: pa.Table, config: RunConfig) -> list[int]:
+    """Return the rows that begin a shard: the first of a partition, and those that would exceed a limit of the shard.
+
+    Unknown sizes and durations count as 0.
+    """
+    max_bytes, max_s = config.shard_mb * 1_000_000, config.shard_minutes * 60
     partitions = table["partition"].to_pylist()
     sizes = pc.fill_null(table["size_bytes"], 0).to_pylist()
     durations = pc.fill_null(table["duration_s"], 0.0).to_pylist()
     starts: list[int] = []
-    first, last, held_bytes, held_s = 0, -1, 0, 0.0
+    first, last_partition, shard_bytes, shard_s = 0, -1, 0, 0.0
     for row, (partition, size, duration) in enumerate(zip(partitions, sizes, durations, strict=True)):
-        held_bytes, held_s = held_bytes + size, held_s + duration
-        full = row - first == config.shard_videos or held_bytes > most_bytes or held_s > most_s
-        if partition != last or full:
+        shard_bytes, shard_s = shard_bytes + size, shard_s + duration
+        is_full = row - first == config.shard_videos or shard_bytes > max_bytes or shard_s > max_s
+        if partition != last_partition or is_full:
             starts.append(row)
-            first, last, held_bytes, held_s = row, partition, size, duration
+            first, last_partition, shard_bytes, shard_s = row, partition, size, duration
     return starts
 
 
-def _wanted(config: RunConfig, files: Mapping[str, list[PlanFile]]) -> set[str] | None:
-    """The languages that must have a plan; None if only the catalogue knows."""
+def _required_languages(config: RunConfig, files: Mapping[str, list[PlanFile]]) -> set[str] | None:
+    """Return the languages that must have a plan; None if the catalog is needed to know them."""
     if config.languages is not None:
         return set(config.languages)
-    scopes = [file.metadata["languages"] for of_one in files.values() for file in of_one]
-    complete = [scope for scope in scopes if scope is not None]
+    complete = [
+        file.metadata.languages
+        for language_files in files.values()
+        for file in language_files
+        if file.metadata.languages is not None
+    ]
     return set(files).union(*complete) if complete else None
 
 
-def _facts(config: RunConfig, videos: CatalogView) -> dict[str, Any]:
-    """What generation 0 was made from."""
-    bounds = {name: getattr(config, name) for name in ("shard_videos", "shard_mb", "shard_minutes")}
-    made_from = {"partition_count": config.partition_count, "catalogue_columns": list(videos.columns)}
-    return {"generation": 0, **made_from, **bounds}
-
-
-def _plan(files: Mapping[str, list[PlanFile]], partition_count: int) -> Plan:
-    tables = {name: pa.concat_tables([file.table for file in of_one]) for name, of_one in files.items()}
+def _join_files(files: Mapping[str, list[PlanFile]], partition_count: int) -> Plan:
+    tables = {
+        language: pa.concat_tables([file.table for file in language_files])
+        for language, language_files in files.items()
+    }
     return Plan(partition_count, tables)
 
 
-def _edges(table: pa.Table, partition: int | None) -> list[tuple[int, int]]:
-    """First row and length of each shard of a partition."""
+def _find_shards(table: pa.Table, partition: int | None) -> list[_ShardRows]:
+    """Find the rows of each shard of a partition, or of all."""
     starts = np.flatnonzero(np.diff(table["shard"].to_numpy(), prepend=-1))
     lengths = np.diff(starts, append=table.num_rows)
     if partition is not None:
-        mine = table["partition"].to_numpy()[starts] == partition
-        starts, lengths = starts[mine], lengths[mine]
-    return list(zip(starts.tolist(), lengths.tolist(), strict=True))
+        is_selected = table["partition"].to_numpy()[starts] == partition
+        starts, lengths = starts[is_selected], lengths[is_selected]
+    return list(map(_ShardRows, starts.tolist(), lengths.tolist()))
 
 
 def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[Shard]:
-    attempts = _attempts(table)
-    for start, length in _edges(table, partition):
+    attempts = _count_attempts(table)
+    for start, length in _find_shards(table, partition):
         rows = table.slice(start, length)
-        columns = [rows[name].to_pylist() for name in catalog.CATALOG_SCHEMA.names]
+        columns = [rows[name].to_pylist() for name in CATALOG_SCHEMA.names]
         videos = map(Video, *columns, attempts[start : start + length])
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
 
 
-def _attempts(table: pa.Table) -> list[int]:
-    """How many rows, from the first to itself, each row's video has: it has one more in each generation of retries."""
-    seen: Counter[str] = Counter()
+def _count_attempts(table: pa.Table) -> list[int]:
+    """Count for each row how many rows up to it have the same video: each retry adds one."""
+    counts: Counter[str] = Counter()
     attempts = []
     for video_id in table["video_id"].to_pylist():
-        seen[video_id] += 1
-        attempts.append(seen[video_id])
+        counts[video_id] += 1
+        attempts.append(counts[video_id])
     return attempts
 
 
 def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
-    shards = len(_edges(table, partition))
+    shards = len(_find_shards(table, partition))
     rows = table if partition is None else table.filter(pc.field("partition") == partition)
     sizes, durations = rows["size_bytes"], rows["duration_s"]
     return PlanTotals(
