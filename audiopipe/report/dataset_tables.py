@@ -87,8 +87,8 @@ def read_tables(
     Args:
         language: 'all', or names separated by commas.
         examples_per_kind: the number of examples of each kind: best, worst, borderline and so on.
-        max_segments: about the largest number of segments to hold; of a larger dataset a sample of shards is read.
-        seed: of that sample.
+        max_segments: the approximate maximum of segments to hold; of a larger dataset a sample of shards is read.
+        seed: the seed of that sample.
         compare_with: another output, which becomes `DatasetTables.other`.
 
     Raises:

@@ -73,7 +73,7 @@ def _from_catalog(catalog: str, source_prefix: str | None, youtube_id: str) -> C
 
 
 def _interesting_video(dataset: Dataset) -> tuple[str, str]:
-    """Choose the video whose segments were dropped for the most reasons, in the shard of which that is true too."""
+    """Choose the video with the most drop reasons in the shard with the most drop reasons, and say why."""
     results = {shard: commit.result for shard, commit in dataset.commits.items()}
     if not results:
         raise ConfigError(f"output {dataset.url!r} has no committed shard to choose from; {CHOOSE_ANOTHER}")
@@ -89,7 +89,7 @@ def _interesting_video(dataset: Dataset) -> tuple[str, str]:
         reasons=("drop_reason", "nunique"), kept=("kept", "any"), dropped=("kept", lambda kept: int((~kept).sum()))
     )
     chosen = videos.sort_values(["kept", "reasons", "dropped"], ascending=False, kind="stable")
-    dropped = "in its shard, its segments were dropped for the most reasons"
+    dropped = "its segments were dropped for the most reasons in its shard"
     reason = dropped if chosen["reasons"].iloc[0] else "the first of its shard"
     return str(chosen.index[0]), f"{reason}; {CHOOSE_ANOTHER}"
 
