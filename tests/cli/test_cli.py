@@ -2,12 +2,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
+from output_factory import content, make_output
+from waiting import wait_until
 
 from audiopipe import cli
 from audiopipe.cli import options
@@ -147,26 +148,28 @@ def test_a_stop_that_python_drops_in_a_finalizer_is_handled() -> None:
     assert signal.getsignal(signal.SIGTERM) is previous
 
 
-def interrupted(job: list[str], commits: int, number: signal.Signals) -> tuple[int, str]:
-    """Send a run a signal once it has so many commits; return its exit code and stderr."""
+def interrupt(job: list[str], commits: int, number: signal.Signals, log: Path) -> int:
+    """Send a run a signal once it has so many commits; return its exit code after at most 20 s."""
     output = Path(job[job.index("--output") + 1])
-    with subprocess.Popen([*COMMAND, *job], stderr=subprocess.PIPE, text=True) as process:
-        while len(list(output.glob("_commits/*.json"))) < commits:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            time.sleep(0.05)
+    with log.open("w") as stderr, subprocess.Popen([*COMMAND, *job], stderr=stderr) as process:
+        wait_until(lambda: process.poll() is not None or len(list(output.glob("_commits/*.json"))) >= commits)
+        assert process.poll() is None, log.read_text()
         process.send_signal(number)
-        stderr = process.communicate(timeout=20)[1]
-        return process.returncode, stderr
+        return process.wait(timeout=20)
 
 
-def test_a_signal_ends_a_run_within_20_s_and_it_can_resume(tiny_corpus: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
+def test_an_interrupted_run_ends_within_20_s_and_resumes_to_the_same_bytes(tiny_corpus: Path, tmp_path: Path) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", str(output), "--shard-videos", "2"]
-    job += ["--workers", "1", "--shards-in-flight", "1"]
+    job += ["--workers", "1", "--shards-in-flight", "1", "--run-id", "r"]
     for commits, number in ((1, signal.SIGTERM), (3, signal.SIGINT)):
-        code, stderr = interrupted(job, commits, number)
-        assert code == 4
-        assert "run the same command again" in stderr
-        assert "Traceback" not in stderr
+        assert interrupt(job, commits, number, log) == 4
+        assert "run the same command again" in log.read_text()
+        assert "Traceback" not in log.read_text()
+    assert interrupt(job, 5, signal.SIGKILL, log) == -signal.SIGKILL
     assert audiopipe(*job).returncode == 3
     assert invoke("verify", str(output)).exit_code == 0
+    expected = RunConfig.of(
+        catalog=str(tiny_corpus / "catalog.parquet"), output=str(tmp_path / "expected"), shard_videos=2, run_id="r"
+    )
+    assert content(output) == content(make_output(expected).url)
