@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes a bare Debian or Ubuntu machine a node: checks the driver, makes the environment, installs the systemd units.
-# Run as root, from a checkout or with SOURCE naming one. Running it again changes nothing that is right already.
+# Turn a bare Debian or Ubuntu machine into a node: check the driver, create the environment, install the systemd units.
+# Run it as root, from a checkout or with SOURCE set to one. Running it again is safe.
 #   SOURCE=/path/or/git-url bootstrap.sh worker|scheduler|partition|none
-# `worker` needs DASK_SCHEDULER_ADDRESS, `partition` what run_partition.sh names, both in /etc/audiopipe/environment;
-# `worker` and `scheduler` need the files of make_tls.sh in /etc/audiopipe/tls, and `scheduler` no GPU.
-# Where the distribution's Python is too old (Debian 12, Ubuntu 22.04), uv downloads one.
+# In /etc/audiopipe/environment, `worker` needs DASK_SCHEDULER_ADDRESS, and `partition` the variables of
+# run_partition.sh. `worker` and `scheduler` need the files of make_tls.sh in /etc/audiopipe/tls. `scheduler` needs no
+# GPU. If the distribution's Python is too old (Debian 12, Ubuntu 22.04), uv downloads one.
 set -euo pipefail
 umask 022
 role=${1:?usage: bootstrap.sh worker|scheduler|partition|none}
@@ -22,24 +22,24 @@ check_system() {
   . /etc/os-release
   case "${ID:-} ${ID_LIKE:-}" in
     *debian* | *ubuntu*) ;;
-    *) fail "made for Debian and Ubuntu, and this is ${PRETTY_NAME:-unknown}" ;;
+    *) fail "needs Debian or Ubuntu, but this is ${PRETTY_NAME:-unknown}" ;;
   esac
   case "$role" in
     worker | scheduler | partition | none) ;;
-    *) fail "unknown role '$role': worker, scheduler, partition or none" ;;
+    *) fail "unknown role '$role': use worker, scheduler, partition or none" ;;
   esac
 }
 
 check_driver() {
   [ "$role" = scheduler ] && return
   if ! command -v nvidia-smi >/dev/null; then
-    [ "${ALLOW_CPU:-}" = 1 ] || fail "no NVIDIA driver: take an image that has one, or ALLOW_CPU=1 for a node without a GPU"
+    [ "${ALLOW_CPU:-}" = 1 ] || fail "no NVIDIA driver: use an image that has one, or set ALLOW_CPU=1 for a node without a GPU"
     return
   fi
   local version
   version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1) || fail "nvidia-smi finds no GPU: $version"
   [[ $version =~ ^[0-9]+\. ]] || fail "nvidia-smi finds no GPU: $version"
-  [ "${version%%.*}" -ge 580 ] || fail "driver $version is too old for CUDA 13: 580 or newer is needed"
+  [ "${version%%.*}" -ge 580 ] || fail "driver $version is too old for CUDA 13: install 580 or newer"
 }
 
 install_packages() {
@@ -56,8 +56,8 @@ make_environment() {
   cd "$home"
   [ -x .uv/bin/pip ] || python3 -m venv .uv
   .uv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-  # Where the user audiopipe can read it; and with the machine's own certificates, among which may be a proxy's.
-  # Compiled now: the user audiopipe may not write here, and would compile at every start.
+  # Python goes where the user audiopipe can read it, and uv uses the machine's certificates, for networks with a proxy.
+  # Compile now: the user audiopipe cannot write here, so Python would compile at every start.
   export UV_PYTHON_INSTALL_DIR=$home/.python UV_SYSTEM_CERTS=1 UV_COMPILE_BYTECODE=${UV_COMPILE_BYTECODE:-1}
   [ -x .venv/bin/python ] || .uv/bin/uv venv --quiet --python "$python_versions" .venv
   .uv/bin/uv pip install --quiet --python .venv/bin/python --constraint constraints.txt \

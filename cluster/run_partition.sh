@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One partition of a run, by a node on its own: no scheduler, the output and the ledger are all that nodes share.
-# Everything comes from the environment (/etc/audiopipe/environment, mode 0600), so that no key is seen in `ps`.
-#   PARTITION_INDEX, PARTITION_COUNT, AUDIOPIPE_CATALOG, AUDIOPIPE_OUTPUT; optional AUDIOPIPE_LANGUAGE, AUDIOPIPE_LEDGER,
-#   and AUDIOPIPE_OPTIONS: further options of `audiopipe run`, as "--audio-format opus --min-snr-db 15"
+# Run one partition on an independent node: there is no scheduler, and nodes share only the output and the ledger.
+# All parameters come from the environment (/etc/audiopipe/environment, mode 0600), because `ps` shows arguments.
+#   PARTITION_INDEX, PARTITION_COUNT, AUDIOPIPE_CATALOG, AUDIOPIPE_OUTPUT; optional AUDIOPIPE_LANGUAGE,
+#   AUDIOPIPE_LEDGER and AUDIOPIPE_OPTIONS: further options of `audiopipe run`, such as "--audio-format opus --min-snr-db 15"
 set -euo pipefail
 : "${PARTITION_INDEX:?}" "${PARTITION_COUNT:?}" "${AUDIOPIPE_CATALOG:?}" "${AUDIOPIPE_OUTPUT:?}"
 audiopipe=${AUDIOPIPE_COMMAND:-/opt/audiopipe/.venv/bin/audiopipe}
@@ -14,19 +14,19 @@ arguments=(
 if [ -n "${AUDIOPIPE_LEDGER:-}" ]; then
   arguments+=(--ledger "$AUDIOPIPE_LEDGER")
 fi
-read -ra more <<<"${AUDIOPIPE_OPTIONS:-}"
-arguments+=("${more[@]}")
+read -ra options <<<"${AUDIOPIPE_OPTIONS:-}"
+arguments+=("${options[@]}")
 status=0
 "$audiopipe" "${arguments[@]}" &
 child=$!
-# A spot notice, a stop or a pod's end comes as SIGTERM to this script: the driver gives up what is under way and keeps
-# what is committed. Waiting twice: the first wait ends with the signal, the second with the driver.
+# A spot notice, a stop or the end of a pod arrives as SIGTERM: the driver cancels its running shards and keeps its
+# commits. There are two waits, because the first one ends with the signal and the second one with the driver.
 trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
 wait "$child" || status=$?
 if kill -0 "$child" 2>/dev/null; then
   status=0
   wait "$child" || status=$?
 fi
-# Dead letters are a result, not a failure: a restart would find the same.
+# Exit code 3 means done with dead letters: it is a success, and a restart would not change it.
 [ "$status" -eq 3 ] && status=0
 exit "$status"

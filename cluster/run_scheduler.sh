@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Dask's scheduler for the nodes of `bootstrap.sh worker` and the profile `existing`: encrypted, on all addresses of this
-# machine; the dashboard on loopback. One that was lost and comes back at its address is found again by its workers.
+# Run Dask's scheduler for the nodes of `bootstrap.sh worker` and the profile `existing`: encrypted, on all addresses of
+# this machine, with the dashboard on loopback. Workers reconnect to a scheduler that restarts at the same address.
 set -euo pipefail
 dask=${DASK_COMMAND:-/opt/audiopipe/.venv/bin/dask}
 tls=${AUDIOPIPE_TLS:-/etc/audiopipe/tls}

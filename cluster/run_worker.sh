@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Dask workers of a node, for the scheduler at DASK_SCHEDULER_ADDRESS: one for every four cores of a GPU, or one a core
-# where there is no GPU.
-# They end if no scheduler is there for DEATH_TIMEOUT (five minutes); systemd starts them again, for the next scheduler.
+# Run the Dask workers of a node for the scheduler at DASK_SCHEDULER_ADDRESS: one for every four cores of a GPU, or one
+# per core if there is no GPU.
+# They end after DEATH_TIMEOUT (five minutes) without a scheduler; systemd restarts them for the next scheduler.
 set -euo pipefail
 : "${DASK_SCHEDULER_ADDRESS:?}"
 dask=${DASK_COMMAND:-/opt/audiopipe/.venv/bin/dask}
 tls=${AUDIOPIPE_TLS:-/etc/audiopipe/tls}
-# In Dask's profiler Python 3.11 deadlocks now and then.
+# Dask's profiler can deadlock Python 3.11 (dask/distributed#8616).
 export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
 export DASK_DISTRIBUTED__COMM__TLS__CA_FILE=$tls/ca.pem
 export DASK_DISTRIBUTED__COMM__TLS__WORKER__CERT=$tls/node.pem DASK_DISTRIBUTED__COMM__TLS__WORKER__KEY=$tls/node.key

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Starts N nodes, each for one partition of a run; they switch themselves off, and are gone, when they are done.
+# Start N nodes, each for one partition of a run; a node deletes itself when its partition is done.
 #   cluster/setup_workers.sh [--cloud ec2|gcp] N [INDEX...]
-# With INDEX only those partitions of N are started: after a spot node was taken, it goes on where that one was.
-# Needs the cloud's own command (aws, gcloud) with rights to start machines, and in the environment:
-#   SOURCE   git URL of this repository          SECRETS  s3://… or gs://…, where the file `environment` lies
-#   on EC2   AMI (Ubuntu or Debian with NVIDIA's driver), SECURITY_GROUP (needs no way in), INSTANCE_PROFILE
+# With INDEX it starts only these partitions of N, for example after a spot node was reclaimed; they are resumed.
+# It needs the cloud's command (aws, gcloud) with the right to start machines, and in the environment:
+#   SOURCE   git URL of this repository          SECRETS  s3://… or gs://…, the prefix of the file `environment`
+#   on EC2   AMI (Ubuntu or Debian with NVIDIA's driver), SECURITY_GROUP (no inbound rule needed), INSTANCE_PROFILE
 #   on GCP   IMAGE (projects/…, Ubuntu with NVIDIA's driver), ZONE, SUBNET, SERVICE_ACCOUNT
-# The profile's role, or the service account, reads SECRETS and the source and writes the output; on GCP it may also
-# delete instances, so that a node that is done takes its disk with it.
+# The role of the profile, or the service account, reads SECRETS and the source and writes the output. On GCP it also
+# needs the right to delete instances, so that a finished node deletes its disk.
 # Optional: INSTANCE_TYPE (g5.4xlarge, g2-standard-16), RUN (audiopipe), SPOT=0 for on-demand, DISK_GB (200),
-# MAX_HOURS (36), DRY_RUN=1: say what would be started, and start nothing.
-# It costs N times the price of INSTANCE_TYPE an hour: see `audiopipe estimate --profile ec2 --nodes N` first.
+# MAX_HOURS (36), DRY_RUN=1 to print the commands and start nothing.
+# The cost per hour is N times the price of INSTANCE_TYPE: run `audiopipe estimate --profile ec2 --nodes N` first.
 set -euo pipefail
 cloud=ec2
 if [ "${1:-}" = --cloud ]; then
@@ -26,10 +26,10 @@ started=()
 
 fail() { echo "setup_workers: $*" >&2; exit 2; }
 
-# Fills `cloud-init.yaml` in for one partition.
+# Fill in `cloud-init.yaml` for one partition.
 user_data() {
   sed -e "s|@SECRETS@|${SECRETS%/}|" -e "s|@SOURCE@|$SOURCE|" -e "s|@INDEX@|$1|" -e "s|@COUNT@|$count|" \
-    -e "s|@MAX_MINUTES@|$minutes|" "$here/cloud-init.yaml" >"$filled_in"
+    -e "s|@MAX_MINUTES@|$minutes|" "$here/cloud-init.yaml" >"$user_data_file"
 }
 
 start_ec2() {
@@ -38,19 +38,19 @@ start_ec2() {
     market=(--instance-market-options '{"MarketType":"spot","SpotOptions":{"SpotInstanceType":"one-time"}}')
   fi
   local filters=("Name=tag:audiopipe-run,Values=$run" "Name=tag:audiopipe-partition,Values=$1")
-  local query='Reservations[].Instances[].InstanceId' there
+  local query='Reservations[].Instances[].InstanceId' existing
   filters+=("Name=instance-state-name,Values=pending,running")
-  there=$(aws ec2 describe-instances --filters "${filters[@]}" --query "$query" --output text)
-  if [ -n "$there" ]; then # GCP refuses a name that is taken; EC2 would send a second bill
-    echo "partition $1 of '$run' is at work on $there" >&2
+  existing=$(aws ec2 describe-instances --filters "${filters[@]}" --query "$query" --output text)
+  if [ -n "$existing" ]; then # GCP refuses a second machine of the same name, but EC2 would start it
+    echo "partition $1 of '$run' already runs on $existing" >&2
     return
   fi
-  "${perhaps[@]}" aws ec2 run-instances --count 1 --image-id "$AMI" --instance-type "${INSTANCE_TYPE:-g5.4xlarge}" \
+  "${dry_run[@]}" aws ec2 run-instances --count 1 --image-id "$AMI" --instance-type "${INSTANCE_TYPE:-g5.4xlarge}" \
     --iam-instance-profile "Name=$INSTANCE_PROFILE" --security-group-ids "$SECURITY_GROUP" \
     --instance-initiated-shutdown-behavior terminate --metadata-options HttpTokens=required \
     --block-device-mappings "DeviceName=/dev/sda1,Ebs={VolumeSize=${DISK_GB:-200},VolumeType=gp3,DeleteOnTermination=true}" \
     --tag-specifications "ResourceType=instance,Tags=[$tags]" "ResourceType=volume,Tags=[$tags]" \
-    --user-data "file://$filled_in" --query 'Instances[0].InstanceId' --output text "${market[@]}"
+    --user-data "file://$user_data_file" --query 'Instances[0].InstanceId' --output text "${market[@]}"
 }
 
 start_gcp() {
@@ -58,27 +58,27 @@ start_gcp() {
   if [ "${SPOT:-1}" = 1 ]; then
     model=SPOT
   fi
-  "${perhaps[@]}" gcloud compute instances create "$run-$1" --zone "$ZONE" --image "$IMAGE" --subnet "$SUBNET" \
+  "${dry_run[@]}" gcloud compute instances create "$run-$1" --zone "$ZONE" --image "$IMAGE" --subnet "$SUBNET" \
     --machine-type "${INSTANCE_TYPE:-g2-standard-16}" --maintenance-policy TERMINATE --no-restart-on-failure \
     --provisioning-model "$model" --instance-termination-action DELETE --max-run-duration "${minutes}m" \
     --boot-disk-size "${DISK_GB:-200}GB" --boot-disk-auto-delete --labels "audiopipe-run=$run,audiopipe-partition=$1" \
     --service-account "$SERVICE_ACCOUNT" --scopes cloud-platform \
-    --metadata-from-file "user-data=$filled_in" --format 'value(name)'
+    --metadata-from-file "user-data=$user_data_file" --format 'value(name)'
 }
 
 finish() {
-  rm -f "$filled_in"
-  echo "${#started[@]} of $total nodes asked for as '$run'; what was started is billed until it is done, or until:" >&2
+  rm -f "$user_data_file"
+  echo "requested ${#started[@]} of $total nodes of '$run'; they cost money until they are done, or until you run:" >&2
   echo "  RUN=$run $here/teardown.sh --cloud $cloud" >&2
 }
 
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail "'$count' is not a number of nodes"
-[[ $run =~ ^[a-z][a-z0-9-]{0,50}$ ]] || fail "RUN='$run': small letters, digits and hyphens, as clouds want it"
+[[ $run =~ ^[a-z][a-z0-9-]{0,50}$ ]] || fail "RUN='$run' must be small letters, digits and hyphens, after a letter"
 : "${SECRETS:?}" "${SOURCE:?}"
 case "$cloud" in
   ec2) : "${AMI:?}" "${INSTANCE_PROFILE:?}" "${SECURITY_GROUP:?}" ;;
   gcp) : "${IMAGE:?}" "${ZONE:?}" "${SUBNET:?}" "${SERVICE_ACCOUNT:?}" ;;
-  *) fail "unknown cloud '$cloud': ec2 or gcp" ;;
+  *) fail "unknown cloud '$cloud': use ec2 or gcp" ;;
 esac
 [ "$#" -gt 0 ] || mapfile -t all < <(seq 0 $((count - 1)))
 [ "$#" -gt 0 ] || set -- "${all[@]}"
@@ -86,9 +86,9 @@ for index in "$@"; do
   [[ $index =~ ^[0-9]+$ ]] && [ "$index" -lt "$count" ] || fail "there is no partition '$index' of $count"
 done
 
-perhaps=()
-[ "${DRY_RUN:-0}" = 0 ] || perhaps=(echo would run:)
-filled_in=$(mktemp)
+dry_run=()
+[ "${DRY_RUN:-0}" = 0 ] || dry_run=(echo would run:)
+user_data_file=$(mktemp)
 trap finish EXIT
 total=$#
 for index in "$@"; do

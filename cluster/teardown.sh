@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Ends every node of a run and fails if anything is left to be billed: its machines and disks, also those that the
-# cluster profiles `ec2` and `gcp` started under the same name.
+# Delete the machines and disks of a run, also those that the cluster profiles `ec2` and `gcp` started under the same
+# name. It fails if anything is left that costs money.
 #   RUN=audiopipe cluster/teardown.sh [--cloud ec2|gcp]
-# It looks in the one region (EC2: AWS_REGION or that of `aws configure`) or project (GCP) that the command is set to.
+# It searches one region (EC2: AWS_REGION or that of `aws configure`) or project (GCP): the one that the command uses.
 set -euo pipefail
 cloud=ec2
 if [ "${1:-}" = --cloud ]; then
@@ -16,7 +16,7 @@ nodes_ec2() {
     --query 'Reservations[].Instances[].InstanceId' --output text
 }
 
-# Not those that are about to go with their node.
+# Only detached disks: the others are deleted with their node.
 disks_ec2() {
   aws ec2 describe-volumes --filters "$tag" "Name=status,Values=available,error" --query 'Volumes[].VolumeId' --output text
 }
@@ -25,7 +25,7 @@ end_ec2() {
   local nodes disk
   nodes=$(nodes_ec2)
   if [ -n "$nodes" ]; then
-    # shellcheck disable=SC2086  # one word a node
+    # shellcheck disable=SC2086  # one word per node
     aws ec2 terminate-instances --instance-ids $nodes --output text >/dev/null
     # shellcheck disable=SC2086
     aws ec2 wait instance-terminated --instance-ids $nodes
@@ -39,7 +39,7 @@ nodes_gcp() {
   gcloud compute instances list --filter "labels.audiopipe-run=$run" --format 'csv[no-heading,separator=" "](name,zone)'
 }
 
-# A boot disk has its node's name, and no label.
+# A boot disk has the name of its node and no label.
 disks_gcp() {
   gcloud compute disks list --filter "name~^$run-[0-9]+\$ AND -users:*" --format 'csv[no-heading,separator=" "](name,zone)'
 }
@@ -56,13 +56,13 @@ end_gcp() {
 
 case "$cloud" in
   ec2 | gcp) ;;
-  *) echo "teardown: unknown cloud '$cloud': ec2 or gcp" >&2; exit 2 ;;
+  *) echo "teardown: unknown cloud '$cloud': use ec2 or gcp" >&2; exit 2 ;;
 esac
 before=$("nodes_$cloud")
 "end_$cloud"
 left="$("nodes_$cloud") $("disks_$cloud")"
 if [ -n "${left// /}" ]; then
-  echo "teardown: '$run' still has what is billed: $left" >&2
+  echo "teardown: these resources of '$run' are left and cost money: $left" >&2
   exit 1
 fi
-echo "'$run': ended ${before:-nothing, there was no node}; no node and no disk is left"
+echo "'$run': deleted ${before:-nothing, because there was no node}; no node and no disk is left"

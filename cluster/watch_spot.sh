@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Waits for the cloud's notice that this spot machine will be taken (EC2: two minutes; GCP: thirty seconds), then stops
-# the units given, so that their drivers end cleanly and others take over.
+# Wait for the cloud's notice that this spot machine will be reclaimed (EC2: in two minutes; GCP: in thirty seconds),
+# and then stop the given units, so that their drivers end cleanly and other nodes take over.
 #   watch_spot.sh UNIT...
 set -euo pipefail
 [ "$#" -gt 0 ] || { echo "usage: watch_spot.sh UNIT..." >&2; exit 2; }

@@ -1,7 +1,7 @@
-"""Airflow: what came to the catalogue since, every night at two. For Airflow 3, and 2.10 by its older imports.
+"""Process the new videos of the catalog every night at two, with Airflow 3, or 2.10 by its older imports.
 
-Airflow runs in an environment of its own: the task calls `run.sh`, which uses audiopipe's. Keys come from the worker's
-environment. What the exit codes mean to Airflow: 0 and 3 are success, 4 is tried again, 1 and 2 fail at once.
+Airflow has a separate Python environment, so the task calls `run.sh`, which uses audiopipe's. Keys come from the
+worker's environment. Exit codes 0 and 3 are success, 4 is retried, 1 and 2 fail at once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def audiopipe_nightly() -> None:
         try:
             status = process.wait()
         finally:
-            # Airflow ends a task by an exception; the run must not live on without it.
+            # Airflow stops a task by an exception, and the run must stop with it.
             process.terminate()
             process.wait()
         if status == NOT_FINISHED:
-            raise RuntimeError("not finished: what is committed stays, the next try goes on")
+            raise RuntimeError("not finished: commits stay, and the next attempt resumes")
         if status not in (DONE, DEAD_LETTERS):
-            raise AirflowFailException(f"exit code {status}: the log above names what is wrong; trying again is no use")
+            raise AirflowFailException(f"exit code {status}: read the error in the log above; a retry would fail too")
         return "done, with dead letters" if status == DEAD_LETTERS else "done"
 
     run(PARAMETERS)
