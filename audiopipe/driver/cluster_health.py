@@ -72,7 +72,7 @@ class ClusterHealth:
             answer = client.sync(identity, n_workers=-1, callback_timeout=REPLY_TIMEOUT_S)
         except CLUSTER_LOST:
             return None
-        return [WorkerInfo.parse(worker) for worker in answer["workers"].values()]
+        return [WorkerInfo.parse(address, worker) for address, worker in answer["workers"].items()]
 
     def is_connected(self, client: Client) -> bool:
         """Return whether the client has a connection to the scheduler now.

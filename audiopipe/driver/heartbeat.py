@@ -26,6 +26,7 @@ class WorkerInfo:
         cpu: percent of one core.
     """
 
+    address: str
     name: str
     host: str
     threads: int
@@ -37,12 +38,13 @@ class WorkerInfo:
     gpu_memory_bytes: int
 
     @classmethod
-    def parse(cls, info: Mapping[str, Any]) -> WorkerInfo:
-        """Read a value of `Client.scheduler_info()["workers"]`."""
+    def parse(cls, address: str, info: Mapping[str, Any]) -> WorkerInfo:
+        """Read an item of `Client.scheduler_info()["workers"]`."""
         metrics = info.get("metrics", {})
         # A MIG instance has no utilization, and an integrated GPU no memory: Dask reports None.
         gpu = metrics.get("gpu", {})
         return cls(
+            address=address,
             name=str(info["name"]),
             host=str(info.get("host", "")),
             threads=int(info.get("nthreads", 0)),

@@ -94,4 +94,5 @@ class RetryPolicy:
 
     def undo_attempts(self, names: Iterable[str]) -> None:
         """Uncount attempts that ended with their cluster."""
-        self.attempts.subtract(names)
+        for name in names:
+            self.attempts[name] -= 1

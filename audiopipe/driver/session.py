@@ -148,7 +148,7 @@ class Session:
     def _requeue(self) -> None:
         """Put the shards of a stalled cluster back at the front of the queue, without counting their attempts."""
         unfinished = {shard.name: shard for shard in self.running.values()}
-        self.retry.undo_attempts(unfinished)
+        self.retry.undo_attempts(unfinished.keys())
         self.pending.extendleft(reversed(unfinished.values()))
         self.running.clear()
         self.speculated.clear()
