@@ -12,7 +12,9 @@ NOW = datetime(2026, 11, 27, 10, tzinfo=UTC)
 def told(**metrics):
     """What a scheduler knows of one worker."""
     worker = {"name": "gpu-0", "host": "10.0.0.7", "last_seen": NOW.timestamp(), "metrics": metrics}
-    (row,) = worker_rows([WorkerInfo.parse("tcp://10.0.0.7:1", worker)], "driver", config(), [], NOW, WorkerStatus.RUNNING)
+    (row,) = worker_rows(
+        [WorkerInfo.parse("tcp://10.0.0.7:1", worker)], "driver", config(), [], NOW, WorkerStatus.RUNNING
+    )
     return row
 
 
