@@ -1,4 +1,4 @@
-"""Interrupting the kernel of `run.ipynb` stops the run cleanly, says how to go on, and the same notebook goes on."""
+"""Check that an interrupted kernel of `run.ipynb` stops the run cleanly, and that the same notebook resumes it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "run.ipynb"
 
 
 def papermill(corpus, output, saved):
-    """`run.ipynb` under papermill, under way: a shard a video, on one worker."""
-    given = {"catalog": corpus / "catalog.parquet", "output": output, "workers": 1, "shard_videos": 1}
-    chosen = [part for name, value in given.items() for part in ("-p", name, str(value))]
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(NOTEBOOK), str(saved), *chosen]
+    """Start `run.ipynb` under papermill, with one shard per video and one worker."""
+    parameters = {"catalog": corpus / "catalog.parquet", "output": output, "workers": 1, "shard_videos": 1}
+    options = [part for name, value in parameters.items() for part in ("-p", name, str(value))]
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(NOTEBOOK), str(saved), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
@@ -60,22 +60,22 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
         (kernel,) = children_of(process.pid)
         workers = children_of(kernel)
         os.kill(kernel, signal.SIGINT)
-        said = process.communicate(timeout=120)[1]
+        stderr = process.communicate(timeout=120)[1]
     assert process.returncode == 1
-    assert "Stopped: committed shards stay; execute this cell again to go on" in said
+    assert "Stopped: committed shards are safe; execute this cell again to continue" in stderr
     assert workers
     assert wait_until_ended([kernel, *workers]) == []
     before = set(read_commits(store))
     page = export_notebook(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
-    assert "execute this cell again to go on" in page
+    assert "execute this cell again to continue" in page
     assert "videos · " in page, "the progress area is in the saved notebook"
     assert "Traceback" not in page
     with open_ledger(None, store.url, create=False) as ledger:
         assert ledger.run().status is not RunStatus.DONE
-    with papermill(tiny_corpus, store.url, tmp_path / "again.ipynb") as process:
-        said = process.communicate(timeout=250)[1]
-    assert process.returncode == 0, said[-2000:]
-    assert "committed before" in read_cell_text(tmp_path / "again.ipynb", "summary")
+    with papermill(tiny_corpus, store.url, tmp_path / "resumed.ipynb") as process:
+        stderr = process.communicate(timeout=250)[1]
+    assert process.returncode == 0, stderr[-2000:]
+    assert "committed before" in read_cell_text(tmp_path / "resumed.ipynb", "summary")
     assert before < set(read_commits(store))
     assert verify(store.url).findings == ()
     with open_ledger(None, store.url, create=False) as ledger:

@@ -1,7 +1,7 @@
-"""The looks of reports: one sheet for a cell in JupyterLab and for the exported page.
+"""The style sheets of reports: one for the pieces, in JupyterLab and in exported pages, and one for exported pages.
 
-Inside a notebook the colours are the surrounding theme's own, so pieces use `currentColor` and translucent greys; the
-page around an export sets light or dark by `prefers-color-scheme`.
+In a notebook the theme of JupyterLab sets the colors, so pieces use `currentColor` and translucent grays. An exported
+page chooses light or dark by `prefers-color-scheme`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ th.sorts { cursor: pointer } th.sorts:hover { text-decoration: underline }
 th[aria-sort]::after { content: " ▲"; font-size: .7em } th[aria-sort=descending]::after { content: " ▼" }
 input.filter { font: inherit; color: inherit; background: #8881; border: 1px solid #8886; border-radius: 4px;
   padding: 2px 8px; margin: 4px 0; width: 16em; max-width: 100% }
-/* A shadow where a table goes on beyond the edge. */
+/* A shadow where a table extends beyond the edge. */
 .ap .wide { background: linear-gradient(to left, var(--paper) 40%, #0000) right / 40px 100% no-repeat local,
   linear-gradient(to left, #8888, #0000) right / 14px 100% no-repeat scroll }
 footer { margin-top: 40px; opacity: .65; font-size: .84em; border-top: 1px solid #8883; padding-top: 8px }

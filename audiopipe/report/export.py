@@ -1,13 +1,13 @@
-"""A saved notebook as one HTML file that needs nothing else: no network, no fonts, no scripts from outside.
+"""Export a saved notebook as one HTML file that needs no network, fonts or scripts from elsewhere.
 
-It goes to a folder or to an object store; what is around a report's pieces is of `frame`.
+The file goes to a folder or to an object store; `frame` renders the page around the notebook's outputs.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,6 @@ from audiopipe import errors
 from audiopipe.extras import require_extra
 from audiopipe.report import frame, index, page
 from audiopipe.report.page import esc
-from audiopipe.report.quality import remedy
 from audiopipe.store.objects import Store
 
 with require_extra("notebooks", "exporting a notebook"):
@@ -26,115 +25,114 @@ with require_extra("notebooks", "exporting a notebook"):
 
 __all__ = ["export_notebook", "read_cell_text"]
 
-Place = TypeVar("Place", str, Path)
+Target = TypeVar("Target", str, Path)
+Node = Any  # a notebook, a cell or an output of nbformat: a dict with attributes
 
-STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)  # the page has it once, in its head
-FACTS = re.compile(r'<template class="facts">(.*?)</template>', re.DOTALL)
+STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)  # removed from pieces: the page has the sheet in its head
+METADATA = re.compile(r'<template class="metadata">(.*?)</template>', re.DOTALL)
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
-# For whoever reads the notebook itself, and papermill's own red banners: the page shows an error in its own way.
+# Cells for readers of the notebook, and papermill's red banner: the page shows an error in another way.
 HIDDEN = {"lab-only", "papermill-error-cell-tag"}
 
 
-def export_notebook(notebook: Path, html: Place) -> Place:
-    """Write a notebook's text and pictures, without its code, to `html`, a path or a URL; returns that.
+def export_notebook(notebook: Path, html: Target) -> Target:
+    """Write a notebook's text and outputs, without its code, to `html`, a path or a URL; return `html`.
 
-    In a folder named `reports`, as an output has one, the index page beside it is made anew.
+    In a folder named `reports`, the index page of the folder is written again.
 
-    The page is written here and not by a template of nbconvert's: those load scripts, and bring half a megabyte of
-    styles. What nbconvert does well, Markdown and terminal colours, is taken from it.
+    The page does not use a template of nbconvert, because those load scripts and contain half a megabyte of styles.
+    nbconvert converts Markdown and the colors of terminal output.
 
     Raises:
-        PermanentStoreError, StoreError: the object store does not take it.
+        PermanentStoreError, StoreError: the object store rejects the page or fails.
     """
     content = nbformat.read(notebook, as_version=4)
-    body = "\n".join(_body(content.cells))
+    body = "\n".join(_render_cells(content.cells))
     folder, _, name = str(html).rpartition("/")
     store = Store(folder or ".")
-    title = _title(content, notebook)
-    made = frame.provenance(notebook.name, content.metadata.get("papermill", {}))
-    _put(store, name, frame.render_page(title, body, made, index.meta_tag(title, _facts(body))))
+    title = _find_title(content, notebook)
+    provenance = frame.provenance(notebook.name, content.metadata.get("papermill", {}))
+    _write(store, name, frame.render_page(title, body, provenance, index.meta_tag(title, _read_metadata(body))))
     if store.root.rpartition("/")[2] == index.FOLDER:
-        listed = f'<h1>Reports</h1><div class="ap">{index.render_index(store).markup}</div>'
-        _put(store, index.NAME, frame.render_page("Reports", listed, frame.provenance()))
+        listing = f'<h1>Reports</h1><div class="ap">{index.render_index(store).markup}</div>'
+        _write(store, index.NAME, frame.render_page("Reports", listing, frame.provenance()))
     return html
 
 
-def _put(store: Store, name: str, page: str) -> None:
+def _write(store: Store, name: str, page: str) -> None:
     if store.local_folder is not None:
         store.local_folder.mkdir(parents=True, exist_ok=True)
         (store.local_folder / name).write_text(page, encoding="utf-8")
         return
     with TemporaryDirectory() as folder:
-        # As a file, whose name tells the store that it is HTML: a browser shows it then instead of saving it.
+        # Uploaded as a file, so that the store sets the content type from its name and browsers display the page.
         (Path(folder) / name).write_text(page, encoding="utf-8")
         store.upload(Path(folder) / name, name)
 
 
-def _facts(body: str) -> dict[str, Any]:
-    """What the pieces of a page say of its run (`page.facts`); the last one counts."""
-    told: dict[str, Any] = {}
-    for found in FACTS.findall(body):
-        told |= json.loads(unescape(found))
-    return told
+def _read_metadata(body: str) -> dict[str, str | float | None]:
+    """Read what `page.embed_metadata` put into the pieces of a page; the last value of a name counts."""
+    values: dict[str, str | float | None] = {}
+    for text in METADATA.findall(body):
+        values |= json.loads(unescape(text))
+    return values
 
 
 def read_cell_text(notebook: Path, tag: str) -> str:
-    """What the cell with this tag printed in a saved notebook; empty if it printed nothing or there is none."""
+    """Return what the cells with a tag printed in a saved notebook, or an empty string."""
     content = nbformat.read(notebook, as_version=4)
     cells = [cell for cell in content.cells if tag in cell.metadata.get("tags", ())]
     streams = [output for cell in cells for output in cell.get("outputs", ()) if output["output_type"] == "stream"]
     return "".join(output["text"] for output in streams if output["name"] == "stdout").rstrip("\n")
 
 
-def _title(content: Any, notebook: Path) -> str:
-    """The name that the notebook's outputs give the page, else its first heading, else the file's name."""
+def _find_title(content: Node, notebook: Path) -> str:
+    """Return the first heading of the notebook, else the name of its file."""
     for cell in content.cells:
-        found = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
-        if found:
-            return str(found[1].strip())
+        heading = re.search(r"^# (.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else None
+        if heading:
+            return str(heading[1].strip())
     return notebook.stem
 
 
-def _body(cells: Iterable[Any]) -> Iterator[str]:
-    """All cells, up to the one that failed: after it there are only headings without content."""
+def _render_cells(cells: Iterable[Node]) -> Iterator[str]:
+    """Render cells up to the one that failed, since later ones are headings without content."""
     for cell in cells:
-        yield from _cell(cell)
+        yield from _render_cell(cell)
         if any(output["output_type"] == "error" for output in cell.get("outputs", ())):
             return
 
 
-def _cell(cell: Any) -> Iterator[str]:
+def _render_cell(cell: Node) -> Iterator[str]:
     if cell.cell_type == "markdown" and not HIDDEN & set(cell.metadata.get("tags", ())):
         yield f'<div class="markdown">{ANCHOR.sub("", markdown2html(cell.source))}</div>'
     for output in cell.get("outputs", ()):
-        yield from _output(output)
+        yield from _render_output(output)
 
 
-def _output(output: Mapping[str, Any]) -> Iterator[str]:
+def _render_output(output: Node) -> Iterator[str]:
     if output["output_type"] == "stream":
         yield f"<pre>{ansi2html(output['text'])}</pre>"
     elif output["output_type"] == "error":
-        yield from _error(output)
+        yield from _render_error(output)
     else:
-        yield from _data(output.get("data", {}))
+        yield from _render_data(output.get("data", {}))
 
 
-def _error(output: Mapping[str, Any]) -> Iterator[str]:
-    """One of ours with what to do about it; of any other, where it was raised."""
-    kind, ours = output["ename"], output["ename"] in errors.__all__
-    told = [
-        esc(kind),
-        esc(output["evalue"]),
-        *([f"What to do: {page.inline_code(remedy(kind)).markup}."] if ours else []),
-    ]
-    yield f'<div class="ap">{page.verdict("bad", told).markup}</div>'
-    if not ours:
+def _render_error(output: Node) -> Iterator[str]:
+    """Render an error of this package with its remedy, and any other error with its traceback."""
+    name, is_known = output["ename"], output["ename"] in errors.__all__
+    sentences = [esc(name), esc(output["evalue"])]
+    if is_known:
+        sentences.append(f"What to do: {page.inline_code(getattr(errors, name).remedy).markup}.")
+    yield f'<div class="ap">{page.verdict("bad", sentences).markup}</div>'
+    if not is_known:
         trace = ansi2html("\n".join(output["traceback"]))
-        yield f"<details><summary>Where</summary><pre>{trace}</pre></details>"
+        yield f"<details><summary>Where it was raised</summary><pre>{trace}</pre></details>"
 
 
-def _data(data: Mapping[str, str]) -> Iterator[str]:
-    """The richest form of an output."""
+def _render_data(data: dict[str, str]) -> Iterator[str]:
+    """Render the richest format of an output."""
     if "text/html" in data:
         yield STYLE.sub("", data["text/html"])
     elif "image/png" in data:

@@ -1,4 +1,4 @@
-"""The page around a report's pieces: how it stands and what is in it first, then the pieces, then what made it."""
+"""Render the page around a report: its verdict and contents first, then the pieces, then the provenance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from audiopipe.report.text import format_duration, format_time
 
 __all__ = ["provenance", "render_page"]
 
-PAGE_OF = """<!DOCTYPE html>
+TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -29,7 +29,7 @@ PAGE_OF = """<!DOCTYPE html>
 <body>
 <main>
 {body}
-<footer>{made}</footer>
+<footer>{provenance}</footer>
 </main>
 <script>{script}</script>
 </body>
@@ -39,47 +39,60 @@ SCRIPT = "scripts/tables.js"
 HEADING = re.compile(r"<h2[^>]*>(.*?)</h2>", re.DOTALL)
 VERDICT = re.compile(r'<div class="verdict \w+" role="status">.*?</div>', re.DOTALL)
 TAGS = re.compile(r"<[^>]+>")
-MANY = 3  # headings, from which on a page has a list of them
+MIN_HEADINGS = 3  # a page with fewer has no list of contents
 
 
-def render_page(title: str, body: str, made: str, meta: str = "") -> str:
-    """A whole page.
+def render_page(title: str, body: str, provenance: str, meta: str = "") -> str:
+    """Render a complete HTML page.
 
     Args:
-        title: as text.
-        body: markup, with its first heading; `made` and `meta` are markup too.
+        title: text.
+        body: markup, with its first heading; `provenance` and `meta` are markup too.
     """
     script = files("audiopipe.report").joinpath(SCRIPT).read_text(encoding="utf-8")
-    whole = _led(*_contents(body))
-    return PAGE_OF.format(meta=meta, title=esc(title), css=PIECES + PAGE, body=whole, made=made, script=script)
+    body, contents = _make_contents(body)
+    return TEMPLATE.format(
+        meta=meta,
+        title=esc(title),
+        css=PIECES + PAGE,
+        body=_add_top(body, contents),
+        provenance=provenance,
+        script=script,
+    )
 
 
 def provenance(notebook: str | None = None, papermill: Mapping[str, Any] | None = None) -> str:
-    """By which version, from which notebook, when, for how long and with which parameters: as markup."""
-    told = [f"audiopipe {esc(__version__)}", *([esc(notebook)] if notebook else [])]
-    facts = papermill or {}
-    if facts.get("start_time") and facts.get("duration"):
-        told.append(f"executed {format_time(parse_utc(facts['start_time']))} in {format_duration(facts['duration'])}")
-    given = " ".join(f"{name}={value}" for name, value in facts.get("parameters", {}).items())
-    return " · ".join([*told, *([f"with <code>{esc(given)}</code>"] if given else [])])
+    """Describe the origin of a page as markup: version, notebook, date, duration and parameters.
+
+    Args:
+        papermill: the metadata that papermill stores in a notebook.
+    """
+    parts = [f"audiopipe {esc(__version__)}", *([esc(notebook)] if notebook else [])]
+    metadata = papermill or {}
+    if metadata.get("start_time") and metadata.get("duration"):
+        start = format_time(parse_utc(metadata["start_time"]))
+        parts.append(f"executed {start} in {format_duration(metadata['duration'])}")
+    if parameters := " ".join(f"{name}={value}" for name, value in metadata.get("parameters", {}).items()):
+        parts.append(f"with <code>{esc(parameters)}</code>")
+    return " · ".join(parts)
 
 
-def _contents(body: str) -> tuple[str, str]:
-    """The body with a name on each heading, and links to them if there are many."""
+def _make_contents(body: str) -> tuple[str, str]:
+    """Give each heading an id; return the body, and links to the headings if there are many."""
     links: list[str] = []
 
-    def named(heading: re.Match[str]) -> str:
+    def add_id(heading: re.Match[str]) -> str:
         links.append(f'<a href="#part-{len(links) + 1}">{TAGS.sub("", heading[1])}</a>')
         return f'<h2 id="part-{len(links)}">{heading[1]}</h2>'
 
-    body = HEADING.sub(named, body)
-    return body, f'<nav aria-label="Contents">{"".join(links)}</nav>' if len(links) >= MANY else ""
+    body = HEADING.sub(add_id, body)
+    return body, f'<nav aria-label="Contents">{"".join(links)}</nav>' if len(links) >= MIN_HEADINGS else ""
 
 
-def _led(body: str, contents: str) -> str:
-    """The body with its contents below the title, and before them how it ended if that stands further down."""
+def _add_top(body: str, contents: str) -> str:
+    """Insert below the title the contents and, if no verdict is there, a copy of the last verdict of the page."""
     verdicts = list(VERDICT.finditer(body))
-    below = bool(verdicts) and "<h2" in body[: verdicts[0].start()]
-    glance = f'<div class="ap">{verdicts[-1][0]}</div>' if below else ""
+    is_further_down = bool(verdicts) and "<h2" in body[: verdicts[0].start()]
+    verdict = f'<div class="ap">{verdicts[-1][0]}</div>' if is_further_down else ""
     head, title, rest = body.partition("</h1>")
-    return f"{head}{title}{glance}{contents}{rest}" if title else f"{glance}{contents}{body}"
+    return f"{head}{title}{verdict}{contents}{rest}" if title else f"{verdict}{contents}{body}"

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Format numbers, durations and dates for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def format_number(value: float | None, digits: int = 0) -> str:
-    """`12,345`, `0.3`; what does not exist is a dash, minus is a minus sign."""
+    """Format as `12,345` or `0.3`; a missing value is a dash, a negative sign is a minus sign."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -29,7 +29,7 @@ def format_number(value: float | None, digits: int = 0) -> str:
 
 
 def format_percent(part: float, whole: float) -> str:
-    """A share, never rounded to 0 % or 100 % when it is not quite that."""
+    """Format a share in percent; it is rounded to 0 % or 100 % only if it is exactly that."""
     if whole <= 0:
         return "–"
     share = 100 * part / whole
@@ -41,25 +41,25 @@ def format_percent(part: float, whole: float) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """`0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`, `1 d 3 h`: two units at most."""
+    """Format as `0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min` or `1 d 3 h`: two units at most."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
+    total_s = round(seconds)
     for unit, length, next_unit, next_length in (
         ("d", 86_400, "h", 3_600),
         ("h", 3_600, "min", 60),
         ("min", 60, "s", 1),
     ):
-        if whole >= length:
-            rest = whole % length // next_length
-            return f"{whole // length} {unit}" + (f" {rest} {next_unit}" if rest else "")
-    return f"{whole} s"
+        if total_s >= length:
+            rest = total_s % length // next_length
+            return f"{total_s // length} {unit}" + (f" {rest} {next_unit}" if rest else "")
+    return f"{total_s} s"
 
 
 def format_bytes(number_of_bytes: float) -> str:
-    """Bytes in powers of 1000."""
+    """Format bytes with a prefix in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if number_of_bytes < 999.5 or unit == "TB":
             break
@@ -68,26 +68,26 @@ def format_bytes(number_of_bytes: float) -> str:
 
 
 def format_speed(audio_s: float, wall_s: float) -> str:
-    """Times real time."""
+    """Format a speed as a multiple of real time."""
     return f"{format_number(audio_s / wall_s, 0 if audio_s >= 10 * wall_s else 1)} x real time" if wall_s > 0 else "–"
 
 
-def pluralize(count: int, thing: str) -> str:
-    """`1 video`, `2 videos`."""
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+def pluralize(count: int, noun: str) -> str:
+    """Format a count with a noun: `1 video`, `2 videos`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def humanize(reason: str) -> str:
-    """`too_quiet` as `too quiet`."""
+    """Replace underscores by spaces: `too_quiet` becomes `too quiet`."""
     return reason.replace("_", " ")
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """`3 too quiet, 1 clipped`, the most frequent first."""
+    """Format counts, the largest first: `3 too quiet, 1 clipped`."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {humanize(reason)}" for reason, count in ordered)
 
 
 def format_time(moment: datetime) -> str:
-    """A UTC time to the minute."""
+    """Format a UTC time to the minute."""
     return f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -196,7 +196,7 @@ def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, brows
     output = Store(str(lab.folder / "demo" / "stopped"))
     wait_until(lambda: read_commits(output), "a shard is committed", timeout_s=120, poll_s=0.2)
     page.locator('.jp-NotebookPanel-toolbar [data-command="notebook:interrupt-kernel"]').first.click()
-    stopped = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="Stopped: committed shards stay")
+    stopped = page.locator(".jp-Notebook .jp-OutputArea-output", has_text="Stopped: committed shards are safe")
     stopped.wait_for()
     assert "Traceback" not in stopped.inner_text()
     before = read_commits(output)

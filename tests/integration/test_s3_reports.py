@@ -1,4 +1,4 @@
-"""Reports of an output in a bucket, on a real S3 server: read from it, written to it, listed in it."""
+"""Check reports in a bucket of a real S3 server: read from it, written to it, listed in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 @pytest.fixture
 def output(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:  # noqa: F811
-    """A whole output in a bucket; the environment has its keys."""
+    """Make a complete output in a bucket, with its keys in the environment."""
     from s3fs import S3FileSystem
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -38,18 +38,20 @@ def output(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     S3FileSystem.clear_instance_cache()
 
 
-def saved(folder: Path, heading: str, *pieces: page.Html) -> Path:
-    shown = [v4.new_output("display_data", {"text/html": piece._repr_html_()}) for piece in pieces]
-    cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=shown)]
+def save_notebook(folder: Path, heading: str, *pieces: page.Html) -> Path:
+    outputs = [v4.new_output("display_data", {"text/html": piece._repr_html_()}) for piece in pieces]
+    cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=outputs)]
     nbformat.write(v4.new_notebook(cells=cells), folder / "saved.ipynb")
     return folder / "saved.ipynb"
 
 
 def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store, tmp_path: Path) -> None:
     tables = quality.read_tables(output=output.url)
-    export_notebook(saved(tmp_path, "Quality report", quality.headline(tables)), f"{output.url}/reports/quality.html")
-    ended = page.embed_metadata({"run_id": "tests", "state": "done"})
-    export_notebook(saved(tmp_path, "Run", ended), f"{output.url}/reports/run.html")
+    export_notebook(
+        save_notebook(tmp_path, "Quality report", quality.headline(tables)), f"{output.url}/reports/quality.html"
+    )
+    metadata = page.embed_metadata({"run_id": "tests", "state": "done"})
+    export_notebook(save_notebook(tmp_path, "Run", metadata), f"{output.url}/reports/run.html")
     assert set(output.list("reports")) == {f"reports/{name}.html" for name in ("index", "quality", "run")}
     index = output.read("reports/index.html").decode()
     assert "2 reports of 1 run" in index
@@ -58,7 +60,7 @@ def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store,
     pages = [urljoin("https://host/any/reports/index.html", link).removeprefix("https://host/any/") for link in links]
     assert pages == ["reports/quality.html", "reports/run.html"]
     assert "Quality report" in output.read(pages[0]).decode()
-    # By its type a browser knows to show it.
+    # The content type makes browsers display the page.
     assert output.fs.info(output.path("reports/index.html"))["ContentType"] == "text/html"
 
 

@@ -1,4 +1,4 @@
-"""The page around a report: how it stands first, contents, what made it; tables that sort and filter in a browser."""
+"""Check the page around a report: verdict, contents and provenance, and tables that sort and filter in a browser."""
 
 from __future__ import annotations
 
@@ -17,47 +17,49 @@ from audiopipe.report.settings import settings
 CHROMIUM = shutil.which("chromium")
 
 
-def shown(*pieces: str) -> str:
-    """The body of a page of these pieces, each below a heading."""
+def render(*pieces: str) -> str:
+    """Render a page with each piece below a heading, and return its body."""
     body = "<h1>Title</h1>" + "".join(f"<h2>Part {number}</h2>{piece}" for number, piece in enumerate(pieces))
     return frame.render_page("Title", body, frame.provenance()).partition("<main>")[2]
 
 
 def test_the_contents_lead_to_every_heading() -> None:
-    made = shown("a", "b", "c <i>d</i>")
-    links = re.findall(r'<a href="#([^"]+)">(.+?)</a>', made)
+    html = render("a", "b", "c <i>d</i>")
+    links = re.findall(r'<a href="#([^"]+)">(.+?)</a>', html)
     assert [text for _, text in links] == ["Part 0", "Part 1", "Part 2"]
-    assert [name for name, _ in links] == re.findall(r'<h2 id="([^"]+)">', made)
-    assert "<nav" not in shown("a", "b"), "two headings are seen at a glance"
+    assert [name for name, _ in links] == re.findall(r'<h2 id="([^"]+)">', html)
+    assert "<nav" not in render("a", "b"), "two headings need no contents"
 
 
 def test_the_last_verdict_on_a_page_is_repeated_at_its_top() -> None:
     first, last = page.verdict("good", ["So far."]).markup, page.verdict("bad", ["Not finished.", "Do this."]).markup
-    made = shown(first, last)
-    assert made.index("Do this.") < made.index("Part 0") < made.index("So far.")
-    assert made.count("Not finished.") == 2
+    html = render(first, last)
+    assert html.index("Do this.") < html.index("Part 0") < html.index("So far.")
+    assert html.count("Not finished.") == 2
 
 
 def test_a_verdict_at_the_top_is_shown_once() -> None:
-    made = frame.render_page("T", f"<h1>T</h1>{page.verdict('good', ['Done.']).markup}<h2>More</h2>", "")
-    assert made.count("Done.") == 1
+    html = frame.render_page("T", f"<h1>T</h1>{page.verdict('good', ['Done.']).markup}<h2>More</h2>", "")
+    assert html.count("Done.") == 1
 
 
 def test_a_page_states_its_source_date_duration_and_versions(tmp_path) -> None:
-    facts = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 75.2, "parameters": {"output": "<out>"}}
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# T")], metadata={"papermill": facts})
+    metadata = {"start_time": "2026-01-02T03:04:05.6+00:00", "duration": 75.2, "parameters": {"output": "<out>"}}
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# T")], metadata={"papermill": metadata})
     nbformat.write(notebook, tmp_path / "quality.ipynb")
     html = export_notebook(tmp_path / "quality.ipynb", tmp_path / "q.html").read_text(encoding="utf-8")
-    made = "quality.ipynb · executed 2026-01-02 03:04 UTC in 1 min 15 s · with <code>output=&lt;out&gt;</code></footer>"
-    assert made in html
+    footer = (
+        "quality.ipynb · executed 2026-01-02 03:04 UTC in 1 min 15 s · with <code>output=&lt;out&gt;</code></footer>"
+    )
+    assert footer in html
 
 
-def test_the_parameters_that_were_changed_come_first_and_are_named() -> None:
+def test_changed_parameters_come_first_and_are_named() -> None:
     config = RunConfig.of(catalog="c", output="o", min_snr_db=12.5)
-    made = settings(config.output_fields(), config.digest).markup
-    assert "1 parameter not at the default: <code>min_snr_db=12.5</code>" in made
-    assert made.index(">12.5<") < made.index(">shard_videos<")
-    assert config.digest in made
+    markup = settings(config.output_fields(), config.digest).markup
+    assert "1 parameter not at the default: <code>min_snr_db=12.5</code>" in markup
+    assert markup.index(">12.5<") < markup.index(">shard_videos<")
+    assert config.digest in markup
     assert "all at their defaults" in settings(RunConfig.of(catalog="c", output="o").output_fields(), "d").markup
 
 

@@ -56,9 +56,9 @@ def test_executing_a_corrected_cell_again_corrects_the_names(kernel):
     }
 
 
-def test_outside_a_notebook_parameters_says_so(monkeypatch):
+def test_outside_a_notebook_reading_parameters_is_refused(monkeypatch):
     monkeypatch.setattr(cells, "get_ipython", lambda: None)
-    with pytest.raises(ConfigError, match="this is none"):
+    with pytest.raises(ConfigError, match="works only in a notebook"):
         cells.read_parameters()
 
 
@@ -89,7 +89,7 @@ def test_an_interrupted_kernel_says_how_to_resume(monkeypatch):
     with pytest.raises(KeyboardInterrupt) as caught:
         session.run_shards(SimpleNamespace(config=None), None)
     assert caught.value._render_traceback_() == [f"Stopped: {caught.value}"]
-    assert "execute this cell again to go on" in str(caught.value)
+    assert "execute this cell again to continue" in str(caught.value)
 
 
 def test_a_preview_writes_nothing(tmp_path):

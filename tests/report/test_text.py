@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Check the format of numbers, durations and sizes."""
 
 import math
 

@@ -1,6 +1,7 @@
-"""What the notebooks need of their kernel: their parameters, and where they stand.
+"""Functions that notebooks call: read their parameters, and run `run.ipynb` step by step.
 
-`audiopipe.report.notebook.session` has the steps of `run.ipynb`; it is imported apart, because it needs torch and Dask.
+`audiopipe.report.notebook.session` has the steps of `run.ipynb`. It is a separate import, because it needs torch and
+Dask.
 """
 
 from audiopipe.report.notebook.cells import prepare, read_parameters

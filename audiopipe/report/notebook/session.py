@@ -1,4 +1,4 @@
-"""The steps of `run.ipynb`: look ahead, get workers, work, tell."""
+"""The steps of `run.ipynb`: preview, connect, run, summarize."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 __all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "run_shards"]
 
 REDRAW_S = 1.0
-THREADS_PER_CORE = 2  # a core's second thread brings nothing, as in audiopipe.estimation
+THREADS_PER_CORE = 2  # the second thread of a core adds no speed, as audiopipe.estimation assumes
 
 
 class RunIncomplete(AudiopipeError):
-    """Shards are missing; the notebook fails, so that a scheduler sees it."""
+    """Shards are missing. The notebook fails, so that a scheduler notices."""
 
     exit_code = 4
-    remedy = "execute the notebook again: it goes on with what is missing"
+    remedy = "execute the notebook again: it processes the missing shards"
 
 
 class Stopped(KeyboardInterrupt):
-    """The kernel was interrupted; nothing is lost but the shards under way."""
+    """The kernel was interrupted. Only the shards in progress are lost."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"{type(self).__name__}: {self}"]
@@ -57,7 +57,7 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run is going to do."""
+    """The configuration of a run, its plan, and the shards that are committed already."""
 
     config: RunConfig
     plan: Plan
@@ -65,8 +65,9 @@ class Preview:
 
     @property
     def shards_left(self) -> int:
-        mine = self.plan.shards(self.config.partition_index)
-        return sum(shard.name not in self.committed for shard in mine)
+        """The number of shards of this partition that are not committed."""
+        shards = self.plan.shards(self.config.partition_index)
+        return sum(shard.name not in self.committed for shard in shards)
 
     def _repr_html_(self) -> str:
         table = live.render_plan(self.plan, self.config, self.committed)
@@ -74,89 +75,88 @@ class Preview:
         return page.with_styles(page.join(table, self._estimate(), parameters))._repr_html_()
 
     def _estimate(self) -> Html:
-        """How long what is left will take on this machine, by the rates that were measured or else assumed."""
+        """Estimate the time for the remaining shards on this machine, from measured or else assumed rates."""
         totals = self.plan.totals(self.config.partition_index).values()
-        timed, shards = sum(total.hours for total in totals), sum(total.shards for total in totals)
-        left_h = timed * self.shards_left / max(shards, 1)
+        audio_h, shards = sum(total.hours for total in totals), sum(total.shards for total in totals)
+        left_h = audio_h * self.shards_left / max(shards, 1)
+        if not self.shards_left:
+            return Html("")
         if not left_h:
-            return (
-                page.note("How long it takes cannot be told: the catalogue has no lengths.")
-                if self.shards_left
-                else Html("")
-            )
+            return page.note("The time cannot be estimated, because the catalog has no durations.")
         gpu = torch.cuda.is_available() and self.config.device != "cpu"
         rates = load_rates()
         core_h = left_h / (rates.core_x_with_gpu if gpu else rates.core_x_without_gpu)
         cores = len(os.sched_getaffinity(0)) / THREADS_PER_CORE
-        told = f"<b>Estimated time: at least {format_duration(3600 * core_h / cores)}</b> on this machine (cores: {cores:g}"
-        told += f"{', with its GPU' if gpu else ''}), {format_duration(3600 * core_h)} on one core; {esc(rates.describe())}."
-        return Html(f"<p>{told} Many short videos take longer.</p>")
+        time_here, time_on_core = format_duration(3600 * core_h / cores), format_duration(3600 * core_h)
+        machine = f"on this machine (cores: {cores:g}{', with its GPU' if gpu else ''})"
+        estimate = f"<b>Estimated time: at least {time_here}</b> {machine}, {time_on_core} on one core"
+        return Html(f"<p>{estimate}; {esc(rates.describe())}. Many short videos take longer.</p>")
 
 
-class _Draft:
-    """An output's store that writes nothing: looking ahead must not bind the output to the parameters looked at."""
+class _DraftStore:
+    """A view of an output's store that keeps writes in memory: a preview must not bind the output to its parameters."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.made: dict[str, bytes] = {}
+        self.drafts: dict[str, bytes] = {}
 
     def read(self, name: str) -> bytes:
-        return self.made[name] if name in self.made else self.store.read(name)
+        return self.drafts[name] if name in self.drafts else self.store.read(name)
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        made = {name: len(data) for name, data in self.made.items() if name.startswith(prefix)}
-        return self.store.list(prefix) | made
+        drafts = {name: len(data) for name, data in self.drafts.items() if name.startswith(prefix)}
+        return self.store.list(prefix) | drafts
 
     def create(self, name: str, data: bytes) -> bool:
-        self.made[name] = data
+        self.drafts[name] = data
         return True
 
 
 def preview(config: RunConfig) -> Preview:
-    """The plan as it is, or as it would be made now. Writes nothing.
+    """Load the plan, or make it without storing it.
 
     Raises:
-        CatalogError, PlanError: as the run would.
+        CatalogError, PlanError: as for the run.
     """
     store = Store(config.output)
-    return Preview(config, resolve_plan(config, _Draft(store)), frozenset(read_commits(store)))
+    return Preview(config, resolve_plan(config, _DraftStore(store)), frozenset(read_commits(store)))
 
 
-def connect(ahead: Preview) -> Client | None:
-    """Workers for a run, and the link to their dashboard; None where there is nothing to do."""
-    if not ahead.shards_left:
+def connect(preview: Preview) -> Client | None:
+    """Start workers and show the link to their dashboard; return None if every shard is committed."""
+    if not preview.shards_left:
         display(Html("<p>Every shard is committed already: no cluster is needed.</p>"))
         return None
-    client = cluster.connect_for(ahead.config)
+    client = cluster.connect_for(preview.config)
     count, link = len(client.scheduler_info(n_workers=-1)["workers"]), esc(client.dashboard_link)
     threads = sum(client.nthreads().values())
-    told = f"{count} workers, {threads} shards at once. Dask dashboard (while the run lasts): "
-    display(Html(f'<p>{told}<a href="{link}">{link}</a></p>'))
+    text = f"{count} workers, {threads} shards at once. Dask dashboard (while the run lasts): "
+    display(Html(f'<p>{text}<a href="{link}">{link}</a></p>'))
     return client
 
 
 class _Live:
-    """Progress that is redrawn in its place, and stays in the saved notebook as it was last."""
+    """A progress area that is redrawn in place. The saved notebook keeps its last state."""
 
     def __init__(self) -> None:
         self.area: DisplayHandle = display(Html("<p>Starting…</p>"), display_id=True)
         self.next = 0.0
 
     def __call__(self, ledger: Ledger, run_id: str) -> None:
-        seen = ledger.run(run_id)
-        ended = seen is not None and seen.status is not RunStatus.RUNNING
+        run = ledger.run(run_id)
+        ended = run is not None and run.status is not RunStatus.RUNNING
         if not ended and time.monotonic() < self.next:
             return
         try:
             self.area.update(live.render_progress(take_snapshot(ledger, run_id)))
         except LedgerError as error:
-            # The run does not need the ledger, so the picture of it must not end the run.
-            self.area.update(Html(f"<p>No progress to show: {esc(error)}</p>"))
+            # The run does not need the ledger, so an error of the ledger must not end it.
+            self.area.update(Html(f"<p>The progress cannot be shown: {esc(error)}</p>"))
         self.next = time.monotonic() + REDRAW_S
 
 
-def run_shards(ahead: Preview, client: Client | None) -> RunSummary:
-    """Run or go on, with live progress below the cell.
+def run_shards(preview: Preview, client: Client | None) -> RunSummary:
+    """Run or resume, with live progress below the cell.
 
     Raises:
         Stopped: the kernel was interrupted.
@@ -164,16 +164,16 @@ def run_shards(ahead: Preview, client: Client | None) -> RunSummary:
     """
     try:
         with SignalGuard(signal.SIGINT) as stop:
-            return run(ahead.config, client=client, on_tick=stop.before(_Live()))
+            return run(preview.config, client=client, on_tick=stop.before(_Live()))
     except KeyboardInterrupt:
-        raise Stopped("committed shards stay; execute this cell again to go on, or close the notebook") from None
+        raise Stopped("committed shards are safe; execute this cell again to continue, or close the notebook") from None
 
 
 def finish(summary: RunSummary, client: Client | None) -> None:
-    """Close the cluster, and show how the run ended; the lines are what `make demo` prints of this cell.
+    """Close the cluster and show the result of the run; `make demo` prints the text lines.
 
     Raises:
-        RunIncomplete: shards are missing. Videos that failed for good do not count: they are part of a finished run.
+        RunIncomplete: shards are missing. Videos that failed permanently are part of a finished run.
     """
     if client is not None:
         cluster.close(client)
