@@ -24,7 +24,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +79,7 @@ class Postgres:
         command += [f"-c{name}={value}" for name, value in options.items()]
         with (self.folder / "postgres.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **OTHER_USER)
-        wait_until(self._answers, "PostgreSQL", self.process)
+        wait_for_server(self._answers, "PostgreSQL", self.process)
 
     def stop(self) -> None:
         """Stop immediately, without waiting for open transactions, like an outage."""
@@ -137,7 +137,7 @@ class Supabase:
             self.process = subprocess.Popen(
                 [*command, "start", "--no-admin"], cwd=self.folder, env=environment, stdout=log, stderr=log
             )
-        wait_until(self._answers, "the Supabase server", self.process)
+        wait_for_server(self._answers, "the Supabase server", self.process)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -233,7 +233,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(ready: Any, name: str, process: subprocess.Popen[bytes], limit_s: float = 60) -> None:
+def wait_for_server(
+    ready: Callable[[], bool], name: str, process: subprocess.Popen[bytes], limit_s: float = 60
+) -> None:
+    """Wait until a server responds; fail as soon as its process has ended."""
     deadline = time.monotonic() + limit_s
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from ledger_cases import RUN, environment, path, result, server, start, whole_run, worker_rows
 from supabase_server import Supabase, postgres_server, supabase_server
+from waiting import wait_until
 
 from audiopipe.ledger import RunStatus, WorkerStatus
 from audiopipe.ledger.snapshot import take_snapshot
@@ -46,15 +46,14 @@ def watching(log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(60)
 
 
-def wait_for(log: Path, text: str, after: int = 0) -> int:
+def wait_for_text(log: Path, text: str, after: int = 0) -> int:
     """Wait until the log has a text after a position; return the length of the log."""
-    deadline = time.monotonic() + 60
-    while True:
-        shown = log.read_text(errors="replace") if log.exists() else ""
-        if text in shown[after:]:
-            return len(shown)
-        assert time.monotonic() < deadline, f"{text!r} is not shown: {shown[-3000:]}"
-        time.sleep(0.1)
+
+    def shown() -> str:
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    wait_until(lambda: text in shown()[after:], lambda: f"{text!r} is not shown: {shown()[-3000:]}")
+    return len(shown())
 
 
 def test_once_and_json_show_the_numbers_of_the_driver(server: Supabase, path: Path) -> None:
@@ -112,21 +111,20 @@ def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase
         ledger.record_shard(result(0))
         ledger.heartbeat(RUN, worker_rows())
         with SupabaseReader() as reader:
-            while reader.run_rows() is None or not reader.run_rows(RUN).processed:  # type: ignore[union-attr]
-                time.sleep(0.05)
+            wait_until(lambda: (rows := reader.run_rows()) is not None and rows.processed > 0)
         with watching(log) as terminal:
-            position = wait_for(log, "10 of 35 videos")
+            position = wait_for_text(log, "10 of 35 videos")
             server.stop()
-            position = wait_for(log, "does not answer", position)
+            position = wait_for_text(log, "does not answer", position)
             ledger.record_shard(result(1))
             assert terminal.poll() is None
             # The last snapshot stays on the screen.
-            wait_for(log, "10 of 35 videos", position)
+            wait_for_text(log, "10 of 35 videos", position)
             server.start()
-            position = wait_for(log, "20 of 35 videos", position)
+            position = wait_for_text(log, "20 of 35 videos", position)
             ledger.heartbeat(RUN, worker_rows(WorkerStatus.DONE))
             ledger.finish_run(RUN, RunStatus.INCOMPLETE)
-            wait_for(log, "run it again to resume", position)
+            wait_for_text(log, "run it again to resume", position)
             assert terminal.wait(60) == 0
 
 
