@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import has_ended, wait_until
 
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
@@ -28,28 +28,18 @@ def papermill(corpus, output, saved):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_commits(store, count, process, seconds=300):
-    deadline = time.monotonic() + seconds
-    while len(read_commits(store)) < count:
+def wait_for_commits(store, count, process):
+    def committed():
         assert process.poll() is None, process.stderr.read()[-2000:]
-        assert time.monotonic() < deadline, "no shard was committed"
-        time.sleep(0.2)
+        return len(read_commits(store)) >= count
+
+    wait_until(committed, f"{count} shards are committed", timeout_s=300, poll_s=0.2)
 
 
 def children_of(pid):
     """List the processes that a process or one of its threads has started."""
     lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(number) for text in lists for number in text.split()]
-
-
-def wait_until_ended(pids, seconds=30):
-    """Wait for processes to end and return those that are still alive."""
-    deadline = time.monotonic() + seconds
-    while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        if time.monotonic() > deadline:
-            return alive
-        time.sleep(0.2)
-    return []
 
 
 @pytest.mark.slow
@@ -64,7 +54,7 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
     assert process.returncode == 1
     assert "Stopped: committed shards are safe; execute this cell again to continue" in stderr
     assert workers
-    assert wait_until_ended([kernel, *workers]) == []
+    wait_until(lambda: all(map(has_ended, [kernel, *workers])), "the kernel and its workers end")
     before = set(read_commits(store))
     page = export_notebook(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
     assert "execute this cell again to continue" in page

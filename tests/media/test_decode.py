@@ -13,6 +13,7 @@ from threading import Event
 import numpy as np
 import pytest
 from factories import config, list_decoders, media_file, source_of, tones
+from waiting import wait_until
 
 from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
@@ -193,8 +194,7 @@ def test_a_dead_header_reader_is_distinct_from_a_hung_one(tmp_path, monkeypatch,
     source = replace(source_of(endless), size=1000)
     with ThreadPoolExecutor(1) as thread:
         probing = thread.submit(decode.probe, source, config())
-        while not list_decoders():
-            time.sleep(0.01)
+        wait_until(list_decoders, "the header is being read")
         if number:
             list_decoders()[0].send_signal(number)
         with pytest.raises(error, match=message):

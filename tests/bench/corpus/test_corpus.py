@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from corpus_files import Demo
+from waiting import wait_until
 
 from audiopipe.bench.corpus import make_corpus
 from audiopipe.errors import ConfigError
@@ -121,9 +121,7 @@ def test_a_killed_process_leaves_nothing_permanent(tmp_path: Path, tiny: Path, d
         f"make_corpus(pathlib.Path(sys.argv[1]), cache=pathlib.Path(sys.argv[2]), **{TINY!r})"
     )
     maker = subprocess.Popen([sys.executable, "-c", code, tmp_path, demo_cache], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.rglob("*.tar")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.rglob("*.tar")), "a video is made")
     maker.send_signal(signal.SIGKILL)
     assert maker.wait() == -signal.SIGKILL
     assert digests(tmp_path) != digests(tiny)
