@@ -10,14 +10,15 @@ from enum import Enum, auto
 
 from distributed import KilledWorker
 
-from audiopipe.errors import AudiopipeError, PermanentStoreError
+from audiopipe.errors import AudiopipeError, MissingExtra, PermanentStoreError
 from audiopipe.types import Shard
 
 __all__ = ["Decision", "RetryPolicy"]
 
 BACKOFF_S = 2.0
 MAX_BACKOFF_S = 60.0
-# After this many refused shards in a row (keys, permissions, a missing bucket, a full disk) the rest would fail too.
+# After this many refused shards in a row (keys, permissions, a missing bucket, a full disk, a package that the workers
+# lack) the rest would fail too.
 MAX_REFUSALS = 3
 
 
@@ -37,7 +38,7 @@ class RetryPolicy:
         retries: further attempts that a shard has after its first.
         attempts: attempts so far by shard name.
         suspects: names of the shards that may hold a video that kills its worker.
-        refusals: shards in a row that ended because a store refused a request.
+        refusals: shards in a row that ended because a store refused a request or a package is missing.
     """
 
     retries: int
@@ -67,7 +68,7 @@ class RetryPolicy:
             return Decision.ISOLATE
         if self.attempts[shard.name] <= self.retries:
             return Decision.RETRY
-        self.refusals += isinstance(error, PermanentStoreError)
+        self.refusals += isinstance(error, PermanentStoreError | MissingExtra)
         return Decision.STOP
 
     def _is_suspect(self, shard: Shard, error: BaseException | None) -> bool:

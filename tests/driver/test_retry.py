@@ -6,7 +6,7 @@ from factories import shard_of
 
 from audiopipe.driver import retry
 from audiopipe.driver.retry import Decision, RetryPolicy
-from audiopipe.errors import PermanentStoreError, StoreError
+from audiopipe.errors import AudiopipeError, MissingExtra, PermanentStoreError, StoreError
 
 SHARD, OTHER = shard_of([]), shard_of([], index=1)
 
@@ -43,15 +43,16 @@ def test_an_unexpected_error_isolates_the_last_attempt() -> None:
     ]
 
 
-def test_refusals_in_a_row_exhaust_the_policy() -> None:
+@pytest.mark.parametrize("error", [PermanentStoreError("no permission"), MissingExtra("needs the package s3fs")])
+def test_refusals_in_a_row_exhaust_the_policy(error: AudiopipeError) -> None:
     policy = RetryPolicy(retries=0)
     for _ in range(2):
-        assert attempt(policy, PermanentStoreError("no permission")) is Decision.STOP
+        assert attempt(policy, error) is Decision.STOP
     policy.record_success()
     for _ in range(2):
-        attempt(policy, PermanentStoreError("no permission"))
+        attempt(policy, error)
     assert not policy.exhausted
-    attempt(policy, PermanentStoreError("no permission"))
+    attempt(policy, error)
     assert policy.exhausted
 
 
