@@ -72,7 +72,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def measure_best_ms(contenders: dict[str, tuple[Callable[[], object], int]], budget_s: float) -> dict[str, float]:
-    """Return the best milliseconds per item of each (call, items per call); all take turns until the budget is spent."""
+    """Return the best milliseconds per item of each (call, items per call); all take turns until the time is spent."""
     best = dict.fromkeys(contenders, float("inf"))
     rounds, end = 0, time.perf_counter() + budget_s
     while rounds < 3 or time.perf_counter() < end:

@@ -15,14 +15,17 @@ REPORTS = Path("reports/benchmarks")
 
 @main.group()
 def bench() -> None:
-    """Benchmark this machine against other ways of doing the same work."""
+    """Benchmark this machine. Each benchmark compares audiopipe with other ways of doing the same work."""
 
 
 @bench.command("kernels")
 @click.option("--quick", is_flag=True, help="run fewer cases and rounds, to check that the benchmark works")
 @click.option("--save", is_flag=True, help="write reports/benchmarks/kernels-*.md and .json")
 def bench_kernels(quick: bool, save: bool) -> None:
-    """Time loudness, metrics and resampling against pyloudnorm, libebur128, torchaudio, librosa and soxr."""
+    """Time the kernels against other libraries.
+
+    The libraries are pyloudnorm, libebur128, torchaudio, librosa and soxr.
+    """
     from audiopipe.bench.kernels import run_benchmark
 
     run_benchmark(REPORTS if save else None, quick)
@@ -45,7 +48,10 @@ def bench_kernels(quick: bool, save: bool) -> None:
     "--save", is_flag=True, help="write reports/benchmarks/pipeline-*.md and .json, and the rates for `estimate`"
 )
 def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save: bool) -> None:
-    """Time the whole pipeline against decoding alone, an ffmpeg pipeline and sequential code, on the same cores."""
+    """Time the whole pipeline against its baselines.
+
+    The baselines are decoding alone, the codecs alone, an ffmpeg pipeline, and sequential code, on the same cores.
+    """
     from audiopipe.bench import pipeline, results
     from audiopipe.bench.corpus.sources import find_cache_folder
 
@@ -65,7 +71,10 @@ def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save:
 @click.option("--workers", default=2, show_default=True, help="worker processes", type=click.IntRange(1))
 @click.option("--save", is_flag=True, help="write reports/benchmarks/scale-*.md and .json")
 def bench_scale(videos: int, languages: int, ledger: str | None, workers: int, save: bool) -> None:
-    """Plan, schedule and record a whole catalog with stub tasks: minutes, memory, database size, monitor latency."""
+    """Time planning, scheduling and recording of a catalog.
+
+    The tasks are stubs. The benchmark measures minutes, memory, the size of the database, and the monitor's latency.
+    """
     from rich.table import Table
 
     from audiopipe.bench import scale

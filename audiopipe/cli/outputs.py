@@ -22,7 +22,10 @@ from audiopipe.errors import ConfigError
 @click.option("--once", is_flag=True, help="print once instead of watching until the run ends")
 @click.option("--json", "as_json", is_flag=True, help="print the numbers once, as JSON")
 def monitor(output: str | None, ledger: str | None, run_id: str | None, once: bool, as_json: bool) -> None:
-    """Show the progress of a run: totals, languages, workers, the last errors."""
+    """Show the progress of a run.
+
+    It shows totals, languages, workers and the last errors.
+    """
     from audiopipe.ledger import open_ledger
     from audiopipe.ledger.snapshot import take_snapshot
     from audiopipe.report.terminal import render, watch
@@ -40,9 +43,9 @@ def monitor(output: str | None, ledger: str | None, run_id: str | None, once: bo
 @main.command()
 @click.argument("word", required=False)
 def explain(word: str | None) -> None:
-    """Explain a word of a run or a report: a term, error, drop reason, exit code, metric or parameter.
+    """Explain a word of a run or a report.
 
-    Without a word, list all of them.
+    WORD is a term, an error, a drop reason, an exit code, a metric or a parameter. Without it, list all words.
     """
     from audiopipe.cli.glossary import glossary
 
@@ -66,7 +69,10 @@ def explain(word: str | None) -> None:
 @main.command()
 @click.argument("output")
 def sync(output: str) -> None:
-    """Send the ledger updates to Supabase that a run could not send while the database was down."""
+    """Send outstanding ledger updates to Supabase.
+
+    They are the updates that a run could not send while the database was down.
+    """
     from audiopipe.ledger.address import sync_ledger
 
     sent, refused = sync_ledger(output)
@@ -80,9 +86,9 @@ def sync(output: str) -> None:
 @click.option("--print", "cell", help="also print the text output of the cell with this tag")
 @click.option("--exit-code", "use_exit_code", is_flag=True, help="exit with the exit code that the notebook recorded")
 def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
-    """Convert a notebook that papermill saved into one HTML file that needs no network.
+    """Convert a saved notebook into one HTML file.
 
-    HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all
+    The file needs no network. HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all
     reports.
     """
     from audiopipe.report.export import export_notebook, read_cell_text
@@ -100,7 +106,10 @@ def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> 
 @click.option("--fast", is_flag=True, help="compare names and sizes only; do not read audio or tables")
 @click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
 def verify(output: str, fast: bool, as_json: bool) -> None:
-    """Read all of an output and check that plan, commits, objects, tars, tables and manifests agree."""
+    """Check all of an output.
+
+    It reads all objects and compares plan, commits, tars, tables and manifests.
+    """
     from audiopipe.dataset.verify import verify as verify_output
 
     result = verify_output(output, fast)
@@ -126,7 +135,10 @@ def verify(output: str, fast: bool, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="print the names and sizes as JSON")
 def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
-    """List or remove the objects that no commit names: parts of failed attempts and orphaned objects of shards."""
+    """List or remove objects that no commit names.
+
+    They are parts of failed attempts, and orphaned objects of shards.
+    """
     from audiopipe.dataset.gc import collect_garbage
 
     garbage = collect_garbage(output, remove, min_age_hours)
@@ -145,7 +157,10 @@ def gc(output: str, remove: bool, min_age_hours: float, as_json: bool) -> None:
 @main.command()
 @click.argument("output")
 def restore(output: str) -> None:
-    """Restore a damaged or lost _run.json or plan from its backup in the output, or the backup from the original."""
+    """Restore a damaged or lost run record or plan.
+
+    _run.json and the plan are restored from their backup in the output, or the backup from the original.
+    """
     from audiopipe.dataset.backup import restore as restore_output
 
     for name in restore_output(output):

@@ -22,7 +22,10 @@ WIDTH = 132  # characters of the table of machines
 @click.option("--seed", default=0, show_default=True, help="seed of the random choices")
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
-    """Make a corpus of real speech in five languages, as videos to try the pipeline on."""
+    """Make a corpus of real speech to try.
+
+    The corpus has videos in five languages, some of them broken, and a catalog.
+    """
     from audiopipe.bench.corpus import make_corpus
 
     corpus = make_corpus(directory, seed=seed, videos=videos, log=CONSOLE.print)
@@ -57,7 +60,10 @@ def estimate(
     folder: str,
     as_json: bool,
 ) -> None:
-    """Estimate nodes, hours, bottleneck and cost of a run on the machines of the price table."""
+    """Estimate the time and the cost of a run.
+
+    For each machine of the price table, it lists nodes, hours, bottleneck and cost.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -90,7 +96,10 @@ def estimate(
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--overwrite", is_flag=True, help="replace notebooks that are in the directory already")
 def notebooks(directory: Path, overwrite: bool) -> None:
-    """Copy the notebooks into a directory, to run them with JupyterLab or papermill."""
+    """Copy the notebooks into a directory.
+
+    Run them with JupyterLab or papermill (the extra `notebooks`).
+    """
     packaged = sorted(files("audiopipe").joinpath("notebooks").iterdir(), key=lambda item: item.name)
     targets = {item: directory / item.name for item in packaged if item.name.endswith(".ipynb")}
     existing = [str(target) for target in targets.values() if target.exists()]

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
 @click.option("--quiet", is_flag=True, help="do not show live progress")
 def run(as_json: bool, quiet: bool, **parameters: object) -> None:
-    """Process the videos of a catalog, or resume a run that was interrupted."""
+    """Process the videos of a catalog.
+
+    The same command resumes a run that was interrupted.
+    """
     config = RunConfig.of(**parameters)
     from audiopipe.driver.run import run as run_pipeline
 
@@ -38,7 +41,10 @@ def run(as_json: bool, quiet: bool, **parameters: object) -> None:
 @output_options
 @click.option("--shard", "shards", multiple=True, help="process this shard again from the start; may be repeated")
 def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: object) -> None:
-    """Finish an output without its catalog: process every shard that is missing or damaged, in all partitions."""
+    """Finish an output without its catalog.
+
+    It processes every shard that is missing or damaged, in all partitions.
+    """
     from audiopipe.driver.run import resume as resume_output
 
     _drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **_without_none(parameters)), as_json, quiet)
@@ -47,7 +53,10 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
 @main.command(epilog=EXIT_CODES)
 @output_options
 def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None:
-    """Process only the failed videos of an output again, as new shards."""
+    """Process the failed videos of an output again.
+
+    The videos become new shards; nothing else is processed.
+    """
     from audiopipe.driver.run import retry as retry_output
 
     _drive(lambda tick: retry_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
@@ -60,7 +69,10 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None
     "--language", help="languages to add videos of: 'all' or a list, new languages included; default: those of the run"
 )
 def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> None:
-    """Add the videos that the catalog gained since the output was planned, as new shards."""
+    """Add new videos of the catalog to an output.
+
+    The videos that the catalog gained since the output was planned become new shards.
+    """
     from audiopipe.driver.run import extend as extend_output
 
     _drive(lambda tick: extend_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)

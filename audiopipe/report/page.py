@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Level = Literal["good", "warn", "bad"]
-# The run of a report, for the index page: run_id, state, started, ended, at, videos, failed, segments, kept, hours_kept.
+# The run of a report: run_id, state, started, ended, at, videos, failed, segments, kept, hours_kept.
 Metadata = Mapping[str, str | float | None]
 SIGNS = {"good": "✓", "warn": "!", "bad": "✕"}
 
@@ -95,7 +95,7 @@ def verdict(level: Level, sentences: Sequence[str]) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], alignment: str = "", total: Sequence[object] | None = None
 ) -> Html:
-    """Show a table that scrolls sideways if it is wide. On a phone, the cells of a table with wrapped cells are stacked.
+    """Show a table that scrolls sideways if it is wide. On a phone, a table with wrapped cells stacks its cells.
 
     Args:
         alignment: one letter per column: `l` left, `w` left and wrapped, otherwise right.

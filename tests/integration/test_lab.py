@@ -34,7 +34,8 @@ TOKEN = "lab-of-the-tests"
 MINUTE = 60_000  # in milliseconds
 # Bokeh draws on a canvas, so the names of tasks are read from its data sources.
 TASKS = """
-() => Bokeh.documents.flatMap(document => [...document._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+() => Bokeh.documents.flatMap(document => [...document._all_models.values()])
+  .filter(model => model.type == "ColumnDataSource")
   .flatMap(source => Array.from(source.data.name ?? []))
 """
 

@@ -19,7 +19,7 @@ M4A_INDEX_LAST = Format("m4a", "aac", 44_100, 2, AAC)
 
 @dataclass(frozen=True)
 class Defect:
-    """A kind of bad video. `corrupt` maps the audio and its sidecars to the object; None means that there is no object."""
+    """A kind of bad video. `corrupt` maps the audio and its sidecars to the object; None means that it is missing."""
 
     name: str
     error: type[errors.VideoError]

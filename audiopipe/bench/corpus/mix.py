@@ -93,7 +93,7 @@ def _low_pass(samples: Samples, cutoff_hz: float, rate_hz: int) -> Samples:
 
 
 def _noise(length: int, rng: np.random.Generator) -> Samples:
-    """Return noise that falls by 3 dB per octave, as room noise does, with RMS 1: a loop of 11 s with a random start."""
+    """Return noise that falls by 3 dB per octave, as room noise does, with RMS 1: a loop of 11 s, randomly started."""
     spectrum = np.fft.rfft(rng.standard_normal(NOISE_LOOP, np.float32))
     spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 20))
     loop = np.fft.irfft(spectrum, NOISE_LOOP).astype(np.float32)

@@ -38,7 +38,7 @@ def format_metadata(
 
 
 def format_captions(kind: str, language: str, spans: Sequence[Span]) -> bytes:
-    """Write captions: `vtt` like YouTube (a head, cue settings), `srt` like Windows (numbers, CRLF, a comma in times)."""
+    """Write captions: `vtt` like YouTube (head, cue settings), `srt` like Windows (numbers, CRLF, a comma in times)."""
     if kind == "vtt":
         cues = [
             f"{_format_time(start)} --> {_format_time(end)} align:start position:0%\n{text}\n"
