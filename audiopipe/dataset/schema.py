@@ -9,10 +9,12 @@ import pyarrow as pa
 
 from audiopipe.kernels import METRICS
 
-__all__ = ["METRIC_NAMES", "SEGMENTS_SCHEMA", "VIDEOS_SCHEMA", "object_names", "sample_key"]
+__all__ = ["METRIC_NAMES", "SEGMENTS_SCHEMA", "TEXT_COLUMNS", "VIDEOS_SCHEMA", "object_names", "sample_key"]
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
 
+# A value that does not exist is null, never NaN: DuckDB's average over a column with one NaN is NaN. The loudness of
+# silence, minus infinity, is null as well.
 # A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Both are null where dropped.
 SEGMENTS_SCHEMA = pa.schema(
     [
@@ -43,6 +45,7 @@ SEGMENTS_SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
+TEXT_COLUMNS = frozenset(column.name for column in SEGMENTS_SCHEMA if column.type == pa.string())
 VIDEOS_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from audiopipe import __version__
 from audiopipe.config import RunConfig
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video
 
@@ -189,7 +189,10 @@ class ShardFiles:
         schema = pa.schema([column for column in SEGMENTS_SCHEMA if column.name not in METRIC_NAMES])
         columns = dict(zip(schema.names, pa.Table.from_pylist(self._segment_rows, schema).columns, strict=True))
         values = np.array(self._metrics, dtype=np.float32).reshape(-1, len(METRIC_NAMES))
-        columns |= {name: pa.array(values[:, number]) for number, name in enumerate(METRIC_NAMES)}
+        missing = ~np.isfinite(values)
+        columns |= {
+            name: pa.array(values[:, number], mask=missing[:, number]) for number, name in enumerate(METRIC_NAMES)
+        }
         return pa.table([columns[name] for name in SEGMENTS_SCHEMA.names], SEGMENTS_SCHEMA)
 
     def _write_table(self, role: str, table: pa.Table) -> None:
@@ -260,8 +263,16 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
 
 
 def _sidecar(row: Row, metrics: Metrics, sample_rate_hz: int) -> bytes:
-    """Serialize the JSON member of a sample. JSON has no NaN and no infinity: a metric that does not exist is null."""
-    body = {name: value for name, value in row.items() if name not in NOT_IN_SIDECAR}
+    """Serialize the JSON member of a sample.
+
+    A metric that does not exist is null, as JSON has no NaN and no infinity. A text that does not exist is empty:
+    Hugging Face's loader takes the types from the first samples, where null would be a type that strings do not have.
+    """
+    body = {
+        name: "" if value is None and name in TEXT_COLUMNS else value
+        for name, value in row.items()
+        if name not in NOT_IN_SIDECAR
+    }
     body["sample_rate_hz"] = sample_rate_hz
     for name, value in zip(METRIC_NAMES, metrics.tolist(), strict=True):
         body[name] = float(f"{value:.6g}") if math.isfinite(value) else None

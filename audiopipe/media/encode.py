@@ -25,18 +25,23 @@ SNDFILE_FORMATS = {"flac": "FLAC", "wav": "WAV"}
 
 @dataclass(frozen=True)
 class _LossyFormat:
-    """The parameters of FFmpeg for a lossy format; the bit rate is for mono speech."""
+    """The parameters of FFmpeg for a lossy format; the bit rate is for mono speech.
+
+    `scale` is the gain of the encoder, which is undone before it.
+    """
 
     container: str
     codec: str
     bit_rate: int
+    scale: float = 1.0
     options: dict[str, str] = field(default_factory=dict)
 
 
 LOSSY_FORMATS = {
     # libopus at its highest complexity (10) takes twice as long as at 5; the difference is inaudible at this bit rate.
-    "opus": _LossyFormat("ogg", "libopus", 32_000, {"compression_level": "5"}),
-    "mp3": _LossyFormat("mp3", "libmp3lame", 64_000),
+    "opus": _LossyFormat("ogg", "libopus", 32_000, options={"compression_level": "5"}),
+    # LAME multiplies its input by 0.95 (-0.45 dB) and FFmpeg has no option for it.
+    "mp3": _LossyFormat("mp3", "libmp3lame", 64_000, scale=0.95),
 }
 
 
@@ -60,10 +65,18 @@ def _encode_lossy(samples: npt.NDArray[np.int16], sample_rate_hz: int, lossy: _L
     with av.open(buffer, "w", format=lossy.container, options={"fflags": "+bitexact"}) as output:
         stream = output.add_stream(lossy.codec, rate=sample_rate_hz, layout="mono", bit_rate=lossy.bit_rate)
         stream.codec_context.options = {"flags": "+bitexact"} | lossy.options
-        frame = av.AudioFrame.from_ndarray(samples[None, :], format="s16", layout="mono")
+        frame = _to_frame(samples, lossy.scale)
         frame.sample_rate = sample_rate_hz
         frame.pts = 0
         assert isinstance(stream, av.AudioStream)
+        stream.codec_context.format = frame.format
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+def _to_frame(samples: npt.NDArray[np.int16], scale: float) -> av.AudioFrame:
+    """Return a frame of the samples divided by `scale`, in float32 if that is not 1, as they may exceed full scale."""
+    if scale == 1.0:
+        return av.AudioFrame.from_ndarray(samples[None, :], format="s16", layout="mono")
+    return av.AudioFrame.from_ndarray(samples[None, :] * np.float32(1 / (32768 * scale)), format="fltp", layout="mono")

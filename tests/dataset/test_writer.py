@@ -5,6 +5,7 @@ import re
 import tarfile
 from contextlib import closing
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from factories import config, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
 from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
 from audiopipe.types import DeadLetter, Media, Span, Video
 
@@ -92,7 +93,7 @@ def test_the_tar_is_read_by_the_standard_library_to_its_end(tmp_path):
         assert len(tar.getnames()) == 12
 
 
-def test_an_undefined_metric_is_null_in_json_and_nan_in_the_table(tmp_path):
+def test_an_undefined_metric_is_null_in_json_and_parquet(tmp_path):
     _, paths = write_shard(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(
@@ -105,8 +106,20 @@ def test_an_undefined_metric_is_null_in_json_and_nan_in_the_table(tmp_path):
     assert body["text"] == "zażółć 🎧"
     assert body["sample_rate_hz"] == 16_000
     table = pq.read_table(paths["segments"])
-    assert math.isnan(table[METRIC_NAMES[3]][0].as_py())
-    assert table[METRIC_NAMES[4]][0].as_py() == -math.inf
+    assert table[METRIC_NAMES[3]].null_count == table[METRIC_NAMES[4]].null_count == len(table)
+    average = duckdb.sql(
+        f"SELECT avg({METRIC_NAMES[0]}), avg({METRIC_NAMES[3]}) FROM read_parquet('{paths['segments']}')"
+    )
+    assert average.fetchall() == [(-20.0, None)]
+
+
+def test_missing_texts_are_strings_in_the_sidecar(tmp_path):
+    _, paths = write_shard(tmp_path / "x")
+    with tarfile.open(paths["audio"]) as tar:
+        body = json.loads(tar.extractfile("a_00000.json").read())
+    assert body["speaker"] == ""
+    assert all(isinstance(body[name], str) for name in TEXT_COLUMNS - {"drop_reason"})
+    assert pq.read_table(paths["segments"])["speaker"].to_pylist() == [None] * 8
 
 
 def test_tables_hold_every_segment_and_every_video(tmp_path):

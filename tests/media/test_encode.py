@@ -69,6 +69,18 @@ def test_lossy_formats_keep_the_spectral_peak(audio_format):
     assert peaks[1] == pytest.approx(peaks[0], abs=2.0)
 
 
+@pytest.mark.parametrize("audio_format", sorted(SUFFIXES))
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize("peak", [1_000, 32_767])
+def test_every_format_keeps_the_level(audio_format, rate, peak):
+    tone = np.sin(2 * np.pi * 997 * np.arange(3 * rate) / rate)
+    data = encode((peak * tone).astype(np.int16), rate, audio_format)
+    pcm = decode(data)[2]
+    decoded = pcm / (32768 if pcm.dtype == np.int16 else 1.0)
+    middle = decoded[len(decoded) // 4 : -len(decoded) // 4]
+    assert 20 * np.log10(np.sqrt(2 * (middle**2).mean()) / (peak / 32768)) == pytest.approx(0, abs=0.05)
+
+
 def test_silence_and_full_scale_encode_in_every_format():
     for audio_format in SUFFIXES:
         for value in (0, 32767, -32768):
