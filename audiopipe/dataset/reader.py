@@ -247,7 +247,7 @@ class Dataset:
         return connection
 
     def _addresses(self, role: str) -> list[str]:
-        """The tables of the committed shards, as DuckDB opens them."""
+        """List the tables of the committed shards, as DuckDB opens them."""
         shards = [(commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()]
         paths = [self.store.path(object_names(*shard)[role]) for shard in sorted(shards)]
         return (

@@ -94,8 +94,8 @@ def _group_bins(bins: Tensor) -> Tensor:
 def _total_moments_matrix(groups: int, device: torch.device) -> Tensor:
     """Return the matrices from the moments of K groups to the moments of all bins around bin 0: [3, K, 3] float64."""
     middle = torch.arange(groups, dtype=torch.float64, device=device) * _GROUP + (_GROUP - 1) / 2
-    one, zero = torch.ones_like(middle), torch.zeros_like(middle)
-    rows = [[one, middle, middle.square()], [zero, one, 2 * middle], [zero, zero, one]]
+    ones, zeros = torch.ones_like(middle), torch.zeros_like(middle)
+    rows = [[ones, middle, middle.square()], [zeros, ones, 2 * middle], [zeros, zeros, ones]]
     return torch.stack([torch.stack(row, -1) for row in rows])
 
 

@@ -77,8 +77,8 @@ def test_an_unknown_profile_is_refused_with_the_known_ones(name: str) -> None:
 
 @pytest.mark.parametrize("profile", ["ssh", "kubernetes"])
 def test_an_unknown_key_is_refused(profile: str) -> None:
-    with pytest.raises(ConfigError, match=f"cluster profile '{profile}' has no key colour, size"):
-        arguments(profile, size=3, colour="red")
+    with pytest.raises(ConfigError, match=f"cluster profile '{profile}' has no key color, size"):
+        arguments(profile, size=3, color="red")
 
 
 def test_a_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
