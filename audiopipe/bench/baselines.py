@@ -185,7 +185,7 @@ METHODS: dict[str, Callable[[Task], Work]] = {
 
 
 def _used_cpu_s() -> float:
-    """Return the CPU seconds of this process, of its ended children, and of its running children and their ended ones."""
+    """Return the CPU seconds of this process and its children, running or ended."""
     usages = (resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     ended = math.fsum(usage.ru_utime + usage.ru_stime for usage in usages)
     return ended + math.fsum(math.fsum(child.cpu_times()[:4]) for child in psutil.Process().children())

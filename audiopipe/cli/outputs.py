@@ -88,8 +88,8 @@ def sync(output: str) -> None:
 def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
     """Convert a saved notebook into one HTML file.
 
-    The file needs no network. HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports, index.html lists all
-    reports.
+    The file needs no network. HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports,
+    index.html lists all reports.
     """
     from audiopipe.report.export import export_notebook, read_cell_text
     from audiopipe.report.notebook.record import read_exit_code
