@@ -21,7 +21,7 @@ from audiopipe.errors import ConfigError
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raise it whenever the same input and parameters give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 4
+OUTPUT_VERSION = 5
 
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -82,6 +82,17 @@ class RunConfig(BaseModel):
     min_segment_s: float = _output_field(0.4, "minimum seconds of a segment; shorter segments are dropped", ge=0.0)
     max_segment_s: float = _output_field(
         30.0, "maximum seconds of a segment; longer segments are dropped, longer speech is cut at a pause", gt=0, le=120
+    )
+    merge_captions: Literal["auto", "on", "off"] = _output_field(
+        "off",
+        "join captions into segments of min_segment_s to max_segment_s that end at sentence ends and pauses; "
+        "auto joins automatic captions only",
+    )
+    max_segment_time_ratio: float = _output_field(
+        1.5,
+        "maximum total time of a video's segments, as a multiple of its audio; a video with more becomes a dead letter",
+        ge=1,
+        le=1000,
     )
     voice_threshold: float = _output_field(
         0.5, "speech probability of a frame of 32 ms at which a segment starts", gt=0, lt=1

@@ -36,6 +36,9 @@ class SegmentSource(StrEnum):
     JSON = "json"
     VTT = "vtt"
     SRT = "srt"
+    JSON3 = "json3"
+    SRV = "srv"
+    TTML = "ttml"
     VOICE = "voice"
     FIXED = "fixed"
 
@@ -71,10 +74,17 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class CaptionFile:
-    """The captions of a video as a file: `format` is `SegmentSource.VTT` or `SegmentSource.SRT`."""
+    """The captions of a video as a file.
+
+    Args:
+        format: what the file's name says: VTT, SRT, JSON3, SRV (YouTube's srv1 to srv3) or TTML.
+        data: the bytes of the file.
+        automatic: whether speech recognition made them; None if only the contents can show it.
+    """
 
     format: SegmentSource
     data: bytes = field(repr=False)
+    automatic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +101,19 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time range of a video whose samples are not yet cut."""
+    """A time range of a video whose samples are not yet cut.
+
+    Args:
+        sound_event: whether the text has a mark of music or another sound; None where there is no text at all.
+        raw_text: the text before tags, entities, speakers and marks of sounds were removed.
+    """
 
     start_s: Seconds
     end_s: Seconds
     text: str | None = None
     speaker: str | None = None
+    sound_event: bool | None = field(default=None, compare=False)
+    raw_text: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def duration_s(self) -> Seconds:

@@ -28,6 +28,7 @@ SEGMENTS_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("text", pa.string()),
         ("speaker", pa.string()),
+        ("sound_event", pa.bool_()),
         ("segment_times", pa.string()),
         ("kept", pa.bool_()),
         ("drop_reason", pa.string()),

@@ -31,7 +31,7 @@ __all__ = ["SegmentRecord", "ShardFiles", "Spool", "VideoRecord"]
 TAR_BUFFER_BYTES = 1 << 18  # tarfile alone would write 16 KB at a time
 
 # A sidecar does not depend on its own position in the tar.
-NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")
+NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")  # and `raw_text` is in no table
 
 Metrics = npt.NDArray[np.float64]
 Row = dict[str, Any]  # a value for each column but the metrics
@@ -218,6 +218,8 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "duration_s": segment.duration_s,
         "text": segment.span.text,
         "speaker": segment.span.speaker,
+        "sound_event": segment.span.sound_event,
+        "raw_text": segment.span.raw_text,
         "segment_times": record.segment_source,
         "kept": segment.data is not None,
         "drop_reason": segment.drop_reason,

@@ -23,7 +23,7 @@ from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.segment.cut import choose_spans, cut, fixed_windows
+from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
 from audiopipe.segment.voice import AudioBlock, EndOfStream
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
 
@@ -69,7 +69,7 @@ def read_video(
             with timer.measure("decode", items=0):
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             decoder = _VideoDecoder(record, record.media, source, config, timer)
-            times = choose_spans(config.segments, source.document, source.captions, config.window_s)
+            times = choose_spans(config, source.document, source.captions)
             record.segment_source = times.source
             if times.spans is not None:
                 yield from decoder.clips(times.spans)
@@ -116,10 +116,17 @@ class _VideoDecoder:
     timer: StageTimer
 
     def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
-        """Decode and cut at known times, and count the clips."""
+        """Decode and cut at known times, and count the clips.
+
+        Raises:
+            VideoError: as `blocks`; also, before it decodes or after, `BadSegments` as of `refuse_excess`.
+        """
+        if self.media.declared_s is not None:
+            refuse_excess(times, self.media.declared_s, self.config)
         for clip in cut(self.record.video.video_id, self.blocks(), times, self.media.sample_rate_hz, self.config):
             self.record.clips += 1
             yield clip
+        refuse_excess(times, self.record.decoded_s, self.config)
 
     def blocks(self) -> Iterator[Pcm]:
         """Decode to blocks [C, T]; measure duration and fingerprint on the way.

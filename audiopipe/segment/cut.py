@@ -18,7 +18,10 @@ import numpy as np
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import MAX_TIME_S, is_invalid, read_captions, read_json
+from audiopipe.segment.captions import read_captions
+from audiopipe.segment.documents import read_json
+from audiopipe.segment.merge import merge_spans
+from audiopipe.segment.transcript import MAX_TIME_S, Transcript, is_invalid
 from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
 __all__ = [
@@ -31,10 +34,11 @@ __all__ = [
     "choose_spans",
     "cut",
     "fixed_windows",
+    "refuse_excess",
 ]
 
 # Reasons to drop a span before it is measured.
-BAD_TIMES = "bad_times"  # `captions.is_invalid`: NaN, end before start, or end before the audio starts
+BAD_TIMES = "bad_times"  # `transcript.is_invalid`: NaN, end before start, or end before the audio starts
 PAST_END = "past_end"  # starts after the end of the audio, or has text of which a part lies there
 TOO_SHORT = "too_short"  # less than `min_segment_s`, maybe because the audio ends
 TOO_LONG = "too_long"  # more than `max_segment_s`
@@ -50,30 +54,62 @@ class ChosenSpans:
     spans: Iterable[Span] | None
 
 
-def choose_spans(choice: str, document: bytes | None, captions: CaptionFile | None, window_s: Seconds) -> ChosenSpans:
-    """Choose the times to cut a video at.
+def choose_spans(config: RunConfig, document: bytes | None, captions: CaptionFile | None) -> ChosenSpans:
+    """Choose the times to cut a video at, as `segments` of the config says; `merge_captions` may join captions.
 
-    A file without segments counts as no file.
+    'auto' takes JSON, else captions, else voice activity; the others force a source. A file without segments counts as
+    no file.
 
     Args:
-        choice: `RunConfig.segments`: 'auto' takes JSON, else captions, else voice activity; the others force a source.
+        config: the run's.
         document: the JSON next to the audio.
         captions: the captions next to the audio.
-        window_s: length of a fixed window.
 
     Raises:
         BadSegments: a file exists and cannot be read ('auto' does not skip a broken file), or the forced source has no
             times.
     """
-    if choice in ("auto", "json") and document is not None and (spans := read_json(document)):
-        return ChosenSpans(SegmentSource.JSON, spans)
-    if choice in ("auto", "captions") and captions is not None and (spans := read_captions(captions)):
-        return ChosenSpans(captions.format, spans)
+    choice = config.segments
+    if choice in ("auto", "json") and document is not None and (transcript := read_json(document)):
+        return ChosenSpans(SegmentSource.JSON, _merge(transcript, config))
+    if choice in ("auto", "captions") and captions is not None and (transcript := read_captions(captions)):
+        return ChosenSpans(captions.format, _merge(transcript, config))
     if choice in ("auto", "voice"):
         return ChosenSpans(SegmentSource.VOICE, None)
     if choice == "fixed":
-        return ChosenSpans(SegmentSource.FIXED, fixed_windows(window_s))
+        return ChosenSpans(SegmentSource.FIXED, fixed_windows(config.window_s))
     raise BadSegments(f"there are no segment times in {choice}, which segments='{choice}' requires; use 'auto' instead")
+
+
+def _merge(transcript: Transcript, config: RunConfig) -> Sequence[Span]:
+    if config.merge_captions == "on" or (config.merge_captions == "auto" and transcript.automatic):
+        return merge_spans(transcript, config.min_segment_s, config.max_segment_s)
+    return transcript
+
+
+def refuse_excess(times: Iterable[Span], audio_s: Seconds, config: RunConfig) -> None:
+    """Refuse a list of spans that cover the audio more often than `max_segment_time_ratio` allows.
+
+    Spans that are dropped for their times do not count, nor does what lies outside of the audio.
+
+    Raises:
+        BadSegments: the spans have more time in total.
+    """
+    if not isinstance(times, Sequence):
+        return  # windows do not overlap
+    limit_s = config.max_segment_time_ratio * audio_s
+    total_s = sum(_time_within(span, audio_s, config) for span in times)
+    if total_s > limit_s + END_TOLERANCE_S:
+        raise BadSegments(
+            f"its {len(times)} segments have {total_s:.1f} s in total, and its audio {audio_s:.1f} s; the limit is "
+            f"max_segment_time_ratio ({config.max_segment_time_ratio:g}) times the audio"
+        )
+
+
+def _time_within(span: Span, audio_s: Seconds, config: RunConfig) -> Seconds:
+    if is_invalid(span) or span.duration_s > config.max_segment_s:
+        return 0.0
+    return max(0.0, min(span.end_s, audio_s) - max(span.start_s, 0.0))
 
 
 def fixed_windows(window_s: Seconds) -> Iterator[Span]:

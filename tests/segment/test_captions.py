@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import is_invalid, normalize_text, parse_timestamp, read_captions, read_json
+from audiopipe.segment.captions import read_captions
+from audiopipe.segment.documents import read_json
+from audiopipe.segment.text import normalize_text
+from audiopipe.segment.transcript import is_invalid, parse_timestamp
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
 
@@ -83,7 +86,7 @@ def test_an_invalid_entry_among_good_ones_is_dropped_with_a_reason():
 
 
 def test_a_file_of_segment_times_too_large_for_memory_is_refused(monkeypatch):
-    monkeypatch.setattr("audiopipe.segment.captions.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("audiopipe.segment.transcript.MAX_FILE_BYTES", 10)
     with pytest.raises(BadSegments, match="11 bytes"):
         read_json(b" " * 11)
     with pytest.raises(BadSegments, match="11 bytes"):

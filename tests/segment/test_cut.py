@@ -49,21 +49,21 @@ def times_of(clips):
 
 
 def test_auto_prefers_json_then_captions_then_voice():
-    assert choose_spans("auto", JSON, SUBRIP, 5.0) == ChosenSpans(SegmentSource.JSON, [Span(0, 1)])
-    assert choose_spans("auto", b"{}", SUBRIP, 5.0) == ChosenSpans(SegmentSource.SRT, [Span(0, 2, "hi")])
-    assert choose_spans("auto", None, EMPTY_WEBVTT, 5.0) == ChosenSpans(SegmentSource.VOICE, None)
+    assert choose_spans(config(), JSON, SUBRIP) == ChosenSpans(SegmentSource.JSON, [Span(0, 1)])
+    assert choose_spans(config(), b"{}", SUBRIP) == ChosenSpans(SegmentSource.SRT, [Span(0, 2, "hi")])
+    assert choose_spans(config(), None, EMPTY_WEBVTT) == ChosenSpans(SegmentSource.VOICE, None)
 
 
 def test_fixed_windows_are_adjacent_and_endless():
-    chosen = choose_spans("fixed", None, None, 5.0)
+    chosen = choose_spans(config(segments="fixed"), None, None)
     assert chosen.source is SegmentSource.FIXED
     assert [next(iter(chosen.spans)) for _ in range(2)] == [Span(0, 5), Span(5, 10)]
 
 
 def test_a_forced_source_is_used_although_others_exist():
-    assert choose_spans("captions", JSON, SUBRIP, 5.0).source is SegmentSource.SRT
-    assert choose_spans("json", JSON, SUBRIP, 5.0).source is SegmentSource.JSON
-    assert choose_spans("fixed", b"not even JSON", SUBRIP, 5.0).source is SegmentSource.FIXED
+    assert choose_spans(config(segments="captions"), JSON, SUBRIP).source is SegmentSource.SRT
+    assert choose_spans(config(segments="json"), JSON, SUBRIP).source is SegmentSource.JSON
+    assert choose_spans(config(segments="fixed"), b"not even JSON", SUBRIP).source is SegmentSource.FIXED
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_forced_source_is_used_although_others_exist():
 )
 def test_a_missing_forced_source_is_an_error(choice, document, captions):
     with pytest.raises(BadSegments, match=f"segments='{choice}'"):
-        choose_spans(choice, document, captions, 5.0)
+        choose_spans(config(segments=choice), document, captions)
 
 
 def test_auto_does_not_skip_a_broken_file():
     with pytest.raises(BadSegments):
-        choose_spans("auto", b"{", SUBRIP, 5.0)
+        choose_spans(config(), b"{", SUBRIP)
     with pytest.raises(BadSegments):
-        choose_spans("auto", None, CaptionFile(SegmentSource.VTT, b"\xff\xff"), 5.0)
+        choose_spans(config(), None, CaptionFile(SegmentSource.VTT, b"\xff\xff"))
 
 
 @pytest.mark.parametrize("block_s", [0.01, 0.33, 1.0, 7.0, 100.0])

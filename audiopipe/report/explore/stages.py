@@ -27,6 +27,9 @@ SEGMENT_SOURCES = {
     SegmentSource.JSON: "the JSON of the video",
     SegmentSource.VTT: "the captions of the video (WebVTT)",
     SegmentSource.SRT: "the captions of the video (SubRip)",
+    SegmentSource.JSON3: "the captions of the video (YouTube's json3)",
+    SegmentSource.SRV: "the captions of the video (YouTube's XML)",
+    SegmentSource.TTML: "the captions of the video (TTML)",
     SegmentSource.VOICE: "voice activity, since the video has neither JSON nor captions with times",
     SegmentSource.FIXED: "fixed windows",
 }

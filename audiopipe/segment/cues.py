@@ -1,0 +1,146 @@
+"""Read the cues of WebVTT and SubRip, with their lines and word times, including files that break the rules.
+
+Accepted are byte-order marks, any line ends, missing hours, commas or dots, cue settings, missing blank lines and
+headers, several files in one with an `X-TIMESTAMP-MAP` each, and a first line of one blank, even where an editor has
+removed the blank. A cue with invalid times keeps them, or has NaN.
+
+Tried first, in these versions, on the cases of `tests/segment/test_rolling.py` and `test_captions.py`: see the table in
+`captions.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from audiopipe.segment.text import normalize_text, strip_tags
+from audiopipe.segment.transcript import bound_count, parse_timestamp
+from audiopipe.types import Seconds
+
+__all__ = ["Cue", "Line", "parse_srt", "parse_vtt"]
+
+NON_CUE_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
+WORD_TIME = re.compile(r"<(\d[\d:.]{0,20})>")
+TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
+MPEGTS_HZ = 90_000
+MPEGTS_PERIOD = 1 << 33
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a cue: as in the file, without markup, and the times at which its words start and end, if given."""
+
+    raw: str
+    text: str | None
+    start_s: Seconds | None = None
+    end_s: Seconds | None = None
+    has_word_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """A caption as it is displayed."""
+
+    start_s: Seconds
+    end_s: Seconds
+    lines: list[Line] = field(default_factory=list)
+
+
+class _Timing(NamedTuple):
+    """The first line of a cue: its start and end, NaN where unreadable."""
+
+    start_s: Seconds
+    end_s: Seconds
+
+
+def parse_vtt(text: str) -> list[Cue]:
+    """Parse WebVTT: an empty line ends a block, a line of blanks does not; comments and styles are separate blocks.
+
+    `X-TIMESTAMP-MAP` moves the cues after it to the clock of the MPEG transport stream, which is that of the media.
+    """
+    bound_count("vtt", text.count("-->"))
+    cues: list[Cue] = []
+    offset_s = 0.0
+    for block in _blocks(text):
+        if block[0].startswith("WEBVTT"):
+            offset_s = next((_parse_map(line) for line in block if line.startswith(TIMESTAMP_MAP)), 0.0)
+        parsed = _parse_lines(block, offset_s)
+        is_text = not parsed and not block[0].startswith("WEBVTT") and not (len(block) == 1 and block[0].isdigit())
+        if is_text and cues and not cues[-1].lines:  # an editor has removed the blank of a blank first line
+            cues[-1].lines.extend(_parse_line(line, offset_s) for line in block)
+        cues.extend(parsed)
+    return cues
+
+
+def parse_srt(text: str) -> list[Cue]:
+    """Parse SubRip: a cue's text ends at the next timing line, or at the cue number before that."""
+    bound_count("srt", text.count("-->"))
+    return _parse_lines(text.split("\n"), 0.0)
+
+
+def _blocks(text: str) -> Iterator[list[str]]:
+    """Yield the blocks of WebVTT without comments, styles and regions, which a line of blanks ends too."""
+    for is_empty, group in itertools.groupby(text.split("\n"), key=lambda line: not line):
+        block = list(group)
+        if not is_empty and NON_CUE_BLOCK.match(block[0]):
+            block = list(itertools.dropwhile(lambda line: not line.isspace(), block))
+        if not is_empty and any(not line.isspace() for line in block):
+            yield block
+
+
+def _parse_map(line: str) -> Seconds:
+    """Return the seconds to add to the times of the cues: the transport stream's time less the local one.
+
+    Source: RFC 8216, section 3.5. Without a readable map cues keep their times, as the RFC asks.
+    """
+    fields = dict(item.split(":", 1) for item in line.removeprefix(TIMESTAMP_MAP).split(",") if ":" in item)
+    ticks, local_s = fields.get("MPEGTS", "").strip(), parse_timestamp(fields.get("LOCAL", "").strip())
+    if not (ticks.isascii() and ticks.isdigit() and len(ticks) <= 12) or math.isnan(local_s):
+        return 0.0
+    return int(ticks) % MPEGTS_PERIOD / MPEGTS_HZ - local_s
+
+
+def _parse_lines(lines: list[str], offset_s: Seconds) -> list[Cue]:
+    """Parse consecutive lines; the text of a cue ends at the next timing line, or at the cue number before that."""
+    timings = [(i, timing) for i, line in enumerate(lines) if "-->" in line and (timing := _parse_timing(line))]
+    cues = []
+    for (first, timing), (end, _) in itertools.pairwise([*timings, (len(lines), _Timing(math.nan, math.nan))]):
+        has_number = end < len(lines) and end - 1 > first and lines[end - 1].strip().isdigit()
+        payload = lines[first + 1 : end - has_number]
+        while payload and not payload[-1].strip():
+            payload.pop()
+        parsed = [_parse_line(line, offset_s) for line in payload]
+        cues.append(Cue(timing.start_s + offset_s, timing.end_s + offset_s, parsed))
+    return cues
+
+
+def _parse_timing(line: str) -> _Timing | None:
+    """Parse the first line of a cue; None for a line of text."""
+    left, _, right = line.partition("-->")
+    start = parse_timestamp("".join(left.split()))
+    if math.isnan(start) and len(left.split(None, 1)) > 1:
+        return None  # words before the arrow: text that contains one
+    settings = right.split(None, 1)
+    return _Timing(start, parse_timestamp(settings[0]) if settings else math.nan)
+
+
+def _parse_line(raw: str, offset_s: Seconds) -> Line:
+    """Parse the markup of a line; its words start at its first time if no word precedes that."""
+    text = normalize_text(strip_tags(raw))
+    times = list(WORD_TIME.finditer(raw)) if "<" in raw else []
+    if not times or text is None:
+        return Line(raw, text)
+    first, last = times[0], times[-1]
+    starts = normalize_text(strip_tags(raw[: first.start()])) is None
+    ends = normalize_text(strip_tags(raw[last.end() :])) is None
+    return Line(
+        raw,
+        text,
+        parse_timestamp(first[1]) + offset_s if starts else None,
+        parse_timestamp(last[1]) + offset_s if ends else None,
+        has_word_times=True,
+    )

@@ -1,0 +1,160 @@
+"""Read segment times from JSON.
+
+Formats: `segments: [{start, end, text, speaker}]` or a bare list; the same with `duration` (YouTube's transcripts);
+Whisper's and WhisperX's segments with `words`; whisper.cpp's `transcription`; YouTube's json3 `events`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from audiopipe.errors import BadSegments
+from audiopipe.segment.text import normalize_text, parse_markup, raw_line
+from audiopipe.segment.transcript import (
+    Transcript,
+    bound_count,
+    end_at_next_start,
+    parse_timestamp,
+    refuse_damage,
+    require_valid_times,
+)
+from audiopipe.types import Seconds, Span
+
+__all__ = ["load_json", "read_json"]
+
+MAX_VALUES = 3_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
+MAX_DEPTH = 100
+
+Entry = dict[str, object]
+
+
+def load_json(data: bytes) -> object:
+    """Parse JSON of bounded size, depth and number of values.
+
+    Raises:
+        BadSegments: it is not JSON, or goes beyond a limit.
+    """
+    with refuse_damage("json", data):
+        # An upper bound, as text has commas too. Every value but the first follows one of these.
+        bound_count("json", sum(map(data.count, (b",", b"[", b"{"))), MAX_VALUES)
+        try:
+            document: object = json.loads(data)
+        except RecursionError as error:
+            raise BadSegments("the JSON next to the audio is nested too deeply") from error
+        except ValueError as error:
+            raise BadSegments(f"the JSON next to the audio cannot be read: {error}") from error
+    return document
+
+
+def read_json(data: bytes) -> Transcript:
+    """Read the spans of a JSON file, in its order.
+
+    Returns an empty list if it has no list of segments, or an empty one: the file is metadata only.
+
+    Raises:
+        BadSegments: the file is not JSON, or its segments are not a list or have no valid times at all.
+    """
+    document = load_json(data)
+    with refuse_damage("json", data):
+        transcript = _read_document(document)
+    return require_valid_times("json", transcript)
+
+
+def _read_document(document: object) -> Transcript:
+    entries = document
+    if isinstance(document, dict):
+        entries = document.get("segments")
+        if entries is None and isinstance(document.get("events"), list) and "wireMagic" in document:
+            return _read_json3(document["events"])
+        if entries is None and isinstance(document.get("transcription"), list):
+            entries = [_from_whisper_cpp(entry) for entry in document["transcription"]]
+    if entries is None:
+        return Transcript()
+    if not isinstance(entries, list):
+        raise BadSegments(f"'segments' of the JSON next to the audio must be a list, not {type(entries).__name__}")
+    bound_count("json", len(entries))
+    spans = [_parse_entry(entry) for entry in entries]
+    has_duration = [isinstance(entry, dict) and "duration" in entry and "end" not in entry for entry in entries]
+    return Transcript(end_at_next_start(spans, has_duration) if any(has_duration) else spans)
+
+
+def _parse_entry(entry: object) -> Span:
+    """Parse an entry of `segments`. Its words have the times and the text that it lacks."""
+    if not isinstance(entry, dict):
+        return Span(math.nan, math.nan)
+    words = _words(entry)
+    start = _parse_number(entry.get("start"))
+    end = _parse_number(entry["end"]) if "end" in entry else start + _parse_number(entry.get("duration"))
+    if math.isnan(start):
+        start = next((time for word in words if not math.isnan(time := _parse_number(word.get("start")))), start)
+    if math.isnan(end):
+        end = next((time for word in reversed(words) if not math.isnan(time := _parse_number(word.get("end")))), end)
+    text = _to_text(entry.get("text"))
+    if text is None and words:
+        text = _join([_to_text(word.get("word", word.get("text"))) or "" for word in words])
+    speaker = normalize_text(_to_text(entry.get("speaker")) or "")
+    return _make_span(start, end, text, speaker)
+
+
+def _words(entry: Entry) -> list[Entry]:
+    words = entry.get("words")
+    return [word for word in words if isinstance(word, dict)] if isinstance(words, list) else []
+
+
+def _join(words: list[str]) -> str:
+    """Join words: Whisper's begin with a blank where there is one, WhisperX's have none."""
+    return "".join(words) if any(word[:1].isspace() for word in words) else " ".join(words)
+
+
+def _make_span(start: Seconds, end: Seconds, raw: str | None, speaker: str | None = None) -> Span:
+    if raw is None:
+        return Span(start, end, speaker=speaker)
+    text, named, sound_event = parse_markup(raw, has_tags=False)
+    return Span(start, end, text, speaker or named, sound_event, raw_line(raw))
+
+
+def _from_whisper_cpp(entry: object) -> object:
+    """Give an entry of whisper.cpp's `transcription` the names of `segments`: its offsets are milliseconds."""
+    offsets = entry.get("offsets") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(offsets, dict):
+        return None
+    start, end = (_parse_number(offsets.get(name)) / 1000 for name in ("from", "to"))
+    return {"start": start, "end": end, "text": entry.get("text"), "speaker": entry.get("speaker")}
+
+
+def _read_json3(events: list[object]) -> Transcript:
+    """Read YouTube's json3: events with a start and a duration on the screen, in pieces with offsets, in ms."""
+    bound_count("json3", len(events))
+    spans, automatic = [], False
+    for event in events:
+        pieces = event.get("segs") if isinstance(event, dict) else None
+        if not isinstance(event, dict) or not isinstance(pieces, list):
+            continue
+        words = [piece for piece in pieces if isinstance(piece, dict) and (_to_text(piece.get("utf8")) or "").strip()]
+        raw = "".join(_to_text(piece.get("utf8")) or "" for piece in pieces if isinstance(piece, dict))
+        if not words:
+            continue  # a line feed that rolls the window
+        automatic = automatic or any("tOffsetMs" in word for word in words)
+        start = _parse_number(event.get("tStartMs"))
+        offset = _parse_number(words[0].get("tOffsetMs", 0))
+        end = start + _parse_number(event.get("dDurationMs"))
+        spans.append(_make_span((start + offset) / 1000, end / 1000, raw.strip("\n")))
+    return Transcript(end_at_next_start(spans, [True] * len(spans)), automatic)
+
+
+def _parse_number(value: object) -> Seconds:
+    """Parse a JSON number, a string of a number or a timestamp; return NaN for anything else."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return parse_timestamp(value.strip())
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of more than 308 digits
+        return math.inf
+
+
+def _to_text(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,139 @@
+"""A video's list of spans, its limits, and the rules that hold for every format of timed text."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from audiopipe.errors import BadSegments
+from audiopipe.types import Seconds, Span
+
+__all__ = [
+    "MAX_TIME_S",
+    "Transcript",
+    "bound_count",
+    "decode_text",
+    "end_at_next_start",
+    "is_invalid",
+    "parse_timestamp",
+    "refuse_damage",
+    "require_valid_times",
+]
+
+MAX_FILE_BYTES = 32 << 20  # ten hours of speech, word by word, need half of it
+MAX_SPANS = 200_000  # ten hours of speech, word by word, have half of it
+MAX_TIME_S = 1e9
+
+# [h:]m:s or plain seconds, with a comma or a dot. Repeats are bounded because int() refuses thousands of digits.
+TIMESTAMP = re.compile(r"([-+]?)(?:(\d{1,12}):)?(?:(\d{1,12}):)?(\d{1,12})(?:[.,](\d{0,12}))?", re.ASCII)
+
+
+class Transcript(list[Span]):
+    """The spans of a file, in its order.
+
+    Args:
+        spans: the spans.
+        automatic: whether speech recognition made them, as word times or rolling lines of the file show.
+    """
+
+    def __init__(self, spans: Iterable[Span] = (), automatic: bool = False) -> None:
+        super().__init__(spans)
+        self.automatic = automatic
+
+
+@contextmanager
+def refuse_damage(kind: str, data: bytes) -> Iterator[None]:
+    """Check the size of a file of segment times, and turn whatever its parser raises into `BadSegments`."""
+    if len(data) > MAX_FILE_BYTES:
+        raise BadSegments(f"the file of segment times ({kind}) has {len(data)} bytes; the limit is {MAX_FILE_BYTES}")
+    try:
+        yield
+    except (BadSegments, MemoryError):  # memory is the worker's
+        raise
+    except Exception as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise BadSegments(f"the segment times ({kind}) cannot be read: {reason}") from error
+
+
+def bound_count(kind: str, count: int, limit: int = MAX_SPANS) -> None:
+    """Refuse a file with more entries than any video needs.
+
+    Raises:
+        BadSegments: it has more.
+    """
+    if count > limit:
+        raise BadSegments(f"the file of segment times ({kind}) has {count} entries; the limit is {limit}")
+
+
+def decode_text(data: bytes) -> str:
+    """Decode UTF-8, or UTF-16 with a byte-order mark, and give every line the same end.
+
+    Raises:
+        BadSegments: the bytes are neither; a guessed code page would silently put wrong words into the dataset.
+    """
+    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    try:
+        text = data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadSegments(f"captions are neither UTF-8 nor marked UTF-16 ({error}); convert them to UTF-8") from error
+    return text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def parse_timestamp(token: str) -> Seconds:
+    """Parse `[hh:]mm:ss[.,]fff` or a plain number to seconds; return NaN for anything else.
+
+    >>> parse_timestamp("1:02:03,5"), parse_timestamp("02:03.250"), parse_timestamp("-1.5")
+    (3723.5, 123.25, -1.5)
+    """
+    match = TIMESTAMP.fullmatch(token)
+    if match is None:
+        return math.nan
+    sign, first, second, whole, fraction = match.groups()
+    hours, minutes = (first, second) if second else (None, first)
+    seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(whole) + float(f"0.{fraction or 0}")
+    return -seconds if sign == "-" else seconds
+
+
+def is_invalid(span: Span) -> bool:
+    """Check whether no audio can lie in a span: NaN, more than 30 years away, end before start, or end before 0."""
+    is_finite = abs(span.start_s) <= MAX_TIME_S and abs(span.end_s) <= MAX_TIME_S  # false for NaN
+    return not is_finite or span.end_s < span.start_s or span.end_s <= 0
+
+
+def require_valid_times(kind: str, spans: Transcript) -> Transcript:
+    """Return the spans.
+
+    Raises:
+        BadSegments: there are spans, and none of them has a valid start and end.
+    """
+    if spans and all(map(is_invalid, spans)):
+        raise BadSegments(f"none of the {len(spans)} segments ({kind}) has a valid start and end")
+    return spans
+
+
+def end_at_next_start(spans: Sequence[Span], stays_on_screen: Sequence[bool]) -> list[Span]:
+    """End spans where the next one starts, unless both have speakers and these differ.
+
+    A caption's duration is the time for which it stays on the screen, which goes past the start of the next one.
+
+    Args:
+        spans: in any order.
+        stays_on_screen: for each span, whether its end is that of its display; other spans keep their ends.
+    """
+    valid = sorted((span.start_s, number) for number, span in enumerate(spans) if not is_invalid(span))
+    starts = [start for start, _ in valid]
+    clipped = list(spans)
+    for start, number in valid:
+        span = spans[number]
+        following = bisect.bisect_right(starts, start)
+        while following < len(starts) and starts[following] < span.end_s and stays_on_screen[number]:
+            other = spans[valid[following][1]]
+            if span.speaker is None or other.speaker is None or span.speaker == other.speaker:
+                clipped[number] = replace(span, end_s=other.start_s)
+                break
+            following += 1
+    return clipped
