@@ -1,16 +1,16 @@
-"""A real Slurm of one node: its controller, its daemon, and munge, by which they know who asks. Root only."""
+"""Start a real Slurm of one node: its controller, its daemon, and munge, which authenticates them. Needs root."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s3_server import free_port
+from waiting import wait_until
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 MISSING = [tool for tool in TOOLS if not shutil.which(tool, path="/usr/sbin:/usr/bin")]
@@ -38,13 +38,13 @@ PartitionName=main Nodes=ALL Default=YES State=UP
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment in which Slurm's commands find it; its node is idle."""
+    """Start Slurm and wait until its node is idle; yield the environment for its commands."""
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "key").write_bytes(os.urandom(128))
     (folder / "key").chmod(0o400)
-    own = {"host": os.uname().nodename, "folder": folder, "cpus": os.cpu_count()}
-    (folder / "slurm.conf").write_text(SETTINGS.format(**own, controller=free_port(), daemon=free_port()))
+    node = {"host": os.uname().nodename, "folder": folder, "cpus": os.cpu_count()}
+    (folder / "slurm.conf").write_text(SETTINGS.format(**node, controller=free_port(), daemon=free_port()))
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     munge = {name: f"--{name}-file={folder}/munged.{name}" for name in ("pid", "log", "seed")}
     commands = (
@@ -62,12 +62,13 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         for process in reversed(running):
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=60)
 
 
 def _wait_for_node(folder: Path, environment: dict[str, str]) -> None:
-    told, deadline = ["sinfo", "--noheader", "--format=%T"], time.monotonic() + 60
-    while "idle" not in subprocess.run(told, env=environment, capture_output=True, text=True, check=False).stdout:
-        logs = "".join(log.read_text()[-800:] for log in folder.glob("*.out"))
-        assert time.monotonic() < deadline, logs
-        time.sleep(0.2)
+    command = ["sinfo", "--noheader", "--format=%T"]
+
+    def is_idle() -> bool:
+        return "idle" in subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+
+    wait_until(is_idle, lambda: "".join(log.read_text()[-800:] for log in folder.glob("*.out")), poll_s=0.2)
