@@ -78,6 +78,9 @@ class RunConfig(BaseModel):
     segments: Literal["auto", "json", "captions", "voice", "fixed"] = _output_field(
         "auto", "source of segment times; auto uses JSON, else captions, else voice activity, else fixed windows"
     )
+    caption_languages: str | None = _output_field(
+        None, "languages of captions in order of preference, separated by commas; default: that of the video"
+    )
     window_s: float = _output_field(5.0, "duration of a fixed window in seconds", ge=0.4, le=60.0)
     min_segment_s: float = _output_field(0.4, "minimum seconds of a segment; shorter segments are dropped", ge=0.0)
     max_segment_s: float = _output_field(
@@ -214,6 +217,15 @@ class RunConfig(BaseModel):
                 raise ValueError("must be 'all' or names of letters, digits, '-' and '_', separated by commas")
         return ",".join(name.strip() for name in value.split(","))
 
+    @field_validator("caption_languages")
+    @classmethod
+    def _check_caption_languages(cls, value: str | None) -> str | None:
+        names = [] if value is None else [name.strip() for name in value.split(",")]
+        for name in names:
+            if not LANGUAGE.fullmatch(name):
+                raise ValueError("must be language tags such as 'en' or 'pt-BR', separated by commas")
+        return ",".join(names) or None
+
     @field_validator("run_id")
     @classmethod
     def _check_run_id(cls, value: str | None) -> str | None:
@@ -244,6 +256,11 @@ class RunConfig(BaseModel):
     def listed_languages(self) -> list[str] | None:
         """Return the selected languages without repetition in the order of the list, or None for all."""
         return None if self.language == "all" else list(dict.fromkeys(self.language.split(",")))
+
+    @property
+    def caption_tags(self) -> tuple[str, ...]:
+        """Return the languages of `caption_languages`; empty for that of the video."""
+        return tuple(self.caption_languages.split(",")) if self.caption_languages else ()
 
     def output_fields(self) -> dict[str, str | float | bool | None]:
         """Return the names and values of the fields that the bytes of the output depend on."""

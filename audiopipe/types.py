@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "CAPTION_FORMATS",
     "CaptionFile",
     "Clip",
     "DeadLetter",
@@ -23,6 +24,7 @@ __all__ = [
     "ShardResult",
     "Span",
     "Video",
+    "VideoInfo",
 ]
 
 Seconds = float
@@ -41,6 +43,18 @@ class SegmentSource(StrEnum):
     TTML = "ttml"
     VOICE = "voice"
     FIXED = "fixed"
+
+
+CAPTION_FORMATS = {
+    ".vtt": SegmentSource.VTT,
+    ".srt": SegmentSource.SRT,
+    ".json3": SegmentSource.JSON3,
+    ".srv1": SegmentSource.SRV,
+    ".srv2": SegmentSource.SRV,
+    ".srv3": SegmentSource.SRV,
+    ".ttml": SegmentSource.TTML,
+    ".dfxp": SegmentSource.TTML,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +94,31 @@ class CaptionFile:
         format: what the file's name says: VTT, SRT, JSON3, SRV (YouTube's srv1 to srv3) or TTML.
         data: the bytes of the file.
         automatic: whether speech recognition made them; None if only the contents can show it.
+        name: the name of the file.
     """
 
     format: SegmentSource
     data: bytes = field(repr=False)
     automatic: bool | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """The metadata of a video from yt-dlp's `info.json`.
+
+    Args:
+        chapters: JSON, a list of `start_time`, `end_time` and `title`.
+        manual_captions, automatic_captions: the languages for which the site has captions, as written there.
+    """
+
+    title: str | None = None
+    channel: str | None = None
+    upload_date: str | None = None
+    chapters: str | None = None
+    language: str | None = None
+    manual_captions: frozenset[str] = frozenset()
+    automatic_captions: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
 from audiopipe.media.encode import SUFFIXES
-from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video
+from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video, VideoInfo
 
 __all__ = ["SegmentRecord", "ShardFiles", "Spool", "VideoRecord"]
 
@@ -104,6 +104,9 @@ class VideoRecord:
     decoded_s: Seconds = 0.0
     clips: int = 0
     segment_source: SegmentSource | None = None
+    captions: str | None = None
+    info: VideoInfo = field(default_factory=VideoInfo)
+    notes: list[str] = field(default_factory=list)
     fingerprint: bytes | None = None
     segments: list[SegmentRecord] = field(default_factory=list)
     failure: DeadLetter | None = None
@@ -256,6 +259,13 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "codec": media.codec if media else None,
         "source_rate_hz": media.sample_rate_hz if media else None,
         "source_channels": media.channels if media else None,
+        "captions": record.captions,
+        "title": record.info.title,
+        "channel": record.info.channel,
+        "upload_date": record.info.upload_date,
+        "chapters": record.info.chapters,
+        "info_language": record.info.language,
+        "notes": "; ".join(record.notes) or None,
         "source_bytes": record.bytes_in,
         "source_etag": record.etag,
         "segments": len(record.segments),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,21 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from fsspec.asyn import sync
 
-from audiopipe.errors import EmptySource, ForbiddenSource, MissingSource, PermanentStoreError, StoreError
+from audiopipe.errors import (
+    BadSegments,
+    BadTar,
+    EmptySource,
+    ForbiddenSource,
+    MissingSource,
+    PermanentStoreError,
+    StoreError,
+)
 from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
+from audiopipe.media.sidecars import SidecarRules, Sidecars, choose_sidecars
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import with_retries
-from audiopipe.types import CaptionFile, Video
+from audiopipe.types import CaptionFile, Video, VideoInfo
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
@@ -38,8 +47,10 @@ class Source:
         path, offset, size: file and byte range of the audio.
         bytes_in: size of the whole object.
         etag: the store's tag of the object, or "sha256:…" where it has none.
-        document: the JSON next to the audio, if any.
-        captions: the captions next to the audio, if any.
+        document: the JSON next to the audio that has segment times, if any.
+        captions: the captions next to the audio, if there are any in its language and no such JSON.
+        info: the metadata next to the audio.
+        notes: which files next to the audio are not used, and why.
         is_scratch: the file is a copy in the scratch folder.
     """
 
@@ -51,6 +62,8 @@ class Source:
     etag: str
     document: bytes | None = field(default=None, repr=False)
     captions: CaptionFile | None = None
+    info: VideoInfo = field(default_factory=VideoInfo)
+    notes: tuple[str, ...] = ()
     is_scratch: bool = False
 
     @property
@@ -77,8 +90,11 @@ class _LocalFile:
             self.path.unlink(missing_ok=True)
 
 
-def fetch(video: Video, scratch: Path) -> Source:
+def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Source:
     """Copy the object of a video to local disk and open it.
+
+    Args:
+        rules: which of the files next to the audio are used; default: those of the default config.
 
     Raises:
         VideoError: the object is missing, empty or invalid; another attempt would not help.
@@ -87,7 +103,7 @@ def fetch(video: Video, scratch: Path) -> Source:
     """
     file = _fetch_file(video, scratch)
     try:
-        return _open_source(video, file)
+        return _open_source(video, file, rules or SidecarRules())
     except BaseException:
         file.remove_scratch()
         raise
@@ -168,15 +184,17 @@ def _object_info(fs: fsspec.AbstractFileSystem, remote: str) -> Mapping[str, obj
     return info
 
 
-def _open_source(video: Video, file: _LocalFile) -> Source:
+def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
     size = file.path.stat().st_size
     if size == 0:
         raise EmptySource(f"{video.uri} has no bytes")
+    sidecars = Sidecars()
     if PurePosixPath(video.uri).suffix.lower() in AUDIO_SUFFIXES:
         contents = TarContents(offset=0, size=size)
     else:
         with file.path.open("rb") as tar:
             contents = read_tar(tar, size, video.uri)
+            sidecars = _read_sidecars(video, contents, partial(contents.read, tar), rules)
     return Source(
         video=video,
         path=file.path,
@@ -184,7 +202,16 @@ def _open_source(video: Video, file: _LocalFile) -> Source:
         size=contents.size,
         bytes_in=size,
         etag=file.etag,
-        document=contents.document,
-        captions=contents.captions,
+        document=sidecars.document,
+        captions=sidecars.captions,
+        info=sidecars.info,
+        notes=sidecars.notes,
         is_scratch=file.is_scratch,
     )
+
+
+def _read_sidecars(video: Video, contents: TarContents, read: Callable[[str], bytes], rules: SidecarRules) -> Sidecars:
+    try:
+        return choose_sidecars(tuple(contents.sidecars), read, contents.audio, video.language, rules)
+    except (BadSegments, BadTar) as error:
+        raise type(error)(f"{video.uri}: {error}") from None

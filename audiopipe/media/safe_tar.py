@@ -1,4 +1,4 @@
-"""Find the audio, the JSON and the captions in the tar of a video without trusting any of its claims.
+"""Find the audio of a video in its tar, and the files next to it, without trusting any of the tar's claims.
 
 Nothing is ever unpacked. The names of members are read for their suffixes and never used as paths, so '../' and '/etc'
 are only unusual names; links and devices are skipped, because nothing follows them. Whatever would cost excessive
@@ -8,18 +8,17 @@ memory or time is refused: compression, sparse maps, headers of headers, thousan
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, NoReturn
 
 from audiopipe.errors import BadTar, EmptySource, NoAudio
-from audiopipe.types import CaptionFile, SegmentSource
+from audiopipe.media.sidecars import is_junk, is_sidecar
 
-__all__ = ["AUDIO_SUFFIXES", "TarContents", "read_tar"]
+__all__ = ["AUDIO_SUFFIXES", "MAX_DOCUMENT_BYTES", "ByteRange", "TarContents", "read_tar"]
 
 AUDIO_SUFFIXES = frozenset({".webm", ".opus", ".ogg", ".m4a", ".mp4", ".mp3", ".flac", ".wav", ".mkv"})
-CAPTION_FORMATS = {".vtt": SegmentSource.VTT, ".srt": SegmentSource.SRT}
 
 MAX_MEMBERS = 1000
 MAX_DOCUMENT_BYTES = 32 << 20
@@ -34,31 +33,33 @@ TAR_ERRORS = (tarfile.TarError, ValueError, OverflowError, EOFError, LookupError
 
 
 @dataclass(frozen=True)
-class TarContents:
-    """The audio of a tar as a byte range (`offset` from the start of the tar), and the documents next to it."""
+class ByteRange:
+    """A member's data: `offset` is from the start of the tar."""
 
     offset: int
     size: int
-    document: bytes | None = None
-    captions: CaptionFile | None = None
 
 
-@dataclass
-class _Members:
-    """The members of a tar that matter, by kind, in the order of the tar."""
+@dataclass(frozen=True)
+class TarContents:
+    """The audio of a tar as a byte range (`offset` from the start of the tar), and the files next to it by name."""
 
-    audio: list[tarfile.TarInfo] = field(default_factory=list)
-    documents: list[tarfile.TarInfo] = field(default_factory=list)
-    captions: list[tarfile.TarInfo] = field(default_factory=list)
+    offset: int
+    size: int
+    audio: str = ""
+    sidecars: Mapping[str, ByteRange] = field(default_factory=dict)
 
-    def add(self, member: tarfile.TarInfo) -> None:
-        suffix = _suffix(member)
-        if suffix in AUDIO_SUFFIXES:
-            self.audio.append(member)
-        elif suffix == ".json":
-            self.documents.append(member)
-        elif suffix in CAPTION_FORMATS:
-            self.captions.append(member)
+    def read(self, file: IO[bytes], name: str) -> bytes:
+        """Read a file next to the audio.
+
+        Raises:
+            BadTar: it is too large for metadata or captions.
+        """
+        member = self.sidecars[name]
+        if member.size > MAX_DOCUMENT_BYTES:
+            raise BadTar(f"{name[-60:]!r} has {member.size} bytes of metadata or captions")
+        file.seek(member.offset)
+        return file.read(member.size)
 
 
 class _TarFile(tarfile.TarFile):
@@ -88,7 +89,7 @@ class _ValidatingTarInfo(tarfile.TarInfo):
 
 
 def read_tar(file: IO[bytes], size: int, label: str) -> TarContents:
-    """Find the one audio member of a tar and the documents next to it.
+    """Find the one audio member of a tar and the files next to it.
 
     Args:
         size: size of the tar in bytes.
@@ -109,16 +110,12 @@ def read_tar(file: IO[bytes], size: int, label: str) -> TarContents:
 
 
 def _read_contents(file: IO[bytes], size: int) -> TarContents:
-    members = _Members()
-    for member in _iterate_members(file, size):
-        members.add(member)
-    audio = _choose_audio(members.audio)
-    return TarContents(
-        offset=audio.offset_data,
-        size=audio.size,
-        document=_read_document(file, members.documents[0]) if members.documents else None,
-        captions=_read_captions(file, _choose_captions(members.captions)) if members.captions else None,
-    )
+    members = [member for member in _iterate_members(file, size) if not is_junk(member.name)]
+    audio = _choose_audio([member for member in members if _suffix(member) in AUDIO_SUFFIXES])
+    sidecars = {
+        member.name: ByteRange(member.offset_data, member.size) for member in members if is_sidecar(member.name)
+    }
+    return TarContents(audio.offset_data, audio.size, audio.name, sidecars)
 
 
 def _choose_audio(candidates: list[tarfile.TarInfo]) -> tarfile.TarInfo:
@@ -131,12 +128,6 @@ def _choose_audio(candidates: list[tarfile.TarInfo]) -> tarfile.TarInfo:
     if candidates[0].size == 0:
         raise EmptySource(f"its audio member {_short_name(candidates[0])} has no bytes")
     return candidates[0]
-
-
-def _choose_captions(candidates: list[tarfile.TarInfo]) -> tarfile.TarInfo:
-    """Return the last WebVTT file, or the first SubRip file if there is no WebVTT."""
-    webvtt = [member for member in candidates if CAPTION_FORMATS[_suffix(member)] is SegmentSource.VTT]
-    return webvtt[-1] if webvtt else candidates[0]
 
 
 def _iterate_members(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
@@ -160,17 +151,6 @@ def _iterate_members(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
     file.seek(-(-end // BLOCK) * BLOCK)
     if file.read(BLOCK) != bytes(BLOCK):
         raise BadTar("it is cut short: it has no end-of-archive block")
-
-
-def _read_captions(file: IO[bytes], member: tarfile.TarInfo) -> CaptionFile:
-    return CaptionFile(CAPTION_FORMATS[_suffix(member)], _read_document(file, member))
-
-
-def _read_document(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
-    if member.size > MAX_DOCUMENT_BYTES:
-        raise BadTar(f"{_short_name(member)} has {member.size} bytes of metadata or captions")
-    file.seek(member.offset_data)
-    return file.read(member.size)
 
 
 def _suffix(member: tarfile.TarInfo) -> str:

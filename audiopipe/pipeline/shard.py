@@ -140,7 +140,7 @@ def _run_stages(
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
         fetching = submit_ahead(
             fetchers,
-            partial(fetch_video, files.folder, timer, excluded),
+            partial(fetch_video, files.folder, timer, excluded, config),
             shard.videos,
             config.prefetch_videos,
             config.prefetch_mb * MEGABYTE,

@@ -22,6 +22,7 @@ from audiopipe.errors import BadSegments, PoisonVideo, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
+from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
 from audiopipe.segment.voice import AudioBlock, EndOfStream
@@ -30,6 +31,7 @@ from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource
 __all__ = ["Event", "VideoEvent", "event_bytes", "fetch_video", "read_video", "to_dead_letter"]
 
 LONGEST_BLOCK_S = 10.0
+NOT_CAPTIONS = (SegmentSource.JSON, SegmentSource.VOICE, SegmentSource.FIXED)
 
 # From the voice stage on: clips, and at the end of a video its record, which holds the failure if there is one.
 Event = Clip | VideoRecord
@@ -37,7 +39,9 @@ Event = Clip | VideoRecord
 VideoEvent = Event | AudioBlock | EndOfStream[Event]
 
 
-def fetch_video(folder: Path, timer: StageTimer, excluded: Mapping[str, str], video: Video) -> Source:
+def fetch_video(
+    folder: Path, timer: StageTimer, excluded: Mapping[str, str], config: RunConfig, video: Video
+) -> Source:
     """Fetch a video into a scratch folder.
 
     Args:
@@ -50,7 +54,7 @@ def fetch_video(folder: Path, timer: StageTimer, excluded: Mapping[str, str], vi
     if video.video_id in excluded:
         raise PoisonVideo(excluded[video.video_id])
     with timer.measure("fetch"):
-        return fetch(video, folder)
+        return fetch(video, folder, SidecarRules(config.segments, config.caption_tags))
 
 
 def read_video(
@@ -66,11 +70,14 @@ def read_video(
         with ExitStack() as stack:
             source = stack.enter_context(closing(fetched.result()))
             record.etag, record.bytes_in = source.etag, source.bytes_in
+            record.info, record.notes = source.info, list(source.notes)
             with timer.measure("decode", items=0):
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             decoder = _VideoDecoder(record, record.media, source, config, timer)
             times = choose_spans(config, source.document, source.captions)
             record.segment_source = times.source
+            if source.captions is not None and times.source not in NOT_CAPTIONS:
+                record.captions = source.captions.name
             if times.spans is not None:
                 yield from decoder.clips(times.spans)
             else:

@@ -27,6 +27,7 @@ from audiopipe.kernels import INT16_FULL_SCALE
 from audiopipe.media.decode import decode, probe
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.media.fetch import Source, fetch
+from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.report.explore.video import ChosenVideo, choose_video
 from audiopipe.segment.cut import cut
@@ -210,7 +211,7 @@ def _decode_segment(trace: Trace, folder: Path) -> None:
     config, row = trace.config, trace.row
     # A video without segments is shown from its beginning.
     span = Span(0.0, config.window_s) if row is None else Span(float(row["start_s"]), float(row["end_s"]))
-    with closing(fetch(trace.video, folder)) as source:
+    with closing(fetch(trace.video, folder, SidecarRules(config.segments, config.caption_tags))) as source:
         trace.source = source
         trace.media = probe(source, config)
         rate_hz = trace.media.sample_rate_hz

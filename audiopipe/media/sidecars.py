@@ -1,0 +1,158 @@
+"""Choose among the files next to the audio of a video: the JSON with segment times, the metadata, the captions.
+
+Names are those of yt-dlp: `ID.info.json`, `ID.live_chat.json`, `ID.en.vtt`, `ID.en-orig.vtt` (the recognized speech),
+`ID.de-en.vtt` (translated from English). The notes of the video's row name the files that are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from audiopipe.errors import BadSegments
+from audiopipe.media.caption_names import CaptionName, choose_captions, parse_caption_name
+from audiopipe.media.json_files import JsonFile, JsonKind, classify_json, merge_info
+from audiopipe.media.languages import is_language
+from audiopipe.types import CAPTION_FORMATS, CaptionFile, SegmentSource, VideoInfo
+
+__all__ = ["SidecarRules", "Sidecars", "choose_sidecars", "is_junk", "is_sidecar"]
+
+MAX_LISTED = 8  # languages in a note
+LIVE_CHAT = ".live_chat.json"
+
+
+@dataclass(frozen=True)
+class SidecarRules:
+    """The fields of `RunConfig` that decide which sidecars are used."""
+
+    segments: str = "auto"
+    caption_languages: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sidecars:
+    """The chosen files next to the audio.
+
+    Attributes:
+        document: the JSON with segment times.
+        notes: what was not used, and why.
+    """
+
+    document: bytes | None = None
+    captions: CaptionFile | None = None
+    info: VideoInfo = field(default_factory=VideoInfo)
+    notes: tuple[str, ...] = ()
+
+
+def is_junk(name: str) -> bool:
+    """Check whether a file is hidden or was added by an operating system: `._name`, `.DS_Store`, `__MACOSX/name`."""
+    *folders, base = name.split("/")
+    return base.startswith(".") or "__MACOSX" in folders or "@eaDir" in folders
+
+
+def is_sidecar(name: str) -> bool:
+    """Check whether a file may hold segment times, captions or metadata."""
+    return not is_junk(name) and (_is_json(name) or _caption_suffix(name) is not None)
+
+
+def choose_sidecars(
+    names: Sequence[str], read: Callable[[str], bytes], audio: str, language: str, rules: SidecarRules
+) -> Sidecars:
+    """Choose among the files next to the audio.
+
+    Args:
+        names: the files, in any order; those that are not sidecars are ignored.
+        read: function that returns the bytes of a file.
+        audio: name of the audio file.
+        language: the language of the video in the catalog; 'und' if it is unknown.
+
+    Raises:
+        BadSegments: two JSON files have segments.
+    """
+    files, notes = _read_json_files(names, read)
+    info = merge_info(files)
+    transcript = _choose_transcript(files) if rules.segments in ("auto", "json") else None
+    if transcript is not None:
+        return Sidecars(transcript.data, None, info, tuple(notes))
+    captions = None
+    if rules.segments in ("auto", "captions"):
+        # The catalog knows best; the metadata's language only replaces one that is unknown.
+        spoken = [tag for tag in (language, info.language) if tag and is_language(tag)][:1]
+        captions, note = _choose_captions(names, files, read, audio, spoken, language, rules, info)
+        notes += [note] if note else []
+    return Sidecars(None, captions, info, tuple(notes))
+
+
+def _read_json_files(names: Sequence[str], read: Callable[[str], bytes]) -> tuple[list[JsonFile], list[str]]:
+    """Read all JSON files except live chats, which may have gigabytes; note the ignored ones."""
+    files: list[JsonFile] = []
+    notes = []
+    for name in sorted(filter(_is_json, names)):
+        if is_junk(name):
+            continue
+        if name.lower().endswith(LIVE_CHAT):
+            notes.append(f"ignored {_base(name)}: a live chat")
+            continue
+        file = classify_json(name, read(name))
+        files.append(file)
+        if file.kind is JsonKind.OTHER:
+            notes.append(f"ignored {_base(name)}: {file.reason}")
+    damaged = [file for file in files if file.kind is JsonKind.DAMAGED]
+    if any(file.kind is JsonKind.TRANSCRIPT for file in files):
+        notes += [f"ignored {_base(file.name)}: {file.reason}" for file in damaged]
+    return files, notes
+
+
+def _choose_transcript(files: Sequence[JsonFile]) -> JsonFile | None:
+    """Return the only JSON with segments, else one that cannot be read, which is reported when it is parsed."""
+    transcripts = [file for file in files if file.kind is JsonKind.TRANSCRIPT]
+    transcripts = [file for file in transcripts if file.has_times] or transcripts
+    if len(transcripts) > 1:
+        listed = " and ".join(_base(file.name) for file in transcripts[:3])
+        raise BadSegments(f"{listed} both have segments; keep one of them, or set segments to 'captions' or 'voice'")
+    damaged = [file for file in files if file.kind is JsonKind.DAMAGED]
+    return next(iter(transcripts or damaged), None)
+
+
+def _choose_captions(
+    names: Sequence[str],
+    files: Sequence[JsonFile],
+    read: Callable[[str], bytes],
+    audio: str,
+    spoken: Sequence[str],
+    language: str,
+    rules: SidecarRules,
+    info: VideoInfo,
+) -> tuple[CaptionFile | None, str | None]:
+    """Return the captions to use, and a note if there are some and none is used, or translated ones are."""
+    timed_text = {file.name: CAPTION_FORMATS[".json3"] for file in files if file.kind is JsonKind.TIMED_TEXT}
+    timed_text |= {name: suffix for name in names if not is_junk(name) and (suffix := _caption_suffix(name))}
+    parsed = (parse_caption_name(name, timed_text[name], audio) for name in sorted(timed_text))
+    candidates = [caption.with_info(info) for caption in parsed if not caption.is_forced]
+    if not candidates:
+        return None, None
+    chosen = choose_captions(candidates, list(rules.caption_languages) or spoken, read)
+    if chosen is None:
+        return None, _explain(candidates, list(rules.caption_languages) or spoken, language)
+    note = f"captions: {_base(chosen.name)} is translated from {chosen.source!r}" if chosen.source else None
+    return CaptionFile(chosen.format, read(chosen.name), chosen.automatic, _base(chosen.name)), note
+
+
+def _explain(candidates: Sequence[CaptionName], wanted: Sequence[str], language: str) -> str:
+    labels = sorted({caption.label or "no language" for caption in candidates})
+    listed = ", ".join(labels[:MAX_LISTED]) + (f" and {len(labels) - MAX_LISTED} more" * (len(labels) > MAX_LISTED))
+    if wanted:
+        return f"captions: none in {' or '.join(map(repr, wanted))} among {listed}"
+    return f"captions: not chosen among {listed}, as the language {language!r} is unknown; set caption_languages"
+
+
+def _is_json(name: str) -> bool:
+    return name.lower().endswith(".json")
+
+
+def _caption_suffix(name: str) -> SegmentSource | None:
+    return CAPTION_FORMATS.get("." + name.lower().rpartition(".")[2])
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2][-80:]

@@ -1,0 +1,177 @@
+import io
+import json
+import tarfile
+
+import pytest
+
+from audiopipe.errors import BadSegments, NoAudio
+from audiopipe.media.fetch import fetch
+from audiopipe.media.sidecars import SidecarRules, choose_sidecars, is_junk, is_sidecar
+from audiopipe.types import Video
+
+AUDIO = "v.webm"
+SEGMENTS = json.dumps({"segments": [{"start": 0, "end": 1, "text": "a"}]}).encode()
+AUTOMATIC = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nso<00:00:01.200><c> it</c>\n"
+MANUAL = b"WEBVTT\n\n00:00:01.000 --> 00:00:02.000\nso it\n"
+
+
+def choose(files, language="en", audio=AUDIO, **rules):
+    files = dict.fromkeys(files, MANUAL) if not isinstance(files, dict) else files
+    return choose_sidecars(tuple(files), files.__getitem__, audio, language, SidecarRules(**rules))
+
+
+def captions_of(files, language="en", **rules):
+    chosen = choose(files, language, **rules).captions
+    return chosen and chosen.name
+
+
+CHOICES = [
+    ("en", ["v.de.vtt", "v.en.vtt", "v.fr.vtt"], "v.en.vtt"),
+    ("en", ["v.en-orig.vtt", "v.fr-en.vtt", "v.zh-Hans-en.vtt"], "v.en-orig.vtt"),
+    ("zh-Hans", ["v.en.vtt", "v.zh-CN.vtt", "v.zh-TW.vtt"], "v.zh-CN.vtt"),
+    ("zh", ["v.yue.vtt", "v.zh-Hant.vtt"], "v.zh-Hant.vtt"),
+    ("cmn", ["v.zh-Hans.vtt", "v.en.vtt"], "v.zh-Hans.vtt"),
+    ("pt-BR", ["v.pt-PT.vtt", "v.pt.vtt", "v.es.vtt"], "v.pt.vtt"),
+    ("pt", ["v.pt-br.vtt", "v.es.vtt"], "v.pt-br.vtt"),
+    ("no", ["v.da.vtt", "v.nb.vtt", "v.sv.vtt"], "v.nb.vtt"),
+    ("sr", ["v.hr.vtt", "v.bs.vtt"], None),
+    ("de", ["v.ger.srt", "v.eng.srt"], "v.ger.srt"),
+    ("he", ["v.iw.vtt", "v.ar.vtt"], "v.iw.vtt"),
+    ("de", ["v.en.vtt", "v.fr.vtt"], None),
+    ("de", ["v.en.vtt"], None),
+    ("de", ["v.en-orig.vtt", "v.de-en.vtt"], "v.de-en.vtt"),
+    ("de", ["v.de-en.vtt", "v.de.vtt"], "v.de.vtt"),
+    ("en", ["v.en-eEY6OEpapPo.vtt", "v.de-DE.vtt"], "v.en-eEY6OEpapPo.vtt"),
+    ("en", ["v.vtt", "v.de.vtt"], "v.vtt"),
+    ("en", ["v.vtt", "v.en.vtt"], "v.en.vtt"),
+    ("en", ["v.en.forced.srt", "v.en.sdh.srt"], "v.en.sdh.srt"),
+    ("en", ["v.en.forced.srt"], None),
+    ("en", ["v.en.srt", "v.en.vtt", "v.en.ttml"], "v.en.vtt"),
+    ("en", ["._v.en.vtt", "__MACOSX/v.en.vtt"], None),
+    ("en", ["a.vtt", "b.vtt"], None),
+    ("fr", ["subs/fr.vtt", "subs/en.vtt"], "subs/fr.vtt"),
+    ("und", ["v.en.vtt"], "v.en.vtt"),
+    ("und", ["v.en.vtt", "v.en-GB.vtt"], "v.en.vtt"),
+    ("und", ["v.de.vtt", "v.en.vtt"], None),
+    ("und", ["v.en-orig.vtt", "v.de.vtt", "v.de-en.vtt"], "v.en-orig.vtt"),
+    ("und", ["v.vtt", "v.srt"], "v.vtt"),
+    ("lang1", ["v.en.vtt"], "v.en.vtt"),
+]
+
+
+@pytest.mark.parametrize(("language", "names", "expected"), CHOICES)
+def test_captions_are_chosen_by_the_language_of_the_video(language, names, expected):
+    for order in (names, names[::-1]):
+        chosen = captions_of(order, language)
+        assert chosen == (expected and expected.rpartition("/")[2])
+
+
+def test_the_note_names_the_languages_if_none_fits():
+    assert choose(["v.fr.vtt", "v.en.vtt"], "de").notes == ("captions: none in 'de' among en, fr",)
+    (note,) = choose(["v.fr.vtt", "v.en.vtt"], "und").notes
+    assert "not chosen among en, fr" in note
+    assert "caption_languages" in note
+    (note,) = choose(["v.en-orig.vtt", "v.de-en.vtt"], "de").notes
+    assert note == "captions: v.de-en.vtt is translated from 'en'"
+
+
+def test_caption_languages_override_that_of_the_video():
+    names = ["v.de.vtt", "v.en.vtt", "v.fr.vtt"]
+    assert captions_of(names, "en", caption_languages=("fr", "de")) == "v.fr.vtt"
+    assert captions_of(names, "und", caption_languages=("de",)) == "v.de.vtt"
+    assert captions_of(names, "en", caption_languages=("it",)) is None
+
+
+def test_manual_captions_precede_automatic_ones():
+    files = {"v.en.vtt": AUTOMATIC, "v.en-GB.vtt": MANUAL, "v.en-orig.vtt": AUTOMATIC}
+    assert captions_of(files) == "v.en-GB.vtt"
+    info = json.dumps({"title": "t", "subtitles": {"en-GB": []}, "automatic_captions": {"en": [], "de": []}}).encode()
+    files = {"v.en.srt": MANUAL, "v.en-GB.srt": MANUAL, "v.info.json": info}
+    assert captions_of(files) == "v.en-GB.srt"
+
+
+def test_the_metadata_gives_the_language_that_the_catalog_lacks():
+    files = {"v.de.vtt": MANUAL, "v.en.vtt": MANUAL, "v.info.json": b'{"title": "t", "language": "de"}'}
+    assert captions_of(files, "und") == "v.de.vtt"
+    assert captions_of(files, "en") == "v.en.vtt"
+
+
+def test_the_json_with_segments_wins_in_any_order():
+    files = {"v.info.json": b'{"title": "t"}', "v.json": SEGMENTS, "v.comments.json": b'[{"id": 1, "text": "x"}]'}
+    for names in (list(files), list(files)[::-1]):
+        chosen = choose({name: files[name] for name in names})
+        assert chosen.document == SEGMENTS
+        assert chosen.info.title == "t"
+        assert chosen.notes == ("ignored v.comments.json: a list or value without segment times",)
+
+
+IGNORED = {
+    "v.live_chat.json": b'{"a": 1}\n{"a": 2}\n',
+    "v.chat.json": b'{"a": 1}\n{"a": 2}\n',
+    "v.comments.json": b'[{"id": "x", "text": "first"}]',
+    "v.info.json": b'{"title": ',
+    "empty.json": b"[]",
+    "number.json": b"5",
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_a_json_without_segments_is_ignored_with_a_note(name):
+    chosen = choose({name: IGNORED[name], "v.en.vtt": MANUAL})
+    assert chosen.document is None
+    assert chosen.captions is not None
+    assert name in chosen.notes[0]
+
+
+def test_a_live_chat_is_not_even_read():
+    def read(name):
+        raise AssertionError(name)
+
+    assert choose_sidecars(["v.live_chat.json"], read, AUDIO, "en", SidecarRules()).document is None
+
+
+def test_two_json_files_with_segments_are_refused_by_name():
+    files = {"a.json": SEGMENTS, "b.json": SEGMENTS, "v.en.vtt": MANUAL}
+    with pytest.raises(BadSegments, match=r"a\.json and b\.json both have segments"):
+        choose(files)
+    assert choose(files, segments="captions").captions is not None
+    assert choose(files, segments="voice").captions is None
+
+
+def test_a_broken_json_is_handed_over_unless_another_has_segments():
+    assert choose({"v.json": b'{"segments": ['}).document == b'{"segments": ['
+    assert choose({"v.json": b"{", "w.json": SEGMENTS}).document == SEGMENTS
+
+
+def test_metadata_is_bounded_text_that_utf8_can_encode():
+    info = {"title": "a\ud800b\n" + "x" * 5000, "uploader": "c", "upload_date": 20260101, "language": "en-US"}
+    chapters = [{"start_time": 0, "end_time": float("nan"), "title": "all"}, "x"]
+    chosen = choose({"v.info.json": json.dumps(info | {"chapters": chapters}).encode()}).info
+    assert (chosen.channel, chosen.upload_date, chosen.language) == ("c", "20260101", "en-US")
+    assert chosen.title.startswith("a?b x")
+    assert len(chosen.title.encode()) <= 1000
+    assert json.loads(chosen.chapters) == [{"start_time": 0.0, "end_time": None, "title": "all"}]
+
+
+def test_hidden_files_and_those_of_operating_systems_are_junk():
+    assert all(map(is_junk, ["._v.m4a", "./._v.vtt", "__MACOSX/v.m4a", "a/__MACOSX/._v", ".DS_Store", "x/.v.json"]))
+    assert not any(map(is_junk, ["./v.m4a", "../v.m4a", "a/v.m4a", "_v.m4a"]))
+    assert not is_sidecar("v.webp")
+
+
+def test_a_tar_of_macos_has_one_audio(tmp_path):
+    def write(*members):
+        with tarfile.open(tmp_path / "v.tar", "w") as tar:
+            for name, data in members:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        return fetch(Video("v", "en", str(tmp_path / "v.tar")), tmp_path)
+
+    source = write(("./._v.m4a", b"\0\5\x16\7"), ("./v.m4a", b"audio"), ("./._v.vtt", b"\0\5"), ("./v.vtt", MANUAL))
+    assert source.path.read_bytes()[source.offset : source.offset + source.size] == b"audio"
+    assert source.captions.data == MANUAL
+    with pytest.raises(NoAudio):
+        write(
+            ("__MACOSX/._v.m4a", b"\0\5\x16\7"),
+        )
