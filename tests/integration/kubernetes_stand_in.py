@@ -1,7 +1,7 @@
-"""Kubernetes as far as one Dask cluster goes: objects are kept over HTTP, and pods are processes of this machine.
+"""Serve as much of Kubernetes as one Dask cluster needs: objects are stored over HTTP, pods are local processes.
 
-What Dask's operator would answer to a DaskCluster it makes itself, by its own functions. A pod gets the environment and
-the arguments that its specification has, and finds what the specification mounts in a folder of the test's.
+The functions of Dask's operator turn a DaskCluster into deployments and services. A pod gets the environment and the
+arguments of its specification; the volumes that it mounts are folders of the test.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ABOUT: dict[str, Object] = {
 
 
 class Kubernetes:
-    """An API server and its one node. `mounts` are the folders in the place of what pods mount."""
+    """An API server with one node. `mounts` maps the mount paths of pods to local folders."""
 
     def __init__(self, folder: Path, mounts: dict[str, Path]) -> None:
         self.folder, self.mounts = folder, mounts
@@ -63,7 +63,7 @@ class Kubernetes:
         self.stop()
 
     def stop(self) -> None:
-        """What a deleted cluster takes with it; its pods get no time to end."""
+        """Delete all objects and kill the pods."""
         self.objects.clear()
         for pod in self.pods:
             pod.kill()
@@ -71,28 +71,28 @@ class Kubernetes:
         self.pods.clear()
 
     def operate(self, cluster: Object) -> None:
-        """What the operator makes of a DaskCluster."""
+        """Do what the operator does for a new DaskCluster."""
         name, spec = cluster["metadata"]["name"], cluster["spec"]
         scheduler = controller.build_scheduler_deployment_spec(name, spec["scheduler"]["spec"], {}, {})
         service = controller.build_scheduler_service_spec(name, spec["scheduler"]["service"], {}, {})
-        self.keep("services", service)
+        self.store("services", service)
         self.start(scheduler)
         for number in range(spec["worker"]["replicas"]):
-            told = (f"{name}-default", NAMESPACE, name, str(number), spec["worker"]["spec"], {}, {})
-            self.start(controller.build_worker_deployment_spec(*told))
+            arguments = (f"{name}-default", NAMESPACE, name, str(number), spec["worker"]["spec"], {}, {})
+            self.start(controller.build_worker_deployment_spec(*arguments))
         cluster["status"] = {"phase": "Running"}
 
     def start(self, deployment: Object) -> None:
         template = deployment["spec"]["template"]
-        self.keep("deployments", deployment)
-        self.keep("pods", {"kind": "Pod", "metadata": dict(template["metadata"]), "status": READY})
+        self.store("deployments", deployment)
+        self.store("pods", {"kind": "Pod", "metadata": dict(template["metadata"]), "status": READY})
         (container,) = template["spec"]["containers"]
-        variables = {variable["name"]: self._here(variable["value"]) for variable in container["env"]}
-        named = re.compile(r"\$\((\w+)\)")
-        told = [named.sub(lambda found: variables[found[1]], word) for word in container["args"]]
+        variables = {variable["name"]: self._local_path(variable["value"]) for variable in container["env"]}
+        reference = re.compile(r"\$\((\w+)\)")
+        command = [reference.sub(lambda match: variables[match[1]], part) for part in container["args"]]
         with (self.folder / f"{template['metadata']['name']}.log").open("wb") as log:
             pod = subprocess.Popen(
-                [str(BIN / told[0]), *told[1:]],
+                [str(BIN / command[0]), *command[1:]],
                 env={**os.environ, "TMPDIR": str(self.folder), **variables},
                 cwd=self.folder,
                 stdout=log,
@@ -100,67 +100,67 @@ class Kubernetes:
             )
         self.pods.append(pod)
 
-    def _here(self, value: str) -> str:
+    def _local_path(self, value: str) -> str:
         for path, folder in self.mounts.items():
             value = value.replace(path, str(folder))
         return value
 
-    def keep(self, kind: str, made: Object) -> None:
-        made["metadata"] |= {"namespace": NAMESPACE, "resourceVersion": "1", "generation": 1}
-        self.objects[kind, made["metadata"]["name"]] = made
+    def store(self, kind: str, item: Object) -> None:
+        item["metadata"] |= {"namespace": NAMESPACE, "resourceVersion": "1", "generation": 1}
+        self.objects[kind, item["metadata"]["name"]] = item
 
-    def found(self, kind: str, query: dict[str, list[str]]) -> Object:
-        """All of a kind with these labels. Clients look themselves for a name, and every pod is running."""
+    def select(self, kind: str, query: dict[str, list[str]]) -> Object:
+        """List the objects of a kind with these labels. Field selectors are ignored: every pod is running."""
         labels = [pair.split("=") for pair in query.get("labelSelector", [""])[0].split(",") if pair]
         items = [
-            one
-            for (of, _), one in self.objects.items()
-            if of == kind and all(one["metadata"].get("labels", {}).get(key) == value for key, value in labels)
+            item
+            for (item_kind, _), item in self.objects.items()
+            if item_kind == kind and all(item["metadata"].get("labels", {}).get(key) == value for key, value in labels)
         ]
         return {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}
 
-    def _handler(here) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the request
+    def _handler(kubernetes) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the request
         class Handler(BaseHTTPRequestHandler):
             def answer(self, status: int, body: Object) -> None:
-                told = json.dumps(body).encode()
+                data = json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(told)))
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(data)
 
-            def asked(self) -> tuple[str, str, dict[str, list[str]]]:
-                """Kind, name, query."""
+            def target(self) -> tuple[str, str, dict[str, list[str]]]:
+                """Parse the kind, the name and the query of the request."""
                 parts = urlsplit(self.path)
                 _, _, rest = parts.path.partition(f"/namespaces/{NAMESPACE}/")
                 kind, _, name = rest.partition("/")
                 return kind, name, parse_qs(parts.query)
 
             def do_GET(self) -> None:
-                kind, name, query = self.asked()
+                kind, name, query = self.target()
                 if about := ABOUT.get(self.path.rstrip("/")):
                     self.answer(200, about)
                 elif not name:
-                    self.answer(200, here.found(kind, query))
-                elif one := here.objects.get((kind, name)):
-                    self.answer(200, one)
+                    self.answer(200, kubernetes.select(kind, query))
+                elif item := kubernetes.objects.get((kind, name)):
+                    self.answer(200, item)
                 else:
                     self.answer(404, {"kind": "Status", "code": 404, "message": f"no {kind} {name}"})
 
             def do_POST(self) -> None:
-                kind, _, _ = self.asked()
-                made = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                here.keep(kind, made)
-                here.operate(made)
-                self.answer(201, made)
+                kind, _, _ = self.target()
+                item = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                kubernetes.store(kind, item)
+                kubernetes.operate(item)
+                self.answer(201, item)
 
             def do_DELETE(self) -> None:
-                kind, name, _ = self.asked()
-                gone = here.objects[kind, name]
-                here.stop()
-                self.answer(200, gone)
+                kind, name, _ = self.target()
+                deleted = kubernetes.objects[kind, name]
+                kubernetes.stop()
+                self.answer(200, deleted)
 
             def log_message(self, *_: Any) -> None:
-                """Nothing on the test's terminal."""
+                """Suppress the log."""
 
         return Handler

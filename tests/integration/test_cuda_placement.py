@@ -1,4 +1,4 @@
-"""Dask-CUDA's own workers over a stub of NVML: who gets which device, threads and limits. Nothing about GPU work."""
+"""Start Dask-CUDA's workers over a stub of NVML, and check their devices, threads and limits; no GPU work is done."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from distributed.system import MEMORY_LIMIT
 
-# In a process of its own: the loader reads LD_LIBRARY_PATH when a process starts.
+# Runs in another process: the loader reads LD_LIBRARY_PATH when a process starts.
 PLACEMENT = """
 import json, os, sys
 import torch
@@ -107,7 +107,7 @@ def test_devices_that_are_hidden_get_no_workers(stub: Path) -> None:
     assert placed["names"] == ["gpu-2", "gpu-3"]
 
 
-# The class that other machines start, by the command that they start it with.
+# Starts the workers by the command that other machines use.
 ELSEWHERE = """
 import json, os, subprocess, sys
 from distributed import Client, LocalCluster

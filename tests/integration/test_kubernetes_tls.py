@@ -1,8 +1,8 @@
-"""The profile `kubernetes`: a whole run by the manifest that is shipped, encrypted, on a stand-in for Kubernetes.
+"""Run the profile `kubernetes` with the shipped manifest, encrypted, on a stand-in for Kubernetes.
 
-Real are the driver and its `KubeCluster`, the operator's functions, and the scheduler and the workers with the
-arguments and the environment that the operator gives their pods; workers find GPUs in a stub of NVML. They have a
-network and a table of names of their own, in which the scheduler has the name of its service.
+The driver, its `KubeCluster`, the functions of the operator, the scheduler and the workers are real, with the arguments
+and the environment that the operator gives their pods; workers find GPUs in a stub of NVML. They share a network
+namespace and a hosts file in which the scheduler has the name of its service.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from audiopipe.errors import ClusterError
 
 REPOSITORY = Path(__file__).parents[2]
 ADDRESS = "10.66.0.1"
-# In namespaces of its own, which end with it and take all processes along.
+# Runs in new namespaces, whose processes end with it.
 CLUSTER_NETWORK = """
 set -e
 mount --make-rprivate /
@@ -37,7 +37,7 @@ ip address add {address}/24 dev eth0
 ip route add default dev eth0
 exec "$2" "$3" "$4"
 """
-APART = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
+NAMESPACES = ("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
 DRIVER = """
 import asyncio, json, logging, os, pathlib, sys
 from contextlib import suppress
@@ -53,8 +53,8 @@ from audiopipe.driver import run
 LOG = logging.getLogger("test")
 
 
-async def plainly(address):
-    \"\"\"What somebody without certificates gets to hear.\"\"\"
+async def connect_without_tls(address):
+    \"\"\"Connect without certificates.\"\"\"
     try:
         async with Client(address, timeout=3, asynchronous=True, security={"require_encryption": False}):
             return "served"
@@ -62,9 +62,9 @@ async def plainly(address):
         return "refused"
 
 
-async def operated():
-    \"\"\"What the operator finds out and does by itself.\"\"\"
-    with suppress(TypeError):  # the first look after work has no answer; the operator looks again after five seconds
+async def call_operator():
+    \"\"\"Do what the operator does by itself.\"\"\"
+    with suppress(TypeError):  # the first check after work has no result; the operator checks again after five seconds
         await controller.check_scheduler_idle("audiopipe-scheduler", NAMESPACE, LOG)
     idle = await controller.check_scheduler_idle("audiopipe-scheduler", NAMESPACE, LOG)
     wanted = await controller.get_desired_workers("audiopipe-scheduler", NAMESPACE)
@@ -73,20 +73,21 @@ async def operated():
 
 
 if __name__ == "__main__":
-    told = json.loads(sys.argv[1])
-    folder = pathlib.Path(told["folder"])
-    kubernetes = Kubernetes(folder, {"/etc/audiopipe/tls": pathlib.Path(told["tls"])})
+    settings = json.loads(sys.argv[1])
+    folder = pathlib.Path(settings["folder"])
+    kubernetes = Kubernetes(folder, {"/etc/audiopipe/tls": pathlib.Path(settings["tls"])})
     os.environ["KUBECONFIG"] = str(folder / "kubeconfig")
     try:
-        client = connect("kubernetes", n_workers=2, manifest=told["manifest"], tls=told["tls"])
+        client = connect("kubernetes", n_workers=2, manifest=settings["manifest"], tls=settings["tls"])
         workers = client.scheduler_info(n_workers=-1)["workers"]
-        said = {"scheduler": client.scheduler.address, "workers": {one["name"]: at for at, one in workers.items()}}
-        said["code"] = run.run(config(told["catalog"], told["output"]), client=client).exit_code
-        said["plainly"] = asyncio.run(plainly("tcp://audiopipe-scheduler:8786"))
-        said |= asyncio.run(operated())
+        result = {"scheduler": client.scheduler.address}
+        result["workers"] = {worker["name"]: address for address, worker in workers.items()}
+        result["code"] = run.run(config(settings["catalog"], settings["output"]), client=client).exit_code
+        result["without_tls"] = asyncio.run(connect_without_tls("tcp://audiopipe-scheduler:8786"))
+        result |= asyncio.run(call_operator())
         close(client)
-        said["left"] = sorted(name for _, name in kubernetes.objects)
-        (folder / "said").write_text(json.dumps(said))
+        result["left"] = sorted(name for _, name in kubernetes.objects)
+        (folder / "result.json").write_text(json.dumps(result))
     finally:
         kubernetes.close()
 """
@@ -99,8 +100,8 @@ pytestmark = [
 ]
 
 
-def on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
-    """What a run on the stand-in had to say."""
+def run_on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
+    """Run on the stand-in and return the observations of its driver."""
     stub = folder / "libnvidia-ml.so.1"
     source = str(Path(__file__).with_name("nvml_stub.c"))
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(stub), source], check=True)
@@ -109,7 +110,7 @@ def on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
     names = f"{name} {name}.audiopipe {name}.audiopipe.svc.cluster.local"
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} {os.uname().nodename} {names}\n")
     (folder / "driver.py").write_text(DRIVER)
-    told = {
+    settings = {
         "folder": str(folder),
         "tls": str(folder / "tls"),
         "manifest": str(REPOSITORY / "cluster/kubernetes/dask-cluster.yaml"),
@@ -117,10 +118,10 @@ def on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
         "output": str(folder / "out"),
     }
     path = ":".join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
-    arguments = [str(folder / "hosts"), sys.executable, str(folder / "driver.py"), json.dumps(told)]
+    arguments = [str(folder / "hosts"), sys.executable, str(folder / "driver.py"), json.dumps(settings)]
     network = CLUSTER_NETWORK.format(address=ADDRESS)
     done = subprocess.run(
-        [*APART, "bash", "-c", network, "network", *arguments],
+        [*NAMESPACES, "bash", "-c", network, "network", *arguments],
         env={**os.environ, "LD_LIBRARY_PATH": str(folder), "AUDIOPIPE_STUB_GPUS": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -129,30 +130,30 @@ def on_kubernetes(folder: Path, catalog: Path) -> dict[str, Any]:
     )
     logs = "".join(f"\n{log.name}: {log.read_text()[-1000:]}" for log in folder.glob("*.log"))
     assert done.returncode == 0, done.stderr[-3000:] + logs
-    assert done.stdout == "", "what a command prints is its own"
-    said: dict[str, Any] = json.loads((folder / "said").read_text())
-    return said
+    assert done.stdout == "", "the run writes to stdout"
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
 
 
 def test_a_kubernetes_run_is_encrypted_and_the_operator_can_scale_it(
     tmp_path: Path,
 ) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4, missing=False)
-    said = on_kubernetes(tmp_path, catalog)
-    assert said["code"] == 0
-    assert content(tmp_path / "out") == content(make_output(config(catalog, tmp_path / "calm")).url)
-    assert said["scheduler"] == "tls://audiopipe-scheduler.audiopipe:8786"
-    assert set(said["workers"]) == {"audiopipe-default-worker-0", "audiopipe-default-worker-1"}
-    assert all(address.startswith(f"tls://{ADDRESS}:") for address in said["workers"].values())
-    assert said["plainly"] == "refused"
-    assert said["idle"] > 0, "how long it has had no work: what `idleTimeout` ends it by"
-    assert (said["wanted"], len(said["retired"])) == (0, 1)
-    assert set(said["retired"]) < set(said["workers"]), "deployments of these names are deleted"
-    assert said["left"] == []
+    result = run_on_kubernetes(tmp_path, catalog)
+    assert result["code"] == 0
+    assert content(tmp_path / "out") == content(make_output(config(catalog, tmp_path / "expected")).url)
+    assert result["scheduler"] == "tls://audiopipe-scheduler.audiopipe:8786"
+    assert set(result["workers"]) == {"audiopipe-default-worker-0", "audiopipe-default-worker-1"}
+    assert all(address.startswith(f"tls://{ADDRESS}:") for address in result["workers"].values())
+    assert result["without_tls"] == "refused"
+    assert result["idle"] > 0, "the idle time, which `idleTimeout` limits"
+    assert (result["wanted"], len(result["retired"])) == (0, 1)
+    assert set(result["retired"]) < set(result["workers"]), "deployments of these names are deleted"
+    assert result["left"] == []
 
 
 class WithoutNodes(Kubernetes):
-    """It takes the cluster on, and has no machine for it."""
+    """Accepts a cluster and has no machine for it."""
 
     def operate(self, cluster: dict[str, Any]) -> None:
         cluster["status"] = {"phase": "Running"}
@@ -164,7 +165,7 @@ def test_a_cluster_that_kubernetes_cannot_place_is_deleted(tmp_path: Path, monke
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     manifest = str(REPOSITORY / "cluster/kubernetes/dask-cluster.yaml")
     try:
-        with pytest.raises(ClusterError, match="'kubernetes': its scheduler did not come within 3 s"):
+        with pytest.raises(ClusterError, match="'kubernetes': its scheduler did not start within 3 s"):
             connect("kubernetes", manifest=manifest, tls=str(tmp_path / "tls"), wait_s=3)
         assert not kubernetes.objects
     finally:
