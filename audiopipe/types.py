@@ -61,6 +61,7 @@ CAPTION_FORMATS = {
 class Video:
     """One row of the catalog.
 
+    `sidecars` are the names of files in the folder of a bare audio file that belong to it.
     `attempts` counts how often the plan contains the video up to this shard: 1, plus 1 for each `audiopipe retry`.
     """
 
@@ -69,6 +70,7 @@ class Video:
     uri: str
     size_bytes: int | None = None
     duration_s: Seconds | None = None
+    sidecars: tuple[str, ...] = ()
     attempts: int = 1
 
 

@@ -26,11 +26,13 @@ from fsspec.implementations.local import LocalFileSystem
 from audiopipe.errors import CatalogError, StoreError
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS
+from audiopipe.types import CAPTION_FORMATS
 
 __all__ = ["COLUMNS", "MEDIA_SUFFIXES", "base_url", "list_sizes", "read_folder", "read_table", "table_format"]
 
 COLUMNS = ("youtube_id", "language", "status", "r2_tar_key", "size_bytes", "duration_s")
 MEDIA_SUFFIXES = frozenset(("tar", "webm", "opus", "ogg", "m4a", "mp4", "mp3", "flac", "wav", "mkv"))
+SIDECAR_SUFFIXES = frozenset({".json", *CAPTION_FORMATS})
 TABLE_SUFFIX = re.compile(r"\.(parquet|pq|csv|tsv|jsonl|ndjson)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 
 # The name of a folder that is a language: two or three letters, optionally a script and a region (zh-Hant-TW).
@@ -89,12 +91,15 @@ def read_folder(url: str) -> pa.Table:
     """Make a row for each tar or audio file below a folder, of a glob, or at the address itself.
 
     The id is the name of the file without its suffix. The language is the name of the folder that the file is in, if
-    that folder is below the given one (any folder, for a glob) and looks like a language; else 'und'.
+    that folder is below the given one (any folder, for a glob) and looks like a language; else 'und'. The sidecars of an
+    audio file are the JSON and captions in its folder whose names begin with its stem and a dot.
     """
     try:
         fs, path = open_filesystem(url)
         base = path.rstrip("/")
-        files = sorted(file for file in _list_files(fs, base) if _suffix(file.path) in MEDIA_SUFFIXES)
+        listed = list(_list_files(fs, base))
+        files = sorted(file for file in listed if _suffix(file.path) in MEDIA_SUFFIXES)
+        sidecars = find_sidecars(files, [file.path for file in listed] if fs.isdir(base) else _list_siblings(fs, files))
     except READ_ERRORS as error:
         raise CatalogError(f"catalog {url} cannot be listed ({_first_line(error)}); check the address") from error
     if not files:
@@ -111,8 +116,40 @@ def read_folder(url: str) -> pa.Table:
             "language": pa.array([_language_of(path, base) for path in paths], pa.string()),
             "r2_tar_key": pa.array(addresses, pa.string()),
             "size_bytes": pa.array([file.size for file in files], pa.int64()),
+            "sidecars": pa.array([sidecars.get(file.path) for file in files], pa.list_(pa.string())),
         }
     )
+
+
+def find_sidecars(files: Iterable[_FileInfo], paths: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of the sidecars of each audio file that has some, in order.
+
+    A file belongs to the audio with the longest matching stem: `a.b.vtt` to `a.b.webm`, if that exists, and not to
+    `a.webm`.
+
+    Args:
+        paths: the files in the folders of `files`.
+    """
+    audio = {file.path.rpartition(".")[0]: file.path for file in files if _suffix(file.path) != "tar"}
+    sidecars: dict[str, list[str]] = {}
+    for path in sorted(set(paths)):
+        folder, _, name = path.rpartition("/")
+        if "." + _suffix(path) not in SIDECAR_SUFFIXES or name.startswith("."):
+            continue
+        stems = (path[:end] for end in range(len(path) - 1, len(folder), -1) if path[end] == ".")
+        owner = next((audio[stem] for stem in stems if stem in audio), None)
+        if owner is not None:
+            sidecars.setdefault(owner, []).append(name)
+    return sidecars
+
+
+def _list_siblings(fs: fsspec.AbstractFileSystem, files: Iterable[_FileInfo]) -> list[str]:
+    """List the folders of audio files, once each; many remote ones by one recursive listing of their parent."""
+    folders = sorted({file.path.rpartition("/")[0] for file in files if _suffix(file.path) != "tar"})
+    if len(folders) > MAX_FOLDER_LISTINGS and not isinstance(fs, LocalFileSystem):
+        parent = os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071 - by characters is intended
+        return list(fs.find(parent))
+    return [path for folder in folders for path in fs.ls(folder, detail=False)]
 
 
 def list_sizes(uris: list[str]) -> list[int | None]:

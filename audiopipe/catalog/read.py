@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.files import base_url, list_sizes, read_folder, read_table, table_format
+from audiopipe.catalog.files import COLUMNS, base_url, list_sizes, read_folder, read_table, table_format
 from audiopipe.catalog.validate import (
     REQUIRED_COLUMNS,
     RawCatalog,
@@ -29,6 +29,7 @@ from audiopipe.config import RunConfig
 
 __all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "read_catalog"]
 
+SIDECARS = pa.list_(pa.string())  # names of files in the folder of an audio file; null for tars
 CATALOG_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
@@ -36,6 +37,7 @@ CATALOG_SCHEMA = pa.schema(
         ("uri", pa.string()),
         ("size_bytes", pa.int64()),
         ("duration_s", pa.float64()),
+        ("sidecars", SIDECARS),
     ]
 )
 # Scheme of a database -> the module whose `read_pages` is its `Backend`; imported only when it is used.
@@ -108,8 +110,13 @@ def read_catalog(config: RunConfig) -> Catalog:
         "uri": resolve_uris(raw, rows, config.source_prefix),
         "size_bytes": parse_numbers(raw, rows, "size_bytes").cast(pa.int64()),
         "duration_s": parse_numbers(raw, rows, "duration_s"),
+        "sidecars": rows["sidecars"] if "sidecars" in rows.column_names else pa.nulls(rows.num_rows, SIDECARS),
     }
-    return Catalog(config.catalog, tuple(raw.table.column_names), pa.table(videos, schema=CATALOG_SCHEMA))
+    return Catalog(
+        config.catalog,
+        tuple(name for name in raw.table.column_names if name in COLUMNS),
+        pa.table(videos, schema=CATALOG_SCHEMA),
+    )
 
 
 def _languages(rows: pa.Table) -> set[str]:

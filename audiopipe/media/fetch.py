@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,7 +26,7 @@ from audiopipe.errors import (
     StoreError,
 )
 from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
-from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
+from audiopipe.media.safe_tar import AUDIO_SUFFIXES, MAX_DOCUMENT_BYTES, TarContents, read_tar
 from audiopipe.media.sidecars import SidecarRules, Sidecars, choose_sidecars
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import with_retries
@@ -190,11 +190,13 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
         raise EmptySource(f"{video.uri} has no bytes")
     sidecars = Sidecars()
     if PurePosixPath(video.uri).suffix.lower() in AUDIO_SUFFIXES:
-        contents = TarContents(offset=0, size=size)
+        contents = TarContents(offset=0, size=size, audio=video.uri)
+        sidecars = _choose_sidecars(video, video.sidecars, partial(_read_sibling, video), video.uri, rules)
     else:
         with file.path.open("rb") as tar:
             contents = read_tar(tar, size, video.uri)
-            sidecars = _read_sidecars(video, contents, partial(contents.read, tar), rules)
+            read = partial(contents.read, tar)
+            sidecars = _choose_sidecars(video, tuple(contents.sidecars), read, contents.audio, rules)
     return Source(
         video=video,
         path=file.path,
@@ -210,8 +212,29 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
     )
 
 
-def _read_sidecars(video: Video, contents: TarContents, read: Callable[[str], bytes], rules: SidecarRules) -> Sidecars:
+def _choose_sidecars(
+    video: Video, names: Sequence[str], read: Callable[[str], bytes], audio: str, rules: SidecarRules
+) -> Sidecars:
     try:
-        return choose_sidecars(tuple(contents.sidecars), read, contents.audio, video.language, rules)
+        return choose_sidecars(names, read, audio, video.language, rules)
     except (BadSegments, BadTar) as error:
         raise type(error)(f"{video.uri}: {error}") from None
+
+
+def _read_sibling(video: Video, name: str) -> bytes:
+    """Read a file in the folder of a bare audio file.
+
+    Raises:
+        MissingSource: it no longer exists.
+        BadSegments: it is too large for metadata or captions.
+    """
+    fs, remote = open_filesystem(video.uri)
+    path = remote.rpartition("/")[0] + "/" + name
+    label = f"fetching {name} next to {video.uri}"
+    try:
+        size = int(str(with_retries(label, lambda: _object_info(fs, path))["size"]))
+        if size > MAX_DOCUMENT_BYTES:
+            raise BadSegments(f"{name} has {size} bytes of metadata or captions")
+        return b"".join(_read_ranges(fs, path, size, label))
+    except FileNotFoundError:
+        raise MissingSource(f"{name} next to {video.uri} does not exist, but did when the run was planned") from None

@@ -31,7 +31,7 @@ __all__ = [
 
 PLAN_FOLDER = "_plan"
 PATH = re.compile(rf"{PLAN_FOLDER}/(?P<language>.+)-(?P<generation>\d{{3,}})\.parquet")
-VERSION = 2
+VERSION = 3
 PLAN_SCHEMA = pa.schema([("shard", pa.int32()), ("position", pa.int32()), ("partition", pa.int32()), *CATALOG_SCHEMA])
 METADATA_KEY = b"audiopipe"
 

@@ -229,8 +229,9 @@ def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[S
     attempts = _count_attempts(table)
     for start, length in _find_shards(table, partition):
         rows = table.slice(start, length)
-        columns = [rows[name].to_pylist() for name in CATALOG_SCHEMA.names]
-        videos = map(Video, *columns, attempts[start : start + length])
+        columns = [rows[name].to_pylist() for name in CATALOG_SCHEMA.names if name != "sidecars"]
+        sidecars = [tuple(names or ()) for names in rows["sidecars"].to_pylist()]
+        videos = map(Video, *columns, sidecars, attempts[start : start + length])
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
 
 

@@ -6,6 +6,7 @@ import fsspec
 import pytest
 
 from audiopipe.catalog import files
+from audiopipe.catalog.files import read_folder
 from audiopipe.catalog.read import read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, StoreError
@@ -122,3 +123,43 @@ def test_duplicate_names_in_a_folder_are_refused(tmp_path):
     make_files(tmp_path, "en/a.tar", "de/a.tar")
     with pytest.raises(CatalogError, match="more than once: 'a'"):
         read(tmp_path)
+
+
+SIBLINGS = {
+    "a.webm": [".a.json", "._a.vtt", "a.jpg", "a.txt", "ab.vtt"],
+    "a.en.webm": ["a.en.vtt", "a.en.de.vtt"],
+    "b/b.m4a": ["b/b.info.json", "b/b.en.vtt", "b/b.live_chat.json", "b/c.vtt"],
+    "t.tar": ["t.vtt"],
+}
+SIDECARS = {
+    "a": None,
+    "a.en": ["a.en.de.vtt", "a.en.vtt"],
+    "b": ["b.en.vtt", "b.info.json", "b.live_chat.json"],
+    "t": None,
+}
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.*"])
+def test_audio_files_have_the_sidecars_of_their_stem(tmp_path, memory, pattern):
+    fs, folder = memory
+    paths = [*SIBLINGS, *(name for names in SIBLINGS.values() for name in names)]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+        fs.pipe(f"{folder}/{path}", b"x")
+    for root in (str(tmp_path), f"memory:/{folder}"):
+        table = read_folder(root + pattern)
+        assert dict(zip(table["youtube_id"].to_pylist(), table["sidecars"].to_pylist(), strict=True)) == SIDECARS
+    assert read_folder(str(tmp_path / "b/b.m4a"))["sidecars"].to_pylist() == [SIDECARS["b"]]
+
+
+def test_sidecars_cost_one_listing_for_each_folder(memory, monkeypatch):
+    fs, folder = memory
+    for number in range(20):
+        fs.pipe(f"{folder}/{number}.webm", b"x")
+        fs.pipe(f"{folder}/{number}.vtt", b"x")
+    listings = []
+    original = type(fs).ls
+    monkeypatch.setattr(type(fs), "ls", lambda *a, **k: listings.append(a[1]) or original(*a, **k))
+    assert all(read_folder(f"memory:/{folder}/*.webm")["sidecars"].to_pylist())
+    assert len(listings) < 6

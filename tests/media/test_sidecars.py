@@ -2,9 +2,10 @@ import io
 import json
 import tarfile
 
+import fsspec
 import pytest
 
-from audiopipe.errors import BadSegments, NoAudio
+from audiopipe.errors import BadSegments, MissingSource, NoAudio
 from audiopipe.media.fetch import fetch
 from audiopipe.media.sidecars import SidecarRules, choose_sidecars, is_junk, is_sidecar
 from audiopipe.types import Video
@@ -175,3 +176,16 @@ def test_a_tar_of_macos_has_one_audio(tmp_path):
         write(
             ("__MACOSX/._v.m4a", b"\0\5\x16\7"),
         )
+
+
+def test_captions_next_to_bare_audio_are_read_in_a_folder_and_a_store(tmp_path):
+    store = fsspec.filesystem("memory")
+    files = {"v.webm": b"audio", "v.de.vtt": b"", "v.en.vtt": MANUAL, "v.info.json": b'{"title": "t"}'}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        store.pipe(f"/sidecars/{name}", data)
+    for root in (str(tmp_path), "memory://sidecars"):
+        source = fetch(Video("v", "en", f"{root}/v.webm", sidecars=tuple(list(files)[1:])), tmp_path)
+        assert (source.captions.data, source.captions.name, source.info.title) == (MANUAL, "v.en.vtt", "t")
+        with pytest.raises(MissingSource, match=r"v\.en\.srt"):
+            fetch(Video("v", "en", f"{root}/v.webm", sidecars=("v.en.srt",)), tmp_path)

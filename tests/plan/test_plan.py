@@ -30,6 +30,7 @@ def table(language, ids, sizes=None, durations=None):
         "uri": [f"s3://b/{name}" for name in ids],
         "size_bytes": sizes or [None] * len(ids),
         "duration_s": durations or [None] * len(ids),
+        "sidecars": [None] * len(ids),
     }
     return pa.table(columns, schema=CATALOG_SCHEMA)
 

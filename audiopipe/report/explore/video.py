@@ -107,4 +107,5 @@ def _from_plan(dataset: Dataset, youtube_id: str, reason: str) -> ChosenVideo:
 
 def _video(rows: pa.Table) -> Video:
     """Return the video of the first row."""
-    return Video(**rows.select(CATALOG_SCHEMA.names).slice(0, 1).to_pylist()[0])
+    row = rows.select(CATALOG_SCHEMA.names).slice(0, 1).to_pylist()[0]
+    return Video(**row | {"sidecars": tuple(row["sidecars"] or ())})
