@@ -125,7 +125,13 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """The properties of a media file, read from its container."""
+    """The properties of a media file, read from its container.
+
+    Attributes:
+        declared_s: the end of the audio on the file's clock, as the file or the catalog declares it.
+        links: starts and ends of the links of a chained Ogg file after the first, as offsets in the local file.
+        ignores_size: the file's own size of its samples is wrong, so that they are read to its end.
+    """
 
     container: str
     codec: str
@@ -133,6 +139,8 @@ class Media:
     channels: int
     sample_format: str
     declared_s: Seconds | None
+    links: tuple[tuple[int, int], ...] = ()
+    ignores_size: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("retriable", pa.bool_()),
         ("duration_s", pa.float64()),
         ("declared_s", pa.float64()),
+        ("gap_s", pa.float64()),
         ("container", pa.string()),
         ("codec", pa.string()),
         ("source_rate_hz", pa.int32()),

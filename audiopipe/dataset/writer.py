@@ -94,7 +94,8 @@ class SegmentRecord:
 class VideoRecord:
     """The outcome of one video: its segments, or the reason why it failed.
 
-    `clips` is the number of clips that were cut: the video is complete when as many segments are recorded.
+    `clips` is the number of clips that were cut: the video is complete when as many segments are recorded. `gap_s` is
+    the silence inserted where the file has no samples, None if it was not decoded to its end.
     """
 
     video: Video
@@ -102,6 +103,7 @@ class VideoRecord:
     bytes_in: int = 0
     media: Media | None = None
     decoded_s: Seconds = 0.0
+    gap_s: Seconds | None = None
     clips: int = 0
     segment_source: SegmentSource | None = None
     captions: str | None = None
@@ -255,6 +257,7 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "retriable": failure.retriable if failure else None,
         "duration_s": record.decoded_s,
         "declared_s": media.declared_s if media else record.video.duration_s,
+        "gap_s": record.gap_s,
         "container": media.container if media else None,
         "codec": media.codec if media else None,
         "source_rate_hz": media.sample_rate_hz if media else None,

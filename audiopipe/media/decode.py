@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,13 +21,15 @@ from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, Und
 from audiopipe.media import decoder_process
 from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
-from audiopipe.media.ffmpeg_worker import DecodeRequest, Header, OpenRequest
+from audiopipe.media.ffmpeg_worker import DecodeReport, DecodeRequest, Header, OpenRequest
 from audiopipe.media.forkserver import Job
+from audiopipe.media.ogg import find_links
+from audiopipe.media.wav import has_wrong_size
 from audiopipe.types import Media, Pcm, Seconds
 
 __all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
 
-DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,aac"
+DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,w64,aac,mpegts"
 PROTOCOLS = "subfile,file"
 OPEN_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
 SIXTEEN_BIT_FORMATS = frozenset({"u8", "s16", "s16p"})
@@ -38,7 +40,10 @@ OUTSIDE_SIGNALS = (2, 9, 15)  # a decoder does not send these to itself
 
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
 
+MAX_LINKS = 200  # of a chained Ogg file
+
 RecordCpu = Callable[[Seconds], None]
+RecordReport = Callable[[DecodeReport], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,15 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
     if audio.channels > config.max_channels:
         raise UndecodableMedia(f"{name} has {audio.channels} channels, more than max_channels ({config.max_channels})")
-    declared_s = _declared_duration(header, stderr, source)
+    container = header.container.split(",")[0]
+    links = find_links(source.path, source.offset, source.size) if container == "ogg" else []
+    if len(links) > MAX_LINKS:
+        raise UndecodableMedia(f"{name} is a chain of {len(links)} Ogg files, more than {MAX_LINKS}; re-encode it")
+    ignores_size = container == "wav" and has_wrong_size(source.path, source.offset, source.size)
+    is_unknown = len(links) > 1 or ignores_size or "Estimating duration from bitrate" in stderr
+    declared_s = _declared_end(
+        source, Header(header.container, None, replace(audio, end_s=None)) if is_unknown else header
+    )
     if declared_s is not None and declared_s > config.max_video_s:
         raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
     if not MIN_SAMPLE_RATE_HZ <= audio.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
@@ -82,12 +95,14 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
             f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz"
         )
     return Media(
-        container=header.container.split(",")[0],
+        container=container,
         codec=audio.codec,
         sample_rate_hz=audio.sample_rate_hz,
         channels=audio.channels,
         sample_format=audio.sample_format,
         declared_s=declared_s,
+        links=tuple(links[1:]),
+        ignores_size=ignores_size,
     )
 
 
@@ -106,6 +121,7 @@ def decode(
     config: RunConfig,
     block_s: Seconds = BLOCK_S,
     record_cpu_s: RecordCpu | None = None,
+    record_report: RecordReport | None = None,
 ) -> Iterator[Pcm]:
     """Decode to blocks [C, T], where C is `decoded_channels`.
 
@@ -114,6 +130,7 @@ def decode(
     Args:
         block_s: the duration of each block but the last.
         record_cpu_s: called at the end with the CPU time of the decoder.
+        record_report: called at the end of the file with the decoder's report.
 
     Raises:
         UndecodableMedia: the decoder failed or crashed, or took more than `decode_timeout_s` for a block.
@@ -121,17 +138,22 @@ def decode(
         TooLong: there is more than `max_video_s`.
     """
     pcm_format = _choose_format(media, config)
+    first = media.links[0][0] if media.links else source.offset + source.size
     request = DecodeRequest(
-        url=source.url,
-        options=OPEN_OPTIONS,
+        url=source.range_url(source.offset, first),
+        options=OPEN_OPTIONS | ({"ignore_length": "1"} if media.ignores_size else {}),
         sample_rate_hz=pcm_format.sample_rate_hz,
         channels=pcm_format.channels,
         sample_format=pcm_format.sample_format,
+        links=[source.range_url(start, end) for start, end in media.links],
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
             yield from _read_blocks(decoder, source, pcm_format, round(block_s * media.sample_rate_hz), config)
-            _raise_for_failure(source, decoder.wait(config.decode_timeout_s))
+            status = decoder.wait(config.decode_timeout_s)
+            _raise_for_failure(source, status)
+            if record_report:
+                record_report(DecodeReport.from_json(status.stderr))
         except TimeoutError:
             _raise_for_failure(source, decoder.kill(), was_stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
@@ -174,11 +196,14 @@ def _read_header(source: Source, record_cpu_s: RecordCpu | None) -> tuple[Header
     return Header.from_json(bytes(buffer[:size])), status.stderr
 
 
-def _declared_duration(header: Header, stderr: str, source: Source) -> Seconds | None:
-    """Return the longer of the catalog's duration and the container's, unless FFmpeg guessed that from the bit rate."""
-    is_guessed = "Estimating duration from bitrate" in stderr
-    declared = (source.video.duration_s, None if is_guessed else header.duration_s)
-    return max(filter(None, declared), default=None)
+def _declared_end(source: Source, header: Header) -> Seconds | None:
+    """Return the declared end of the audio; the catalog's duration if the file as a whole is shorter than that."""
+    in_catalog = source.video.duration_s
+    of_audio = header.audio.end_s if header.audio else None
+    of_file = max(filter(None, (header.duration_s, of_audio)), default=None)
+    if in_catalog and (of_file is None or in_catalog - of_file > max(1.0, 0.02 * in_catalog)):
+        return in_catalog
+    return of_audio or in_catalog
 
 
 def _main_error(stderr: str) -> str:

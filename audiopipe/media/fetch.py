@@ -69,7 +69,11 @@ class Source:
     @property
     def url(self) -> str:
         """The address of the audio for FFmpeg's `subfile` protocol."""
-        return f"subfile,,start,{self.offset},end,{self.offset + self.size},,:{self.path}"
+        return self.range_url(self.offset, self.offset + self.size)
+
+    def range_url(self, start: int, end: int) -> str:
+        """Return the address of a byte range of `path` for FFmpeg's `subfile` protocol."""
+        return f"subfile,,start,{start},end,{end},,:{self.path}"
 
     def close(self) -> None:
         """Remove the scratch copy, if there is one."""

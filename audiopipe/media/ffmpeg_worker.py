@@ -6,8 +6,10 @@ itself, three quarters of its time for AAC and two fifths for Opus. So the file 
 filter graph (`amovie`), which returns two thirds of a second at a time. That graph supports streams of one format only:
 a stream that changes its sample rate or layout in the middle is decoded packet by packet instead.
 
-What cannot be decoded is skipped, and decoding continues, as in media players. The reader of the output counts its
-samples.
+The graph counts samples; each chunk's timestamp shows whether the count is right. At the first chunk where it is not,
+packet-by-packet decoding takes over and places every frame at its timestamp (`timeline.py`).
+
+What cannot be decoded is skipped, and decoding continues, as in media players: it leaves a gap, which becomes silence.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import av
@@ -24,12 +26,25 @@ import av.filter
 import av.logging
 from av.filter.context import FilterContext
 
+from audiopipe.media.declared import declared_end
 from audiopipe.media.ring import Writer
+from audiopipe.media.timeline import JITTER_S, Clock, PcmOutput, find_starts, frame_time
 
-__all__ = ["AudioStream", "DecodeRequest", "Header", "OpenRequest", "decode", "preload_codecs", "read_header"]
+__all__ = [
+    "AudioStream",
+    "DecodeReport",
+    "DecodeRequest",
+    "Header",
+    "OpenRequest",
+    "decode",
+    "preload_codecs",
+    "read_header",
+]
 
 # Frames of 20 ms are collected to two thirds of a second before anything is done with them.
 CHUNK_SAMPLES = 32768
+# FFmpeg computes their timestamps, from a bit rate or a sample rate that may change in the middle.
+UNTIMED_CONTAINERS = frozenset({"aac", "mp3", "wav", "w64"})
 COMMON_CODECS = ("aac", "opus", "mp3float", "vorbis", "flac")
 
 Frames = Iterator[av.AudioFrame]
@@ -45,11 +60,15 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class DecodeRequest(OpenRequest):
-    """The file to decode, and the PCM to decode it to: `sample_format` is s16 or flt."""
+    """The file to decode, and the PCM to decode it to: `sample_format` is s16 or flt.
+
+    `links` are the URLs of the parts of a chained file that follow the first; each has its own clock.
+    """
 
     sample_rate_hz: int
     channels: int
     sample_format: str
+    links: Sequence[str] = ()
 
     @property
     def frame_bytes(self) -> int:
@@ -58,13 +77,33 @@ class DecodeRequest(OpenRequest):
 
 
 @dataclass(frozen=True)
+class DecodeReport:
+    """The result of decoding: `gap_s` is the duration of the silence that was inserted."""
+
+    gap_s: float
+
+    @classmethod
+    def from_json(cls, data: str) -> DecodeReport:
+        """Parse what `to_json` returns."""
+        return cls(**json.loads(data))
+
+    def to_json(self) -> str:
+        """Serialize for the worker process."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
 class AudioStream:
-    """The properties of an audio stream that are known before it is decoded."""
+    """The properties of an audio stream that are known before it is decoded.
+
+    `end_s` is the declared end on the file's clock, None if the file does not say it.
+    """
 
     codec: str
     sample_rate_hz: int
     channels: int
     sample_format: str
+    end_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,27 +139,32 @@ def read_header(request: OpenRequest, out: Writer) -> None:
         header = Header(
             container=container.format.name,
             duration_s=None if duration is None else duration / av.time_base,
-            audio=_describe_audio(container.streams.audio),
+            audio=_describe_audio(container),
         )
         out.write(memoryview(header.to_json()))
 
 
-def decode(request: DecodeRequest, out: Writer) -> None:
-    """Write interleaved samples until the file ends.
+def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
+    """Write interleaved samples on the clock of the file until it ends.
 
     Raises:
         av.FFmpegError: decoding cannot continue.
+        TimestampError: the timestamps do not define one clock.
     """
-    written = passed = 0
-    with _open_input(request) as container:
-        try:
-            for frame in _decode_in_graph(container.streams.audio[0].codec_context.layout, request):
-                written += out.write(memoryview(frame.planes[0])[: frame.samples * request.frame_bytes])
-        except av.PatchWelcomeError:
-            for frame in _decode_by_packets(container, request):
-                size = frame.samples * request.frame_bytes
-                out.write(memoryview(frame.planes[0])[min(size, max(0, written - passed)) : size])
-                passed += size
+    output = PcmOutput(ring, request.frame_bytes)
+    for url in [request.url, *request.links]:
+        first = output.written
+        with _open_input(OpenRequest(url, request.options)) as container:
+            stream = container.streams.audio[0]
+            has_timestamps = container.format.name not in UNTIMED_CONTAINERS
+            clock = Clock(find_starts(container, stream), float(stream.time_base or 0), has_timestamps)
+            is_complete = _decode_continuous(container, url, request, replace(clock), output)
+        if not is_complete:
+            output.skip = output.written - first
+            clock.trusted_s = output.skip / request.sample_rate_hz
+            with _open_input(OpenRequest(url, request.options)) as container:
+                _decode_by_packets(container, request, clock, output)
+    return DecodeReport(gap_s=output.silence / request.sample_rate_hz)
 
 
 def preload_codecs() -> None:
@@ -135,8 +179,9 @@ def _open_input(request: OpenRequest) -> av.container.InputContainer:
     return av.open(request.url, options=request.options, metadata_errors="replace")
 
 
-def _describe_audio(streams: Sequence[av.AudioStream]) -> AudioStream | None:
+def _describe_audio(container: av.container.InputContainer) -> AudioStream | None:
     """Describe the first audio stream; None if there is none, or none that can be decoded."""
+    streams = container.streams.audio
     context = streams[0].codec_context if streams else None
     # FFmpeg leaves these empty for a stream with a damaged header.
     if context is None or context.format is None or not context.sample_rate or not context.layout.nb_channels:
@@ -146,18 +191,65 @@ def _describe_audio(streams: Sequence[av.AudioStream]) -> AudioStream | None:
         sample_rate_hz=context.sample_rate,
         channels=context.layout.nb_channels,
         sample_format=context.format.name,
+        end_s=declared_end(container, streams[0]),
     )
 
 
-def _decode_in_graph(layout: av.AudioLayout, request: DecodeRequest) -> Frames:
-    """Decode with a graph that reads the file itself.
+def _decode_continuous(
+    container: av.container.InputContainer, url: str, request: DecodeRequest, clock: Clock, output: PcmOutput
+) -> bool:
+    """Decode with a graph that reads the file itself, as long as its timestamps agree with the number of samples.
+
+    Returns:
+        False at the first chunk that may have a gap or an overlap, which is not written, or if the format changes.
+    """
+    stream = container.streams.audio[0]
+    pending, pending_s = None, None
+    try:
+        for frame in _read_chunks(stream.codec_context.layout, url, request):
+            time_s = frame_time(frame)
+            if pending is None:
+                output.write_silence(round(clock.move(time_s) * request.sample_rate_hz))
+            elif clock.deviation(time_s):
+                return False
+            else:
+                output.write(pending)
+            clock.position_s += frame.samples / request.sample_rate_hz
+            pending, pending_s = frame, time_s
+    except av.PatchWelcomeError:
+        return False
+    if pending is None:
+        return True
+    if pending_s is not None and clock.has_timestamps and _has_jump(container, stream, pending_s):
+        return False
+    output.write(pending)
+    return True
+
+
+def _has_jump(container: av.container.InputContainer, stream: av.AudioStream, start_s: float) -> bool:
+    """Check whether the timestamps of the packets from `start_s` to the end have a gap or an overlap."""
+    end_s = None
+    with suppress(av.FFmpegError):
+        container.seek(round(start_s / (stream.time_base or 1)), stream=stream)
+        for packet in container.demux(stream):
+            if packet.pts is None or packet.duration is None or packet.time_base is None:
+                continue
+            time_s = float(packet.pts * packet.time_base)
+            if end_s is not None and time_s > start_s and abs(time_s - end_s) >= JITTER_S - 1e-3:
+                return True
+            end_s = time_s + float(packet.duration * packet.time_base)
+    return False
+
+
+def _read_chunks(layout: av.AudioLayout, url: str, request: DecodeRequest) -> Frames:
+    """Decode with a graph that reads the file itself. Each chunk has the timestamp of its first sample.
 
     Raises:
         av.PatchWelcomeError: the format of the stream changes.
     """
     graph = _new_graph()
     options = ":".join(f"{name}={value}" for name, value in request.options.items())
-    source = graph.add("amovie", filename=request.url, format_opts=options, streams="a:0", dec_threads="1")
+    source = graph.add("amovie", filename=url, format_opts=options, streams="a:0", dec_threads="1")
     _build_graph(graph, source, layout.nb_channels, _layout_name(layout, request.channels), request)
     while True:
         try:
@@ -172,25 +264,34 @@ def _decode_in_graph(layout: av.AudioLayout, request: DecodeRequest) -> Frames:
         yield frame
 
 
-def _decode_by_packets(container: av.container.InputContainer, request: DecodeRequest) -> Frames:
-    """Decode a stream whose format may change in the middle to frames of the requested format."""
-    graph, graph_format, layout = None, None, ""
+def _decode_by_packets(
+    container: av.container.InputContainer, request: DecodeRequest, clock: Clock, output: PcmOutput
+) -> None:
+    """Decode a stream whose format may change in the middle, and whose timestamps may jump.
+
+    The output skips what `_decode_continuous` wrote, whose timestamps are not compared again.
+    """
+    graph, graph_format, layout, pushed = None, None, "", 0
     for frame in _decode_packets(container):
         layout = layout or _layout_name(frame.layout, request.channels)
         frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if graph is None or frame_format != graph_format:
+        jump = round(clock.move(frame_time(frame)) * request.sample_rate_hz)
+        clock.position_s += frame.samples / frame.sample_rate
+        if graph is None or jump or frame_format != graph_format:
             if graph is not None:
                 graph.push(None)
-                yield from _pull_frames(graph)
+                _write_ready(graph, output)
+            output.write_silence(max(jump, 0))
+            output.skip += max(-jump, 0)
             graph, graph_format, pushed = _new_buffer_graph(frame, layout, request), frame_format, 0
         graph.push(frame)
         pushed += frame.samples
         if pushed >= CHUNK_SAMPLES:
             pushed = 0
-            yield from _pull_frames(graph)
+            _write_ready(graph, output)
     if graph is not None:
         graph.push(None)
-        yield from _pull_frames(graph)
+        _write_ready(graph, output)
 
 
 def _decode_packets(container: av.container.InputContainer) -> Frames:
@@ -252,15 +353,15 @@ def _build_graph(
     return graph
 
 
-def _pull_frames(graph: av.filter.Graph) -> Frames:
-    """Yield the frames that the graph has ready."""
+def _write_ready(graph: av.filter.Graph, output: PcmOutput) -> None:
+    """Write the frames that the graph has ready."""
     while True:
         try:
             frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
         assert isinstance(frame, av.AudioFrame)
-        yield frame
+        output.write(frame)
 
 
 def _layout_name(layout: av.AudioLayout, channels: int) -> str:

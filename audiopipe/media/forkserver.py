@@ -28,12 +28,13 @@ import av
 # Import nothing else of the package: every fork inherits what is loaded here, including threads of numerical libraries.
 from audiopipe.media.ffmpeg_worker import DecodeRequest, OpenRequest, decode, preload_codecs, read_header
 from audiopipe.media.ring import Writer
+from audiopipe.media.timeline import TimestampError
 
 __all__ = ["Job", "main"]
 
 MAX_MEMORY_BYTES = 4 << 30
 MAX_STDERR_BYTES = 1 << 20  # a malicious file can cause endless warnings
-MAX_REQUEST_BYTES = 1 << 16
+MAX_REQUEST_BYTES = 1 << 17
 PR_SET_PDEATHSIG = 1
 
 
@@ -147,6 +148,8 @@ def _run_decoder(server: int, request: bytes, memory: int, notify: int, stderr: 
         code = 0
     except av.FFmpegError as error:
         os.write(2, str(error.strerror).encode())
+    except TimestampError as error:
+        os.write(2, str(error).encode())
     except BaseException:  # noqa: BLE001 - every error is reported to the worker through stderr
         traceback.print_exc()
     finally:
@@ -158,7 +161,8 @@ def _do_job(request: bytes, samples: Writer) -> None:
     if job == Job.HEADER:
         read_header(OpenRequest(**fields), samples)
     else:
-        decode(DecodeRequest(**fields), samples)
+        report = decode(DecodeRequest(**fields), samples)
+        os.write(2, report.to_json().encode())
 
 
 if __name__ == "__main__":

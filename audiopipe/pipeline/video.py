@@ -22,6 +22,7 @@ from audiopipe.errors import BadSegments, PoisonVideo, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
+from audiopipe.media.ffmpeg_worker import DecodeReport
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
@@ -142,12 +143,15 @@ class _VideoDecoder:
             VideoError: as `decode`; also, at the end, `TruncatedMedia`.
         """
         add_cpu = partial(self.timer.add_cpu, "decode")
-        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu)
+        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu, self._record_gaps)
         blocks = self._measure_duration(self.timer.iterate("decode", decoded))
         if self.config.duplicate_similarity is not None:
             blocks = self._fingerprint(blocks)
         yield from blocks
         refuse_truncated(self.source, self.media, self.record.decoded_s, self.config)
+
+    def _record_gaps(self, report: DecodeReport) -> None:
+        self.record.gap_s = report.gap_s
 
     def _block_s(self) -> Seconds:
         """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
