@@ -130,7 +130,7 @@ class Media:
     Attributes:
         declared_s: the end of the audio on the file's clock, as the file or the catalog declares it.
         links: starts and ends of the links of a chained Ogg file after the first, as offsets in the local file.
-        ignores_size: the file's own size of its samples is wrong, so that they are read to its end.
+        options: options of FFmpeg with which the file is to be opened.
     """
 
     container: str
@@ -140,7 +140,7 @@ class Media:
     sample_format: str
     declared_s: Seconds | None
     links: tuple[tuple[int, int], ...] = ()
-    ignores_size: bool = False
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ def declared_end(container: av.container.InputContainer, stream: av.AudioStream)
     starts = find_starts(container, stream)
     start_s = float((stream.start_time or 0) * (stream.time_base or 0)) if starts.own_s is None else starts.own_s
     file_start_s = starts.file_start(start_s)
-    if stream.duration is not None and stream.time_base is not None:
+    # FFmpeg copies the duration of a Matroska file to streams that start late.
+    if stream.duration is not None and stream.time_base is not None and "matroska" not in container.format.name:
         return start_s - file_start_s + float(stream.duration * stream.time_base)
     if container.duration is None:
         return None

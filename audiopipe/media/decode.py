@@ -24,7 +24,7 @@ from audiopipe.media.fetch import Source
 from audiopipe.media.ffmpeg_worker import DecodeReport, DecodeRequest, Header, OpenRequest
 from audiopipe.media.forkserver import Job
 from audiopipe.media.ogg import find_links
-from audiopipe.media.wav import has_wrong_size
+from audiopipe.media.wav import SampleBytes, read_sample_bytes
 from audiopipe.types import Media, Pcm, Seconds
 
 __all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
@@ -40,7 +40,23 @@ OUTSIDE_SIGNALS = (2, 9, 15)  # a decoder does not send these to itself
 
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
 
+# MPEG-TS has no header: FFmpeg reads packets to find a stream's properties, 5 s and 5 MB by default.
+LATE_AUDIO_OPTIONS = {"analyzeduration": str(3600 * 10**6), "probesize": str(200 << 20)}
 MAX_LINKS = 200  # of a chained Ogg file
+FORMAT_BYTES = 64
+# Formats that downloaders leave under the suffix of another, by the first bytes of the file.
+OTHER_FORMATS = {
+    rb"FORM....AIF[FC]": "AIFF",
+    rb"RIFF....AVI ": "AVI",
+    rb"caff": "Core Audio (CAF)",
+    rb"FLV": "Flash Video (FLV)",
+    rb"\.snd": "Sun audio (AU)",
+    rb"#!AMR": "AMR",
+    rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "Windows Media (ASF)",
+    rb"\s*#EXTM3U": "an HLS playlist",
+    rb"\s*<MPD|\s*<\?xml": "XML, maybe a DASH manifest",
+    rb"\s*<(!doctype )?html": "a web page",
+}
 
 RecordCpu = Callable[[Seconds], None]
 RecordReport = Callable[[DecodeReport], None]
@@ -72,7 +88,11 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         DecoderCrash: the process that read the header was killed from outside.
     """
     name = source.video.uri
-    header, stderr = _read_header(source, record_cpu_s)
+    options: dict[str, str] = {}
+    header, stderr = _read_header(source, options, record_cpu_s)
+    if header.audio is None and header.container == "mpegts":
+        options = LATE_AUDIO_OPTIONS
+        header, stderr = _read_header(source, options, record_cpu_s)
     audio = header.audio
     if audio is None:
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
@@ -82,11 +102,8 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
     links = find_links(source.path, source.offset, source.size) if container == "ogg" else []
     if len(links) > MAX_LINKS:
         raise UndecodableMedia(f"{name} is a chain of {len(links)} Ogg files, more than {MAX_LINKS}; re-encode it")
-    ignores_size = container == "wav" and has_wrong_size(source.path, source.offset, source.size)
-    is_unknown = len(links) > 1 or ignores_size or "Estimating duration from bitrate" in stderr
-    declared_s = _declared_end(
-        source, Header(header.container, None, replace(audio, end_s=None)) if is_unknown else header
-    )
+    wav = read_sample_bytes(source.path, source.offset, source.size) if container == "wav" else None
+    declared_s = _declared_end(source, _correct_duration(header, stderr, len(links) > 1, wav))
     if declared_s is not None and declared_s > config.max_video_s:
         raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
     if not MIN_SAMPLE_RATE_HZ <= audio.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
@@ -102,7 +119,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         sample_format=audio.sample_format,
         declared_s=declared_s,
         links=tuple(links[1:]),
-        ignores_size=ignores_size,
+        options=options | ({"ignore_length": "1"} if wav and wav.declared is None else {}),
     )
 
 
@@ -141,7 +158,7 @@ def decode(
     first = media.links[0][0] if media.links else source.offset + source.size
     request = DecodeRequest(
         url=source.range_url(source.offset, first),
-        options=OPEN_OPTIONS | ({"ignore_length": "1"} if media.ignores_size else {}),
+        options=OPEN_OPTIONS | media.options,
         sample_rate_hz=pcm_format.sample_rate_hz,
         channels=pcm_format.channels,
         sample_format=pcm_format.sample_format,
@@ -175,10 +192,10 @@ def refuse_truncated(source: Source, media: Media, decoded_s: float, config: Run
         )
 
 
-def _read_header(source: Source, record_cpu_s: RecordCpu | None) -> tuple[Header, str]:
+def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCpu | None) -> tuple[Header, str]:
     """Read the header in a separate process; return it with FFmpeg's warnings."""
     buffer = bytearray(MAX_HEADER_BYTES)
-    request = OpenRequest(url=source.url, options=OPEN_OPTIONS)
+    request = OpenRequest(url=source.url, options=OPEN_OPTIONS | options)
     with decoder_process.start_decoder(Job.HEADER, request) as decoder:
         try:
             size = decoder.samples.read_into(memoryview(buffer), PROBE_TIMEOUT_S)
@@ -192,8 +209,19 @@ def _read_header(source: Source, record_cpu_s: RecordCpu | None) -> tuple[Header
                 record_cpu_s(decoder.kill().cpu_s)
     _raise_for_death(source, status)
     if status.code:
-        raise UndecodableMedia(f"{source.video.uri}: {_main_error(status.stderr)}")
+        raise UndecodableMedia(f"{source.video.uri}: {_name_format(source) or _main_error(status.stderr)}")
     return Header.from_json(bytes(buffer[:size])), status.stderr
+
+
+def _correct_duration(header: Header, stderr: str, is_chain: bool, wav: SampleBytes | None) -> Header:
+    """Remove a duration that FFmpeg guessed or that is wrong; take that of a WAV file from its declared size."""
+    assert header.audio is not None
+    end_s = header.audio.end_s
+    if wav and wav.declared and wav.available and end_s:
+        end_s *= max(1.0, wav.declared / wav.available)
+    elif is_chain or wav or "Estimating duration from bitrate" in stderr:
+        end_s = None
+    return replace(header, duration_s=end_s and header.duration_s, audio=replace(header.audio, end_s=end_s))
 
 
 def _declared_end(source: Source, header: Header) -> Seconds | None:
@@ -204,6 +232,17 @@ def _declared_end(source: Source, header: Header) -> Seconds | None:
     if in_catalog and (of_file is None or in_catalog - of_file > max(1.0, 0.02 * in_catalog)):
         return in_catalog
     return of_audio or in_catalog
+
+
+def _name_format(source: Source) -> str | None:
+    """Describe a file of a known format that is not read; None for other files."""
+    with source.path.open("rb") as file:
+        file.seek(source.offset)
+        head = file.read(min(source.size, FORMAT_BYTES))
+    for pattern, name in OTHER_FORMATS.items():
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return f"its content is {name}, which is not read; convert it to one of {DEMUXERS}"
+    return None
 
 
 def _main_error(stderr: str) -> str:

@@ -46,8 +46,12 @@ def frame_time(frame: av.AudioFrame) -> float | None:
 
 @dataclass(frozen=True)
 class StreamStarts:
-    """The timestamps of the first packets of a file in seconds: of the audio, of other audio, of other streams."""
+    """The timestamps of the first packets of a file in seconds: of the audio, of other audio, of other streams.
 
+    `delay_s` is the encoder's delay, which is cut from the first packet.
+    """
+
+    delay_s: float = 0.0
     own_s: float | None = None
     other_audio_s: float | None = None
     other_s: float | None = None
@@ -88,7 +92,8 @@ def find_starts(container: av.container.InputContainer, stream: av.AudioStream) 
                 break
     audio = [starts[other.index] for other in others if other.index in starts and other.type == "audio"]
     rest = [starts[other.index] for other in others if other.index in starts and other.type != "audio"]
-    return StreamStarts(own_s, min(audio, default=None), min(rest, default=None))
+    delay_s = stream.codec_context.delay / (stream.codec_context.sample_rate or 1)
+    return StreamStarts(delay_s, own_s, min(audio, default=None), min(rest, default=None))
 
 
 def is_attached_picture(stream: av.stream.Stream) -> bool:
@@ -123,6 +128,8 @@ class Clock:
         if time_s is None or not self.has_timestamps:
             return 0.0
         if self.first_s is None:
+            if self.starts.own_s is not None and abs(self.starts.own_s + self.starts.delay_s - time_s) <= self.tick_s:
+                time_s = self.starts.own_s + self.starts.delay_s  # FFmpeg rounds the sum to the unit of the timestamps
             self.first_s = time_s
             self.start_s = self.starts.file_start(time_s)
             if time_s - self.start_s > self.tick_s + 1e-6:
