@@ -21,8 +21,8 @@ from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, Und
 from audiopipe.media import decoder_process
 from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
-from audiopipe.media.ffmpeg_worker import DecodeReport, DecodeRequest, Header, OpenRequest
 from audiopipe.media.forkserver import Job
+from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, OpenRequest
 from audiopipe.media.ogg import find_links
 from audiopipe.media.wav import SampleBytes, read_sample_bytes
 from audiopipe.types import Media, Pcm, Seconds

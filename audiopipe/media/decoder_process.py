@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from typing import IO
 
 from audiopipe.media import forkserver
-from audiopipe.media.ffmpeg_worker import OpenRequest
 from audiopipe.media.forkserver import Job
+from audiopipe.media.messages import OpenRequest
 from audiopipe.media.ring import Reader
 
 __all__ = ["Decoder", "ExitStatus", "start_decoder"]

@@ -26,7 +26,8 @@ from typing import NoReturn
 import av
 
 # Import nothing else of the package: every fork inherits what is loaded here, including threads of numerical libraries.
-from audiopipe.media.ffmpeg_worker import DecodeRequest, OpenRequest, decode, preload_codecs, read_header
+from audiopipe.media.ffmpeg_worker import decode, preload_codecs, read_header
+from audiopipe.media.messages import DecodeRequest, OpenRequest
 from audiopipe.media.ring import Writer
 from audiopipe.media.timeline import TimestampError
 

@@ -22,7 +22,7 @@ from audiopipe.errors import BadSegments, PoisonVideo, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
-from audiopipe.media.ffmpeg_worker import DecodeReport
+from audiopipe.media.messages import DecodeReport
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess

@@ -1,0 +1,85 @@
+"""Define the messages between a worker and its decoder processes: requests, and their results as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+__all__ = ["AudioStream", "DecodeReport", "DecodeRequest", "Header", "OpenRequest"]
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """The file to open, with FFmpeg's options for opening it."""
+
+    url: str
+    options: dict[str, str]
+
+
+@dataclass(frozen=True)
+class DecodeRequest(OpenRequest):
+    """The file to decode, and the PCM to decode it to: `sample_format` is s16 or flt.
+
+    `links` are the URLs of the parts of a chained file that follow the first; each has its own clock.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    sample_format: str
+    links: Sequence[str] = ()
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one sample of all channels."""
+        return self.channels * (2 if self.sample_format == "s16" else 4)
+
+
+@dataclass(frozen=True)
+class DecodeReport:
+    """The result of decoding: `gap_s` is the duration of the silence that was inserted."""
+
+    gap_s: float
+
+    @classmethod
+    def from_json(cls, data: str) -> DecodeReport:
+        """Parse what `to_json` returns."""
+        return cls(**json.loads(data))
+
+    def to_json(self) -> str:
+        """Serialize for the worker process."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The properties of an audio stream that are known before it is decoded.
+
+    `end_s` is the declared end on the file's clock, None if the file does not say it.
+    """
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    sample_format: str
+    end_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Header:
+    """The properties of a file, and of its first audio stream if there is one that can be decoded."""
+
+    container: str
+    duration_s: float | None
+    audio: AudioStream | None
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Header:
+        """Parse what `to_json` returns."""
+        fields = json.loads(data)
+        audio = fields.pop("audio")
+        return cls(**fields, audio=None if audio is None else AudioStream(**audio))
+
+    def to_json(self) -> bytes:
+        """Serialize for the worker process."""
+        return json.dumps(asdict(self)).encode()
