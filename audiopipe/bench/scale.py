@@ -1,9 +1,8 @@
-"""`audiopipe bench scale`: plan, schedule and record a whole catalogue, with the work on the audio left out.
+"""`audiopipe bench scale`: plan, schedule and record a whole catalog with a stub task.
 
-Real: the catalogue's reading, the plan, Dask's scheduler and worker processes, the driver's session, a commit for each
-shard in a folder, their listing at the end, heartbeats, the ledger. Stubbed: `process_shard`. In its place a worker
-makes up the shard's counts (and a dead letter) and writes the commit, which names no objects; nothing is fetched,
-decoded or encoded.
+Real parts: the catalog, the plan, Dask's scheduler and worker processes, the driver's session, a commit for each shard
+in a folder, the listing of commits, heartbeats, the ledger. The stub task invents a shard's counts (and a dead letter)
+and writes its commit, which names no objects; nothing is fetched, decoded or encoded.
 """
 
 from __future__ import annotations
@@ -31,18 +30,22 @@ from audiopipe.ledger.supabase_client import SupabaseClient
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, Shard, ShardResult
 
-__all__ = ["ScaleReading", "bench", "rows", "save"]
+__all__ = ["ScaleResult", "bench", "format_rows", "save", "stub_shard"]
 
-VIDEO_SEGMENTS, SEGMENT_S = 207, 5.0  # of a video, as the plan counts them
+VIDEO_SEGMENTS, SEGMENT_S = 207, 5.0  # of each video, as in the plan document
 DAY_MINUTES = 24 * 60
 QUERIES = 20
 
 
 @dataclass(frozen=True)
-class ScaleReading:
-    """What a run of stubbed work took. Memory is of the driver, in whose process a local cluster has its scheduler.
+class ScaleResult:
+    """Time and memory of a run with stub tasks.
 
-    `monitor_ms` is the best of some looks, which is what one takes when no other program has the machine.
+    Attributes:
+        minutes: from the catalog to the last commit.
+        resume_s: time of a second run, which has nothing to do.
+        driver_mb: peak memory of the driver's process, which a local cluster's scheduler shares.
+        monitor_ms: best time of a ledger snapshot, as on a machine with no other load.
     """
 
     ledger: str
@@ -66,18 +69,20 @@ def bench(
     languages: int,
     ledger: str | None = None,
     workers: int = 2,
-) -> ScaleReading:
-    """Run a made-up catalogue in a temporary folder, once.
+) -> ScaleResult:
+    """Run a synthetic catalog in a temporary folder, once.
 
     Args:
-        ledger: as in `RunConfig`; by default the SQLite file of the output. Supabase's should be empty: the size of
-            its tables is that of all runs.
+        ledger: as in `RunConfig`; by default the SQLite file of the output. A Supabase database should be empty,
+            because the size of its tables includes all runs.
 
-    Raises: as `run`; `RuntimeError` if the ledger's count is not the catalogue's at the end.
+    Raises:
+        RuntimeError: at the end the ledger does not count all videos.
+        AudiopipeError: as `run`.
     """
     with tempfile.TemporaryDirectory(prefix="audiopipe-scale-") as folder:
         config = RunConfig.of(
-            catalog=str(_catalogue(Path(folder), videos, languages)),
+            catalog=str(_write_catalog(Path(folder), videos, languages)),
             output=f"{folder}/out",
             ledger=ledger,
             cluster="local-cpu",
@@ -88,8 +93,8 @@ def bench(
         ended = time.monotonic()
         run(config)
         resumed = time.monotonic()
-        looks = _looks_ms(config, videos)
-        return ScaleReading(
+        snapshots_ms = _time_snapshots(config, videos)
+        return ScaleResult(
             ledger="Supabase" if ledger == SUPABASE else "SQLite",
             videos=videos,
             languages=languages,
@@ -98,53 +103,53 @@ def bench(
             resume_s=resumed - ended,
             driver_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             database_mb=_database_bytes(config) / 1e6,
-            monitor_ms=min(looks),
-            monitor_median_ms=statistics.median(looks),
+            monitor_ms=min(snapshots_ms),
+            monitor_median_ms=statistics.median(snapshots_ms),
         )
 
 
-def rows(reading: ScaleReading) -> list[tuple[str, str, str]]:
-    """What was measured, the number, and the bar that it has to meet."""
+def format_rows(result: ScaleResult) -> list[tuple[str, str, str]]:
+    """Return the rows of the table: quantity, measured value, target."""
     return [
-        ("ledger", reading.ledger, ""),
-        ("videos", f"{reading.videos:,} in {reading.languages} languages", ""),
-        ("shards", f"{reading.shards:,}", ""),
-        ("plan, schedule, record", f"{reading.minutes:.2f} min ({reading.share_of_a_day:.2%} of 24 h)", "< 1 %"),
-        ("start again, nothing to do", f"{reading.resume_s:.1f} s", ""),
-        ("peak memory, driver and scheduler (one process)", f"{reading.driver_mb:.0f} MB", "< 2 GB"),
-        ("database", f"{reading.database_mb:.1f} MB", ""),
+        ("ledger", result.ledger, ""),
+        ("videos", f"{result.videos:,} in {result.languages} languages", ""),
+        ("shards", f"{result.shards:,}", ""),
+        ("plan, schedule, record", f"{result.minutes:.2f} min ({result.share_of_a_day:.2%} of 24 h)", "< 1 %"),
+        ("second run, nothing to do", f"{result.resume_s:.1f} s", ""),
+        ("peak memory, driver and scheduler (one process)", f"{result.driver_mb:.0f} MB", "< 2 GB"),
+        ("database", f"{result.database_mb:.1f} MB", ""),
         (
-            "a look of the monitor, best and median",
-            f"{reading.monitor_ms:.0f} ms, {reading.monitor_median_ms:.0f} ms",
+            "snapshot for the monitor, best and median",
+            f"{result.monitor_ms:.0f} ms, {result.monitor_median_ms:.0f} ms",
             "< 100 ms",
         ),
     ]
 
 
-def save(reading: ScaleReading, folder: Path) -> list[Path]:
+def save(result: ScaleResult, folder: Path) -> list[Path]:
     """Write the table and the numbers to `scale-<ledger>.md` and `.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     machine = {name: value for name, value in Machine.detect().as_text().items() if name in ("cpu", "cores", "load")}
-    markdown, data = (folder / f"scale-{reading.ledger.lower()}{suffix}" for suffix in (".md", ".json"))
+    markdown, data = (folder / f"scale-{result.ledger.lower()}{suffix}" for suffix in (".md", ".json"))
     lines = [
-        "# A whole catalogue with stubbed work",
+        "# A whole catalog with stub tasks",
         "",
-        "Made by `audiopipe bench scale --save`; no number is typed by hand. Real are catalogue, plan, Dask's",
-        "scheduler and workers, driver, commits in a folder, ledger; `process_shard` is a stub that makes up a",
-        "shard's counts and writes its commit. Nothing is fetched, decoded or encoded.",
+        "Generated by `audiopipe bench scale --save`; no number is typed by hand. The catalog, the plan, Dask's",
+        "scheduler and workers, the driver, the commits and the ledger are real. The stub task invents a shard's",
+        "counts and writes its commit; nothing is fetched, decoded or encoded.",
         "",
         ", ".join(f"{name}: {value}" for name, value in machine.items()),
         "",
-        "| what | measured | bar |",
+        "| quantity | measured | target |",
         "| --- | --- | --- |",
-        *(f"| {what} | {number} | {bar} |" for what, number, bar in rows(reading)),
+        *(f"| {quantity} | {measured} | {target} |" for quantity, measured, target in format_rows(result)),
     ]
     markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    data.write_text(json.dumps({"machine": machine, **asdict(reading)}, indent=1) + "\n", encoding="utf-8")
+    data.write_text(json.dumps({"machine": machine, **asdict(result)}, indent=1) + "\n", encoding="utf-8")
     return [markdown, data]
 
 
-def _catalogue(folder: Path, videos: int, languages: int) -> Path:
+def _write_catalog(folder: Path, videos: int, languages: int) -> Path:
     numbers = range(videos)
     columns = {
         "youtube_id": [f"v{number:010d}" for number in numbers],
@@ -159,11 +164,11 @@ def _catalogue(folder: Path, videos: int, languages: int) -> Path:
 
 
 def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
-    """`process_shard` without the processing: counts as of real speech, one dead letter, a commit."""
+    """Commit a shard without processing it: counts as of real speech, one dead letter, no objects."""
     now = datetime.now(UTC).isoformat()
     count = len(shard.videos)
     segments = (count - 1) * VIDEO_SEGMENTS
-    letter = DeadLetter(shard.videos[0].video_id, shard.language, "decode", "NoAudio", "made up")
+    letter = DeadLetter(shard.videos[0].video_id, shard.language, "decode", "NoAudio", "stub")
     result = ShardResult(
         shard=shard.name,
         language=shard.language,
@@ -190,7 +195,7 @@ def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> Sha
 
 
 def _database_bytes(config: RunConfig) -> int:
-    """What the ledger takes, indexes included, by PostgreSQL's own count or as files of SQLite."""
+    """Return the size of the ledger with its indexes: PostgreSQL's count, or SQLite's files."""
     if config.ledger == SUPABASE:
         with SupabaseClient() as supabase:
             return int(supabase.rpc("ledger_bytes"))
@@ -198,14 +203,14 @@ def _database_bytes(config: RunConfig) -> int:
     return sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
 
 
-def _looks_ms(config: RunConfig, videos: int) -> list[float]:
-    """Some looks, with the connection open as `audiopipe monitor` keeps it."""
+def _time_snapshots(config: RunConfig, videos: int) -> list[float]:
+    """Return the milliseconds of each snapshot, over one open connection as in `audiopipe monitor`."""
     times = []
     with open_ledger(config.ledger, config.output, create=False) as ledger:
         for _ in range(QUERIES):
-            begun = time.monotonic()
+            started = time.monotonic()
             snapshot = take_snapshot(ledger)
-            times.append(1000 * (time.monotonic() - begun))
+            times.append(1000 * (time.monotonic() - started))
     processed = snapshot.totals.processed if snapshot else 0
     if processed != videos:
         raise RuntimeError(f"the ledger counts {processed} of {videos} videos")

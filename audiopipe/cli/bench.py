@@ -81,7 +81,7 @@ def bench_scale(videos: int, languages: int, ledger: str | None, workers: int, s
 
     measured = scale.bench(videos, languages, ledger, workers)
     table = Table("quantity", "measured", "target")
-    for row in scale.rows(measured):
+    for row in scale.format_rows(measured):
         table.add_row(*row)
     Console(width=120).print(table)
     for path in scale.save(measured, REPORTS) if save else []:

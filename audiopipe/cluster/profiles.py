@@ -61,7 +61,7 @@ class Profile:
 
     @property
     def local(self) -> bool:
-        """Whether the workers are processes of this machine."""
+        """True if the workers are processes of this machine."""
         return self.engine in LOCAL_ENGINES
 
 

@@ -56,10 +56,10 @@ class ClusterHealth:
 
     def workers(self, client: Client) -> list[WorkerInfo]:
         """Ask the scheduler for its workers; empty if it does not answer."""
-        asked = time.monotonic()
+        requested = time.monotonic()
         workers = self._request_workers(client)
-        self.scheduler_lost_since = None if workers is not None else self.scheduler_lost_since or asked
-        self.workers_lost_since = None if workers else self.workers_lost_since or asked
+        self.scheduler_lost_since = None if workers is not None else self.scheduler_lost_since or requested
+        self.workers_lost_since = None if workers else self.workers_lost_since or requested
         return workers or []
 
     @staticmethod

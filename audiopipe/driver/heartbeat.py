@@ -21,7 +21,7 @@ class WorkerInfo:
     """A worker as Dask's scheduler describes it.
 
     Attributes:
-        last_seen: UNIX time of its last heartbeat; None if the scheduler has none.
+        last_heartbeat: UNIX time; None if the scheduler has received none.
         executing: tasks that run now.
         cpu: percent of one core.
     """
@@ -30,7 +30,7 @@ class WorkerInfo:
     name: str
     host: str
     threads: int
-    last_seen: float | None
+    last_heartbeat: float | None
     executing: int
     cpu: float
     memory_bytes: int
@@ -48,7 +48,7 @@ class WorkerInfo:
             name=str(info["name"]),
             host=str(info.get("host", "")),
             threads=int(info.get("nthreads", 0)),
-            last_seen=info.get("last_seen"),
+            last_heartbeat=info.get("last_seen"),
             executing=int(metrics.get("task_counts", {}).get("executing", 0)),
             cpu=float(metrics.get("cpu", 0.0)),
             memory_bytes=int(metrics.get("memory", 0)),
@@ -76,7 +76,7 @@ def worker_rows(
     for worker in workers:
         worker_id = f"{driver}/{worker.name}"
         idle = status is WorkerStatus.RUNNING and not worker.executing
-        last_seen = now if worker.last_seen is None else datetime.fromtimestamp(worker.last_seen, UTC)
+        heartbeat = now if worker.last_heartbeat is None else datetime.fromtimestamp(worker.last_heartbeat, UTC)
         row = WorkerRow(
             worker_id,
             hostname=worker.host,
@@ -85,7 +85,7 @@ def worker_rows(
             memory_bytes=worker.memory_bytes,
             gpu_memory_bytes=worker.gpu_memory_bytes,
             status=WorkerStatus.IDLE if idle else status,
-            last_heartbeat=format_utc(last_seen),
+            last_heartbeat=format_utc(heartbeat),
         )
         rows.append(_with_counters(row, config, [result for result in results if result.worker == worker_id], now))
     return rows

@@ -82,8 +82,8 @@ class RunRecorder:
     def _language(self) -> str:
         """Return 'all' if any driver of the run was started with it, else all languages of the plan."""
         recorded = self.ledger.run(self.run_id)
-        everything = self.config.language == "all" or (recorded is not None and recorded.language == "all")
-        return "all" if everything else ",".join(self.plan.languages())
+        unrestricted = self.config.language == "all" or (recorded is not None and recorded.language == "all")
+        return "all" if unrestricted else ",".join(self.plan.languages())
 
     def _is_recorded(self, commits: Mapping[str, Commit]) -> bool:
         """Check whether the ledger has the run as finished, with all these commits."""

@@ -23,7 +23,7 @@ MAX_REFUSALS = 3
 
 
 class Decision(Enum):
-    """What happens to a shard after a failed attempt."""
+    """Next step for a shard after a failed attempt."""
 
     ISOLATE = auto()  # run it again at once, each video in a child process
     RETRY = auto()  # run it again after a backoff
@@ -49,7 +49,7 @@ class RetryPolicy:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the store has refused so many shards in a row that the session stops."""
+        """True if the store has refused so many shards in a row that the session stops."""
         return self.refusals >= MAX_REFUSALS
 
     @property

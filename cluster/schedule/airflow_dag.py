@@ -17,7 +17,7 @@ except ImportError:
     from airflow.decorators import dag, task
     from airflow.exceptions import AirflowFailException
 
-HOME = os.environ.get("AUDIOPIPE_HOME", "/opt/audiopipe")
+INSTALLATION = os.environ.get("AUDIOPIPE_HOME", "/opt/audiopipe")
 PARAMETERS = os.environ.get("AUDIOPIPE_PARAMETERS", "/etc/audiopipe/schedule/nightly.yaml")
 DONE, DEAD_LETTERS, NOT_FINISHED = 0, 3, 4
 
@@ -33,7 +33,7 @@ DONE, DEAD_LETTERS, NOT_FINISHED = 0, 3, 4
 def audiopipe_nightly() -> None:
     @task(retries=6, retry_delay=timedelta(minutes=5), retry_exponential_backoff=True)
     def run(parameters: str) -> str:
-        process = subprocess.Popen([f"{HOME}/cluster/schedule/run.sh", parameters])
+        process = subprocess.Popen([f"{INSTALLATION}/cluster/schedule/run.sh", parameters])
         try:
             status = process.wait()
         finally:

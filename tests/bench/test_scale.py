@@ -21,7 +21,7 @@ def test_planning_scheduling_and_recording_are_timed(tmp_path: Path) -> None:
         assert str(tmp_path) not in text
         assert os.uname().nodename not in text
     assert json.loads((tmp_path / "scale-sqlite.json").read_text())["shards"] == 36
-    assert "| a look of the monitor, best and median |" in (tmp_path / "scale-sqlite.md").read_text()
+    assert "| snapshot for the monitor, best and median |" in (tmp_path / "scale-sqlite.md").read_text()
 
 
 def test_a_ledger_that_counts_wrongly_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

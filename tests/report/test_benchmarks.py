@@ -40,7 +40,7 @@ def results(tmp_path):
     floor = [("codec floor", 1, 2.0), ("codec floor", 2, 1.0)]
     baselines = [("sequential", 1, 10.0), ("ffmpeg", 1, 5.0)]
     bench_results.save_results([pipeline_result(*row) for row in [*audiopipe, *floor, *baselines]], tmp_path)
-    scale.save(scale.ScaleReading("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
+    scale.save(scale.ScaleResult("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
     return benchmarks.read_results(str(tmp_path))
 
 
