@@ -1,6 +1,6 @@
-"""The container file, built for real over a bare Debian in the place of its base, and what Kubernetes runs in it.
+"""Build the container file on a bare Debian instead of its base image, and run the command that Kubernetes runs in it.
 
-Needs root, Debian's `buildah`, `crun` and `debootstrap`, the package mirrors, and 7 GB of disk for a while.
+The test needs root, Debian's `buildah`, `crun` and `debootstrap`, the package mirrors, and 7 GB of disk.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ pytestmark = [
 
 @dataclass
 class Images:
-    """Images and containers in a folder of the test's own."""
+    """A private store of images and containers."""
 
     folder: Path
 
-    def buildah(self, *told: str) -> subprocess.CompletedProcess[str]:
-        own = ("--root", str(self.folder / "images"), "--runroot", str(self.folder / "run"))
-        command = ["buildah", *own, "--storage-driver", "overlay", *told]
+    def buildah(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        store = ("--root", str(self.folder / "images"), "--runroot", str(self.folder / "run"))
+        command = ["buildah", *store, "--storage-driver", "overlay", *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
-    def do(self, *told: str) -> str:
-        done = self.buildah(*told)
+    def do(self, *arguments: str) -> str:
+        done = self.buildah(*arguments)
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
         return done.stdout.strip()
 
     def build(self, context: Path) -> str:
-        """What the build says, step by step. Wheels that this machine has are not fetched again."""
+        """Build the image, with the wheels in this machine's cache, and return the log of its steps."""
         wheels = Path.home() / ".cache/uv"
-        known = ("--volume", f"{wheels}:/wheels", "--build-arg", "UV_CACHE_DIR=/wheels") if wheels.exists() else ()
-        told = ("--isolation", "chroot", "--pull-never", "--layers", "--build-arg", "UV_COMPILE_BYTECODE=0", *known)
-        return self.do("build", *told, "--file", str(context / "cluster/Containerfile"), "--tag", "made", str(context))
+        cache = ("--volume", f"{wheels}:/wheels", "--build-arg", "UV_CACHE_DIR=/wheels") if wheels.exists() else ()
+        options = ("--isolation", "chroot", "--pull-never", "--layers", "--build-arg", "UV_COMPILE_BYTECODE=0", *cache)
+        file = str(context / "cluster/Containerfile")
+        return self.do("build", *options, "--file", file, "--tag", "audiopipe-test", str(context))
 
     def close(self) -> None:
         self.buildah("rm", "--all")
@@ -63,15 +64,15 @@ class Images:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Iterator[Images]:
-    mine = Images(tmp_path / "store")
-    if (can := mine.buildah("info")).returncode:
-        pytest.skip(f"no images here: {can.stderr.strip()}")
-    yield mine
-    mine.close()
+    images = Images(tmp_path / "store")
+    if (info := images.buildah("info")).returncode:
+        pytest.skip(f"buildah does not work here: {info.stderr.strip()}")
+    yield images
+    images.close()
 
 
 def make_base(images: Images, context: Path, folder: Path) -> None:
-    """Under the name that the container file gives its base, a Debian with the same Python."""
+    """Create a Debian image with Python, under the name of the container file's base image."""
     (line,) = [line for line in (context / "cluster/Containerfile").read_text().splitlines() if "ARG BASE=" in line]
     install_debian(folder / "debian", "python3-venv")
     subprocess.run(["tar", "-C", str(folder / "debian"), "-cf", str(folder / "debian.tar"), "."], check=True)
@@ -86,12 +87,12 @@ def test_the_image_builds_runs_unprivileged_and_caches_dependencies(images: Imag
     make_base(images, context, tmp_path)
     images.build(context)
 
-    made = images.do("from", "--pull-never", "made")
+    container = images.do("from", "--pull-never", "audiopipe-test")
     catalog = corpus(data / "corpus", videos=4, missing=False)
-    told = {"PARTITION_INDEX": "0", "PARTITION_COUNT": "1", "AUDIOPIPE_CATALOG": catalog}
-    told |= {"AUDIOPIPE_OUTPUT": data / "out", "AUDIOPIPE_OPTIONS": FIXED}
-    environment = [word for name, value in told.items() for word in ("--env", f"{name}={value}")]
-    inside = ("run", "--isolation", "chroot", "--volume", f"{data}:{data}", *environment, made, "--")
+    variables = {"PARTITION_INDEX": "0", "PARTITION_COUNT": "1", "AUDIOPIPE_CATALOG": catalog}
+    variables |= {"AUDIOPIPE_OUTPUT": data / "out", "AUDIOPIPE_OPTIONS": FIXED}
+    environment = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    inside = ("run", "--isolation", "chroot", "--volume", f"{data}:{data}", *environment, container, "--")
     assert images.do(*inside, "id", "-u") == str(CONTAINER_UID)
     assert images.do(*inside, "audiopipe", "explain", "snr_db").startswith("snr_db: metric")
     (job,) = yaml.safe_load_all(PARTITION.read_text())
@@ -100,12 +101,12 @@ def test_the_image_builds_runs_unprivileged_and_caches_dependencies(images: Imag
     in_container = content(data / "out")
     shutil.rmtree(data / "out")
     make_output(config(catalog, data / "out", partition_count=1))
-    assert in_container == content(data / "out"), "the bytes that this machine makes, with its other Python"
+    assert in_container == content(data / "out"), "same bytes as on this machine, with another Python"
 
     with (context / "audiopipe/__init__.py").open("a") as code:
         code.write("# new\n")
     steps = images.build(context).split("STEP ")
-    again = {step.split("\n")[0].partition(": ")[2].split()[0] for step in steps[1:] if "Using cache" not in step}
+    rebuilt = {step.split("\n")[0].partition(": ")[2].split()[0] for step in steps[1:] if "Using cache" not in step}
     (heavy,) = [step for step in steps if "--requirement pyproject.toml" in step]
     assert "Using cache" in heavy
-    assert again >= {"COPY"}, "the code is in it"
+    assert rebuilt >= {"COPY"}, "the new code is copied"

@@ -1,4 +1,4 @@
-"""What `cluster/` ships to nodes: scripts, units and manifests, by every check that can be made without a cloud."""
+"""Scripts, units and manifests of `cluster/`, checked without a cloud."""
 
 import configparser
 import json
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import dask.config
 import pytest
 import yaml
 from distributed.utils import import_term
+from waiting import wait_until
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 SCRIPTS = sorted(CLUSTER.glob("*.sh"))
@@ -32,7 +32,7 @@ def unit(path: Path) -> dict[str, dict[str, str]]:
 
 
 def partition(folder: Path, program: str) -> dict[str, str]:
-    """The environment of `run_partition.sh`, with a program of the test's in the place of `audiopipe`."""
+    """Return the environment of `run_partition.sh`, with a program of the test in place of `audiopipe`."""
     command = folder / "audiopipe"
     command.write_text(f"#!{sys.executable}\n{program}")
     command.chmod(0o755)
@@ -91,27 +91,29 @@ def test_a_permanently_failed_partition_powers_its_node_off() -> None:
     assert 1800 <= shortest < int(limits["StartLimitIntervalSec"])
 
 
-def said_on_a_node(folder: Path, **environment: str) -> list[str]:
-    """What a worker node gives to Dask's command, and then its settings of TLS."""
+def dask_arguments(folder: Path, **environment: str) -> list[str]:
+    """Return the arguments that a worker node passes to `dask`, after a check of its TLS settings."""
     stub(folder / "dask", 'printf "%s\\0" "$@"; env -0 | grep -z TLS__ | sort -z')
     environment |= {"PATH": f"{folder}:/usr/bin:/bin", "DASK_SCHEDULER_ADDRESS": "tls://scheduler:8786"}
     environment |= {"DASK_COMMAND": str(folder / "dask"), "AUDIOPIPE_TLS": "/t"}
-    told = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
-    *said, authority, certificate, key, end = told.stdout.split("\0")
+    done = subprocess.run([CLUSTER / "run_worker.sh"], env=environment, capture_output=True, text=True, check=True)
+    *arguments, authority, certificate, key, end = done.stdout.split("\0")
     assert end == ""
-    assert dask.config.collect_env(dict(one.split("=") for one in (authority, certificate, key)))["distributed"] == {
+    variables = dict(line.split("=") for line in (authority, certificate, key))
+    assert dask.config.collect_env(variables)["distributed"] == {
         "comm": {"tls": {"ca_file": "/t/ca.pem", "worker": {"cert": "/t/node.pem", "key": "/t/node.key"}}}
     }
-    return said
+    return arguments
 
 
-def test_a_worker_node_without_a_gpu_runs_a_worker_a_core(tmp_path: Path) -> None:
+def test_a_worker_node_without_a_gpu_runs_a_worker_per_core(tmp_path: Path) -> None:
     from distributed.cli.dask_worker import main as worker
 
-    command, *said = said_on_a_node(tmp_path)
+    command, *arguments = dask_arguments(tmp_path)
     assert command == "worker"
-    assert {word for word in said if word.startswith("--")} <= {name for one in worker.params for name in one.opts}
-    given = worker.make_context("worker", said, resilient_parsing=True).params
+    known = {name for parameter in worker.params for name in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+    given = worker.make_context("worker", arguments, resilient_parsing=True).params
     assert (given["scheduler"], given["nthreads"], given["death_timeout"]) == ("tls://scheduler:8786", 2, "300")
     assert given["n_workers"] == str(os.cpu_count())
 
@@ -120,15 +122,15 @@ def test_a_gpu_node_runs_all_workers_that_it_can_use(tmp_path: Path) -> None:
     from audiopipe.cluster.cuda_workers import CUDAWorkers
 
     stub(tmp_path / "nvidia-smi", "echo 580.1")
-    command, address, option, spec = said_on_a_node(tmp_path, DEATH_TIMEOUT="20", STATE_DIRECTORY="/var/lib/of mine")
+    command, address, option, spec = dask_arguments(tmp_path, DEATH_TIMEOUT="20", STATE_DIRECTORY="/var/lib/with space")
     assert (command, address, option) == ("spec", "tls://scheduler:8786", "--spec")
-    asked = json.loads(spec)
-    assert import_term(asked["cls"]) is CUDAWorkers
-    assert asked["opts"] == {
+    worker = json.loads(spec)
+    assert import_term(worker["cls"]) is CUDAWorkers
+    assert worker["opts"] == {
         "nthreads": 2,
         "death_timeout": "20",
         "dashboard_address": "127.0.0.1:0",
-        "local_directory": "/var/lib/of mine",
+        "local_directory": "/var/lib/with space",
     }
 
 
@@ -137,16 +139,20 @@ def test_a_scheduler_encrypts_and_serves_its_dashboard_locally(tmp_path: Path) -
 
     stub(tmp_path / "dask", 'echo "$@"')
     environment = {"PATH": "/usr/bin:/bin", "DASK_COMMAND": str(tmp_path / "dask"), "AUDIOPIPE_TLS": "/t"}
-    told = subprocess.run([CLUSTER / "run_scheduler.sh"], env=environment, capture_output=True, text=True, check=True)
-    first, *said = told.stdout.split()
-    given = scheduler.make_context("scheduler", [*said], resilient_parsing=True).params
-    assert (first, given["host"], given["port"]) == ("scheduler", "tls://", "8786")
+    done = subprocess.run([CLUSTER / "run_scheduler.sh"], env=environment, capture_output=True, text=True, check=True)
+    command, *arguments = done.stdout.split()
+    given = scheduler.make_context("scheduler", [*arguments], resilient_parsing=True).params
+    assert (command, given["host"], given["port"]) == ("scheduler", "tls://", "8786")
     assert given["dashboard_address"] == "127.0.0.1:8787"
-    assert {word for word in said if word.startswith("/t/")} == {"/t/ca.pem", "/t/node.pem", "/t/node.key"}
+    assert {argument for argument in arguments if argument.startswith("/t/")} == {
+        "/t/ca.pem",
+        "/t/node.pem",
+        "/t/node.key",
+    }
 
 
 @pytest.mark.parametrize("name", ["worker", "partition"])
-def test_keys_come_to_units_by_a_file_and_not_by_their_command_line(name: str) -> None:
+def test_units_read_keys_from_a_file_and_not_from_arguments(name: str) -> None:
     service = unit(CLUSTER / f"systemd/audiopipe-{name}.service")["Service"]
     assert service["EnvironmentFile"] == "/etc/audiopipe/environment"
     assert "KEY" not in service["ExecStart"]
@@ -156,23 +162,23 @@ def test_keys_come_to_units_by_a_file_and_not_by_their_command_line(name: str) -
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_systemd_understands_its_units(path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True, check=False)
-    # The programs are on nodes, not here.
-    said = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
-    assert not said
+    # The programs are on nodes, not on this machine.
+    problems = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
+    assert not problems
 
 
 def test_the_manifest_has_the_shape_of_the_operators_example() -> None:
     from dask_kubernetes.operator import make_cluster_spec
 
-    ours: dict[str, Any] = yaml.safe_load((CLUSTER / "kubernetes/dask-cluster.yaml").read_text())
-    theirs = make_cluster_spec("audiopipe", worker_command=["dask", "cuda", "worker"], n_workers=8)
-    assert (ours["apiVersion"], ours["kind"]) == (theirs["apiVersion"], theirs["kind"])
-    assert ours["spec"].keys() == theirs["spec"].keys()
-    assert ours["spec"]["scheduler"]["service"] == theirs["spec"]["scheduler"]["service"]
+    manifest: dict[str, Any] = yaml.safe_load((CLUSTER / "kubernetes/dask-cluster.yaml").read_text())
+    example = make_cluster_spec("audiopipe", worker_command=["dask", "cuda", "worker"], n_workers=8)
+    assert (manifest["apiVersion"], manifest["kind"]) == (example["apiVersion"], example["kind"])
+    assert manifest["spec"].keys() == example["spec"].keys()
+    assert manifest["spec"]["scheduler"]["service"] == example["spec"]["scheduler"]["service"]
     for role in ("scheduler", "worker"):
-        mine, their = (spec["spec"][role]["spec"]["containers"][0] for spec in (ours, theirs))
-        assert mine["name"] == their["name"]
-        assert mine.keys() <= their.keys() | {"envFrom", "volumeMounts"}
+        actual, expected = (spec["spec"][role]["spec"]["containers"][0] for spec in (manifest, example))
+        assert actual["name"] == expected["name"]
+        assert actual.keys() <= expected.keys() | {"envFrom", "volumeMounts"}
 
 
 def test_kubernetes_runs_the_configured_number_of_partitions() -> None:
@@ -186,9 +192,9 @@ def test_kubernetes_runs_the_configured_number_of_partitions() -> None:
 def test_a_partition_is_run_from_the_environment(tmp_path: Path) -> None:
     environment = partition(tmp_path, "import json, sys; print(json.dumps(sys.argv[1:]))")
     done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, text=True, check=True)
-    said = json.loads(done.stdout)
-    assert said[0] == "run"
-    given = dict(zip(said[3::2], said[4::2], strict=True))
+    arguments = json.loads(done.stdout)
+    assert arguments[0] == "run"
+    given = dict(zip(arguments[3::2], arguments[4::2], strict=True))
     assert given == {
         "--catalog": "supabase://videos",
         "--output": "s3://out/speech",
@@ -199,11 +205,11 @@ def test_a_partition_is_run_from_the_environment(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("ended", "passed_on"), [(0, 0), (3, 0), (4, 4), (2, 2)])
-def test_dead_letters_are_a_result_and_other_ends_are_passed_on(tmp_path: Path, ended: int, passed_on: int) -> None:
-    environment = partition(tmp_path, f"raise SystemExit({ended})")
+@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 0), (4, 4), (2, 2)])
+def test_dead_letters_are_a_success_and_errors_keep_their_code(tmp_path: Path, exit_code: int, expected: int) -> None:
+    environment = partition(tmp_path, f"raise SystemExit({exit_code})")
     done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, check=False)
-    assert done.returncode == passed_on
+    assert done.returncode == expected
 
 
 def test_sigterm_reaches_the_driver_and_its_exit_code_returns(tmp_path: Path) -> None:
@@ -214,10 +220,7 @@ pathlib.Path(os.environ["FOLDER"], "ready").touch()
 time.sleep(600)
 """
     process = subprocess.Popen([CLUSTER / "run_partition.sh"], env=partition(tmp_path, program))
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "ready").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until((tmp_path / "ready").exists)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 4
     assert (tmp_path / "ended").exists()
@@ -237,10 +240,10 @@ def test_certificates_share_an_authority_and_are_never_overwritten(tmp_path: Pat
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Of the Containerfile; a backslash goes on with a line, and a comment is none."""
+    """Parse the instructions of the Containerfile; a backslash joins lines."""
     lines = [line for line in (CLUSTER / "Containerfile").read_text().splitlines() if not line.startswith("#")]
-    whole = " ".join(line + "\n" if not line.endswith("\\") else line[:-1] for line in lines).splitlines()
-    return [(word, rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in whole)]
+    joined = " ".join(line + "\n" if not line.endswith("\\") else line[:-1] for line in lines).splitlines()
+    return [(word, rest.strip()) for word, _, rest in (line.strip().partition(" ") for line in joined)]
 
 
 def test_the_container_copies_existing_files_and_runs_as_profile_user() -> None:

@@ -1,12 +1,12 @@
-"""Nodes without a scheduler: a driver a partition, one output, one ledger. Any may die and be started again."""
+"""Independent nodes: one driver per partition, one output, one ledger. A killed driver can be started again."""
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from output_factory import config, content, corpus, make_output
+from waiting import wait_until
 
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
 FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
@@ -18,9 +18,19 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def driver(catalog: Path, output: Path, index: int, count: int) -> "subprocess.Popen[bytes]":
-    told = ["--catalog", str(catalog), "--output", str(output), "--cluster", "local-cpu", "--workers", "1", "--quiet"]
+    arguments = [
+        "--catalog",
+        str(catalog),
+        "--output",
+        str(output),
+        "--cluster",
+        "local-cpu",
+        "--workers",
+        "1",
+        "--quiet",
+    ]
     partition = ["--partition-index", str(index), "--partition-count", str(count)]
-    return subprocess.Popen([AUDIOPIPE, "run", *told, *FIXED.split(), *partition], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([AUDIOPIPE, "run", *arguments, *FIXED.split(), *partition], stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
@@ -29,16 +39,14 @@ def driver(catalog: Path, output: Path, index: int, count: int) -> "subprocess.P
 def test_partitions_share_an_output_and_a_killed_one_resumes(catalog: Path, tmp_path: Path, count: int) -> None:
     output = tmp_path / "shared"
     drivers = [driver(catalog, output, index, count) for index in range(count)]
-    deadline = time.monotonic() + 90
-    while not list(output.glob("_commits/*.json")):
-        assert time.monotonic() < deadline, "nothing is committed"
-        time.sleep(0.02)
+    wait_until(lambda: list(output.glob("_commits/*.json")), "a commit", timeout_s=90)
     drivers[0].kill()
     drivers[0].wait()
-    again = driver(catalog, output, 0, count)
-    assert [one.wait(timeout=150) for one in [again, *drivers[1:]]] == [0] * count
+    drivers[0] = driver(catalog, output, 0, count)
+    assert [process.wait(timeout=150) for process in drivers] == [0] * count
     alone = tmp_path / "alone"
     make_output(config(catalog, alone, partition_count=count))
     assert content(output) == content(alone)
-    seen = subprocess.run([AUDIOPIPE, "monitor", str(output), "--once"], capture_output=True, text=True, check=True)
-    assert all(f"p{index}" in seen.stdout for index in range(count)), "the monitor sees every node"
+    command = [AUDIOPIPE, "monitor", str(output), "--once"]
+    monitor = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(f"p{index}" in monitor.stdout for index in range(count)), "the monitor shows every node"

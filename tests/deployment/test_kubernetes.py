@@ -21,7 +21,7 @@ from audiopipe.cluster.profiles import resolve_profile
 from audiopipe.errors import ConfigError
 
 MANIFESTS = Path(__file__).parents[2] / "cluster/kubernetes"
-# From the first in which a Job knows backoffLimitPerIndex and FailIndex for good to the newest.
+# From the first version in which backoffLimitPerIndex and FailIndex of a Job are stable, to the newest.
 VERSIONS = [version for version in kubernetes_validate.utils.all_versions() if int(version.split(".")[1]) >= 33]
 
 
@@ -30,7 +30,7 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def retrieve(uri: str) -> "Resource[Any]":
-    """The operator's definitions lie in its package; its build takes Kubernetes' from elsewhere, we the newest."""
+    """Resolve a reference of the operator's schema: to its package, or to the newest schema of Kubernetes."""
     parts = urlsplit(uri)
     if parts.netloc == "k8s_crd_resolver":
         folder = f"kubernetes-json-schema/v{VERSIONS[-1]}-local-strict"
@@ -56,16 +56,16 @@ def test_kubernetes_knows_every_field_of_the_manifests(name: str, version: str) 
         kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_check_sees_a_field_that_kubernetes_does_not_know() -> None:
+def test_the_check_detects_a_field_unknown_to_kubernetes() -> None:
     (job,) = documents("partitions.yaml")
     job["spec"]["backoffLimitPerindex"] = job["spec"].pop("backoffLimitPerIndex")
     with pytest.raises(kubernetes_validate.ValidationError, match="backoffLimitPerindex"):
         kubernetes_validate.validate(job, VERSIONS[-1], strict=True)
 
 
-def test_the_operator_knows_every_field_of_our_cluster(dask_cluster: Draft202012Validator) -> None:
-    (ours,) = documents("dask-cluster.yaml")
-    dask_cluster.validate(ours)
+def test_the_operator_knows_every_field_of_the_manifest(dask_cluster: Draft202012Validator) -> None:
+    (manifest,) = documents("dask-cluster.yaml")
+    dask_cluster.validate(manifest)
 
 
 @pytest.mark.parametrize(
@@ -76,62 +76,64 @@ def test_the_operator_knows_every_field_of_our_cluster(dask_cluster: Draft202012
         (("spec",), "idleTimeout", "1 hour"),
     ],
 )
-def test_the_check_sees_what_the_operator_would_refuse(
+def test_the_check_detects_what_the_operator_would_refuse(
     dask_cluster: Draft202012Validator, path: tuple[Any, ...], key: str, value: Any
 ) -> None:
-    (ours,) = copy.deepcopy(documents("dask-cluster.yaml"))
-    place: Any = ours
+    (manifest,) = copy.deepcopy(documents("dask-cluster.yaml"))
+    parent: Any = manifest
     for step in path:
-        place = place[step]
-    place[key] = value
+        parent = parent[step]
+    parent[key] = value
     with pytest.raises(ValidationError):
-        dask_cluster.validate(ours)
+        dask_cluster.validate(manifest)
 
 
 def container(role: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Of a pod that the operator makes from a DaskCluster."""
+    """Return the container of a pod that the operator creates from a DaskCluster."""
     from dask_kubernetes.operator.controller.controller import (
         build_scheduler_deployment_spec,
         build_worker_deployment_spec,
     )
 
     if role == "scheduler":
-        built = build_scheduler_deployment_spec("audiopipe", spec["scheduler"]["spec"], {}, {})
+        deployment = build_scheduler_deployment_spec("audiopipe", spec["scheduler"]["spec"], {}, {})
     else:
-        told = ("audiopipe-default", "audiopipe", "audiopipe", "w-1", spec["worker"]["spec"], {}, {})
-        built = build_worker_deployment_spec(*told)
-    (one,) = built["spec"]["template"]["spec"]["containers"]
-    return dict(one)
+        arguments = ("audiopipe-default", "audiopipe", "audiopipe", "w-1", spec["worker"]["spec"], {}, {})
+        deployment = build_worker_deployment_spec(*arguments)
+    (result,) = deployment["spec"]["template"]["spec"]["containers"]
+    return dict(result)
 
 
-def variables(one: dict[str, Any]) -> dict[str, str]:
-    return {variable["name"]: variable["value"] for variable in one["env"]}
+def variables(container: dict[str, Any]) -> dict[str, str]:
+    return {variable["name"]: variable["value"] for variable in container["env"]}
 
 
 @pytest.mark.parametrize("role", ["scheduler", "worker"])
 def test_pods_mount_readable_certificates_from_the_secret(role: str) -> None:
-    (ours,) = documents("dask-cluster.yaml")
-    pod, one = ours["spec"][role]["spec"], container(role, ours["spec"])
-    assert variables(one)["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
-    (folder,) = [mount["mountPath"] for mount in one["volumeMounts"] if mount["name"] == "tls"]
-    named = {value for name, value in variables(one).items() if "__TLS__" in name}
-    assert named == {f"{folder}/{name}" for name in TLS_FILES}
+    (manifest,) = documents("dask-cluster.yaml")
+    pod, main = manifest["spec"][role]["spec"], container(role, manifest["spec"])
+    assert variables(main)["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "True"
+    (folder,) = [mount["mountPath"] for mount in main["volumeMounts"] if mount["name"] == "tls"]
+    paths = {value for name, value in variables(main).items() if "__TLS__" in name}
+    assert paths == {f"{folder}/{name}" for name in TLS_FILES}
     (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "tls"]
     assert volume["secret"] == {"secretName": "audiopipe-tls", "defaultMode": 0o440}
     assert pod["securityContext"]["fsGroup"] == CONTAINER_UID
 
 
 def test_a_worker_gets_only_the_schedulers_encrypted_address() -> None:
-    (ours,) = documents("dask-cluster.yaml")
-    told = [entry["value"] for entry in container("worker", ours["spec"])["env"] if "ADDRESS" in entry["name"]]
-    assert told == ["tls://audiopipe-scheduler:8786"]
+    (manifest,) = documents("dask-cluster.yaml")
+    addresses = [entry["value"] for entry in container("worker", manifest["spec"])["env"] if "ADDRESS" in entry["name"]]
+    assert addresses == ["tls://audiopipe-scheduler:8786"]
 
 
 def test_the_scheduler_keeps_dasks_http_routes_for_the_operator() -> None:
-    (ours,) = documents("dask-cluster.yaml")
-    routes = json.loads(variables(container("scheduler", ours["spec"]))["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"])
-    usual = dask.config.get("distributed.scheduler.http.routes")
-    assert set(routes) == {*usual, "distributed.http.scheduler.api"}
+    (manifest,) = documents("dask-cluster.yaml")
+    routes = json.loads(
+        variables(container("scheduler", manifest["spec"]))["DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES"]
+    )
+    default = dask.config.get("distributed.scheduler.http.routes")
+    assert set(routes) == {*default, "distributed.http.scheduler.api"}
 
 
 def cluster_spec(manifest: str, **options: Any) -> dict[str, Any]:
@@ -144,23 +146,23 @@ def test_on_a_private_network_encryption_can_be_switched_off() -> None:
     manifest = str(MANIFESTS / "dask-cluster.yaml")
     spec = cluster_spec(manifest, tls=False)
     assert "tls" not in json.dumps(spec)
-    told = variables(container("worker", spec))
-    assert told["DASK_SCHEDULER_ADDRESS"] == "tcp://audiopipe-scheduler.audiopipe.svc.cluster.local:8786"
+    environment = variables(container("worker", spec))
+    assert environment["DASK_SCHEDULER_ADDRESS"] == "tcp://audiopipe-scheduler.audiopipe.svc.cluster.local:8786"
     assert "DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES" in variables(container("scheduler", spec))
 
 
 def test_an_unencrypted_manifest_needs_an_explicit_setting(tmp_path: Path) -> None:
-    (ours,) = documents("dask-cluster.yaml")
+    (manifest,) = documents("dask-cluster.yaml")
     for role in ("scheduler", "worker"):
-        del ours["spec"][role]["spec"]["containers"][0]["env"], ours["spec"][role]["spec"]["volumes"]
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(ours))
-    manifest = str(tmp_path / "own.yaml")
-    with pytest.raises(ConfigError, match=r"the workers of .*own\.yaml do not encrypt: .* set tls: false"):
+        del manifest["spec"][role]["spec"]["containers"][0]["env"], manifest["spec"][role]["spec"]["volumes"]
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    manifest = str(tmp_path / "manifest.yaml")
+    with pytest.raises(ConfigError, match=r"the workers of .*manifest\.yaml do not encrypt: .* set tls: false"):
         cluster_spec(manifest)
     assert cluster_spec(manifest, tls=False)
 
 
-def test_only_the_namespace_and_the_operator_reach_our_pods() -> None:
+def test_only_the_namespace_and_the_operator_reach_the_pods() -> None:
     (policy,) = documents("network-policy.yaml")
     assert policy["metadata"]["namespace"] == "audiopipe"
     assert policy["spec"]["podSelector"] == {}, "all pods"

@@ -1,7 +1,7 @@
-"""A node from nothing: a clean Debian, what cloud-init runs on it, and its first boot under a systemd of its own.
+"""Set up a node on a bare Debian as cloud-init does, and boot it under systemd.
 
-Needs root, Debian's `debootstrap` and `systemd-container`, and the package mirrors. The cloud and its GPU are all that
-is not real: a command in the place of `aws` copies the secrets, and one in the place of `nvidia-smi` names a driver.
+The tests need root, Debian's `debootstrap` and `systemd-container`, and the package mirrors. Only the cloud and its GPU
+are replaced: a stub of `aws` copies the secrets, and a stub of `nvidia-smi` reports a driver.
 """
 
 import os
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="chroot and mounts need root"),
 ]
 
-# In a mount and process namespace of its own, so that nothing stays mounted whatever happens.
+# Runs in a new mount and process namespace, so that no mount outlives the test.
 CHROOT = """
 set -e
 root=$1; shift
@@ -34,7 +34,7 @@ mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 exec chroot "$root" env -i HOME=/root PATH="$IN_CHROOT" SYSTEMD_OFFLINE=1 UV_COMPILE_BYTECODE=0 "$@"
 """
-# systemd wants one hierarchy of control groups; this machine may have the older many.
+# systemd needs control groups version 2; this machine may have version 1.
 BOOT = """
 set -e
 mount --make-rprivate /
@@ -57,7 +57,7 @@ def script(path: Path, text: str) -> None:
 
 
 def in_root(root: Path, *command: str, path: str = PATH) -> "subprocess.CompletedProcess[str]":
-    """A command in the new machine, as root, with the network of this one."""
+    """Run a command in the new machine as root, with the network of this machine."""
     return subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "bash", "-c", CHROOT, "chroot", str(root), *command],
         env={**os.environ, "IN_CHROOT": path},
@@ -69,7 +69,7 @@ def in_root(root: Path, *command: str, path: str = PATH) -> "subprocess.Complete
 
 
 def boot(root: Path, data: Path) -> "subprocess.CompletedProcess[str]":
-    """From systemd's start to the machine's switching itself off."""
+    """Boot the machine, and wait until it powers itself off."""
     return subprocess.run(
         ["unshare", "--mount", "bash", "-c", BOOT, "boot", str(root), str(data)],
         capture_output=True,
@@ -80,38 +80,47 @@ def boot(root: Path, data: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def journal(root: Path, unit: str) -> str:
-    told = ["journalctl", "--no-pager", "--directory", str(root / "var/log/journal"), "--unit", unit, "--lines", "40"]
-    return subprocess.run(told, capture_output=True, text=True, check=False).stdout
+    command = [
+        "journalctl",
+        "--no-pager",
+        "--directory",
+        str(root / "var/log/journal"),
+        "--unit",
+        unit,
+        "--lines",
+        "40",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A bare Debian 13, as a cloud's image has it: systemd, and none of our packages."""
+    """Install a bare Debian 13 as in a cloud's image: with systemd, without further packages."""
     folder = tmp_path_factory.mktemp("node") / "root"
     install_debian(folder, "systemd-sysv,dbus")
     for name in ("resolv.conf", "hosts"):
         shutil.copy(f"/etc/{name}", folder / "etc" / name)
     (folder / "var/log/journal").mkdir(parents=True, exist_ok=True)
     copy_checkout(folder / "opt/audiopipe")
-    spare_the_download(folder)
+    link_download_cache(folder)
     yield folder
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
-def spare_the_download(root: Path) -> None:
-    """What uv keeps on this machine, as hard links: gigabytes of CUDA are neither fetched nor copied again."""
-    here = Path.home() / ".cache/uv"
-    if here.exists() and here.stat().st_dev == root.stat().st_dev:
+def link_download_cache(root: Path) -> None:
+    """Hard-link uv's cache of this machine, so that gigabytes of CUDA are neither downloaded nor copied."""
+    cache = Path.home() / ".cache/uv"
+    if cache.exists() and cache.stat().st_dev == root.stat().st_dev:
         (root / "root/.cache").mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-al", str(here), str(root / "root/.cache/uv")], check=True)
+        subprocess.run(["cp", "-al", str(cache), str(root / "root/.cache/uv")], check=True)
 
 
-def has_driver(root: Path, version: str) -> None:
+def install_driver(root: Path, version: str) -> None:
     script(root / "usr/local/bin/nvidia-smi", f"echo {version}\n")
 
 
 def put_user_data(root: Path) -> str:
-    """Where the program lies that cloud-init writes and starts."""
+    """Write the program that cloud-init would write and start; return its path."""
     text = (REPOSITORY / "cluster/cloud-init.yaml").read_text()
     for name, value in {"SECRETS": "s3://private/x", "INDEX": "0", "COUNT": "1", "MAX_MINUTES": "60"}.items():
         text = text.replace(f"@{name}@", value)
@@ -122,8 +131,8 @@ def put_user_data(root: Path) -> str:
     return str(node["path"])
 
 
-def installed(root: Path) -> dict[str, bytes]:
-    """What the bootstrap put there, but for compiled Python."""
+def installed_files(root: Path) -> dict[str, bytes]:
+    """Read the files that the bootstrap has installed, without compiled Python."""
     folders = (root / "opt/audiopipe/cluster", root / "etc/audiopipe", root / "etc/systemd/system")
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     files += (root / "opt/audiopipe/.venv").glob("lib/python*/site-packages/*/METADATA")
@@ -134,7 +143,7 @@ def test_a_bad_gpu_driver_is_refused_before_anything_is_installed(root: Path) ->
     bootstrap = "/opt/audiopipe/cluster/bootstrap.sh"
     before = in_root(root, bootstrap, "partition")
     assert (before.returncode, "no NVIDIA driver" in before.stderr, "ALLOW_CPU=1" in before.stderr) == (1, True, True)
-    has_driver(root, "570.86.10")
+    install_driver(root, "570.86.10")
     assert "driver 570.86.10 is too old for CUDA 13: 580 or newer" in in_root(root, bootstrap, "partition").stderr
     script(root / "usr/local/bin/nvidia-smi", "echo NVIDIA-SMI has failed; exit 9\n")
     assert "nvidia-smi finds no GPU: NVIDIA-SMI has failed" in in_root(root, bootstrap, "partition").stderr
@@ -143,7 +152,7 @@ def test_a_bad_gpu_driver_is_refused_before_anything_is_installed(root: Path) ->
 
 
 def test_a_bare_machine_runs_its_partition_and_powers_off(root: Path, data: Path) -> None:
-    has_driver(root, "580.65.06")
+    install_driver(root, "580.65.06")
     (root / "seed").mkdir()
     (root / "seed/environment").write_text(SETTINGS.format(data=data))
     script(root / "usr/local/bin/aws", "cp -r /seed/. /etc/audiopipe/\n")
@@ -151,17 +160,17 @@ def test_a_bare_machine_runs_its_partition_and_powers_off(root: Path, data: Path
     first = in_root(root, node)
     assert "bootstrap: this node is ready as 'partition'" in first.stdout, first.stdout[-3000:] + first.stderr[-3000:]
     assert (root / "etc/audiopipe/environment").stat().st_mode & 0o077 == 0
-    was = installed(root)
-    again = in_root(root, "/opt/audiopipe/cluster/bootstrap.sh", "partition")
-    assert again.returncode == 0, again.stderr
-    assert installed(root) == was, "a second bootstrap changes nothing"
+    before = installed_files(root)
+    second = in_root(root, "/opt/audiopipe/cluster/bootstrap.sh", "partition")
+    assert second.returncode == 0, second.stderr
+    assert installed_files(root) == before, "a second bootstrap changes nothing"
 
     catalog = corpus(data / "corpus", videos=6, missing=True)
-    ended = boot(root, data)
-    said = journal(root, "audiopipe-partition.service")
-    assert ended.returncode == 0, said + ended.stdout[-2000:]
-    assert (data / "out/dataset.json").exists(), said
-    made = content(data / "out")
+    machine = boot(root, data)
+    log = journal(root, "audiopipe-partition.service")
+    assert machine.returncode == 0, log + machine.stdout[-2000:]
+    assert (data / "out/dataset.json").exists(), log
+    on_node = content(data / "out")
     shutil.rmtree(data / "out")
     make_output(config(catalog, data / "out", partition_count=1))
-    assert made == content(data / "out"), "the bytes that this machine makes, with its other Python"
+    assert on_node == content(data / "out"), "same bytes as on this machine, with another Python"

@@ -1,4 +1,4 @@
-"""Every profile's arguments against the signatures of Dask's own classes; nothing is started."""
+"""Check every profile's arguments against the signatures of Dask's classes, without starting a cluster."""
 
 import asyncio
 import importlib
@@ -57,12 +57,14 @@ def engine_of(profile: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def accepted(engine: Any) -> set[str]:
-    """The parameters that a class takes, through all the classes that its **kwargs go to."""
+def parameters_of(engine: Any) -> set[str]:
+    """Collect the parameters of a class and of all classes that get its **kwargs."""
     classes = list(inspect.getmro(engine)) if inspect.isclass(engine) else [engine, *inspect.getmro(SpecCluster)]
     if job := getattr(engine, "job_cls", None):
         classes += inspect.getmro(job)
-    signatures = [inspect.signature(one if one is engine else one.__init__) for one in classes if one is not object]
+    signatures = [
+        inspect.signature(item if item is engine else item.__init__) for item in classes if item is not object
+    ]
     return {name for signature in signatures for name in signature.parameters} - {"self", "args", "kwargs"}
 
 
@@ -76,10 +78,10 @@ def dask_settings(profile: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
-def test_an_engine_takes_every_argument_that_its_profile_gives(profile: str) -> None:
+def test_an_engine_accepts_every_argument_of_its_profile(profile: str) -> None:
     chosen = arguments(profile, **GIVEN[profile])
     assert chosen
-    assert set(chosen) <= accepted(engine_of(profile))
+    assert set(chosen) <= parameters_of(engine_of(profile))
 
 
 def test_every_profile_is_among_those_checked() -> None:
@@ -89,40 +91,40 @@ def test_every_profile_is_among_those_checked() -> None:
 @pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
 def test_remote_workers_and_their_scheduler_take_their_options(profile: str) -> None:
     chosen = arguments(profile, **GIVEN[profile], threads_per_worker=3)
-    # A CUDAWorker hands what it does not know to its nannies, and they to their workers.
+    # A CUDAWorker passes unknown arguments to its nannies, and these pass them to their workers.
     assert chosen["worker_class"] == f"{CUDAWorkers.__module__}.{CUDAWorkers.__name__}"
-    assert set(chosen["worker_options"]) <= accepted(CUDAWorkers) | accepted(Nanny) | accepted(Worker)
+    assert set(chosen["worker_options"]) <= parameters_of(CUDAWorkers) | parameters_of(Nanny) | parameters_of(Worker)
     assert chosen["worker_options"]["nthreads"] == 3
-    assert set(chosen["scheduler_options"]) <= accepted(Scheduler)
+    assert set(chosen["scheduler_options"]) <= parameters_of(Scheduler)
 
 
 @pytest.mark.parametrize("profile", ["ssh", "ec2", "gcp"])
-def test_what_runs_for_a_driver_that_was_killed_ends_by_itself(profile: str) -> None:
+def test_remote_processes_of_a_killed_driver_end_by_themselves(profile: str) -> None:
     chosen = arguments(profile, **GIVEN[profile])
     assert chosen["scheduler_options"]["idle_timeout"] == chosen["worker_options"]["death_timeout"] == "30m"
     assert cli_keywords(chosen["scheduler_options"], cls=Scheduler)[-2:] == ["--idle-timeout", "30m"]
     assert parse_timedelta(chosen["scheduler_options"]["idle_timeout"]) == 30 * 60
     if profile == "ssh":
-        return  # machines that are there already stay
+        return  # existing machines stay
     assert chosen["auto_shutdown"] is True
     labels = chosen.get("instance_labels") or chosen["instance_tags"]
-    assert labels == {"audiopipe-run": "audiopipe"}, "by which teardown.sh finds them"
+    assert labels == {"audiopipe-run": "audiopipe"}, "teardown.sh finds them by this label"
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
-def test_the_dashboards_listen_on_loopback_unless_asked(profile: str) -> None:
+def test_the_dashboards_listen_on_loopback_by_default(profile: str) -> None:
     chosen = arguments(profile, **GIVEN[profile])
-    if profile == "kubernetes":  # within the pod; the operator's probe asks the scheduler over the pod's network
+    if profile == "kubernetes":  # the scheduler's port is open, because the operator's probe uses the pod's network
         assert "127.0.0.1:0" in chosen["custom_cluster_spec"]["spec"]["worker"]["spec"]["containers"][0]["args"]
         return
-    where = chosen.get("scheduler_options", chosen)["dashboard_address"]
-    assert where.startswith("127.0.0.1:")
-    asked = arguments(profile, **GIVEN[profile], dashboard_address="0.0.0.0:8787")
-    assert asked.get("scheduler_options", asked)["dashboard_address"] == "0.0.0.0:8787"
+    address = chosen.get("scheduler_options", chosen)["dashboard_address"]
+    assert address.startswith("127.0.0.1:")
+    changed = arguments(profile, **GIVEN[profile], dashboard_address="0.0.0.0:8787")
+    assert changed.get("scheduler_options", changed)["dashboard_address"] == "0.0.0.0:8787"
 
 
 @pytest.mark.parametrize("profile", BEYOND_THIS_MACHINE)
-def test_what_leaves_the_machine_is_encrypted_by_default(profile: str) -> None:
+def test_remote_clusters_are_encrypted_by_default(profile: str) -> None:
     assert resolve_profile(profile, **GIVEN.get(profile, {})).tls == "/etc/audiopipe/tls"
 
 
@@ -158,21 +160,21 @@ def test_a_missing_extra_is_named(profile: str, extra: str, monkeypatch: pytest.
 
 
 def test_the_hosts_file_has_comments_and_a_scheduler_host_first(tmp_path: Path) -> None:
-    listed = tmp_path / "hosts"
-    listed.write_text("# ours\nalpha\nbeta  # the old one\n\ngamma\n")
-    assert arguments("ssh", hosts_file=str(listed))["hosts"] == ["alpha", "alpha", "beta", "gamma"]
-    two = engine_arguments(resolve_profile("ssh", hosts_file=str(listed), n_workers=2))
+    file = tmp_path / "hosts"
+    file.write_text("# speech\nalpha\nbeta  # old\n\ngamma\n")
+    assert arguments("ssh", hosts_file=str(file))["hosts"] == ["alpha", "alpha", "beta", "gamma"]
+    two = engine_arguments(resolve_profile("ssh", hosts_file=str(file), n_workers=2))
     assert two.arguments["hosts"] == ["alpha", "alpha", "beta"]
     assert two.wait_workers == 2
 
 
-@pytest.mark.parametrize("content", [None, "# nobody\n"])
+@pytest.mark.parametrize("content", [None, "# empty\n"])
 def test_a_hosts_file_without_hosts_is_named(tmp_path: Path, content: str | None) -> None:
-    listed = tmp_path / "hosts"
+    file = tmp_path / "hosts"
     if content:
-        listed.write_text(content)
-    with pytest.raises(ConfigError, match=str(listed)):
-        arguments("ssh", hosts_file=str(listed))
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=str(file)):
+        arguments("ssh", hosts_file=str(file))
 
 
 def test_kubernetes_gets_a_manifest_with_workers_threads_and_image() -> None:
@@ -187,7 +189,7 @@ def test_a_slurm_job_requests_one_gpu_and_gets_certificate_paths() -> None:
     from dask_jobqueue.slurm import SLURMJob
 
     chosen = arguments("slurm", threads_per_worker=3, job_cpu=12)
-    job_arguments = {name: value for name, value in chosen.items() if name in accepted(SLURMJob)}
+    job_arguments = {name: value for name, value in chosen.items() if name in parameters_of(SLURMJob)}
     tls = Security(tls_ca_file="/t/ca.pem", tls_worker_cert="/t/node.pem", tls_worker_key="/t/node.key")
     script = SLURMJob("tls://10.0.0.1:8786", name="w", security=tls, protocol="tls://", **job_arguments).job_script()
     assert "#SBATCH --gres=gpu:1" in script
@@ -197,12 +199,12 @@ def test_a_slurm_job_requests_one_gpu_and_gets_certificate_paths() -> None:
 
 
 def unstarted(chosen: dict[str, Any]) -> Any:
-    """An EC2Cluster that has started nothing, so that there is nothing to close."""
+    """Return an EC2Cluster that has started nothing and closes nothing."""
     from dask_cloudprovider.aws import EC2Cluster
 
     class Unstarted(EC2Cluster):  # type: ignore[misc]
         def __del__(self) -> None:
-            """It would close."""
+            """Skip the close of EC2Cluster."""
 
     async def make() -> Any:
         return Unstarted(**chosen, asynchronous=True)
@@ -211,10 +213,10 @@ def unstarted(chosen: dict[str, Any]) -> Any:
 
 
 def user_data(ec2: Any) -> str:
-    """What it gives its nodes."""
-    own = {name: ec2.options[name] for name in ("docker_args", "extra_bootstrap", "gpu_instance", "bootstrap")}
-    told = {"command": "dask", "env_vars": {}, "auto_shutdown": ec2.auto_shutdown, "image": "i", **own}
-    return str(ec2.render_cloud_init(**told))
+    """Render the user data of its nodes."""
+    options = {name: ec2.options[name] for name in ("docker_args", "extra_bootstrap", "gpu_instance", "bootstrap")}
+    options |= {"command": "dask", "env_vars": {}, "auto_shutdown": ec2.auto_shutdown, "image": "i"}
+    return str(ec2.render_cloud_init(**options))
 
 
 def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +230,10 @@ def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, mo
     commands = yaml.safe_load(sent.partition("{")[0])["runcmd"]
     assert "aws s3 cp --recursive --only-show-errors s3://private/audiopipe/ /etc/audiopipe/" in commands
     assert any("--gpus=all" in line and "--env-file /etc/audiopipe/environment" in line for line in commands)
-    assert not any("driver" in line for line in commands), "the image has it: what the library installs is too old"
-    assert commands[-1] == "shutdown -h now", "when its container has ended"
+    assert not any("driver" in line for line in commands), (
+        "the driver is part of the image, because the library installs one that is too old"
+    )
+    assert commands[-1] == "shutdown -h now", "the node shuts down when its container has ended"
     assert str(tmp_path / "node.key") in sent, "the path; the file comes from `secrets`"
     assert "PRIVATE" not in sent
     assert "do-not-send" not in sent
@@ -237,7 +241,7 @@ def test_ec2_user_data_names_where_secrets_are_and_holds_none(tmp_path: Path, mo
 
 @pytest.mark.parametrize("profile", ["ec2", "gcp"])
 def test_an_unencrypted_cloud_cluster_sends_no_keys_in_user_data(profile: str) -> None:
-    """The library's default is `security=True`: certificates of its own, sent to nodes with Dask's configuration."""
+    """The library's default, `security=True`, creates certificates and puts them into the nodes' user data."""
     assert inspect.signature(VMCluster.__init__).parameters["security"].default is True
     assert arguments(profile, **GIVEN[profile], tls=False)["security"] is False
 
@@ -254,12 +258,12 @@ def test_lifetimes_are_staggered_and_lost_workers_replaced() -> None:
 def test_jobs_and_pods_get_their_settings_explicitly(tmp_path: Path) -> None:
     prologue = arguments("slurm", job_script_prologue=["module load cuda"])["job_script_prologue"]
     assert prologue[0] == "module load cuda"
-    told = subprocess.run(
+    done = subprocess.run(
         ["bash", "-c", "\n".join([*prologue[1:], "env -0"])], capture_output=True, text=True, check=True
     )
-    job = dict(line.split("=", 1) for line in told.stdout.split("\0") if "=" in line)
+    job = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
     manifest = arguments("kubernetes", manifest=MANIFEST, lifetime=LIFETIME)["custom_cluster_spec"]
-    pod = {one["name"]: one["value"] for one in manifest["spec"]["worker"]["spec"]["containers"][0]["env"]}
+    pod = {item["name"]: item["value"] for item in manifest["spec"]["worker"]["spec"]["containers"][0]["env"]}
     for variables in (job, pod):
         collected = dask.config.collect_env(variables)["distributed"]["worker"]
         assert collected == {"profile": {"enabled": False}, "lifetime": LIFETIME}
@@ -274,7 +278,7 @@ def test_a_job_has_a_worker_for_every_four_cores_of_its_gpu() -> None:
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
 def test_remote_processes_log_even_when_the_terminal_is_quiet(profile: str) -> None:
-    """SSHCluster even reads its scheduler's address in there, and would wait for ever."""
+    """SSHCluster reads its scheduler's address from the log, and would hang without it."""
     settings = dask_settings(profile, **GIVEN[profile], tls=False)
     assert settings.get("logging") == (None if profile.startswith("local-") else {"distributed": "info"})
 

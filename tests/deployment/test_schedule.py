@@ -1,4 +1,4 @@
-"""Runs on a schedule: what `cluster/schedule` ships, by every check there is, and real firings, also two at once."""
+"""Scheduled runs: the files of `cluster/schedule`, and real runs, also two at once."""
 
 import ast
 import os
@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import yaml
 from click.testing import CliRunner
 from nbformat import v4
 from output_factory import config, content, corpus, make_output
+from waiting import wait_until
 
 from audiopipe.cli import main
 from audiopipe.config import RunConfig
@@ -31,13 +31,13 @@ PARAMETERS = sorted((SCHEDULE / "params").glob("*.yaml"))
 BIN = Path(sys.executable).parent
 
 
-def fire(catalog: Path, folder: Path, parameters: Path, **more: object) -> "subprocess.Popen[str]":
-    """`run.sh` on a corpus of this machine, instead of the bucket and the table that the examples name."""
-    own = yaml.safe_load(parameters.read_text())
-    mine = {"catalog": str(catalog), "output": str(folder / "out"), "source_prefix": f"{catalog.parent}/"}
+def start_run(catalog: Path, folder: Path, parameters: Path, **changes: object) -> "subprocess.Popen[str]":
+    """Start `run.sh` with an example's parameters, on a local corpus instead of its bucket and table."""
+    example = yaml.safe_load(parameters.read_text())
+    local = {"catalog": str(catalog), "output": str(folder / "out"), "source_prefix": f"{catalog.parent}/"}
     chosen = folder / f"{parameters.stem}-{len(list(folder.glob('*.yaml')))}.yaml"
     fixed = {"ledger": None, "workers": 1, "min_snr_db": None, "max_silence_ratio": None}
-    chosen.write_text(yaml.safe_dump({**own, **mine, **fixed, **more}))
+    chosen.write_text(yaml.safe_dump({**example, **local, **fixed, **changes}))
     environment = {**os.environ, "AUDIOPIPE_RECORDS": str(folder / "records"), "AUDIOPIPE_BIN": str(BIN)}
     return subprocess.Popen(
         [str(SCHEDULE / "run.sh"), str(chosen)],
@@ -49,12 +49,13 @@ def fire(catalog: Path, folder: Path, parameters: Path, **more: object) -> "subp
     )
 
 
-def ended(firing: "subprocess.Popen[str]") -> tuple[int, str]:
-    told, noise = firing.communicate(timeout=280)
-    return firing.returncode, told + noise
+def wait_for_end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Return the exit code and the output."""
+    stdout, stderr = process.communicate(timeout=280)
+    return process.returncode, stdout + stderr
 
 
-def saved(folder: Path, *outputs: nbformat.NotebookNode) -> Path:
+def save_notebook(folder: Path, *outputs: nbformat.NotebookNode) -> Path:
     nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("run()", outputs=list(outputs))]), folder / "saved.ipynb")
     return folder / "saved.ipynb"
 
@@ -85,11 +86,11 @@ def test_systemd_understands_the_timer_and_its_service(tmp_path: Path) -> None:
         shutil.copy(path, tmp_path / path.name.replace("@", "@nightly"))
     units = sorted(str(path) for path in tmp_path.iterdir())
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
-    said = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
+    problems = [line for line in done.stderr.splitlines() if "audiopipe" in line and "is not executable" not in line]
     assert len(units) == 2
-    assert not said
-    (when,) = re.findall(r"OnCalendar=(.+)", (tmp_path / "audiopipe-schedule@nightly.timer").read_text())
-    subprocess.run(["systemd-analyze", "calendar", when], capture_output=True, check=True)
+    assert not problems
+    (calendar,) = re.findall(r"OnCalendar=(.+)", (tmp_path / "audiopipe-schedule@nightly.timer").read_text())
+    subprocess.run(["systemd-analyze", "calendar", calendar], capture_output=True, check=True)
 
 
 def test_the_service_restarts_only_after_retryable_failures() -> None:
@@ -98,12 +99,12 @@ def test_the_service_restarts_only_after_retryable_failures() -> None:
 
 
 def test_cron_understands_its_line(tmp_path: Path) -> None:
-    """Debian's `crontab -n` knows no system crontabs: the column of the user is taken out for it."""
+    """Debian's `crontab -n` checks no system crontabs, so the column of the user is removed."""
     text = (SCHEDULE / "audiopipe.cron").read_text()
     (line,) = re.findall(r"^[0-9*].*$", text, re.M)
     times, user, command = re.fullmatch(r"((?:\S+ ){5})(\w+) (.+)", line).groups()  # type: ignore[union-attr]
     assert user == "audiopipe"
-    assert "%" not in command, "cron turns a bare % into a line break"
+    assert "%" not in command, "cron replaces % by a line break"
     subprocess.run(["bash", "-n", "-c", command], check=True)
     if not shutil.which("crontab"):
         pytest.skip("Debian's cron is not installed")
@@ -122,25 +123,25 @@ def test_github_understands_its_workflow() -> None:
     assert subprocess.run(shellcheck, input=script, text=True, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("codes", "status", "firings"), [((4, 4, 3), 0, 3), ((4, 4, 4), 4, 3), ((2,), 2, 1)])
-def test_the_workflow_tries_again_what_is_not_finished(
-    codes: tuple[int, ...], status: int, firings: int, tmp_path: Path
+@pytest.mark.parametrize(("codes", "status", "attempts"), [((4, 4, 3), 0, 3), ((4, 4, 4), 4, 3), ((2,), 2, 1)])
+def test_the_workflow_retries_an_unfinished_run(
+    codes: tuple[int, ...], status: int, attempts: int, tmp_path: Path
 ) -> None:
     (job,) = yaml.safe_load((SCHEDULE / "github-actions.yml").read_text())["jobs"].values()
     (script,) = [step["run"] for step in job["steps"] if "run" in step]
     (tmp_path / "cluster/schedule").mkdir(parents=True)
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
-    stand_in = tmp_path / "cluster/schedule/run.sh"
-    stand_in.write_text('#!/bin/bash\ncode=$(head -1 codes); sed -i 1d codes; echo "$1" >> fired; exit "$code"\n')
-    stand_in.chmod(0o755)
+    stub = tmp_path / "cluster/schedule/run.sh"
+    stub.write_text('#!/bin/bash\ncode=$(head -1 codes); sed -i 1d codes; echo "$1" >> attempts; exit "$code"\n')
+    stub.chmod(0o755)
     environment = {**os.environ, "PARAMETERS": "nightly.yaml"}
     done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=False, capture_output=True)
     assert done.returncode == status
-    assert (tmp_path / "fired").read_text() == "nightly.yaml\n" * firings
+    assert (tmp_path / "attempts").read_text() == "nightly.yaml\n" * attempts
 
 
 def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
-    """Airflow has too many dependencies to live beside ours; where it is installed, it loads the file itself."""
+    """Airflow has too many dependencies to be one of ours; where it is installed, it loads the file."""
     tree = ast.parse((SCHEDULE / "airflow_dag.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {"airflow.sdk", "airflow.decorators"} <= imported
@@ -149,8 +150,8 @@ def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
         for node in tree.body
         if isinstance(node, ast.FunctionDef) and isinstance(node.decorator_list[0], ast.Call)
     ]
-    given = {word.arg: word.value for word in decorated.keywords if isinstance(word.value, ast.Constant)}
-    values = {name: value.value for name, value in given.items()}
+    keywords = {item.arg: item.value for item in decorated.keywords if isinstance(item.value, ast.Constant)}
+    values = {name: value.value for name, value in keywords.items()}
     assert values == {"dag_id": "audiopipe_nightly", "schedule": "0 2 * * *", "catchup": False, "max_active_runs": 1}
     constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert {0, 3, 4} <= constants
@@ -160,7 +161,7 @@ def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
     exec(compile(tree, "airflow_dag.py", "exec"), namespace)
 
 
-# -- the exit code of a record
+# -- the exit code of a saved notebook
 
 
 @pytest.mark.parametrize(
@@ -173,88 +174,85 @@ def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
         (ModuleNotFoundError, 1),
     ],
 )
-def test_a_record_that_stopped_at_an_error_has_its_exit_code(
+def test_a_notebook_that_stopped_at_an_error_has_its_exit_code(
     raised: type[BaseException], code: int, tmp_path: Path
 ) -> None:
     error = v4.new_output("error", ename=raised.__name__, evalue="why", traceback=[])
-    assert read_exit_code(saved(tmp_path, error)) == code
+    assert read_exit_code(save_notebook(tmp_path, error)) == code
 
 
-def test_an_unfinished_record_is_resumed(tmp_path: Path) -> None:
-    assert read_exit_code(saved(tmp_path)) == 4
+def test_an_unfinished_notebook_is_resumed(tmp_path: Path) -> None:
+    assert read_exit_code(save_notebook(tmp_path)) == 4
 
 
 def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:
     ending = v4.new_output("display_data", {"text/html": "done"}, metadata={"audiopipe": {"exit_code": 3}})
-    command = ["export", str(saved(tmp_path, ending)), str(tmp_path / "page.html")]
+    command = ["export", str(save_notebook(tmp_path, ending)), str(tmp_path / "page.html")]
     assert CliRunner().invoke(main, command).exit_code == 0
     assert CliRunner().invoke(main, [*command, "--exit-code"]).exit_code == 3
 
 
-# -- real firings
+# -- real runs
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PARAMETERS, ids=lambda path: path.stem)
 def test_an_example_runs_and_its_record_has_the_exit_status(path: Path, tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4)
-    status, told = ended(fire(catalog, tmp_path, path))
-    # The missing video is English, and in none of the thousand partitions but its own.
-    assert status == (0 if path.stem == "sample" else 3), told
+    status, output = wait_for_end(start_run(catalog, tmp_path, path))
+    # The missing video is English, and not in the partition of the sample.
+    assert status == (0 if path.stem == "sample" else 3), output
     assert {item.suffix for item in (tmp_path / "records").iterdir()} == {".ipynb", ".html"}
     expected = {"sample": "0 done", "language": "2 done, 1 failed"}.get(path.stem, "4 done, 1 failed")
-    assert f"videos    {expected}" in told
+    assert f"videos    {expected}" in output
 
 
 @pytest.mark.slow
-def test_a_firing_that_is_misused_ends_with_2_and_a_missing_file_too(tmp_path: Path) -> None:
+def test_wrong_parameters_and_a_missing_file_end_with_2(tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "corpus", videos=2)
-    status, told = ended(fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml", shard_vdeos=3))
-    assert status == 2, told
-    assert "did you mean 'shard_videos'" in told
-    nowhere = subprocess.run([SCHEDULE / "run.sh", "nowhere.yaml"], cwd=tmp_path, capture_output=True, check=False)
-    assert nowhere.returncode == 2
+    status, output = wait_for_end(start_run(catalog, tmp_path, SCHEDULE / "params/nightly.yaml", shard_vdeos=3))
+    assert status == 2, output
+    assert "did you mean 'shard_videos'" in output
+    missing = subprocess.run([SCHEDULE / "run.sh", "nowhere.yaml"], cwd=tmp_path, capture_output=True, check=False)
+    assert missing.returncode == 2
 
 
 @pytest.mark.slow
-def test_a_stopped_firing_exits_with_4_and_the_next_one_finishes(tmp_path: Path) -> None:
+def test_a_stopped_run_exits_with_4_and_the_next_one_finishes(tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "corpus", videos=4, missing=False)
-    first = fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml")
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("records/*.ipynb")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    first = start_run(catalog, tmp_path, SCHEDULE / "params/nightly.yaml")
+    wait_until(lambda: list(tmp_path.glob("records/*.ipynb")), "papermill saves the notebook")
     first.send_signal(signal.SIGTERM)
-    assert ended(first)[0] == 4
-    status, told = ended(fire(catalog, tmp_path, SCHEDULE / "params/nightly.yaml"))
-    assert status == 0, told
+    assert wait_for_end(first)[0] == 4
+    status, output = wait_for_end(start_run(catalog, tmp_path, SCHEDULE / "params/nightly.yaml"))
+    assert status == 0, output
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_concurrent_firings_make_one_dataset_that_the_next_extends(
+def test_concurrent_runs_make_one_dataset_that_the_next_extends(
     tmp_path: Path,
 ) -> None:
-    whole = corpus(tmp_path / "corpus", videos=6, missing=False)
-    table = pq.read_table(whole)
+    catalog = corpus(tmp_path / "corpus", videos=6, missing=False)
+    table = pq.read_table(catalog)
     tonight = tmp_path / "corpus" / "tonight.parquet"
     pq.write_table(table.slice(0, 4), tonight)
     nightly = SCHEDULE / "params/nightly.yaml"
-    both = [fire(tonight, tmp_path, nightly, shard_videos=1) for _ in range(2)]
-    assert [ended(firing)[0] for firing in both] == [0, 0]
-    made = content(tmp_path / "out")
+    both = [start_run(tonight, tmp_path, nightly, shard_videos=1) for _ in range(2)]
+    assert [wait_for_end(process)[0] for process in both] == [0, 0]
+    shared = content(tmp_path / "out")
     alone = content(make_output(config(tonight, tmp_path / "alone", shard_videos=1, run_id=None)).url)
     audio = {name for name in alone if name.endswith((".tar", ".parquet"))}
-    assert {name for name in made if name.endswith((".tar", ".parquet"))} == audio
-    assert all(made[name] == alone[name] for name in audio if name.endswith(".tar"))
-    status, told = ended(fire(whole, tmp_path, nightly, shard_videos=1))
-    assert status == 0, told
+    assert {name for name in shared if name.endswith((".tar", ".parquet"))} == audio
+    assert all(shared[name] == alone[name] for name in audio if name.endswith(".tar"))
+    status, output = wait_for_end(start_run(catalog, tmp_path, nightly, shard_videos=1))
+    assert status == 0, output
     rows = pq.ParquetDataset(sorted(map(str, (tmp_path / "out").glob("*/segments_*.parquet")))).read(
         columns=["video_id", "start_s"]
     )
     counted = Counter(zip(rows["video_id"].to_pylist(), rows["start_s"].to_pylist(), strict=True))
     assert set(counted.values()) == {1}
     assert {video for video, _ in counted} == set(table["youtube_id"].to_pylist())
-    before = {name: data for name, data in made.items() if name.endswith((".tar", ".parquet"))}
+    before = {name: data for name, data in shared.items() if name.endswith((".tar", ".parquet"))}
     after = content(tmp_path / "out")
-    assert all(after[name] == data for name, data in before.items()), "what was committed is not touched"
+    assert all(after[name] == data for name, data in before.items()), "committed files are unchanged"

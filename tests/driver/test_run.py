@@ -30,9 +30,9 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an undisturbed run of the catalogue gives."""
-    out = tmp_path_factory.mktemp("whole") / "out"
+def reference_output(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the output of an undisturbed run of the catalog."""
+    out = tmp_path_factory.mktemp("reference") / "out"
     make_output(config(catalog, out))
     return out
 
@@ -44,7 +44,7 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "BACKOFF_S", 0.05)
     monkeypatch.setattr(session, "TICK_S", 0.05)
 
@@ -55,7 +55,7 @@ ATTEMPTS: Counter[str] = Counter()  # of the tasks below, which run on in-proces
 def fail_first_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
     ATTEMPTS[shard.name] += 1
     if shard.name == "en-000000":
-        raise StoreError("the store is away")
+        raise StoreError("the store does not answer")
     return process_shard(shard, config, run_id, worker)
 
 
@@ -69,11 +69,11 @@ def snapshot(folder: Path) -> dict[str, tuple[float, bytes]]:
 
 
 def test_a_dead_letter_is_in_table_commit_and_ledger_and_exit_is_3(
-    catalog: Path, whole: Path, client: Client, tmp_path: Path
+    catalog: Path, reference_output: Path, client: Client, tmp_path: Path
 ) -> None:
     summary = run.run(config(catalog, tmp_path / "out"), client=client)
     assert (summary.exit_code, summary.run_id, summary.total.videos, summary.total.videos_failed) == (3, RUN_ID, 6, 1)
-    assert content(tmp_path / "out") == content(whole)
+    assert content(tmp_path / "out") == content(reference_output)
     tables = [pq.read_table(path) for path in (tmp_path / "out").glob("*/videos_*.parquet")]
     (failed,) = pa.concat_tables(tables).filter(pc.field("status") == "failed").to_pylist()
     assert (failed["video_id"], failed["error_stage"], failed["error_type"]) == ("nowhere", "fetch", "MissingSource")
@@ -89,8 +89,8 @@ def test_a_dead_letter_is_in_table_commit_and_ledger_and_exit_is_3(
 def test_a_second_run_changes_no_byte(catalog: Path, client: Client, tmp_path: Path) -> None:
     run.run(config(catalog, tmp_path / "out"), client=client)
     before = snapshot(tmp_path / "out")
-    again = run.run(config(catalog, tmp_path / "out"))  # without a cluster: there is nothing to do
-    assert (again.exit_code, again.new.shards, again.total.videos) == (3, 0, 6)
+    second = run.run(config(catalog, tmp_path / "out"))  # starts no cluster, because there is nothing to do
+    assert (second.exit_code, second.new.shards, second.total.videos) == (3, 0, 6)
     assert snapshot(tmp_path / "out") == before
 
 
@@ -99,16 +99,18 @@ def test_a_run_without_dead_letters_ends_with_0(client: Client, tmp_path: Path) 
     assert run.run(config(good, tmp_path / "out"), client=client).exit_code == 0
 
 
-def test_what_was_committed_is_not_made_again(catalog: Path, whole: Path, client: Client, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path / "out")
+def test_committed_shards_are_not_processed_again(
+    catalog: Path, reference_output: Path, client: Client, tmp_path: Path
+) -> None:
+    shutil.copytree(reference_output, tmp_path / "out")
     (tmp_path / "out/_commits/en-000001.json").unlink()
     summary = run.run(config(catalog, tmp_path / "out"), client=client)
     assert (summary.new.shards, summary.total.shards) == (1, 3)
-    assert content(tmp_path / "out") == content(whole)
+    assert content(tmp_path / "out") == content(reference_output)
 
 
-def test_a_digest_that_differs_is_refused_and_named(catalog: Path, whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path / "out")
+def test_a_digest_that_differs_is_refused_and_named(catalog: Path, reference_output: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference_output, tmp_path / "out")
     before = snapshot(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"window_s: 5.0 there, 3.0 here"):
         run.run(config(catalog, tmp_path / "out", window_s=3.0))
@@ -119,17 +121,19 @@ def test_a_digest_that_differs_is_refused_and_named(catalog: Path, whole: Path, 
     assert snapshot(tmp_path / "out") == before
 
 
-def test_two_drivers_on_one_run_do_no_harm(catalog: Path, whole: Path, client: Client, tmp_path: Path) -> None:
+def test_two_drivers_on_one_run_do_no_harm(
+    catalog: Path, reference_output: Path, client: Client, tmp_path: Path
+) -> None:
     settings = config(catalog, tmp_path / "out")
     with ThreadPoolExecutor(2) as pool:
         ledgers = [settings.model_copy(update={"ledger": str(tmp_path / f"{name}.sqlite")}) for name in "ab"]
-        summaries = list(pool.map(lambda one: run.run(one, client=client), ledgers))
+        summaries = list(pool.map(lambda settings: run.run(settings, client=client), ledgers))
     assert {summary.exit_code for summary in summaries} == {3}
-    assert content(tmp_path / "out") == content(whole)
+    assert content(tmp_path / "out") == content(reference_output)
     assert verify(str(tmp_path / "out")).findings == ()
 
 
-def test_partitions_run_apart_and_make_one_dataset(catalog: Path, client: Client, tmp_path: Path) -> None:
+def test_independent_partitions_form_one_dataset(catalog: Path, client: Client, tmp_path: Path) -> None:
     halves = [config(catalog, tmp_path / "out", partition_count=2, partition_index=index) for index in (0, 1)]
     first = run.run(halves[0], client=client)
     assert not (tmp_path / "out/dataset.json").exists()
@@ -139,22 +143,22 @@ def test_partitions_run_apart_and_make_one_dataset(catalog: Path, client: Client
     assert verify(str(tmp_path / "out")).findings == ()
 
 
-def test_what_is_transient_is_tried_again_and_then_left_open_with_4(
-    catalog: Path, whole: Path, client: Client, tmp_path: Path
+def test_a_temporary_error_is_retried_and_leaves_the_shard_open(
+    catalog: Path, reference_output: Path, client: Client, tmp_path: Path
 ) -> None:
     ATTEMPTS.clear()
     summary = run.run(config(catalog, tmp_path / "out", retries=2), client=client, task=fail_first_shard)
     assert summary.exit_code == 4
-    assert summary.shards_failed == {"en-000000": "StoreError: the store is away"}
+    assert summary.shards_failed == {"en-000000": "StoreError: the store does not answer"}
     assert ATTEMPTS["en-000000"] == 3
     assert not (tmp_path / "out/dataset.json").exists()
     with open_ledger(None, str(tmp_path / "out"), create=False) as ledger:
         assert "StoreError" in {error.error_type for error in ledger.errors(RUN_ID)}
     assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
-    assert content(tmp_path / "out") == content(whole)
+    assert content(tmp_path / "out") == content(reference_output)
 
 
-def test_a_store_that_refuses_shard_after_shard_ends_the_run_early(client: Client, tmp_path: Path) -> None:
+def test_a_store_that_refuses_several_shards_ends_the_run(client: Client, tmp_path: Path) -> None:
     ATTEMPTS.clear()
     many = corpus(tmp_path / "c", videos=30, seconds=0.5)
     settings = config(many, tmp_path / "out", shard_videos=1, retries=1)
@@ -172,12 +176,12 @@ def test_a_forbidden_source_is_a_dead_letter_that_can_be_retried(
     catalog = corpus(tmp_path / "c", videos=2, missing=False)
     real = Path.open
 
-    def refusing(self, *rest, **more):  # root may read all
+    def refuse(self, *rest, **options):  # root could read the file
         if self.name == "video00.tar":
             raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *rest, **more)
+        return real(self, *rest, **options)
 
-    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(Path, "open", refuse)
     assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
     monkeypatch.undo()
     (letter,) = read_commits(Store(str(tmp_path / "out")))["en-000000"].result.dead_letters
@@ -186,33 +190,38 @@ def test_a_forbidden_source_is_a_dead_letter_that_can_be_retried(
 
 
 def test_a_committed_but_unpublishable_shard_is_not_done(
-    catalog: Path, whole: Path, client: Client, tmp_path: Path
+    catalog: Path, reference_output: Path, client: Client, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/en").write_text("a file where the language's folder must be")
+    (tmp_path / "out/en").write_text("a file in place of the language's folder")
     summary = run.run(config(catalog, tmp_path / "out", retries=0), client=client)
     assert summary.exit_code == 4
     assert "en-000000" in summary.shards_failed
     assert not (tmp_path / "out/dataset.json").exists()
     (tmp_path / "out/en").unlink()
     assert run.run(config(catalog, tmp_path / "out"), client=client).exit_code == 3
-    assert content(tmp_path / "out") == content(whole)
+    assert content(tmp_path / "out") == content(reference_output)
 
 
 def test_a_read_only_output_is_refused_before_any_work(catalog: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file where the folder should be")
+    (tmp_path / "out").write_text("a file in place of the folder")
     with pytest.raises((StoreError, NotADirectoryError, FileExistsError)):
         run.run(config(catalog, tmp_path / "out"))
 
 
-def test_retry_takes_up_the_dead_letters_alone_as_new_shards(client: Client, tmp_path: Path) -> None:
+def test_retry_processes_only_the_dead_letters_as_new_shards(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c"), tmp_path / "out"
     assert run.run(config(source, out), client=client).exit_code == 3
     before = content(out)
-    still = run.retry(str(out), client=client)
-    assert (still.exit_code, still.new.videos, still.total.videos, still.total.videos_failed) == (3, 1, 6, 1)
-    (again,) = pq.read_table(out / "en/videos_000002.parquet").to_pylist()
-    assert (again["video_id"], again["attempts"]) == ("nowhere", 2)
+    unchanged = run.retry(str(out), client=client)
+    assert (unchanged.exit_code, unchanged.new.videos, unchanged.total.videos, unchanged.total.videos_failed) == (
+        3,
+        1,
+        6,
+        1,
+    )
+    (second,) = pq.read_table(out / "en/videos_000002.parquet").to_pylist()
+    assert (second["video_id"], second["attempts"]) == ("nowhere", 2)
     wav_video(tmp_path / "c/videos", "nowhere", 2.0)
     healed = run.retry(str(out), client=client)
     assert (healed.exit_code, healed.new.videos, healed.total.videos, healed.total.videos_failed) == (0, 1, 6, 0)
@@ -235,14 +244,13 @@ def test_a_retry_killed_after_planning_is_resumed(client: Client, tmp_path: Path
     run.run(config(source, out), client=client)
     run.retry(str(out), client=client)
     (out / "_commits/en-000002.json").unlink()
-    again = run.retry(str(out), client=client)
-    assert again.new.shards == 1
+    assert run.retry(str(out), client=client).new.shards == 1
     assert sorted(path.name for path in (out / "_plan").iterdir()) == [
         *("de-000.parquet", "en-000.parquet", "en-001.parquet"),
     ]
 
 
-def test_extend_takes_new_rows_alone_and_moves_nothing(client: Client, tmp_path: Path) -> None:
+def test_extend_processes_only_new_rows(client: Client, tmp_path: Path) -> None:
     source, out = corpus(tmp_path / "c", missing=False), tmp_path / "out"
     run.run(config(source, out), client=client)
     before = content(out)
@@ -273,20 +281,20 @@ def test_extend_adds_a_language_to_a_list_when_it_is_named(
     assert "looking for new videos in en (--language takes others, or all)" in caplog.text
     german = run.extend(str(out), client=client, language="de")
     assert (german.exit_code, german.new.videos, german.total.videos) == (0, 2, 5)
-    late = wav_video(tmp_path / "c/videos", "late", 2.0)
-    row = {"youtube_id": "late", "language": "de", "r2_tar_key": "videos/late.tar", "size_bytes": late.size_bytes}
+    added = wav_video(tmp_path / "c/videos", "added", 2.0)
+    row = {"youtube_id": "added", "language": "de", "r2_tar_key": "videos/added.tar", "size_bytes": added.size_bytes}
     pq.write_table(pa.Table.from_pylist([*pq.read_table(source).to_pylist(), {**row, "status": "COMPLETED"}]), source)
-    assert run.extend(str(out), client=client).new.videos == 1  # what was added is of the run from then on
+    assert run.extend(str(out), client=client).new.videos == 1  # the added language is part of the run from now on
     assert verify(str(out)).findings == ()
 
 
-def test_resume_refuses_a_shard_that_is_not_planned(whole: Path) -> None:
+def test_resume_refuses_a_shard_that_is_not_planned(reference_output: Path) -> None:
     with pytest.raises(ConfigError, match=r"no shard 'en-000099' in the plan"):
-        run.resume(str(whole), shards=["en-000099"])
+        run.resume(str(reference_output), shards=["en-000099"])
 
 
-# A decoder that kills whoever started it when it meets a poisoned file, as a crash in a library would.
-# The worker is the parent of the one that forks.
+# A decoder that kills the worker when it opens a poisoned file, as a crash in a library would. The worker is the parent
+# of the fork server.
 POISON = """
 if b"POISON" in open(request["url"].split(",,:", 1)[1], "rb").read():
     parents = open(f"/proc/{os.getppid()}/stat").read()
@@ -295,9 +303,7 @@ if b"POISON" in open(request["url"].split(",,:", 1)[1], "rb").read():
 
 
 @pytest.mark.slow
-def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_poison_video_fails_alone_and_its_neighbors_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import LocalCluster
 
     source = corpus(tmp_path / "c", videos=6, missing=False)
@@ -323,8 +329,7 @@ def test_a_poison_video_is_found_out_and_its_neighbours_come_through(
     assert "signal 9" in letter.message
     tables = [pq.read_table(path) for path in (tmp_path / "out").glob("*/segments_*.parquet")]
     assert set(pa.concat_tables(tables)["video_id"].to_pylist()) == {f"video0{number}" for number in (0, 1, 3, 4, 5)}
-    for language in ("de",):  # the shard that had no poison in it, though its worker died
-        theirs = content(tmp_path / "innocent")
-        mine = content(tmp_path / "out")
-        assert all(mine[name] == theirs[name] for name in theirs if name.startswith(f"{language}/"))
+    # The worker also died while it processed the German shard, which has no poisoned video.
+    expected, actual = content(tmp_path / "innocent"), content(tmp_path / "out")
+    assert all(actual[name] == expected[name] for name in expected if name.startswith("de/"))
     assert verify(str(tmp_path / "out")).findings == ()

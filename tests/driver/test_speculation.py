@@ -7,7 +7,7 @@ from audiopipe.driver.speculation import MIN_OVERDUE_S, SpeculationPolicy
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that a test sets."""
 
     now = 1000.0
 
@@ -23,41 +23,41 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:
-    seen = SpeculationPolicy()
-    seen.record(30.0)
-    seen.record(60.0)
-    assert seen.overdue(["a"], idle=True) == []
+    policy = SpeculationPolicy()
+    policy.record(30.0)
+    policy.record(60.0)
+    assert policy.overdue(["a"], idle=True) == []
     clock.now += 100
-    assert seen.overdue(["a", "b"], idle=True) == []
+    assert policy.overdue(["a", "b"], idle=True) == []
     clock.now += 21
-    assert seen.overdue(["a", "b"], idle=True) == ["a"]
+    assert policy.overdue(["a", "b"], idle=True) == ["a"]
     clock.now += 100
-    assert seen.overdue(["b"], idle=True) == ["b"]
+    assert policy.overdue(["b"], idle=True) == ["b"]
 
 
 def test_time_counts_only_from_when_a_thread_is_idle(clock: Clock) -> None:
-    seen = SpeculationPolicy()
-    seen.record(60.0)
+    policy = SpeculationPolicy()
+    policy.record(60.0)
     for _ in range(5):
-        assert seen.overdue(["a"], idle=False) == []
+        assert policy.overdue(["a"], idle=False) == []
         clock.now += 100
-    assert seen.overdue(["a"], idle=True) == []
+    assert policy.overdue(["a"], idle=True) == []
     clock.now += 121
-    assert seen.overdue(["a"], idle=False) == [], "something came that it may wait for"
-    assert seen.overdue(["a"], idle=True) == []
+    assert policy.overdue(["a"], idle=False) == [], "something came that it may wait for"
+    assert policy.overdue(["a"], idle=True) == []
     clock.now += 121
-    assert seen.overdue(["a"], idle=True) == ["a"]
+    assert policy.overdue(["a"], idle=True) == ["a"]
 
 
 def test_no_shard_is_overdue_before_the_first_ends_or_while_short(clock: Clock) -> None:
-    seen = SpeculationPolicy()
-    seen.overdue(["a"], idle=True)
+    policy = SpeculationPolicy()
+    policy.overdue(["a"], idle=True)
     clock.now += 10_000
-    assert seen.overdue(["a"], idle=True) == []
-    seen = SpeculationPolicy()
-    seen.record(0.5)
-    seen.overdue(["a"], idle=True)
+    assert policy.overdue(["a"], idle=True) == []
+    policy = SpeculationPolicy()
+    policy.record(0.5)
+    policy.overdue(["a"], idle=True)
     clock.now += MIN_OVERDUE_S - 1
-    assert seen.overdue(["a"], idle=True) == []
+    assert policy.overdue(["a"], idle=True) == []
     clock.now += 2
-    assert seen.overdue(["a"], idle=True) == ["a"]
+    assert policy.overdue(["a"], idle=True) == ["a"]

@@ -1,4 +1,4 @@
-"""A cluster and a driver as processes that can be killed one by one, and are started again."""
+"""A scheduler, workers and a driver as processes that a test can kill and restart."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BIN = Path(sys.executable).parent
 
 
 def hold_in(folder: Path) -> Path:
-    """The file that holds decoders while it exists, those of processes with its folder in PYTHONPATH."""
+    """Return the path of a file; while it exists, decoders of processes with its folder in PYTHONPATH wait."""
     hold = folder / "hold"
     inject_decoder_code(folder, f"while job == 'decode' and pathlib.Path({str(hold)!r}).exists(): time.sleep(0.2)")
     return hold
 
 
 def drive(arguments: list[str], environment: dict[str, str], log: Path) -> None:
-    """The `audiopipe` command in a process of its own."""
+    """Run the `audiopipe` command in this process, with its output in a file."""
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -37,7 +37,7 @@ def drive(arguments: list[str], environment: dict[str, str], log: Path) -> None:
 
 
 class Processes:
-    """A scheduler, a nanny with two workers, an S3 server if there is to be one, and a driver when there is one."""
+    """A scheduler, a nanny with two workers, optionally an S3 server, and a driver while one is running."""
 
     def __init__(self, folder: Path, server: S3Server | None = None) -> None:
         self.folder, self.server, self.port = folder, server, free_port()
@@ -55,12 +55,12 @@ class Processes:
         (folder / "scratch").mkdir()
 
     def ensure(self) -> None:
-        """Start again whoever is dead, but for the driver."""
+        """Restart every process that has ended, except the driver."""
         address = ["--host", "127.0.0.1"]
         if self.server and (self.server.process is None or self.server.process.poll() is not None):
             self.server.start()
         if not self._alive("scheduler"):
-            self._stop("nanny")  # its workers belong to the scheduler that is gone
+            self._stop("nanny")  # its workers belong to the lost scheduler
             self._start("scheduler", "scheduler", *address, "--port", str(self.port), "--no-dashboard")
         if not self._alive("nanny"):
             local = ["--local-directory", str(self.folder / "local"), "--no-dashboard", "--nworkers", "2"]
@@ -73,7 +73,7 @@ class Processes:
         return self.driver
 
     def log(self, name: str) -> str:
-        """The end of what a process said."""
+        """Return the end of a process's output."""
         path = self.folder / f"{name}.log"
         return path.read_text()[-3000:] if path.exists() else ""
 
@@ -89,13 +89,13 @@ class Processes:
     def signal(self, name: str, number: int) -> None:
         self.running[name].send_signal(number)
 
-    def kill(self, victim: str, dice: random.Random) -> bool:
+    def kill(self, victim: str, rng: random.Random) -> bool:
         """kill -9 a process of that kind, if there is one just now."""
         pids = self._pids(victim)
         if not pids:
             return False
         with suppress(ProcessLookupError):
-            os.kill(dice.choice(pids), 9)
+            os.kill(rng.choice(pids), 9)
             # Until it is seen to be dead, `ensure` would take it for alive.
             if victim in self.running:
                 self.running[victim].wait()

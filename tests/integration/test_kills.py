@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a run on a real cluster of processes; the dataset is the same as without.
+"""kill -9 at random moments of a run on a real cluster of processes; the dataset is the same as without kills.
 
 AUDIOPIPE_KILL_SEEDS=200 runs more seeds than the default; AUDIOPIPE_KILL_SEED=17 runs one again.
 """
@@ -21,7 +21,7 @@ from audiopipe.dataset.verify import verify
 from audiopipe.media.access import clear_cache
 from audiopipe.store.objects import Store
 
-# The S3 server first: its seeds come first in the list, so that its start is not waited for in the middle.
+# The S3 server is first, so that its seeds run first and its start delays no other test.
 VICTIMS = ("s3", "worker", "nanny", "scheduler", "driver", "decoder")
 SEEDS = (
     [int(os.environ["AUDIOPIPE_KILL_SEED"])]
@@ -35,7 +35,7 @@ ROUNDS, ROUND_S = 6, 120.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server of this module's own, whose keys are in the environment."""
+    """Start an S3 server for this module, with its keys in the environment."""
     from s3fs import S3FileSystem
 
     server = S3Server(tmp_path_factory.mktemp("s3"))
@@ -60,20 +60,20 @@ def processes(tmp_path_factory: pytest.TempPathFactory, server: S3Server) -> Ite
 
 @pytest.fixture(scope="module")
 def places(processes: Processes) -> dict[str, tuple[str, str, dict[str, bytes]]]:
-    """On a disk and in a bucket: the catalogue, where outputs go, and what an undisturbed run gives there."""
+    """Return for a disk and a bucket: the catalog, the folder of outputs, and the files of an undisturbed run."""
     catalog = corpus(processes.folder / "c", videos=4)
     bucket = Store(f"s3://{BUCKET}/kills")
     for path in catalog.parent.rglob("*"):
         if path.is_file():
             bucket.upload(path, f"corpus/{path.relative_to(catalog.parent)}")
-    found = {}
-    for name, its, top in (
+    result = {}
+    for name, catalog_url, top in (
         ("disk", str(catalog), str(processes.folder)),
         ("bucket", f"{bucket.url}/corpus/catalog.parquet", bucket.url),
     ):
-        calm = make_output(config(its, f"{top}/calm", shard_videos=1))
-        found[name] = (its, top, content(calm.url))
-    return found
+        reference = make_output(config(catalog_url, f"{top}/reference", shard_videos=1))
+        result[name] = (catalog_url, top, content(reference.url))
+    return result
 
 
 @pytest.mark.slow
@@ -82,40 +82,40 @@ def places(processes: Processes) -> dict[str, tuple[str, str, dict[str, bytes]]]
 def test_the_dataset_is_the_same_after_any_kill(
     processes: Processes, places: dict[str, tuple[str, str, dict[str, bytes]]], seed: int
 ) -> None:
-    dice = random.Random(seed)
-    victims = [VICTIMS[seed % len(VICTIMS)], *dice.sample(VICTIMS, dice.randint(0, 2))]
-    catalog, top, calm = places["bucket" if "s3" in victims else "disk"]
+    rng = random.Random(seed)
+    victims = [VICTIMS[seed % len(VICTIMS)], *rng.sample(VICTIMS, rng.randint(0, 2))]
+    catalog, top, reference = places["bucket" if "s3" in victims else "disk"]
     output = f"{top}/{seed}-{uuid.uuid4().hex}"
     job = ["run", "--catalog", catalog, "--output", output, "--cluster", "existing", "--device", "cpu"]
     job += ["--ledger", f"{processes.folder}/{seed}.sqlite"]
     job += [word for name, value in PARAMETERS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     killed: list[str] = []
     for _ in range(ROUNDS):
-        code = _round(processes, job, output, victims, killed, dice)
+        code = _run_driver(processes, job, output, victims, killed, rng)
         if code in FINISHED:
             break
-    told = f"killed {killed}, left {victims}; {processes.log('driver')}"
-    assert code in FINISHED, told
-    collect_garbage(output, remove=True, min_age_h=0)  # parts of the attempts that were killed
-    assert content(output) == calm, told
-    assert verify(output).findings == (), told
+    message = f"killed {killed}, left {victims}; {processes.log('driver')}"
+    assert code in FINISHED, message
+    collect_garbage(output, remove=True, min_age_h=0)  # parts of killed attempts
+    assert content(output) == reference, message
+    assert verify(output).findings == (), message
 
 
-def _round(
-    processes: Processes, job: list[str], output: str, victims: list[str], killed: list[str], dice: random.Random
+def _run_driver(
+    processes: Processes, job: list[str], output: str, victims: list[str], killed: list[str], rng: random.Random
 ) -> int:
-    """A driver from its start to its end, while the victims are killed one after the other; its exit code."""
+    """Run a driver, kill the victims one after the other, and return the driver's exit code."""
     processes.ensure()
     driver = processes.start_driver(job)
     store, until = Store(output), time.monotonic() + ROUND_S
     while driver.exitcode is None and time.monotonic() < until:
-        # A kill before there is a plan is of no interest.
+        # Kills start once there is a plan.
         if store.list("_plan"):
             break
         time.sleep(0.05)
     while driver.exitcode is None and time.monotonic() < until:
-        driver.join(dice.uniform(0.02, 0.8))
-        if victims and processes.kill(victims[0], dice):
+        driver.join(rng.uniform(0.02, 0.8))
+        if victims and processes.kill(victims[0], rng):
             killed.append(victims.pop(0))
             processes.ensure()
     if driver.exitcode is None:

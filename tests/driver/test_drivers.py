@@ -1,4 +1,4 @@
-"""Many languages and many drivers in one run: whose turn it is, and what the ledger says of the whole."""
+"""Several languages and several drivers in one run: the order of shards, and the ledger's totals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def client():
 
 
 @pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "TICK_S", 0.05)
 
 
@@ -49,23 +49,22 @@ def totals(ledger: Ledger) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("order", "turns"), [("sequential", ["en", "en", "de", "de"]), ("round_robin", ["de", "en", "de", "en"])]
+    ("order", "processed"), [("sequential", ["en", "en", "de", "de"]), ("round_robin", ["de", "en", "de", "en"])]
 )
 def test_the_driver_takes_languages_in_the_order_of_the_config(
-    catalog: Path, client: Client, tmp_path: Path, order: str, turns: list[str]
+    catalog: Path, client: Client, tmp_path: Path, order: str, processed: list[str]
 ) -> None:
     PROCESSED_LANGUAGES.clear()
     settings = config(catalog, tmp_path / "out", language="en,de", language_order=order)
     assert run.run(settings, client=client, task=record_language).exit_code == 0
-    assert turns == PROCESSED_LANGUAGES
+    assert processed == PROCESSED_LANGUAGES
     with open_ledger(None, settings.output, create=False) as ledger:
         assert totals(ledger) == {"de": (4, 4), "en": (4, 4)}
 
 
 def test_the_order_of_languages_changes_no_byte_and_no_digest(catalog: Path, client: Client, tmp_path: Path) -> None:
-    one = config(catalog, tmp_path / "a", language_order="sequential")
-    run.run(one, client=client)
-    # The other order may go on with the same output.
+    run.run(config(catalog, tmp_path / "a", language_order="sequential"), client=client)
+    # A run with the other order can resume the same output.
     assert run.run(config(catalog, tmp_path / "a"), client=client).new.shards == 0
     run.run(config(catalog, tmp_path / "b"), client=client)
     assert content(tmp_path / "a") == content(tmp_path / "b")
@@ -79,22 +78,22 @@ def test_a_run_of_all_languages_allows_a_driver_for_one_language(catalog: Path, 
     part = run.run(config(catalog, out, language="en"), client=client)
     assert (part.new.shards, part.exit_code) == (1, 0)
     with open_ledger(None, str(out), create=False) as ledger:
-        found = ledger.run(RUN_ID)
-        assert found is not None
-        assert (found.language, found.total_videos) == ("all", 8)
+        row = ledger.run(RUN_ID)
+        assert row is not None
+        assert (row.language, row.total_videos) == ("all", 8)
     assert run.run(config(catalog, out), client=client).new.shards == 1
     assert verify(str(out)).findings == ()
 
 
-def test_a_run_grows_by_the_languages_that_it_is_asked_for_later(catalog: Path, client: Client, tmp_path: Path) -> None:
+def test_a_run_grows_by_the_languages_of_later_drivers(catalog: Path, client: Client, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for asked, language, videos in (("en", "en", 4), ("de", "de,en", 8)):
-        summary = run.run(config(catalog, out, language=asked, language_order="sequential"), client=client)
+    for requested, language, videos in (("en", "en", 4), ("de", "de,en", 8)):
+        summary = run.run(config(catalog, out, language=requested, language_order="sequential"), client=client)
         assert (summary.exit_code, summary.total.videos) == (0, videos)
         with open_ledger(None, str(out), create=False) as ledger:
-            found = ledger.run(RUN_ID)
-            assert found is not None
-            assert (found.language, found.total_videos, found.status) == (language, videos, RunStatus.DONE)
+            row = ledger.run(RUN_ID)
+            assert row is not None
+            assert (row.language, row.total_videos, row.status) == (language, videos, RunStatus.DONE)
             assert ledger.progress(RUN_ID).processed == videos
 
 
@@ -108,7 +107,7 @@ def test_two_drivers_of_one_run_have_separate_rows(catalog: Path, client: Client
         config(catalog, out, partition_count=2, partition_index=index, ledger=str(ledger_path)) for index in (0, 1)
     ]
     with ThreadPoolExecutor(2) as pool:
-        summaries = list(pool.map(lambda one: run.run(one, client=client), halves))
+        summaries = list(pool.map(lambda half: run.run(half, client=client), halves))
     assert {summary.status for summary in summaries} == {RunStatus.DONE}
     with SqliteLedger(ledger_path, create=False) as ledger:
         rows = drivers(ledger)
@@ -127,13 +126,13 @@ def test_two_drivers_of_one_run_have_separate_rows(catalog: Path, client: Client
 def test_two_drivers_of_a_partition_on_one_host_have_separate_rows(
     catalog: Path, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together, real = threading.Barrier(2), session.Session.work
+    barrier, work = threading.Barrier(2), session.Session.work
 
-    def at_once(self: session.Session, client: Client | None) -> None:
-        together.wait(60)  # both have found the same shards open
-        real(self, client=client)
+    def work_together(self: session.Session, client: Client | None) -> None:
+        barrier.wait(60)  # both sessions have the same open shards
+        work(self, client=client)
 
-    monkeypatch.setattr(session.Session, "work", at_once)
+    monkeypatch.setattr(session.Session, "work", work_together)
     settings = config(catalog, tmp_path / "out")
     with ThreadPoolExecutor(2) as pool:
         summaries = list(pool.map(lambda _: run.run(settings, client=client), range(2)))
