@@ -109,7 +109,7 @@ class Hosts:
 
     def supervise(self, number: int, *command: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
         """Start a process again whenever it ends, as systemd does for a unit with Restart=always."""
-        loop = 'until false; do "$@"; echo "the process ended and is started again"; sleep 1; done'
+        loop = 'until false; do "$@"; echo "the process has ended and is restarted"; sleep 1; done'
         return self.popen(number, "bash", "-c", loop, "supervise", *command, log=log, **environment)
 
     def _keys(self) -> None:

@@ -278,7 +278,7 @@ def test_extend_adds_a_language_to_a_list_when_it_is_named(
     run.run(config(source, out, language="en"), client=client)
     with caplog.at_level("INFO", "audiopipe"):
         assert run.extend(str(out)).new.shards == 0
-    assert "looking for new videos in en (--language takes others, or all)" in caplog.text
+    assert "looking for new videos in en (select others with --language)" in caplog.text
     german = run.extend(str(out), client=client, language="de")
     assert (german.exit_code, german.new.videos, german.total.videos) == (0, 2, 5)
     added = wav_video(tmp_path / "c/videos", "added", 2.0)

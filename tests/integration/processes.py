@@ -43,7 +43,7 @@ class Processes:
         self.folder, self.server, self.port = folder, server, free_port()
         self.environment = os.environ | {
             "DASK_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{self.port}",
-            # Slow enough to be caught at work: before a file says what is in it, and decoding is near by then.
+            # Decoders wait before they read a header, so that a test can act in the middle of a shard.
             **delay_decoders(folder / "delayed", 0.3),
             "TMPDIR": str(folder / "scratch"),
         }
@@ -90,13 +90,13 @@ class Processes:
         self.running[name].send_signal(number)
 
     def kill(self, victim: str, rng: random.Random) -> bool:
-        """kill -9 a process of that kind, if there is one just now."""
+        """Kill a process of that kind with signal 9, and return False if there is none."""
         pids = self._pids(victim)
         if not pids:
             return False
         with suppress(ProcessLookupError):
             os.kill(rng.choice(pids), 9)
-            # Until it is seen to be dead, `ensure` would take it for alive.
+            # Wait for its end, because `ensure` restarts only processes that have ended.
             if victim in self.running:
                 self.running[victim].wait()
             elif victim == "s3" and self.server and self.server.process:

@@ -1,16 +1,16 @@
-"""Dask's dashboard during a run, in a real browser: names that a person understands, and stages by language."""
+"""Dask's dashboard during a run, in a real browser: it shows worker names, and stages by language."""
 
 from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from output_factory import config, corpus
+from waiting import wait_until
 
 from audiopipe.cluster.connect import close, connect
 from audiopipe.driver.run import RunSummary, run
@@ -23,28 +23,28 @@ BROWSER = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
-# Bokeh draws on a canvas: what it draws is read from its own tables.
-DRAWN = """
-() => Bokeh.documents.flatMap(one => [...one._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+# Bokeh draws on a canvas, so the test reads the tables behind the plots.
+PLOTTED = """
+() => Bokeh.documents.flatMap(document => [...document._all_models.values()]).filter(model => model.type == "ColumnDataSource")
   .flatMap(source => ["name", "__functions"].flatMap(column => Array.from(source.data[column] ?? [])))
 """
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    mine = connect("local-cpu", n_workers=2, dashboard_address="127.0.0.1:0")
-    yield mine
-    close(mine)
+    client = connect("local-cpu", n_workers=2)
+    yield client
+    close(client)
 
 
 @pytest.fixture(scope="module")
-def ran(client: Client, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
+def summary(client: Client, tmp_path_factory: pytest.TempPathFactory) -> RunSummary:
     folder = tmp_path_factory.mktemp("dashboard")
     return run(config(corpus(folder / "corpus"), folder / "out", shard_videos=1), client=client)
 
 
 @pytest.mark.slow
-def test_workers_are_named_and_stay_so_when_they_come_and_go(client: Client) -> None:
+def test_worker_names_are_stable_while_the_cluster_scales(client: Client) -> None:
     def names() -> set[str]:
         return {worker["name"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
 
@@ -58,20 +58,18 @@ def test_workers_are_named_and_stay_so_when_they_come_and_go(client: Client) -> 
 
 
 @pytest.mark.slow
-def test_tasks_are_named_by_language_and_measured_by_stage(client: Client, ran: RunSummary) -> None:
-    def known(dask_scheduler: Any) -> tuple[set[str], set[tuple[str, ...]]]:
+def test_tasks_are_named_by_language_and_measured_by_stage(client: Client, summary: RunSummary) -> None:
+    def metrics_of(dask_scheduler: Any) -> tuple[set[str], set[tuple[str, ...]]]:
         return set(dask_scheduler.task_prefixes), set(dask_scheduler.cumulative_worker_metrics)
 
-    assert ran.exit_code == 3
+    assert summary.exit_code == 3
     stages = {"fetch", "decode", "score", "write", "upload"}
-    wanted = {("execute", f"shard {language}", stage) for language in ("en", "de") for stage in stages}
-    deadline, measured = time.monotonic() + 60, set[tuple[str, ...]]()
-    while not wanted <= measured and time.monotonic() < deadline:  # they come with the workers' next heartbeat
-        prefixes, metered = client.run_on_scheduler(known)
-        measured = {name[:3] for name in metered}
-        time.sleep(0.2)
-    assert {"shard en", "shard de"} <= prefixes
-    assert wanted <= measured
+    expected = {("execute", f"shard {language}", stage) for language in ("en", "de") for stage in stages}
+    # Workers send their metrics with the next heartbeat.
+    wait_until(
+        lambda: expected <= {name[:3] for name in client.run_on_scheduler(metrics_of)[1]}, "metrics of all stages"
+    )
+    assert {"shard en", "shard de"} <= client.run_on_scheduler(metrics_of)[0]
 
 
 @pytest.mark.slow
@@ -85,12 +83,12 @@ def test_a_browser_shows_workers_languages_and_stages(client: Client, tmp_path: 
         status, stages, workers = (browser.new_page(viewport={"width": 1200, "height": 700}) for _ in range(3))
         for page, name in ((status, "status"), (stages, "individual-fine-performance-metrics"), (workers, "workers")):
             page.goto(client.dashboard_link.replace("status", name))
-        under_way = threading.Thread(target=run, args=(settings,), kwargs={"client": client})
-        under_way.start()
-        status.wait_for_function(f"() => ({DRAWN})().some(name => String(name).startsWith('shard '))", timeout=60_000)
-        under_way.join()
+        thread = threading.Thread(target=run, args=(settings,), kwargs={"client": client})
+        thread.start()
+        status.wait_for_function(f"() => ({PLOTTED})().some(name => String(name).startsWith('shard '))", timeout=60_000)
+        thread.join()
         workers.wait_for_selector("text=cpu-1", timeout=60_000)
-        stages.wait_for_function(f"() => ({DRAWN})().includes('shard de')", timeout=60_000)
-        pictures = [page.screenshot(path=tmp_path / f"{number}.png") for number, page in enumerate((status, stages))]
+        stages.wait_for_function(f"() => ({PLOTTED})().includes('shard de')", timeout=60_000)
+        screenshots = [page.screenshot(path=tmp_path / f"{number}.png") for number, page in enumerate((status, stages))]
         browser.close()
-    assert all(len(picture) > 15_000 for picture in pictures), "a blank page is a smaller picture"
+    assert all(len(image) > 15_000 for image in screenshots), "a blank page has a smaller image"
