@@ -131,6 +131,9 @@ class Media:
         declared_s: the end of the audio on the file's clock, as the file or the catalog declares it.
         links: starts and ends of the links of a chained Ogg file after the first, as offsets in the local file.
         options: options of FFmpeg with which the file is to be opened.
+        track: position of the chosen audio stream among those of the file.
+        track_label: the same for people, with its language: '2 of 3 (eng)'.
+        track_note: why the stream is not in the language of the video, if that is so.
     """
 
     container: str
@@ -141,6 +144,9 @@ class Media:
     declared_s: Seconds | None
     links: tuple[tuple[int, int], ...] = ()
     options: dict[str, str] = field(default_factory=dict)
+    track: int = 0
+    track_label: str | None = None
+    track_note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

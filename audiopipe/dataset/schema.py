@@ -66,6 +66,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("codec", pa.string()),
         ("source_rate_hz", pa.int32()),
         ("source_channels", pa.int32()),
+        ("audio_track", pa.string()),
         ("captions", pa.string()),
         ("title", pa.string()),
         ("channel", pa.string()),

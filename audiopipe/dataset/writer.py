@@ -262,6 +262,7 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "codec": media.codec if media else None,
         "source_rate_hz": media.sample_rate_hz if media else None,
         "source_channels": media.channels if media else None,
+        "audio_track": media.track_label if media else None,
         "captions": record.captions,
         "title": record.info.title,
         "channel": record.info.channel,

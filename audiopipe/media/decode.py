@@ -22,7 +22,7 @@ from audiopipe.media import decoder_process
 from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
 from audiopipe.media.forkserver import Job
-from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, OpenRequest
+from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, HeaderRequest
 from audiopipe.media.ogg import find_links
 from audiopipe.media.wav import SampleBytes, read_sample_bytes
 from audiopipe.types import Media, Pcm, Seconds
@@ -119,6 +119,9 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         sample_format=audio.sample_format,
         declared_s=declared_s,
         links=tuple(links[1:]),
+        track=audio.track,
+        track_label=audio.label,
+        track_note=audio.note,
         options=options | ({"ignore_length": "1"} if wav and wav.declared is None else {}),
     )
 
@@ -163,6 +166,7 @@ def decode(
         channels=pcm_format.channels,
         sample_format=pcm_format.sample_format,
         links=[source.range_url(start, end) for start, end in media.links],
+        track=media.track,
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
@@ -195,7 +199,7 @@ def refuse_truncated(source: Source, media: Media, decoded_s: float, config: Run
 def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCpu | None) -> tuple[Header, str]:
     """Read the header in a separate process; return it with FFmpeg's warnings."""
     buffer = bytearray(MAX_HEADER_BYTES)
-    request = OpenRequest(url=source.url, options=OPEN_OPTIONS | options)
+    request = HeaderRequest(url=source.url, options=OPEN_OPTIONS | options, language=source.video.language)
     with decoder_process.start_decoder(Job.HEADER, request) as decoder:
         try:
             size = decoder.samples.read_into(memoryview(buffer), PROBE_TIMEOUT_S)

@@ -26,9 +26,10 @@ import av.logging
 from av.filter.context import FilterContext
 
 from audiopipe.media.declared import declared_end
-from audiopipe.media.messages import AudioStream, DecodeReport, DecodeRequest, Header, OpenRequest
+from audiopipe.media.messages import AudioStream, DecodeReport, DecodeRequest, Header, HeaderRequest, OpenRequest
 from audiopipe.media.ring import Writer
 from audiopipe.media.timeline import JITTER_S, Clock, PcmOutput, find_starts, frame_time
+from audiopipe.media.tracks import choose_track
 
 __all__ = [
     "AudioStream",
@@ -50,7 +51,7 @@ COMMON_CODECS = ("aac", "opus", "mp3float", "vorbis", "flac")
 Frames = Iterator[av.AudioFrame]
 
 
-def read_header(request: OpenRequest, out: Writer) -> None:
+def read_header(request: HeaderRequest, out: Writer) -> None:
     """Write the `Header` of a file as JSON. FFmpeg's warnings go to this process's stderr.
 
     Raises:
@@ -63,7 +64,7 @@ def read_header(request: OpenRequest, out: Writer) -> None:
         header = Header(
             container=container.format.name,
             duration_s=None if duration is None else duration / av.time_base,
-            audio=_describe_audio(container),
+            audio=_describe_audio(container, request.language),
         )
         out.write(memoryview(header.to_json()))
 
@@ -79,7 +80,7 @@ def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
     for url in [request.url, *request.links]:
         first = output.written
         with _open_input(OpenRequest(url, request.options)) as container:
-            stream = container.streams.audio[0]
+            stream = container.streams.audio[request.track]
             has_timestamps = container.format.name not in UNTIMED_CONTAINERS
             clock = Clock(find_starts(container, stream), float(stream.time_base or 0), has_timestamps)
             is_complete = _decode_continuous(container, url, request, replace(clock), output)
@@ -103,19 +104,21 @@ def _open_input(request: OpenRequest) -> av.container.InputContainer:
     return av.open(request.url, options=request.options, metadata_errors="replace")
 
 
-def _describe_audio(container: av.container.InputContainer) -> AudioStream | None:
-    """Describe the first audio stream; None if there is none, or none that can be decoded."""
-    streams = container.streams.audio
-    context = streams[0].codec_context if streams else None
-    # FFmpeg leaves these empty for a stream with a damaged header.
-    if context is None or context.format is None or not context.sample_rate or not context.layout.nb_channels:
+def _describe_audio(container: av.container.InputContainer, language: str) -> AudioStream | None:
+    """Describe the audio stream for a language; None if there is none that can be decoded."""
+    track = choose_track(container.streams.audio, language)
+    if track is None:
         return None
+    context = track.stream.codec_context
     return AudioStream(
         codec=context.codec.canonical_name,
         sample_rate_hz=context.sample_rate,
         channels=context.layout.nb_channels,
         sample_format=context.format.name,
-        end_s=declared_end(container, streams[0]),
+        end_s=declared_end(container, track.stream),
+        track=track.index,
+        label=track.label,
+        note=track.note,
     )
 
 
@@ -127,7 +130,7 @@ def _decode_continuous(
     Returns:
         False at the first chunk that may have a gap or an overlap, which is not written, or if the format changes.
     """
-    stream = container.streams.audio[0]
+    stream = container.streams.audio[request.track]
     pending, pending_s = None, None
     try:
         for frame in _read_chunks(stream.codec_context.layout, url, request):
@@ -173,7 +176,7 @@ def _read_chunks(layout: av.AudioLayout, url: str, request: DecodeRequest) -> Fr
     """
     graph = _new_graph()
     options = ":".join(f"{name}={value}" for name, value in request.options.items())
-    source = graph.add("amovie", filename=url, format_opts=options, streams="a:0", dec_threads="1")
+    source = graph.add("amovie", filename=url, format_opts=options, streams=f"a:{request.track}", dec_threads="1")
     _build_graph(graph, source, layout.nb_channels, _layout_name(layout, request.channels), request)
     while True:
         try:
@@ -196,7 +199,7 @@ def _decode_by_packets(
     The output skips what `_decode_continuous` wrote, whose timestamps are not compared again.
     """
     graph, graph_format, layout, pushed = None, None, "", 0
-    for frame in _decode_packets(container):
+    for frame in _decode_packets(container, request):
         layout = layout or _layout_name(frame.layout, request.channels)
         frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         jump = round(clock.move(frame_time(frame)) * request.sample_rate_hz)
@@ -218,9 +221,9 @@ def _decode_by_packets(
         _write_ready(graph, output)
 
 
-def _decode_packets(container: av.container.InputContainer) -> Frames:
+def _decode_packets(container: av.container.InputContainer, request: DecodeRequest) -> Frames:
     """Yield the frames of the first audio stream that can be decoded."""
-    stream = container.streams.audio[0]
+    stream = container.streams.audio[request.track]
     stream.codec_context.thread_count = 1
     packets = container.demux(stream)
     while True:

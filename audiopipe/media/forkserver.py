@@ -27,7 +27,7 @@ import av
 
 # Import nothing else of the package: every fork inherits what is loaded here, including threads of numerical libraries.
 from audiopipe.media.ffmpeg_worker import decode, preload_codecs, read_header
-from audiopipe.media.messages import DecodeRequest, OpenRequest
+from audiopipe.media.messages import DecodeRequest, HeaderRequest
 from audiopipe.media.ring import Writer
 from audiopipe.media.timeline import TimestampError
 
@@ -160,7 +160,7 @@ def _run_decoder(server: int, request: bytes, memory: int, notify: int, stderr: 
 def _do_job(request: bytes, samples: Writer) -> None:
     job, fields = json.loads(request)
     if job == Job.HEADER:
-        read_header(OpenRequest(**fields), samples)
+        read_header(HeaderRequest(**fields), samples)
     else:
         report = decode(DecodeRequest(**fields), samples)
         os.write(2, report.to_json().encode())

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["AudioStream", "DecodeReport", "DecodeRequest", "Header", "OpenRequest"]
+__all__ = ["AudioStream", "DecodeReport", "DecodeRequest", "Header", "HeaderRequest", "OpenRequest"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,17 @@ class OpenRequest:
 
 
 @dataclass(frozen=True)
+class HeaderRequest(OpenRequest):
+    """The file whose header is read, and the language of its video, by which an audio stream is chosen."""
+
+    language: str
+
+
+@dataclass(frozen=True)
 class DecodeRequest(OpenRequest):
     """The file to decode, and the PCM to decode it to: `sample_format` is s16 or flt.
 
+    `track` is the position of the audio stream among those of the file.
     `links` are the URLs of the parts of a chained file that follow the first; each has its own clock.
     """
 
@@ -28,6 +36,7 @@ class DecodeRequest(OpenRequest):
     channels: int
     sample_format: str
     links: Sequence[str] = ()
+    track: int = 0
 
     @property
     def frame_bytes(self) -> int:
@@ -55,7 +64,8 @@ class DecodeReport:
 class AudioStream:
     """The properties of an audio stream that are known before it is decoded.
 
-    `end_s` is the declared end on the file's clock, None if the file does not say it.
+    `end_s` is the declared end on the file's clock, None if the file does not say it; `track`, `label` and `note` are
+    those of `tracks.AudioTrack`.
     """
 
     codec: str
@@ -63,11 +73,14 @@ class AudioStream:
     channels: int
     sample_format: str
     end_s: float | None = None
+    track: int = 0
+    label: str = ""
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Header:
-    """The properties of a file, and of its first audio stream if there is one that can be decoded."""
+    """The properties of a file, and of the chosen audio stream if there is one that can be decoded."""
 
     container: str
     duration_s: float | None

@@ -74,6 +74,7 @@ def read_video(
             record.info, record.notes = source.info, list(source.notes)
             with timer.measure("decode", items=0):
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
+            record.notes += [record.media.track_note] if record.media.track_note else []
             decoder = _VideoDecoder(record, record.media, source, config, timer)
             times = choose_spans(config, source.document, source.captions)
             record.segment_source = times.source

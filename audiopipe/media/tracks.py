@@ -1,0 +1,93 @@
+"""Choose among the audio streams of a file: by language, then the default flag, then the first that can be decoded.
+
+Commentaries and described video are chosen only if there is nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import av
+from av.stream import Disposition
+
+from audiopipe.media.languages import is_language, rank_distance, same_language
+
+__all__ = ["AudioTrack", "choose_track"]
+
+SECONDARY_FLAGS = (
+    Disposition.comment
+    | Disposition.visual_impaired
+    | Disposition.hearing_impaired
+    | Disposition.descriptions
+    | Disposition.karaoke
+)
+SECONDARY_TITLE = re.compile(
+    r"commentar|komment[ae]r|described|descriptive|audio.?des[ck]ri|h[öo]rfilm|visually impaired|hearing impaired", re.I
+)
+
+
+@dataclass(frozen=True)
+class AudioTrack:
+    """An audio stream that was chosen.
+
+    Attributes:
+        index: its position among the audio streams of the file, from 0.
+        label: its position and language, for people: '2 of 3 (eng)'.
+        note: why it is not in the language of the video, if that is so.
+    """
+
+    stream: av.AudioStream
+    index: int
+    label: str
+    note: str | None = None
+
+
+def choose_track(streams: Sequence[av.AudioStream], language: str) -> AudioTrack | None:
+    """Choose an audio stream; None if none can be decoded.
+
+    Args:
+        language: that of the video in the catalog; 'und' if it is unknown.
+    """
+    usable = [(index, stream) for index, stream in enumerate(streams) if _can_decode(stream)]
+    candidates = [item for item in usable if not _is_secondary(item[1])] or usable
+    if not candidates:
+        return None
+    matching = [item for item in candidates if same_language(language, _tag(item[1]))]
+    if matching:
+        index, stream = min(
+            matching, key=lambda item: (rank_distance(language, _tag(item[1])), not _is_default(item[1]))
+        )
+    else:
+        index, stream = min(candidates, key=lambda item: not _is_default(item[1]))
+    tag = _tag(stream)
+    label = f"{index + 1} of {len(streams)}" + (f" ({tag})" if tag else "")
+    tags = list(dict.fromkeys(_tag(candidate) for _, candidate in candidates if is_language(_tag(candidate))))
+    note = None
+    if tags and not matching and is_language(language):
+        note = f"audio: no track in {language!r} among {', '.join(tags)}; track {label} is used"
+    return AudioTrack(stream, index, label, note)
+
+
+def _can_decode(stream: av.AudioStream) -> bool:
+    """Check whether the header has what a decoder needs: FFmpeg leaves it empty if the header is damaged."""
+    context = stream.codec_context
+    if context is None or context.format is None:
+        return False
+    return bool(context.sample_rate and context.layout.nb_channels)
+
+
+def _tag(stream: av.AudioStream) -> str:
+    """Return the language of a stream as the file has it; empty if there is none."""
+    tag = stream.metadata.get("language", "").strip()[:35]
+    return "" if tag == "und" else tag
+
+
+def _is_default(stream: av.AudioStream) -> bool:
+    return bool(stream.disposition & Disposition.default)
+
+
+def _is_secondary(stream: av.AudioStream) -> bool:
+    titles = " ".join(stream.metadata.get(name, "") for name in ("title", "handler_name", "name"))
+    return bool(stream.disposition & SECONDARY_FLAGS or SECONDARY_TITLE.search(titles))
