@@ -10,7 +10,7 @@ from __future__ import annotations
 from audiopipe.errors import BadSegments
 from audiopipe.segment.cues import Cue, parse_srt, parse_vtt
 from audiopipe.segment.documents import read_json
-from audiopipe.segment.rolling import Caption, is_automatic, unroll
+from audiopipe.segment.rolling import Caption, unroll
 from audiopipe.segment.text import parse_markup, raw_line
 from audiopipe.segment.timed_xml import is_timed_xml, parse_xml
 from audiopipe.segment.transcript import Transcript, decode_text, refuse_damage, require_valid_times
@@ -48,7 +48,8 @@ def _read(file: CaptionFile) -> Transcript:
 
 
 def _to_transcript(cues: list[Cue]) -> Transcript:
-    return Transcript(map(_to_span, unroll(cues)), is_automatic(cues))
+    captions, automatic = unroll(cues)
+    return Transcript(map(_to_span, captions), automatic)
 
 
 def _to_span(caption: Caption) -> Span:

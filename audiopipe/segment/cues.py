@@ -4,8 +4,14 @@ Accepted are byte-order marks, any line ends, missing hours, commas or dots, cue
 headers, several files in one with an `X-TIMESTAMP-MAP` each, and a first line of one blank, even where an editor has
 removed the blank. A cue with invalid times keeps them, or has NaN.
 
-Tried first, in these versions, on the cases of `tests/segment/test_rolling.py` and `test_captions.py`: see the table in
-`captions.py`.
+Why this is not a library's parser (measured with the cases of `tests/segment/`):
+
+- pysubs2 1.8.1 leaves word times and entities in the text, loses the speaker of a voice tag, reads a comment after the
+  last cue as its text, and joins a cue with an unreadable time to the one before.
+- webvtt-py 0.6.0 loses word times in its text and refuses WebVTT without a header.
+- ttconv 1.2.3 loses word times, speakers and the ends of lines, reads nothing of a SubRip file with a blank first line
+  or one unreadable time, and none of YouTube's TTML, which has an older namespace.
+- All three give rolling captions as they are displayed, and ignore `X-TIMESTAMP-MAP`.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from audiopipe.segment.text import normalize_text, strip_tags
@@ -41,13 +48,18 @@ class Line:
     has_word_times: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cue:
     """A caption as it is displayed."""
 
     start_s: Seconds
     end_s: Seconds
     lines: list[Line] = field(default_factory=list)
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """The text of the lines that have any."""
+        return [line.text for line in self.lines if line.text is not None]
 
 
 class _Timing(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from audiopipe.segment.cues import Cue, Line
 from audiopipe.types import Seconds
 
-__all__ = ["Caption", "is_automatic", "unroll"]
+__all__ = ["Caption", "unroll"]
 
 TOUCH_S = 0.1  # cues with a longer pause between them do not roll
 FLASH_S = 0.05  # a cue as short as this shows no new words
@@ -38,35 +38,26 @@ class Caption:
     ends_on_screen: bool = True
 
 
-def is_automatic(cues: Sequence[Cue]) -> bool:
-    """Check whether captions have word times, roll, or overlap like a list of rows that stay on the screen."""
-    return _has_word_times(cues) or _rolls(cues, by_word=False) or _rolls(cues, by_word=True) or _overlaps(cues)
-
-
-def unroll(cues: Sequence[Cue]) -> list[Caption]:
-    """Return the captions of a file, each word once.
+def unroll(cues: Sequence[Cue]) -> tuple[list[Caption], bool]:
+    """Return the captions of a file, each word once, and whether speech recognition made them.
 
     Captions that roll do not overlap and are in order of start. They start and end at the times of their words where
     the file has these. Ordinary captions are returned as they are.
     """
-    if _rolls(cues, by_word=False):
-        return _end_at_next(_remove_repeated_lines(_in_order(cues)))
-    if _has_word_times(cues):
-        return _end_at_next(_remove_repeated_lines(cues, keep_empty=True))
-    if _rolls(cues, by_word=True):
-        return _end_at_next(_remove_repeated_words(_in_order(cues)))
+    ordered = _in_order(cues)
+    if _rolls(ordered, by_word=False):
+        return _end_at_next(_remove_repeated_lines(ordered)), True
+    if any(line.has_word_times for cue in cues for line in cue.lines):
+        return _end_at_next(_remove_repeated_lines(cues, keep_empty=True)), True
+    if _rolls(ordered, by_word=True):
+        return _end_at_next(_remove_repeated_words(ordered)), True
     captions = [Caption(cue.start_s, cue.end_s, tuple(line.raw for line in cue.lines)) for cue in cues]
-    return _end_at_next(sorted(captions, key=_start)) if _overlaps(cues) else captions
-
-
-def _has_word_times(cues: Sequence[Cue]) -> bool:
-    return any(line.has_word_times for cue in cues for line in cue.lines)
+    return (_end_at_next(sorted(captions, key=_start)), True) if _overlaps(ordered) else (captions, False)
 
 
 def _rolls(cues: Sequence[Cue], by_word: bool) -> bool:
     """Check whether most cues that touch the one before repeat a part of it and add to it or show it alone."""
-    ordered = _in_order(cues)
-    pairs = [(a, b) for a, b in itertools.pairwise(ordered) if _touch(a, b) and _rows(a) and _rows(b)]
+    pairs = [(a, b) for a, b in itertools.pairwise(cues) if _touch(a, b) and a.rows and b.rows]
     rolls = sum((_rolls_by_word if by_word else _rolls_by_line)(a, b) for a, b in pairs)
     needed = max(MIN_ROLLS, SHARE * len(pairs)) if len(pairs) > 1 else 1
     return bool(pairs) and rolls >= needed
@@ -74,15 +65,14 @@ def _rolls(cues: Sequence[Cue], by_word: bool) -> bool:
 
 def _overlaps(cues: Sequence[Cue]) -> bool:
     """Check whether most cues end within the one after them, as rows that stay while the next one is spoken."""
-    ordered = [cue for cue in _in_order(cues) if _rows(cue)]
-    pairs = list(itertools.pairwise(ordered))
+    pairs = list(itertools.pairwise(cue for cue in cues if cue.rows))
     chained = sum(a.start_s < b.start_s < a.end_s - TOUCH_S and a.end_s < b.end_s for a, b in pairs)
     return len(pairs) > 1 and chained > SHARE * len(pairs)
 
 
 def _rolls_by_line(before: Cue, cue: Cue) -> bool:
     """Check whether a cue starts with the last lines of the one before, and adds lines or shows them for a flash."""
-    old, new = _rows(before), _rows(cue)
+    old, new = before.rows, cue.rows
     count = _shared(old, new)
     if not count:
         return False
@@ -110,7 +100,7 @@ def _remove_repeated_lines(cues: Sequence[Cue], keep_empty: bool = False) -> lis
     before = Cue(-math.inf, -math.inf)
     for cue in cues:
         lines = [line for line in cue.lines if line.text is not None]
-        old = _rows(before) if _touch(before, cue) else []
+        old = before.rows if _touch(before, cue) else []
         new = lines[_repeated(old, lines, cue) :]
         if new:
             captions.append(_caption(cue, new))
@@ -181,6 +171,8 @@ def _end_at_next(captions: list[Caption]) -> list[Caption]:
 
 def _shared(old: list[str], new: list[str], limit: int = MAX_ROWS) -> int:
     """Return the largest number of last items of one list that are the first items of the other."""
+    if not new or new[0] not in old[-limit:]:
+        return 0
     return next((n for n in range(min(len(old), len(new), limit), 0, -1) if _is_shared(old, new, n)), 0)
 
 
@@ -188,12 +180,8 @@ def _is_shared(old: list[str], new: list[str], count: int) -> bool:
     return old[-count:] == new[:count]
 
 
-def _rows(cue: Cue) -> list[str]:
-    return [line.text for line in cue.lines if line.text is not None]
-
-
 def _words(cue: Cue) -> list[str]:
-    return [word for row in _rows(cue) for word in row.split()]
+    return [word for row in cue.rows for word in row.split()]
 
 
 def _touch(before: Cue, cue: Cue) -> bool:

@@ -28,7 +28,9 @@ SQUARE = re.compile(r"[\[【［]([^\[\]【】［］]{0,80})[\]】］]")
 ROUND = re.compile(r"[(（]([^()（）]{1,80})[)）]")
 STARRED = re.compile(r"\*([^*\n]{1,40})\*")
 NOTES = re.compile(r"[\u2669-\u266c]+|\U0001f3b5|\U0001f3b6")
-WORD = re.compile(r"\w")
+MARK = re.compile(r"[\[(*:>»\u2669-\u266c\U0001f3b5\U0001f3b6【［（\u2010-\u2015-]")
+# Text without any of these characters, which is most, has only words.
+SPECIAL = re.compile(r"[<{&\[(*:>\u00bb\u2669-\u266c\U0001f3b5\U0001f3b6\u3010\uff3b\uff08\u2010-\u2015-]")
 # A sound in round brackets within a line of words; a line of nothing else needs no list.
 # fmt: off
 SOUNDS = frozenset(
@@ -63,7 +65,9 @@ class _LineText(NamedTuple):
 
 def normalize_text(text: str) -> str | None:
     """Reduce text to one line that UTF-8 can encode; None if nothing is left."""
-    return " ".join(CONTROLS.sub(" ", text).split()) or None
+    if not text.isprintable():  # most text is, and then has no controls
+        text = CONTROLS.sub(" ", text)
+    return " ".join(text.split()) or None
 
 
 def raw_line(text: str) -> str:
@@ -77,7 +81,7 @@ def strip_tags(markup: str) -> str:
     Raises:
         ValueError: an entity has more digits than any character.
     """
-    return _unescape(TAG.sub("", markup))
+    return _unescape(TAG.sub("", markup) if "<" in markup or "{" in markup else markup)
 
 
 def parse_markup(markup: str, has_tags: bool = True) -> CaptionText:
@@ -88,6 +92,8 @@ def parse_markup(markup: str, has_tags: bool = True) -> CaptionText:
         has_tags: whether every tag is markup, as in captions; otherwise only HTML's tags are, as text in JSON may have
             other words in angle brackets.
     """
+    if SPECIAL.search(markup) is None:
+        return CaptionText(normalize_text(markup), None, False)
     plain = strip_tags(markup) if has_tags else _unescape(HTML_TAG.sub(" ", markup))
     source = [line for line in (normalize_text(line) for line in plain.split("\n")) if line]
     each_has_a_dash = len(source) > 1 and all(BARE_DASH.match(line) or LINE_DASH.match(line) for line in source)

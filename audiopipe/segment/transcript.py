@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 32 << 20  # ten hours of speech, word by word, need half of it
-MAX_SPANS = 200_000  # ten hours of speech, word by word, have half of it
+MAX_SPANS = 110_000  # twelve hours of speech, word by word
 MAX_TIME_S = 1e9
 
 # [h:]m:s or plain seconds, with a comma or a dot. Repeats are bounded because int() refuses thousands of digits.

@@ -19,6 +19,7 @@ from audiopipe.segment.cut import (
     choose_spans,
     cut,
     fixed_windows,
+    refuse_excess,
 )
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
@@ -227,3 +228,13 @@ def test_a_span_that_is_too_long_is_never_buffered(monkeypatch):
     times = [Span(0, 500), Span(1, 400), Span(100, 129), Span(600, 610)]
     assert [clip.drop_reason for clip in cut_clips(times, 700)] == [TOO_LONG, TOO_LONG, None, None]
     assert max_blocks == 29
+
+
+def test_spans_that_cover_the_audio_too_often_are_refused():
+    spans = [Span(0.01 * number, 30 + 0.01 * number) for number in range(200)]
+    with pytest.raises(BadSegments, match=r"200 segments have 59\d\d\.\d s in total, and its audio 31\.0 s"):
+        refuse_excess(spans, 31.0, config())
+    refuse_excess(spans[:1], 31.0, config())
+    refuse_excess([*spans[:1], Span(NAN, 1), Span(-900, -800), Span(0, 500), Span(40, 60)], 31.0, config())
+    refuse_excess(fixed_windows(5.0), 31.0, config())
+    refuse_excess(spans, 31.0, config(max_segment_time_ratio=200))

@@ -1,0 +1,139 @@
+import contextlib
+import json
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiopipe.errors import BadSegments
+from audiopipe.segment.captions import read_captions
+from audiopipe.segment.documents import read_json
+from audiopipe.types import CaptionFile, SegmentSource, Span
+
+EVENTS = [
+    {"tStartMs": 0, "dDurationMs": 9999, "id": 1},
+    {"tStartMs": 1000, "dDurationMs": 4000, "segs": [{"utf8": "the"}, {"utf8": " kettle", "tOffsetMs": 500}]},
+    {"tStartMs": 2500, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+    {"tStartMs": 3000, "dDurationMs": 4000, "segs": [{"utf8": "is on"}]},
+]
+SRV3 = """<?xml version="1.0" encoding="utf-8" ?><timedtext format="3"><head><ws id="0"/></head><body>
+<w t="0" id="1"/><p t="1000" d="4000" w="1"><s ac="0">the</s><s t="500"> kettle</s></p>
+<p t="2500" d="1500" w="1" a="1">\n</p><p t="3000" d="4000" w="1"><s>is on</s></p></body></timedtext>"""
+SRV1 = '<transcript><text start="1" dur="4">the kettle</text><text start="3" dur="4">is on</text></transcript>'
+TTML = """<tt xmlns="http://www.w3.org/ns/ttml" xmlns:p="http://www.w3.org/ns/ttml#parameter"
+ p:frameRate="25"><body><div>
+<p begin="00:00:01.000" end="3s">the<br/><span>kettle</span></p><p begin="00:00:03:00" dur="4000ms">is on</p>
+</div></body></tt>"""
+KETTLE = [Span(1.0, 3.0, "the kettle"), Span(3.0, 7.0, "is on")]
+
+
+def read(source, text):
+    return read_captions(CaptionFile(source, text.encode()))
+
+
+@pytest.mark.parametrize(("text", "automatic"), [(SRV3, True), (SRV1, False), (TTML, False)])
+@pytest.mark.parametrize("source", [SegmentSource.SRV, SegmentSource.TTML, SegmentSource.VTT])
+def test_captions_in_xml_are_read_whatever_their_name(source, text, automatic):
+    spans = read(source, text)
+    assert (spans, spans.automatic) == (KETTLE, automatic)
+
+
+def test_json3_has_each_word_once():
+    data = json.dumps({"wireMagic": "pb3", "events": EVENTS}).encode()
+    for spans in (read_json(data), read_captions(CaptionFile(SegmentSource.JSON3, data))):
+        assert (spans, spans.automatic) == (KETTLE, True)
+
+
+def test_a_hint_says_that_captions_are_automatic():
+    data = b"1\n0:01 --> 0:02\na\n"
+    assert not read_captions(CaptionFile(SegmentSource.SRT, data)).automatic
+    assert read_captions(CaptionFile(SegmentSource.SRT, data, automatic=True)).automatic
+
+
+def test_words_give_a_whisper_segment_what_it_lacks():
+    words = [{"word": "the", "start": 1.0, "end": 1.2}, {"word": "kettle"}, {"word": "boils", "start": 2.0, "end": 3.0}]
+    segments = [{"text": " hi", "start": 0, "end": 1, "speaker": "S1", "words": []}, {"words": words}]
+    assert read_json(json.dumps({"segments": segments}).encode()) == [
+        Span(0, 1, "hi", "S1"),
+        Span(1, 3, "the kettle boils"),
+    ]
+    whisper_cpp = {"transcription": [{"offsets": {"from": 1000, "to": 3000}, "text": " the kettle"}]}
+    assert read_json(json.dumps(whisper_cpp).encode()) == [Span(1, 3, "the kettle")]
+
+
+def test_a_duration_ends_at_the_next_start():
+    lines = [("a", 1, 5, None), ("b", 4, 5, None), ("c", 4, 2, None), ("d", 7, 3, "A"), ("e", 8, 4, "B")]
+    entries = [{"text": t, "start": s, "duration": d, "speaker": who} for t, s, d, who in lines]
+    ends = [4, 7, 6, 10, 12]  # "c" starts with "b"; the speakers of "d" and "e" talk at the same time
+    assert [span.end_s for span in read_json(json.dumps(entries).encode())] == ends
+
+
+def test_a_timestamp_map_moves_the_cues_after_it():
+    text = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:180000,LOCAL:00:00:00.000\n\n00:01.000 --> 00:02.000\na\n\n"
+    text += "WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:10.000,MPEGTS:1350000\n\n00:11.000 --> 00:12.000\nb\n\n"
+    assert read(SegmentSource.VTT, text) == [Span(3, 4, "a"), Span(16, 17, "b")]
+    assert read(SegmentSource.VTT, text.replace("MPEGTS", "X")) == [Span(1, 2, "a"), Span(11, 12, "b")]
+
+
+def test_raw_text_is_kept_as_it_was():
+    (span,) = read(SegmentSource.VTT, "WEBVTT\n\n00:01.000 --> 00:02.000\n<v A>it&#39;s\n[Music]\n")
+    assert (span.text, span.speaker, span.sound_event) == ("it's", "A", True)
+    assert span.raw_text == "<v A>it&#39;s\n[Music]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE tt [<!ENTITY a "b">]><tt><body><p begin="0s" end="1s">&a;</p></body></tt>',
+        '<tt><body begin="5s"><p begin="0s" end="1s">x</p></body></tt>',
+        '<tt><body><p begin="0s" end="1s">x</body></tt>',
+        "WEBVTT\n\n00:01.000 --> 00:02.000\n&#" + "9" * 5000 + ";\n",
+    ],
+)
+def test_damaged_captions_are_bad_segments(text):
+    with pytest.raises(BadSegments):
+        read(SegmentSource.TTML, text)
+
+
+@pytest.mark.parametrize("entry", ["[],", "{},", "0,", '{"a":[{}]},'])
+def test_json_of_many_values_does_not_take_memory(entry):
+    data = ('{"segments":[' + entry * (30_000_000 // len(entry)) + "0]}").encode()
+    tracemalloc.start()
+    with pytest.raises(BadSegments, match="limit"):
+        read_json(data)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+TOKENS = ["<", "<v ", "&#", "&amp;", "{\\", "9", "0:", "-->", "0:01 --> 0:02\n", "0:01 --> 0:02\na\n\n", "\n", " "]
+TOKENS += ["- ", ">> ", "A: ", "[", "[a]", "(", "*", "♪", "NOTE\n\n", "<00:01.000>a", "a ", "ab\n", "A A "]
+TOKENS += ['<p t="1" d="2">', "<!--", '{"a":']
+HEADS = ["WEBVTT\n\n0:01 --> 0:02\n", "1\n0:01 --> 0:02\n", '<tt><body><p begin="0s" end="1s">']
+HEADS += ['[{"start":0,"end":1,"text":"']
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_a_million_bytes_of_one_token_take_linear_time(token):
+    for head in HEADS:
+        data = (head + token * (1_000_000 // len(token.encode()))).encode()
+        start = time.process_time()
+        for parse in (read_json, lambda data: read_captions(CaptionFile(SegmentSource.VTT, data))):
+            with contextlib.suppress(BadSegments):
+                parse(data)
+        assert time.process_time() - start < 4  # a busy machine's; a quadratic pattern takes minutes
+
+
+PIECES = ["<tt>", "<p t='1' d='2'>", "</p>", "<s t='x'>", "<timedtext>", "&#9;", "0:1 --> 0:2\n", "WEBVTT\n", "a b\n"]
+PIECES += ["X-TIMESTAMP-MAP=", "MPEGTS:9,LOCAL:", "<0:1>", "a\n", "\n", " \n", '{"start":', "[", "]", "}", "1"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(PIECES)).map("".join), st.sampled_from(SegmentSource))
+def test_no_captions_raise_anything_but_bad_segments(text, source):
+    try:
+        spans = read(source, text)
+    except BadSegments:
+        return
+    assert all(isinstance(span, Span) for span in spans)

@@ -1,0 +1,61 @@
+import pytest
+
+from audiopipe.config import RunConfig
+from audiopipe.segment.cut import choose_spans
+from audiopipe.segment.merge import merge_spans
+from audiopipe.types import CaptionFile, SegmentSource, Span
+
+
+def spans_of(*rows):
+    return [Span(start, end, text) for start, end, text in rows]
+
+
+def texts_of(spans):
+    return [span.text for span in spans]
+
+
+def test_segments_end_at_sentence_ends():
+    rows = [
+        (0, 2, "The kettle is"),
+        (2, 4, "on. We wait"),
+        (4, 6, "for tea."),
+        (6, 8, "Nobody has"),
+        (8, 10, "any milk?"),
+    ]
+    assert merge_spans(spans_of(*rows), 0.4, 30) == spans_of(
+        (0, 6, "The kettle is on. We wait for tea."), (6, 10, "Nobody has any milk?")
+    )
+
+
+def test_segments_end_at_pauses_and_other_speakers():
+    rows = [Span(0, 2, "the kettle"), Span(2.2, 4, "is on"), Span(5, 6, "we wait"), Span(6, 7, "for tea", "B")]
+    assert texts_of(merge_spans(rows, 0.4, 30)) == ["the kettle is on", "we wait", "for tea"]
+
+
+def test_no_segment_is_longer_than_the_maximum():
+    rows = [(n, n + (0.7 if n == 7 else 1), f"w{n}") for n in range(25)]
+    merged = merge_spans(spans_of(*rows), 0.4, 10)
+    assert max(span.duration_s for span in merged) <= 10
+    assert merged[0].end_s == 7.7  # the only pause
+    assert " ".join(texts_of(merged)) == " ".join(f"w{n}" for n in range(25))
+
+
+@pytest.mark.parametrize(("end", "joined"), [("。", "你好。世界"), ("", "你好世界。再见")])
+def test_chinese_is_joined_without_blanks(end, joined):
+    rows = spans_of((0, 3, "你好" + end), (3, 6, "世界" + ("" if end else "。再见")))
+    assert "".join(texts_of(merge_spans(rows, 0.4, 30))) == joined
+    assert len(merge_spans(rows, 0.4, 30)) == (2 if end else 1)
+
+
+def test_spans_without_text_or_with_bad_times_stay():
+    rows = [Span(0, 1, "a"), Span(1, 2), Span(2, 3, "b"), Span(9, 4, "bad")]
+    assert texts_of(merge_spans(rows, 0.4, 30)) == ["a", None, "b", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "automatic", "count"), [("off", True, 2), ("auto", True, 1), ("auto", False, 2), ("on", False, 1)]
+)
+def test_auto_joins_automatic_captions_only(choice, automatic, count):
+    data = b"1\n0:01 --> 0:02\nthe kettle\n\n2\n0:02 --> 0:03\nis on\n"
+    config = RunConfig.of(catalog="c", output="o", merge_captions=choice)
+    assert len(choose_spans(config, None, CaptionFile(SegmentSource.SRT, data, automatic)).spans) == count
