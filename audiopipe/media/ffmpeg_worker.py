@@ -119,6 +119,7 @@ def _describe_audio(container: av.container.InputContainer, language: str) -> Au
         track=track.index,
         label=track.label,
         note=track.note,
+        start_s=(container.start_time or 0) / av.time_base,
     )
 
 

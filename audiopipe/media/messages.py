@@ -66,6 +66,7 @@ class AudioStream:
 
     `end_s` is the declared end on the file's clock, None if the file does not say it; `track`, `label` and `note` are
     those of `tracks.AudioTrack`.
+    The earliest timestamp of the file is `start_s`.
     """
 
     codec: str
@@ -76,6 +77,7 @@ class AudioStream:
     track: int = 0
     label: str = ""
     note: str | None = None
+    start_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def read_video(
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             record.notes += [record.media.track_note] if record.media.track_note else []
             decoder = _VideoDecoder(record, record.media, source, config, timer)
-            times = choose_spans(config, source.document, source.captions)
+            times = choose_spans(config, source.document, source.captions, record.media.start_s)
             record.segment_source = times.source
             if source.captions is not None and times.source not in NOT_CAPTIONS:
                 record.captions = source.captions.name

@@ -69,17 +69,18 @@ class _Timing(NamedTuple):
     end_s: Seconds
 
 
-def parse_vtt(text: str) -> list[Cue]:
+def parse_vtt(text: str, media_start_s: Seconds = 0.0) -> list[Cue]:
     """Parse WebVTT: an empty line ends a block, a line of blanks does not; comments and styles are separate blocks.
 
-    `X-TIMESTAMP-MAP` moves the cues after it to the clock of the MPEG transport stream, which is that of the media.
+    `X-TIMESTAMP-MAP` moves the cues after it to the clock of the MPEG transport stream; the file's clock starts
+    at the first timestamp of the media.
     """
     bound_count("vtt", text.count("-->"))
     cues: list[Cue] = []
     offset_s = 0.0
     for block in _blocks(text):
         if block[0].startswith("WEBVTT"):
-            offset_s = next((_parse_map(line) for line in block if line.startswith(TIMESTAMP_MAP)), 0.0)
+            offset_s = next((_parse_map(line, media_start_s) for line in block if line.startswith(TIMESTAMP_MAP)), 0.0)
         parsed = _parse_lines(block, offset_s)
         is_text = not parsed and not block[0].startswith("WEBVTT") and not (len(block) == 1 and block[0].isdigit())
         if is_text and cues and not cues[-1].lines:  # an editor has removed the blank of a blank first line
@@ -104,7 +105,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
             yield block
 
 
-def _parse_map(line: str) -> Seconds:
+def _parse_map(line: str, media_start_s: Seconds) -> Seconds:
     """Return the seconds to add to the times of the cues: the transport stream's time less the local one.
 
     Source: RFC 8216, section 3.5. Without a readable map cues keep their times, as the RFC asks.
@@ -113,7 +114,7 @@ def _parse_map(line: str) -> Seconds:
     ticks, local_s = fields.get("MPEGTS", "").strip(), parse_timestamp(fields.get("LOCAL", "").strip())
     if not (ticks.isascii() and ticks.isdigit() and len(ticks) <= 12) or math.isnan(local_s):
         return 0.0
-    return int(ticks) % MPEGTS_PERIOD / MPEGTS_HZ - local_s
+    return int(ticks) % MPEGTS_PERIOD / MPEGTS_HZ - local_s - media_start_s
 
 
 def _parse_lines(lines: list[str], offset_s: Seconds) -> list[Cue]:

@@ -54,7 +54,9 @@ class ChosenSpans:
     spans: Iterable[Span] | None
 
 
-def choose_spans(config: RunConfig, document: bytes | None, captions: CaptionFile | None) -> ChosenSpans:
+def choose_spans(
+    config: RunConfig, document: bytes | None, captions: CaptionFile | None, media_start_s: Seconds = 0.0
+) -> ChosenSpans:
     """Choose the times to cut a video at, as `segments` of the config says; `merge_captions` may join captions.
 
     'auto' takes JSON, else captions, else voice activity; the others force a source. A file without segments counts as
@@ -64,6 +66,7 @@ def choose_spans(config: RunConfig, document: bytes | None, captions: CaptionFil
         config: the run's.
         document: the JSON next to the audio.
         captions: the captions next to the audio.
+        media_start_s: the first timestamp of the media, for captions that refer to it.
 
     Raises:
         BadSegments: a file exists and cannot be read ('auto' does not skip a broken file), or the forced source has no
@@ -72,7 +75,11 @@ def choose_spans(config: RunConfig, document: bytes | None, captions: CaptionFil
     choice = config.segments
     if choice in ("auto", "json") and document is not None and (transcript := read_json(document)):
         return ChosenSpans(SegmentSource.JSON, _merge(transcript, config))
-    if choice in ("auto", "captions") and captions is not None and (transcript := read_captions(captions)):
+    if (
+        choice in ("auto", "captions")
+        and captions is not None
+        and (transcript := read_captions(captions, media_start_s))
+    ):
         return ChosenSpans(captions.format, _merge(transcript, config))
     if choice in ("auto", "voice"):
         return ChosenSpans(SegmentSource.VOICE, None)

@@ -77,6 +77,11 @@ def test_a_timestamp_map_moves_the_cues_after_it():
     assert read(SegmentSource.VTT, text.replace("MPEGTS", "X")) == [Span(1, 2, "a"), Span(11, 12, "b")]
 
 
+def test_a_timestamp_map_refers_to_the_start_of_the_media():
+    text = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n00:01.000 --> 00:02.000\na\n\n"
+    assert read_captions(CaptionFile(SegmentSource.VTT, text.encode()), media_start_s=9.5) == [Span(1.5, 2.5, "a")]
+
+
 def test_raw_text_is_kept_as_it_was():
     (span,) = read(SegmentSource.VTT, "WEBVTT\n\n00:01.000 --> 00:02.000\n<v A>it&#39;s\n[Music]\n")
     assert (span.text, span.speaker, span.sound_event) == ("it's", "A", True)
