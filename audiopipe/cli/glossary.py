@@ -14,7 +14,7 @@ from audiopipe import errors, kernels
 from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, VideoError
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.score import MAX_PEAK_DBFS, NOT_FINITE, RULES
 from audiopipe.segment.cut import TOO_LONG, TOO_SHORT
 
 __all__ = ["GlossaryEntry", "glossary"]
@@ -79,6 +79,8 @@ def _drop_reasons() -> Iterator[GlossaryEntry]:
         side = "below" if breaks(0.0, 1.0) else "above"
         text = f"its {metric} is {side} {field} (default {RunConfig.model_fields[field].default})"
         yield GlossaryEntry(reason, "drop reason of a segment", text, _limit_remedy(field))
+    text = f"it has a sample that is not a number, or more than {MAX_PEAK_DBFS:g} dB above full scale"
+    yield GlossaryEntry(NOT_FINITE, "drop reason of a segment", text, "decode the file again from its source")
     for reason, field in ((TOO_SHORT, "min_segment_s"), (TOO_LONG, "max_segment_s")):
         text = f"{RunConfig.model_fields[field].description} (default {RunConfig.model_fields[field].default} s)"
         yield GlossaryEntry(reason, "drop reason of a segment", text, _limit_remedy(field))

@@ -218,9 +218,9 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "language": record.video.language,
         "shard": shard,
         "segment": segment.index,
-        "start_s": segment.span.start_s,
-        "end_s": segment.span.end_s,
-        "duration_s": segment.duration_s,
+        "start_s": _finite(segment.span.start_s),
+        "end_s": _finite(segment.span.end_s),
+        "duration_s": _finite(segment.duration_s),
         "text": segment.span.text,
         "speaker": segment.span.speaker,
         "sound_event": segment.span.sound_event,
@@ -236,7 +236,7 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
         "codec": media.codec,
         "source_rate_hz": media.sample_rate_hz,
         "source_channels": media.channels,
-        "gain_db": segment.gain_db,
+        "gain_db": None if segment.data is None else segment.gain_db,
         "config_digest": digest,
         "version": __version__,
     }
@@ -256,7 +256,7 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "error_message": failure.message if failure else None,
         "retriable": failure.retriable if failure else None,
         "duration_s": record.decoded_s,
-        "declared_s": media.declared_s if media else record.video.duration_s,
+        "declared_s": _finite(media.declared_s if media else record.video.duration_s),
         "gap_s": record.gap_s,
         "container": media.container if media else None,
         "codec": media.codec if media else None,
@@ -276,6 +276,11 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "segments_kept": sum(segment.data is not None for segment in record.segments),
         "fingerprint": None if failure else record.fingerprint,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number as it is, and None for NaN and infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _sidecar(row: Row, metrics: Metrics, sample_rate_hz: int) -> bytes:

@@ -113,7 +113,8 @@ def compute_range_lu(windows: Windows) -> Tensor:
     Source: EBU Tech 3342, section 2; percentiles by nearest rank, as in its reference code.
 
     Returns:
-        LU; NaN if no window of 3 s passes the gates.
+        LU; NaN if no window of 3 s passes the gates. libebur128 returns 0 then, which would be the range of a steady
+        signal.
     """
     power, exists = windows.power, windows.exists
     audible = exists & (power >= _to_power(ABSOLUTE_GATE_LUFS))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import Executor, Future
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
-from audiopipe.errors import SilentAudio, VideoError
+from audiopipe.errors import SilentAudio, UndecodableMedia, VideoError
 from audiopipe.media.encode import encode
 from audiopipe.pipeline.score import ScoredClip
 from audiopipe.pipeline.timing import StageTimer
@@ -91,16 +92,22 @@ class ShardAssembler:
         del self._records[video_id]
         self.bytes_in += record.bytes_in
         try:
-            _refuse_silence(record, self._config)
+            _refuse_unusable(record, self._config)
         except VideoError as error:
             record.failure = to_dead_letter(record.video, error)
         with self._timer.measure("write"):
             self._files.add(record)
 
 
-def _refuse_silence(record: VideoRecord, config: RunConfig) -> None:
-    peaks = [segment.metrics[SAMPLE_PEAK] for segment in record.segments if segment.metrics is not None]
-    if record.failure is None and peaks and max(peaks) < config.silence_dbfs:
+def _refuse_unusable(record: VideoRecord, config: RunConfig) -> None:
+    """Raise if the segments of a video are all silent, or have no sample that is a number."""
+    measured = [segment.metrics[SAMPLE_PEAK] for segment in record.segments if segment.metrics is not None]
+    if record.failure is not None or not measured:
+        return
+    peaks = [peak for peak in measured if not math.isnan(peak)]
+    if not peaks:
+        raise UndecodableMedia(f"{record.video.uri}: none of its samples is a number in the range of audio")
+    if max(peaks) < config.silence_dbfs:
         raise SilentAudio(
             f"{record.video.uri}: none of its {len(peaks)} segments peaks above silence_dbfs ({config.silence_dbfs:g})"
         )

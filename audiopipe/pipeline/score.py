@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,12 +19,16 @@ from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import TransientError
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, get_device_lock, transfer
-from audiopipe.types import Decibels, Seconds, Span
+from audiopipe.types import Clip, Decibels, Seconds, Span
 
-__all__ = ["RULES", "DropRule", "ScoredClip", "drop_reason", "resolve_device", "score"]
+__all__ = ["MAX_PEAK_DBFS", "NOT_FINITE", "RULES", "DropRule", "ScoredClip", "drop_reason", "resolve_device", "score"]
 
 # Conversion to 16 bits takes several steps: on a CPU it is done for as many samples at a time as its caches hold.
 CACHED_SAMPLES = {"cpu": 1 << 18}
+
+NOT_FINITE = "not_finite"  # has samples that are NaN, infinite or above `MAX_PEAK_DBFS`
+# 1,000 times full scale. No codec overshoots that far: such samples are damage, and audio of integers in a float file.
+MAX_PEAK_DBFS = 60.0
 
 Values = dict[str, float]
 
@@ -74,7 +79,12 @@ def resolve_device(config: RunConfig) -> torch.device:
 
 
 def drop_reason(values: Values, config: RunConfig) -> str | None:
-    """Return the reason of the first rule that a segment with these metrics breaks, or None."""
+    """Return the reason of the first rule that a segment with these metrics breaks, or None.
+
+    `NOT_FINITE` comes first: the kernels return NaN for all metrics of a segment with a sample that is not finite.
+    """
+    if math.isnan(values["dc_offset"]) or values["sample_peak_dbfs"] > MAX_PEAK_DBFS:
+        return NOT_FINITE
     for rule in RULES:
         limit = getattr(config, rule.field)
         if limit is not None and rule.breaks(values[rule.metric], limit):
@@ -123,6 +133,9 @@ def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.dev
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
     ends = torch.tensor([kernels.resampled_length(clip.frames, rate, config.sample_rate) for clip in clips])
     emitted = _emit(y, ends, config)
+    for row, clip, reason in zip(metrics, clips, reasons, strict=True):
+        if reason == NOT_FINITE:
+            row[:] = _measure_finite(clip)
     return [
         ScoredClip(
             video_id=clip.video_id,
@@ -136,6 +149,20 @@ def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.dev
         )
         for clip, row, reason, (samples, gain_db) in zip(clips, metrics, reasons, emitted, strict=True)
     ]
+
+
+def _measure_finite(clip: Clip) -> npt.NDArray[np.floating]:
+    """Compute the metrics of a clip with 0 in place of its samples that are not finite; NaN if it has no others.
+
+    One such sample must not hide what the rest of the segment is like.
+    """
+    limit = 10 ** (MAX_PEAK_DBFS / 20)
+    is_finite = np.abs(clip.pcm) <= limit  # false for NaN
+    if not is_finite.any():
+        return np.full(len(METRIC_NAMES), np.nan)
+    finite = torch.from_numpy(np.where(is_finite, clip.pcm, 0).astype(np.float32))
+    metrics: npt.NDArray[np.floating] = kernels.measure(finite[None], clip.sample_rate_hz).to_numpy()[0]
+    return metrics
 
 
 def _emit(y: torch.Tensor, ends: torch.Tensor, config: RunConfig) -> list[tuple[npt.NDArray[np.int16], Decibels]]:

@@ -130,8 +130,8 @@ def cut(
     """Yield a clip of a decoded stream for each span as soon as the end of the span is decoded.
 
     Clips come in order of start, then end; `index` is the position in that order. The span of a clip is that of its
-    samples: a negative start becomes 0, an end after the audio becomes the end of the audio. A dropped clip keeps the
-    given span and has `pcm` [C, 0].
+    samples: a negative start becomes 0, an end after the audio becomes the end of the audio. A dropped clip has `pcm`
+    [C, 0] and keeps the given span, but for one that is too short because the audio ends: it ends with the audio.
 
     Args:
         blocks: consecutive samples, [C, T] with any T, int16 or float32. All are consumed, whatever the spans, so that
@@ -214,6 +214,8 @@ class _PendingClip:
             loses_words = self.span.text is not None and excess > END_TOLERANCE_S * rate
             self.stop = end
             self.reason = PAST_END if loses_words else _length_problem(end - self.start, rate, config)
+            if self.reason == TOO_SHORT:  # because the audio ends
+                self.span = replace(self.span, end_s=end / rate)
 
     def to_clip(self, video_id: str, rate: int, buffer: _BlockBuffer) -> Clip:
         if self.reason is not None:

@@ -32,6 +32,7 @@ Measure = Callable[[], AbstractContextManager[None]]
 
 ROUND_BLOCKS = 16  # blocks of the decoder, three seconds each
 ROUND_BYTES = 64 << 20  # for all videos of a round: many channels and high rates make it shorter
+MAX_LEVEL = 8.0  # a damaged sample of 1e30 must not change what the network finds after it
 MARGIN_S = 0.02  # more than the filter of the resampler reaches at any rate
 
 
@@ -134,7 +135,7 @@ class _Stream:
         blocks, self.waiting = self.waiting, []
         samples = np.concatenate(blocks, axis=-1) if blocks else np.empty((1, 0), np.float32)
         x = torch.from_numpy(samples).to(self.device)
-        x = x / kernels.INT16_FULL_SCALE if x.dtype == torch.int16 else x.nan_to_num(0.0, 0.0, 0.0)
+        x = x / kernels.INT16_FULL_SCALE if x.dtype == torch.int16 else x.nan_to_num(0.0).clamp(-MAX_LEVEL, MAX_LEVEL)
         wave = torch.cat([self._remainder, self._resampler.convert(x.mean(0), self.has_ended)])
         if self.has_ended:
             wave = torch.nn.functional.pad(wave, (0, -len(wave) % FRAME))

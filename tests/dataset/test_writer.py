@@ -113,6 +113,16 @@ def test_an_undefined_metric_is_null_in_json_and_parquet(tmp_path):
     assert average.fetchall() == [(-20.0, None)]
 
 
+def test_times_that_are_not_numbers_are_null(tmp_path):
+    with closing(ShardFiles(shard_of(TWO), config(), tmp_path)) as files:
+        record = record_of(files, TWO[0], kept=0, dropped=1)
+        record.segments[0].span = Span(math.nan, math.inf)
+        record.segments[0].duration_s = math.nan
+        files.add(record)
+        (row,) = pq.read_table(files.finish()["segments"]).to_pylist()
+    assert (row["start_s"], row["end_s"], row["duration_s"], row["gain_db"]) == (None, None, None, None)
+
+
 def test_missing_texts_are_strings_in_the_sidecar(tmp_path):
     _, paths = write_shard(tmp_path / "x")
     with tarfile.open(paths["audio"]) as tar:

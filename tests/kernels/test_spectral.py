@@ -101,6 +101,24 @@ def test_snr_is_the_ratio_to_the_added_noise(snr: float, rate: int) -> None:
         assert estimate == pytest.approx(snr, abs=2)
 
 
+def hum(length: int, rate: int, hertz: float, harmonics: int) -> np.ndarray:
+    phase = 2 * np.pi * hertz * np.arange(length) / rate
+    return sum((np.sin(k * phase + k) / k for k in range(1, harmonics + 1)), np.zeros(length))
+
+
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+@pytest.mark.parametrize(("hertz", "harmonics"), [(50, 1), (60, 10), (100, 1), (50, 20), (1000, 1)])
+@pytest.mark.parametrize("snr", [5, 10, 20, 30])
+def test_steady_hum_counts_as_noise(snr: float, hertz: float, harmonics: int, rate: int) -> None:
+    errors = []
+    for x in speech(rate):
+        noise = hum(len(x), rate, hertz, harmonics)
+        noisy = x + noise * np.sqrt((x**2).mean() / (noise**2).mean() / 10 ** (snr / 10))
+        errors.append(kernels.spectral(torch.from_numpy(noisy).float()[None, None], rate).snr_db.item() - snr)
+    assert np.mean(errors) == pytest.approx(0, abs=2)
+    assert np.abs(errors).max() < 3.5
+
+
 def test_snr_of_noise_is_low_and_of_clean_speech_high() -> None:
     noise = torch.randn(1, 1, 80_000, generator=torch.Generator().manual_seed(0))
     assert kernels.spectral(noise, 16_000).snr_db < 0

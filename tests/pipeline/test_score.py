@@ -84,9 +84,22 @@ def test_one_bad_clip_leaves_its_neighbors_unchanged():
     bad = Clip("v", 1, Span(1, 2), 16_000, np.full((1, 16_000), np.nan, np.float32))
     first, second, third = score(Batch((good, bad, good)), keep_all(), CPU)
     assert np.isnan(second.metrics).all()
+    assert (second.drop_reason, second.samples) == ("not_finite", None)
     np.testing.assert_array_equal(first.metrics, third.metrics)
     assert np.isfinite(first.metrics[METRIC_NAMES.index("loudness_lufs")])
-    assert (second.samples == 0).all()
+
+
+@pytest.mark.parametrize("sample", [math.nan, math.inf, -math.inf, 1e30, -2e3])
+def test_a_sample_that_is_not_finite_drops_its_segment(sample):
+    good = clip(32_000, dtype=np.float32)
+    pcm = good.pcm.copy()
+    pcm[0, 7000] = sample
+    bad = Clip("v", 1, good.span, 16_000, pcm)
+    expected, scored = score(Batch((good, bad)), keep_all(), CPU)
+    assert (expected.drop_reason, scored.drop_reason, scored.samples) == (None, "not_finite", None)
+    for name in ("loudness_lufs", "snr_db", "sample_peak_dbfs"):
+        index = METRIC_NAMES.index(name)
+        assert scored.metrics[index] == pytest.approx(expected.metrics[index], abs=1.0)
 
 
 def test_metrics_are_those_of_the_kernels_in_order():
@@ -177,7 +190,7 @@ def test_the_true_peak_ceiling_limits_the_gain():
     assert loudness < -5.5
 
 
-@pytest.mark.parametrize("samples", [np.zeros((1, 16_000)), np.full((1, 16_000), np.nan), np.full((1, 100), 0.5)])
+@pytest.mark.parametrize("samples", [np.zeros((1, 16_000)), np.full((1, 100), 0.5)])
 def test_what_has_no_loudness_is_left_as_it_is(samples):
     source = Clip("v", 0, Span(0, 1), 16_000, samples.astype(np.float32))
     (scored,) = score(Batch((source,)), keep_all(normalize_lufs=-20.0), CPU)

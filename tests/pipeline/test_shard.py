@@ -245,6 +245,20 @@ def test_a_silent_video_is_named_and_a_quiet_one_is_only_dropped(tmp_path):
     assert result.drops == {"too_quiet": 1}
 
 
+def test_samples_that_are_not_numbers_are_named(tmp_path):
+    for name, spoiled in (("all", slice(None)), ("one", slice(70_000, 70_001))):
+        x = tones(12.0, 16_000, 1)
+        x[0, spoiled] = math.nan
+        media_file(tmp_path / f"{name}.wav", x, 16_000, "-c:a", "pcm_f32le")
+    result = run(tmp_path, shard_of([Video(n, "en", str(tmp_path / f"{n}.wav")) for n in ("all", "one")]), **NO_RULES)
+    assert [(x.video_id, x.error_type) for x in result.dead_letters] == [("all", "UndecodableMedia")]
+    assert result.drops == {"not_finite": 1}
+    rows = pq.read_table(tmp_path / "out/en/segments_000000.parquet").to_pylist()
+    assert [row["kept"] for row in rows] == [False, True, True]
+    assert rows[0]["loudness_lufs"] == pytest.approx(rows[1]["loudness_lufs"], abs=1)
+    assert rows[0]["gain_db"] is None
+
+
 def test_a_done_shard_is_not_done_again(tmp_path):
     shard = shard_of([wav_video(tmp_path, "a")])
     first = run(tmp_path, shard)

@@ -99,7 +99,7 @@ def test_windows_tile_the_audio_and_the_last_one_is_the_rest():
 
 
 def test_a_last_window_below_the_minimum_has_a_drop_reason():
-    assert times_of(cut_clips(fixed_windows(3.0), 9.3))[-1] == (3, 9.0, 12.0, TOO_SHORT)
+    assert times_of(cut_clips(fixed_windows(3.0), 9.3))[-1] == (3, 9.0, 9.3, TOO_SHORT)
     assert len(cut_clips(fixed_windows(3.0), 9.0)) == 3
 
 
@@ -134,7 +134,10 @@ def test_every_drop_has_its_reason_and_no_samples():
     }
     clips = cut_clips(list(times), 10)
     assert len(clips) == len(times)
-    assert {str(clip.span): clip.drop_reason for clip in clips} == {str(span): reason for span, reason in times.items()}
+    spans = [Span(9.9, 10.0) if span == Span(9.9, 13.0) else span for span in times]
+    assert [(str(clip.span), clip.drop_reason) for clip in sorted(clips, key=lambda clip: str(clip.span))] == sorted(
+        zip(map(str, spans), times.values(), strict=True)
+    )
     assert all(clip.pcm.shape == (2, 0) for clip in clips)
     assert [clip.index for clip in clips] == list(range(len(times)))
 
