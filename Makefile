@@ -29,11 +29,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-# A notebook's kernel warns at each start that its messages are not encrypted. They stay on this machine and are signed
-# with its key.
+# A notebook's kernel warns at each start that its messages are not encrypted; they stay on this machine and are signed.
+# It also logs an error if papermill's request to shut down, which starts with an interrupt, arrives during a message.
 $(KERNEL): | $(READY)
 	@mkdir -p $(@D)
-	@echo '{"IPKernelApp": {"log_level": "ERROR"}}' > $@
+	@echo '{"IPKernelApp": {"log_level": "CRITICAL"}}' > $@
 
 demo: $(READY) $(KERNEL)
 	@mkdir -p demo/reports
