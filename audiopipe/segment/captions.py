@@ -1,8 +1,8 @@
 """Read captions: WebVTT, SubRip, YouTube's json3 and srv1 to srv3, TTML; each word once, where it is spoken.
 
-The contents of a file say what it is; its name only tells WebVTT without a header from SubRip. An entry with invalid
-times keeps them, or has NaN, so that the cutter drops it with a reason; a file in another format than it claims is an
-error.
+The contents of a file say what it is; its name only separates WebVTT without a header from SubRip. An entry with
+invalid times keeps them, or has NaN, so that the cutter drops it with a reason; a file in another format than it claims
+is an error.
 """
 
 from __future__ import annotations

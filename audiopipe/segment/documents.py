@@ -83,28 +83,30 @@ def _parse_entry(entry: object) -> Span:
     """Parse an entry of `segments`. Its words have the times and the text that it lacks."""
     if not isinstance(entry, dict):
         return Span(math.nan, math.nan)
-    words = _words(entry)
+    word_entries = _word_entries(entry)
     start = _parse_number(entry.get("start"))
     end = _parse_number(entry["end"]) if "end" in entry else start + _parse_number(entry.get("duration"))
     if math.isnan(start):
-        start = next((time for word in words if not math.isnan(time := _parse_number(word.get("start")))), start)
+        start = next((time for word in word_entries if not math.isnan(time := _parse_number(word.get("start")))), start)
     if math.isnan(end):
-        end = next((time for word in reversed(words) if not math.isnan(time := _parse_number(word.get("end")))), end)
+        end = next(
+            (time for word in reversed(word_entries) if not math.isnan(time := _parse_number(word.get("end")))), end
+        )
     text = _to_text(entry.get("text"))
-    if text is None and words:
-        text = _join([_to_text(word.get("word", word.get("text"))) or "" for word in words])
+    if text is None and word_entries:
+        text = _join([_to_text(word.get("word", word.get("text"))) or "" for word in word_entries])
     speaker = normalize_text(_to_text(entry.get("speaker")) or "")
     return _make_span(start, end, text, speaker)
 
 
-def _words(entry: Entry) -> list[Entry]:
-    words = entry.get("words")
-    return [word for word in words if isinstance(word, dict)] if isinstance(words, list) else []
+def _word_entries(entry: Entry) -> list[Entry]:
+    word_entries = entry.get("words")
+    return [word for word in word_entries if isinstance(word, dict)] if isinstance(word_entries, list) else []
 
 
-def _join(words: list[str]) -> str:
+def _join(word_entries: list[str]) -> str:
     """Join words: Whisper's begin with a blank where there is one, WhisperX's have none."""
-    return "".join(words) if any(word[:1].isspace() for word in words) else " ".join(words)
+    return "".join(word_entries) if any(word[:1].isspace() for word in word_entries) else " ".join(word_entries)
 
 
 def _make_span(start: Seconds, end: Seconds, raw: str | None, speaker: str | None = None) -> Span:
@@ -131,13 +133,15 @@ def _read_json3(events: list[object]) -> Transcript:
         pieces = event.get("segs") if isinstance(event, dict) else None
         if not isinstance(event, dict) or not isinstance(pieces, list):
             continue
-        words = [piece for piece in pieces if isinstance(piece, dict) and (_to_text(piece.get("utf8")) or "").strip()]
+        word_entries = [
+            piece for piece in pieces if isinstance(piece, dict) and (_to_text(piece.get("utf8")) or "").strip()
+        ]
         raw = "".join(_to_text(piece.get("utf8")) or "" for piece in pieces if isinstance(piece, dict))
-        if not words:
+        if not word_entries:
             continue  # a line feed that rolls the window
-        automatic = automatic or any("tOffsetMs" in word for word in words)
+        automatic = automatic or any("tOffsetMs" in word for word in word_entries)
         start = _parse_number(event.get("tStartMs"))
-        offset = _parse_number(words[0].get("tOffsetMs", 0))
+        offset = _parse_number(word_entries[0].get("tOffsetMs", 0))
         end = start + _parse_number(event.get("dDurationMs"))
         spans.append(_make_span((start + offset) / 1000, end / 1000, raw.strip("\n")))
     return Transcript(end_at_next_start(spans, [True] * len(spans)), automatic)

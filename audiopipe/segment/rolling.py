@@ -83,7 +83,7 @@ def _rolls_by_line(before: Cue, cue: Cue) -> bool:
 
 def _rolls_by_word(before: Cue, cue: Cue) -> bool:
     """Check the same where all rows are written as one line, or a row grows by words."""
-    old, new = _words(before), _words(cue)
+    old, new = _tokens(before), _tokens(cue)
     count = _shared(old, new, MAX_WORDS)
     if count == len(new):
         return count > 0 and (count < len(old) or min(_duration(before), _duration(cue)) <= FLASH_S)
@@ -146,15 +146,15 @@ def _remove_repeated_words(cues: Sequence[Cue]) -> list[Caption]:
     captions: list[Caption] = []
     before = Cue(-math.inf, -math.inf)
     for cue in cues:
-        new = _words(cue)
-        old = _words(before) if _touch(before, cue) else []
+        new = _tokens(cue)
+        old = _tokens(before) if _touch(before, cue) else []
         count = _shared(old, new, MAX_WORDS)
-        words = " ".join(new[count:])
-        if words and count and count == len(old) and captions and _grows(before, old, new):
+        text = " ".join(new[count:])
+        if text and count and count == len(old) and captions and _grows(before, old, new):
             last = captions[-1]  # the same row has grown
-            captions[-1] = Caption(last.start_s, cue.end_s, (f"{last.lines[0]} {words}",))
-        elif words:
-            captions.append(Caption(cue.start_s, cue.end_s, (words,)))
+            captions[-1] = Caption(last.start_s, cue.end_s, (f"{last.lines[0]} {text}",))
+        elif text:
+            captions.append(Caption(cue.start_s, cue.end_s, (text,)))
         if new:
             before = cue
     return captions
@@ -180,7 +180,7 @@ def _is_shared(old: list[str], new: list[str], count: int) -> bool:
     return old[-count:] == new[:count]
 
 
-def _words(cue: Cue) -> list[str]:
+def _tokens(cue: Cue) -> list[str]:
     return [word for row in cue.rows for word in row.split()]
 
 

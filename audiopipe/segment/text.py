@@ -57,7 +57,7 @@ class CaptionText(NamedTuple):
 class _LineText(NamedTuple):
     """The parts of one line. `is_turn` says that a speaker starts in it."""
 
-    words: str
+    plain_text: str
     speaker: str | None
     is_turn: bool
     sound_event: bool
@@ -101,12 +101,12 @@ def parse_markup(markup: str, has_tags: bool = True) -> CaptionText:
     speakers: set[str | None] = {normalize_text(_unescape(voice)) for voice in _voices(markup)} if has_tags else set()
     is_first = True
     for line in lines:
-        if line.words and (is_first or line.is_turn):  # a turn without a name is another speaker's
+        if line.plain_text and (is_first or line.is_turn):  # a turn without a name is another speaker's
             speakers |= {line.speaker} if line.speaker or not is_first or not speakers else set()
             is_first = False
     speaker = speakers.pop() if len(speakers) == 1 else None
     return CaptionText(
-        normalize_text(" ".join(line.words for line in lines)), speaker, any(line.sound_event for line in lines)
+        normalize_text(" ".join(line.plain_text for line in lines)), speaker, any(line.sound_event for line in lines)
     )
 
 
@@ -129,16 +129,16 @@ def _voices(markup: str) -> list[str]:
 
 def _remove_sounds(line: str) -> tuple[str, bool]:
     """Remove marks of music and sounds from a line, and say whether there were any."""
-    words = NOTES.sub(" ", line)
-    words = SQUARE.sub(lambda match: " " if _is_sound(match[1]) else match[0], words)
-    words = ROUND.sub(lambda match: " " if _is_named_sound(match[1]) else match[0], words)
-    words = STARRED.sub(lambda match: " " if _is_named_sound(match[1]) else match[0], words)
-    alone = words.strip(" -–—>")
+    plain_text = NOTES.sub(" ", line)
+    plain_text = SQUARE.sub(lambda match: " " if _is_sound(match[1]) else match[0], plain_text)
+    plain_text = ROUND.sub(lambda match: " " if _is_named_sound(match[1]) else match[0], plain_text)
+    plain_text = STARRED.sub(lambda match: " " if _is_named_sound(match[1]) else match[0], plain_text)
+    alone = plain_text.strip(" -–—>")
     if ROUND.fullmatch(alone) or STARRED.fullmatch(alone):
-        words = ""
-    if words == line:
+        plain_text = ""
+    if plain_text == line:
         return line, False
-    return words.strip(" "), True
+    return plain_text.strip(" "), True
 
 
 def _is_sound(inside: str) -> bool:
@@ -147,25 +147,25 @@ def _is_sound(inside: str) -> bool:
 
 
 def _is_named_sound(inside: str) -> bool:
-    words = inside.casefold().split()
-    return len(words) <= 4 and not SOUNDS.isdisjoint(words)
+    plain_text = inside.casefold().split()
+    return len(plain_text) <= 4 and not SOUNDS.isdisjoint(plain_text)
 
 
 def _parse_line(line: str, each_has_a_dash: bool) -> _LineText:
     """Remove marks of sounds, `>> `, `- ` and `NAME: ` from a line."""
     line, sound_event = _remove_sounds(line)
     changes = len(SPEAKER_CHANGE.findall(line))
-    words = SPEAKER_CHANGE.sub(" ", line).strip()
-    undashed = LINE_DASH.sub("", words)
+    plain_text = SPEAKER_CHANGE.sub(" ", line).strip()
+    undashed = LINE_DASH.sub("", plain_text)
     if each_has_a_dash:
         undashed = BARE_DASH.sub("", undashed)
-    is_turn, words = bool(changes) or undashed != words, undashed
-    match = SPEAKER_LABEL.match(words)
+    is_turn, plain_text = bool(changes) or undashed != plain_text, undashed
+    match = SPEAKER_LABEL.match(plain_text)
     if match is None or changes > 1:
-        return _LineText(words, None, is_turn, sound_event)
-    label, spoken = match[1], words[match.end() :]
+        return _LineText(plain_text, None, is_turn, sound_event)
+    label, spoken = match[1], plain_text[match.end() :]
     # In text of capitals alone "THE RULE IS: WAIT" has no speaker; after ">>" even "John: " has one.
     is_name = label.isupper() and (bool(changes) or any(character.islower() for character in spoken))
     if not is_name and not (changes and label.istitle()):
-        return _LineText(words, None, is_turn, sound_event)
+        return _LineText(plain_text, None, is_turn, sound_event)
     return _LineText(spoken, label, True, sound_event)

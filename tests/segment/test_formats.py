@@ -53,8 +53,12 @@ def test_a_hint_says_that_captions_are_automatic():
 
 
 def test_words_give_a_whisper_segment_what_it_lacks():
-    words = [{"word": "the", "start": 1.0, "end": 1.2}, {"word": "kettle"}, {"word": "boils", "start": 2.0, "end": 3.0}]
-    segments = [{"text": " hi", "start": 0, "end": 1, "speaker": "S1", "words": []}, {"words": words}]
+    word_entries = [
+        {"word": "the", "start": 1.0, "end": 1.2},
+        {"word": "kettle"},
+        {"word": "boils", "start": 2.0, "end": 3.0},
+    ]
+    segments = [{"text": " hi", "start": 0, "end": 1, "speaker": "S1", "words": []}, {"words": word_entries}]
     assert read_json(json.dumps({"segments": segments}).encode()) == [
         Span(0, 1, "hi", "S1"),
         Span(1, 3, "the kettle boils"),
@@ -65,7 +69,7 @@ def test_words_give_a_whisper_segment_what_it_lacks():
 
 def test_a_duration_ends_at_the_next_start():
     lines = [("a", 1, 5, None), ("b", 4, 5, None), ("c", 4, 2, None), ("d", 7, 3, "A"), ("e", 8, 4, "B")]
-    entries = [{"text": t, "start": s, "duration": d, "speaker": who} for t, s, d, who in lines]
+    entries = [{"text": t, "start": s, "duration": d, "speaker": speaker} for t, s, d, speaker in lines]
     ends = [4, 7, 6, 10, 12]  # "c" starts with "b"; the speakers of "d" and "e" talk at the same time
     assert [span.end_s for span in read_json(json.dumps(entries).encode())] == ends
 

@@ -10,8 +10,8 @@ KETTLE = "the<00:00:00.600><c> kettle</c><00:00:01.200><c> is</c><00:00:01.800><
 TEA = (
     "<00:00:03.200><c>we</c><00:00:03.500><c> wait</c><00:00:04.200><c> for</c><00:00:05.000><c> tea</c><00:00:05.400>"
 )
-MILK = "nobody<00:00:06.500><c> has</c><00:00:07.200><c> any</c><00:00:08.000><c> milk</c>"
-LINES = ["the kettle is on", "we wait for tea", "nobody has any milk"]
+MILK = "people<00:00:06.500><c> have</c><00:00:07.200><c> any</c><00:00:08.000><c> milk</c>"
+LINES = ["the kettle is on", "we wait for tea", "people have any milk"]
 # As YouTube writes them: two rows, then a flash of 10 ms with the upper row alone.
 ROLL = [
     (0.25, 2.99, [" ", KETTLE]),
@@ -113,8 +113,8 @@ def test_a_word_that_is_said_again_is_kept_in_rolling_captions(flashes):
 
 
 def test_a_line_that_returns_after_a_pause_is_kept():
-    again = [(start + 20, end + 20, without_word_times(lines)) for start, end, lines in ROLL]
-    cues = [(start, end, without_word_times(lines)) for start, end, lines in ROLL] + again
+    repeated = [(start + 20, end + 20, without_word_times(lines)) for start, end, lines in ROLL]
+    cues = [(start, end, without_word_times(lines)) for start, end, lines in ROLL] + repeated
     assert texts_of(read_srt(cues)) == LINES + LINES
 
 
