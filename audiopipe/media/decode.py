@@ -41,7 +41,7 @@ OUTSIDE_SIGNALS = (2, 9, 15)  # a decoder does not send these to itself
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
 
 # MPEG-TS has no header: FFmpeg reads packets to find a stream's properties, 5 s and 5 MB by default.
-LATE_AUDIO_OPTIONS = {"analyzeduration": str(3600 * 10**6), "probesize": str(200 << 20)}
+LONG_PROBE_OPTIONS = {"analyzeduration": str(3600 * 10**6), "probesize": str(200 << 20)}
 MAX_LINKS = 200  # of a chained Ogg file
 FORMAT_BYTES = 64
 # Formats that downloaders leave under the suffix of another, by the first bytes of the file.
@@ -91,7 +91,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
     options: dict[str, str] = {}
     header, stderr = _read_header(source, options, record_cpu_s)
     if header.audio is None and header.container == "mpegts":
-        options = LATE_AUDIO_OPTIONS
+        options = LONG_PROBE_OPTIONS
         header, stderr = _read_header(source, options, record_cpu_s)
     audio = header.audio
     if audio is None:
