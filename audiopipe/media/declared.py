@@ -11,7 +11,7 @@ from contextlib import suppress
 import av
 import av.container
 
-from audiopipe.media.timeline import find_starts, is_attached_picture
+from audiopipe.media.timeline import find_starts, is_cover_image
 
 __all__ = ["declared_end"]
 
@@ -25,7 +25,7 @@ def declared_end(container: av.container.InputContainer, stream: av.AudioStream)
     the stream's last packet, if some stream lasts as long as the container declares.
     """
     starts = find_starts(container, stream)
-    start_s = float((stream.start_time or 0) * (stream.time_base or 0)) if starts.own_s is None else starts.own_s
+    start_s = float((stream.start_time or 0) * (stream.time_base or 0)) if starts.stream_s is None else starts.stream_s
     file_start_s = starts.file_start(start_s)
     # FFmpeg copies the duration of a Matroska file to streams that start late.
     if stream.duration is not None and stream.time_base is not None and "matroska" not in container.format.name:
@@ -37,7 +37,7 @@ def declared_end(container: av.container.InputContainer, stream: av.AudioStream)
     if tag is not None:
         hours, minutes, seconds = tag.groups()
         return min(int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(file_start_s, 0.0), container_s)
-    if sum(not is_attached_picture(other) for other in container.streams) == 1:
+    if sum(not is_cover_image(other) for other in container.streams) == 1:
         return container_s
     audio_end_s, file_end_s = _find_last_packets(container, stream, container_s)
     is_whole = file_end_s - file_start_s >= container_s - max(1.0, 0.02 * container_s)

@@ -23,7 +23,7 @@ __all__ = [
     "TimestampError",
     "find_starts",
     "frame_time",
-    "is_attached_picture",
+    "is_cover_image",
 ]
 
 JITTER_S = 0.02
@@ -52,7 +52,7 @@ class StreamStarts:
     """
 
     delay_s: float = 0.0
-    own_s: float | None = None
+    stream_s: float | None = None
     other_audio_s: float | None = None
     other_s: float | None = None
 
@@ -65,8 +65,8 @@ class StreamStarts:
             first_s: timestamp of the first decoded sample.
         """
         starts = [first_s, *([] if self.other_s is None else [self.other_s])]
-        if self.own_s is not None and self.other_audio_s is not None:
-            starts.append(first_s + self.other_audio_s - self.own_s)
+        if self.stream_s is not None and self.other_audio_s is not None:
+            starts.append(first_s + self.other_audio_s - self.stream_s)
         return min(starts)
 
 
@@ -75,11 +75,11 @@ def find_starts(container: av.container.InputContainer, stream: av.AudioStream) 
 
     FFmpeg's own start of a stream is wrong for H.264 in Matroska: it ignores packets without a decoding time.
     """
-    others = [other for other in container.streams if other.index != stream.index and not is_attached_picture(other)]
+    others = [other for other in container.streams if other.index != stream.index and not is_cover_image(other)]
     if not others:
         return StreamStarts()
     starts: dict[int, float] = {}
-    own_s = None
+    stream_s = None
     with suppress(av.FFmpegError):
         for packet in container.demux([stream, *others]):
             if packet.pts is None or packet.time_base is None:
@@ -87,17 +87,17 @@ def find_starts(container: av.container.InputContainer, stream: av.AudioStream) 
             time_s = float(packet.pts * packet.time_base)
             index = packet.stream.index
             starts[index] = min(time_s, starts.get(index, time_s))
-            own_s = starts.get(stream.index)
-            if own_s is not None and time_s > own_s + START_SEARCH_S:
+            stream_s = starts.get(stream.index)
+            if stream_s is not None and time_s > stream_s + START_SEARCH_S:
                 break
     audio = [starts[other.index] for other in others if other.index in starts and other.type == "audio"]
     rest = [starts[other.index] for other in others if other.index in starts and other.type != "audio"]
     delay_s = stream.codec_context.delay / (stream.codec_context.sample_rate or 1)
-    return StreamStarts(delay_s, own_s, min(audio, default=None), min(rest, default=None))
+    return StreamStarts(delay_s, stream_s, min(audio, default=None), min(rest, default=None))
 
 
-def is_attached_picture(stream: av.stream.Stream) -> bool:
-    """Check whether a stream is a cover picture, which has no time."""
+def is_cover_image(stream: av.stream.Stream) -> bool:
+    """Check whether a stream is a cover image, which has no time."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
@@ -128,8 +128,13 @@ class Clock:
         if time_s is None or not self.has_timestamps:
             return 0.0
         if self.first_s is None:
-            if self.starts.own_s is not None and abs(self.starts.own_s + self.starts.delay_s - time_s) <= self.tick_s:
-                time_s = self.starts.own_s + self.starts.delay_s  # FFmpeg rounds the sum to the unit of the timestamps
+            if (
+                self.starts.stream_s is not None
+                and abs(self.starts.stream_s + self.starts.delay_s - time_s) <= self.tick_s
+            ):
+                time_s = (
+                    self.starts.stream_s + self.starts.delay_s
+                )  # FFmpeg rounds the sum to the unit of the timestamps
             self.first_s = time_s
             self.start_s = self.starts.file_start(time_s)
             if time_s - self.start_s > self.tick_s + 1e-6:
