@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tarfile
 import textwrap
@@ -72,7 +73,12 @@ def inject_decoder_code(folder: Path, code: str) -> dict[str, str]:
     """
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE.format(code=textwrap.indent(code, "    ")))
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": prepend_python_path(folder)}
+
+
+def prepend_python_path(folder: Path) -> str:
+    """Return PYTHONPATH with a folder in front, so that child processes still import the package under test."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def delay_decoders(folder: Path, seconds: float) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from factories import is_decoder_process
+from factories import is_decoder_process, prepend_python_path
 from netns import Hosts
 from output_factory import RUN_ID, config, content, make_output
 from processes import hold_in
@@ -53,7 +53,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, hold: Path) -> Iterator[Host
     folder = tmp_path_factory.mktemp("hosts")
     network = Hosts(folder, count=4)
     server = S3Server(folder, network.address(1), ("ip", "netns", "exec", network.space(1)))
-    network.environment = {**server.environment(), "PYTHONPATH": str(hold.parent)}
+    network.environment = {**server.environment(), "PYTHONPATH": prepend_python_path(hold.parent)}
     try:
         network.start()
         server.start()
@@ -249,7 +249,7 @@ class SupervisedCluster:
             "STATE_DIRECTORY": str(self.folder),
             "DEATH_TIMEOUT": "20",
         }
-        environment |= {"PYTHONPATH": str(self.hold.parent)}
+        environment |= {"PYTHONPATH": prepend_python_path(self.hold.parent)}
         log = self.folder / f"{number}.log"
         return self.hosts.supervise(number, str(REPOSITORY / "cluster" / script), log=log, **environment)
 

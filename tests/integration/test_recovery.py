@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 from distributed import Client, Future
-from factories import delay_decoders
+from factories import delay_decoders, prepend_python_path
 from output_factory import config, content, corpus, make_output
 from processes import hold_in
 from s3_server import free_port
@@ -211,7 +211,7 @@ def test_a_slow_machines_shard_is_doubled_and_the_first_commit_wins(fleet: Fleet
     hold.touch()
     fleet.scheduler()
     fleet.worker("quick")
-    python_path, fleet.settings["PYTHONPATH"] = fleet.settings["PYTHONPATH"], str(hold.parent)
+    python_path, fleet.settings["PYTHONPATH"] = fleet.settings["PYTHONPATH"], prepend_python_path(hold.parent)
     fleet.worker("slow")
     fleet.settings["PYTHONPATH"] = python_path
     fleet.wait_for_workers(2)
