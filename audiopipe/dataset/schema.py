@@ -67,6 +67,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("source_rate_hz", pa.int32()),
         ("source_channels", pa.int32()),
         ("audio_track", pa.string()),
+        ("audio_channel", pa.string()),  # mean; left, right or a number from 0 where the channels cancel in the mean
         ("captions", pa.string()),
         ("title", pa.string()),
         ("channel", pa.string()),

@@ -95,7 +95,8 @@ class VideoRecord:
     """The outcome of one video: its segments, or the reason why it failed.
 
     `clips` is the number of clips that were cut: the video is complete when as many segments are recorded. `gap_s` is
-    the silence inserted where the file has no samples, None if it was not decoded to its end.
+    the silence inserted where the file has no samples, None if it was not decoded to its end. `channel` is the channel
+    that replaces the mean of the channels; segments before `first_index` were cut from the mean and do not count.
     """
 
     video: Video
@@ -109,6 +110,8 @@ class VideoRecord:
     captions: str | None = None
     info: VideoInfo = field(default_factory=VideoInfo)
     notes: list[str] = field(default_factory=list)
+    channel: int | None = None
+    first_index: int = 0
     fingerprint: bytes | None = None
     segments: list[SegmentRecord] = field(default_factory=list)
     failure: DeadLetter | None = None
@@ -242,6 +245,16 @@ def _segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest
     }
 
 
+def _channel_name(record: VideoRecord) -> str | None:
+    """Return `mean`, or the name of the channel that replaces it; None for a file of one channel."""
+    channels = record.media.channels if record.media else 1
+    if channels == 1:
+        return None
+    if record.channel is None:
+        return "mean"
+    return ("left", "right")[record.channel] if channels == 2 else str(record.channel)
+
+
 def _video_row(record: VideoRecord, shard: int) -> Row:
     media, failure = record.media, record.failure
     return {
@@ -263,6 +276,7 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "source_rate_hz": media.sample_rate_hz if media else None,
         "source_channels": media.channels if media else None,
         "audio_track": media.track_label if media else None,
+        "audio_channel": _channel_name(record),
         "captions": record.captions,
         "title": record.info.title,
         "channel": record.info.channel,

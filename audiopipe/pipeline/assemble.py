@@ -88,7 +88,10 @@ class ShardAssembler:
             self._write(self._unwritten.popleft(), record)
 
     def _write(self, video_id: str, record: VideoRecord) -> None:
-        record.segments = sorted(self._segments.pop(video_id), key=lambda segment: segment.index)
+        segments = [segment for segment in self._segments.pop(video_id) if segment.index >= record.first_index]
+        record.segments = sorted(segments, key=lambda segment: segment.index)
+        for segment in record.segments:
+            segment.index -= record.first_index
         del self._records[video_id]
         self.bytes_in += record.bytes_in
         try:

@@ -6,10 +6,11 @@ A video whose times are to be found in its audio gives blocks and an end; the vo
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource
 __all__ = ["Event", "VideoEvent", "event_bytes", "fetch_video", "read_video", "to_dead_letter"]
 
 LONGEST_BLOCK_S = 10.0
+SECOND_PASS = 1 << 24  # index of the first clip of a second pass over a file, above all of the first
 NOT_CAPTIONS = (SegmentSource.JSON, SegmentSource.VOICE, SegmentSource.FIXED)
 
 # From the voice stage on: clips, and at the end of a video its record, which holds the failure if there is one.
@@ -83,8 +85,10 @@ def read_video(
             if times.spans is not None:
                 yield from decoder.clips(times.spans)
             else:
-                for block in decoder.blocks():
-                    yield AudioBlock(video.video_id, record.media.sample_rate_hz, block)
+                yield from decoder.audio_blocks()
+                if decoder.use_substitute():
+                    yield EndOfStream(video.video_id, partial(_count_clips, record))
+                    yield from decoder.audio_blocks()
                 open_source = stack.pop_all()
     except VideoError as error:
         record.failure = to_dead_letter(video, error)
@@ -94,6 +98,12 @@ def read_video(
         yield record
 
 
+def _count_clips(record: VideoRecord, clips: int) -> Iterator[Event]:
+    """Count the clips that the voice stage has cut from the mean of channels that cancel; they are not written."""
+    record.clips += clips
+    return iter(())
+
+
 def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int) -> Iterator[Event]:
     """Yield the record of a video that the voice stage has cut; if no voice was found, fixed windows before it.
 
@@ -101,7 +111,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
         clips: how many the voice stage has cut.
     """
     record, config = decoder.record, decoder.config
-    record.clips = clips
+    record.clips += clips
     with open_source:
         try:
             if clips == 0 and record.failure is None:
@@ -123,19 +133,43 @@ class _VideoDecoder:
     source: Source
     config: RunConfig
     timer: StageTimer
+    substitute: list[int] = field(default_factory=list)
 
     def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
-        """Decode and cut at known times, and count the clips.
+        """Decode and cut at known times, and count the clips; twice if the channels cancel in their mean.
 
         Raises:
             VideoError: as `blocks`; also, before it decodes or after, `BadSegments` as of `refuse_excess`.
         """
         if self.media.declared_s is not None:
             refuse_excess(times, self.media.declared_s, self.config)
+        first, second = (times, times) if isinstance(times, Sequence) else itertools.tee(times)
+        yield from self._cut(first)
+        if self.use_substitute():
+            yield from self._cut(second)
+        refuse_excess(times, self.record.decoded_s, self.config)
+
+    def _cut(self, times: Iterable[Span]) -> Iterator[Clip]:
+        first_index = self.record.first_index
         for clip in cut(self.record.video.video_id, self.blocks(), times, self.media.sample_rate_hz, self.config):
             self.record.clips += 1
-            yield clip
-        refuse_excess(times, self.record.decoded_s, self.config)
+            yield replace(clip, index=first_index + clip.index) if first_index else clip
+
+    def use_substitute(self) -> bool:
+        """Switch to one channel for the next pass over the file if the channels canceled in the last one."""
+        record, channel = self.record, self.substitute.pop() if self.substitute else None
+        if channel is None:
+            return False
+        record.channel, record.first_index = channel, SECOND_PASS
+        record.notes.append(
+            f"the mean of its {self.media.channels} channels cancels, channel {channel} is used instead"
+        )
+        return True
+
+    def audio_blocks(self) -> Iterator[AudioBlock]:
+        """Yield `blocks` for the voice stage."""
+        for block in self.blocks():
+            yield AudioBlock(self.record.video.video_id, self.media.sample_rate_hz, block, self.record.first_index)
 
     def blocks(self) -> Iterator[Pcm]:
         """Decode to blocks [C, T]; measure duration and fingerprint on the way.
@@ -144,15 +178,19 @@ class _VideoDecoder:
             VideoError: as `decode`; also, at the end, `TruncatedMedia`.
         """
         add_cpu = partial(self.timer.add_cpu, "decode")
-        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu, self._record_gaps)
+        decoded = decode(
+            self.source, self.media, self.config, self._block_s(), add_cpu, self._take_report, self.record.channel
+        )
         blocks = self._measure_duration(self.timer.iterate("decode", decoded))
         if self.config.duplicate_similarity is not None:
             blocks = self._fingerprint(blocks)
         yield from blocks
         refuse_truncated(self.source, self.media, self.record.decoded_s, self.config)
 
-    def _record_gaps(self, report: DecodeReport) -> None:
+    def _take_report(self, report: DecodeReport) -> None:
         self.record.gap_s = report.gap_s
+        if report.substitute is not None:
+            self.substitute.append(report.substitute)
 
     def _block_s(self) -> Seconds:
         """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
@@ -169,7 +207,8 @@ class _VideoDecoder:
             yield block
 
     def _fingerprint(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
-        fingerprint = Fingerprint(self.media.sample_rate_hz, decoded_channels(self.media, self.config))
+        channels = decoded_channels(self.media, self.config) if self.record.channel is None else 1
+        fingerprint = Fingerprint(self.media.sample_rate_hz, channels)
         for block in blocks:
             with self.timer.measure("fingerprint"):
                 fingerprint.add(torch.from_numpy(block))

@@ -162,11 +162,12 @@ class Cutter:
 
     Args:
         video_id, sample_rate_hz, config: as of `cut`.
+        first_index: the index of the first clip.
     """
 
-    def __init__(self, video_id: str, sample_rate_hz: int, config: RunConfig) -> None:
+    def __init__(self, video_id: str, sample_rate_hz: int, config: RunConfig, first_index: int = 0) -> None:
         self.video_id, self.sample_rate_hz, self.config = video_id, sample_rate_hz, config
-        self.clips = 0
+        self.clips, self._first_index = 0, first_index
         self._buffer = _BlockBuffer()
 
     @property
@@ -181,7 +182,7 @@ class Cutter:
     def cut(self, times: Iterable[Span], horizon_s: Seconds) -> Iterator[Clip]:
         """Yield clips of spans within the samples so far, then discard samples before the horizon."""
         for span in times:
-            pending = _PendingClip(self.clips, span, self.sample_rate_hz, self.config)
+            pending = _PendingClip(self._first_index + self.clips, span, self.sample_rate_hz, self.config)
             pending.end_audio(self._buffer.end, self.sample_rate_hz, self.config)
             self.clips += 1
             yield pending.to_clip(self.video_id, self.sample_rate_hz, self._buffer)

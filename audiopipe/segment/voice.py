@@ -38,11 +38,12 @@ MARGIN_S = 0.02  # more than the filter of the resampler reaches at any rate
 
 @dataclass(frozen=True, slots=True)
 class AudioBlock:
-    """The next samples [C, T] of a video in which speech is to be detected."""
+    """The next samples [C, T] of a video in which speech is to be detected; its clips count from `first_index`."""
 
     video_id: str
     sample_rate_hz: int
     pcm: Pcm = field(repr=False)
+    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class _Stream:
 
     def __init__(self, first: AudioBlock, config: RunConfig, device: torch.device) -> None:
         self.device = device
-        self.cutter = Cutter(first.video_id, first.sample_rate_hz, config)
+        self.cutter = Cutter(first.video_id, first.sample_rate_hz, config, first.first_index)
         self.segmenter = SpeechSegmenter(config, FRAME / RATE_HZ)
         self.state: State = load_voice_model(device).start()
         self.waiting: list[Pcm] = []

@@ -9,7 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
-from factories import config, find_decoder, list_decoders, media_file, shard_of, tar_file, tones, wav_video
+from factories import (
+    config,
+    find_decoder,
+    list_decoders,
+    media_file,
+    shard_of,
+    synthetic_speech,
+    tar_file,
+    tones,
+    wav_video,
+)
 from fake_gpu import DEVICE, fake_gpu, with_fake_gpu
 
 from audiopipe.catalog import read as catalog
@@ -354,3 +364,21 @@ def test_fixed_windows_cover_the_audio_and_the_rest_too(tmp_path):
     run(tmp_path, shard_of([wav_video(tmp_path, "a", 12.3)]), **NO_RULES)
     rows = pq.read_table(tmp_path / "out/en/segments_000000.parquet").to_pylist()
     assert [(r["start_s"], r["end_s"]) for r in rows] == [(0, 5), (5, 10), (10, 12.3)]
+
+
+@pytest.mark.parametrize("segments", ["fixed", "auto"])
+@pytest.mark.parametrize("measure_channels", ["mean", "source"])
+def test_channels_of_opposite_phase_do_not_cancel(tmp_path, segments, measure_channels):
+    x = synthetic_speech(1, 13.0)
+    for name, right in (("opposite", -0.9 * x), ("mono", 0 * x)):
+        media_file(tmp_path / f"{name}.wav", np.concatenate([x, right] if right.any() else [x]), 48_000)
+    shard = shard_of([Video(n, "en", str(tmp_path / f"{n}.wav")) for n in ("mono", "opposite")])
+    run(tmp_path, shard, segments=segments, measure_channels=measure_channels, **NO_RULES)
+    rows = pq.read_table(tmp_path / "out/en/segments_000000.parquet").to_pylist()
+    of_mono, of_opposite = ([row for row in rows if row["video_id"] == name] for name in ("mono", "opposite"))
+    names = ("segment", "start_s", "end_s", "kept", "loudness_lufs")
+    assert [[row[name] for name in names] for row in of_opposite] == [[row[name] for name in names] for row in of_mono]
+    assert len(of_mono) > 1
+    videos = pq.read_table(tmp_path / "out/en/videos_000000.parquet").to_pylist()
+    assert [(row["status"], row["audio_channel"]) for row in videos] == [("done", None), ("done", "left")]
+    assert "channel 0 is used" in videos[1]["notes"]
