@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.spool import Spool, SpoolRange
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video, VideoInfo
 
-__all__ = ["SegmentRecord", "ShardFiles", "Spool", "VideoRecord"]
+__all__ = ["SegmentRecord", "ShardFiles", "VideoRecord"]
 
 TAR_BUFFER_BYTES = 1 << 18  # tarfile alone would write 16 KB at a time
 
@@ -35,43 +36,6 @@ NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")  # and `ra
 
 Metrics = npt.NDArray[np.float64]
 Row = dict[str, Any]  # a value for each column but the metrics
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolRange:
-    """A byte range of a spool."""
-
-    offset: int
-    size: int
-
-
-class Spool:
-    """Holds encoded segments on scratch disk until their video is complete and the next to be written to the tar.
-
-    A clip of a rare length may wait for its batch until the end of the shard, and all later videos of the plan wait
-    with it: too much for memory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b")
-        self._end = 0
-
-    def append(self, data: bytes) -> SpoolRange:
-        """Store bytes and return where they are."""
-        self._file.seek(self._end)
-        self._file.write(data)
-        stored = SpoolRange(self._end, len(data))
-        self._end += len(data)
-        return stored
-
-    def read(self, stored: SpoolRange) -> bytes:
-        """Read bytes back."""
-        self._file.seek(stored.offset)
-        return self._file.read(stored.size)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @dataclass

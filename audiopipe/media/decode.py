@@ -19,7 +19,6 @@ import numpy as np
 from audiopipe.config import RunConfig
 from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decoder_process
-from audiopipe.media.channels import ChannelMixer
 from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
 from audiopipe.media.forkserver import Job
@@ -144,9 +143,9 @@ def decode(
     block_s: Seconds = BLOCK_S,
     record_cpu_s: RecordCpu | None = None,
     record_report: RecordReport | None = None,
-    channel: int | None = None,
+    channels: int | None = None,
 ) -> Iterator[Pcm]:
-    """Decode to blocks [C, T], where C is `decoded_channels`, or 1 with `channel`.
+    """Decode to blocks [C, T], where C is `channels`, by default `decoded_channels`.
 
     Blocks are int16 where that is exact, else float32: 16 bits would clip what a lossy decoder puts above full scale.
 
@@ -154,15 +153,13 @@ def decode(
         block_s: the duration of each block but the last.
         record_cpu_s: called at the end with the CPU time of the decoder.
         record_report: called at the end of the file with the decoder's report.
-        channel: the channel to take in place of the mean or of all channels.
 
     Raises:
         UndecodableMedia: the decoder failed or crashed, or took more than `decode_timeout_s` for a block.
         DecoderCrash: the decoder was killed from outside.
         TooLong: there is more than `max_video_s`.
     """
-    pcm_format = _choose_format(media)
-    mixer = ChannelMixer(media.channels, decoded_channels(media, config) > 1, channel)
+    pcm_format = _choose_format(media, channels or decoded_channels(media, config))
     first = media.links[0][0] if media.links else source.offset + source.size
     request = DecodeRequest(
         url=source.range_url(source.offset, first),
@@ -175,13 +172,11 @@ def decode(
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
-            block_frames = round(block_s * media.sample_rate_hz)
-            yield from map(mixer.mix, _read_blocks(decoder, source, pcm_format, block_frames, config))
+            yield from _read_blocks(decoder, source, pcm_format, round(block_s * media.sample_rate_hz), config)
             status = decoder.wait(config.decode_timeout_s)
             _raise_for_failure(source, status)
             if record_report:
-                report = DecodeReport.from_json(status.stderr)
-                record_report(replace(report, substitute=mixer.find_substitute()))
+                record_report(DecodeReport.from_json(status.stderr))
         except TimeoutError:
             _raise_for_failure(source, decoder.kill(), was_stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
@@ -263,9 +258,9 @@ def _main_error(stderr: str) -> str:
     return messages[-1 if messages[0].startswith("Traceback") else 0][:200]
 
 
-def _choose_format(media: Media) -> _PcmFormat:
-    is_exact = media.sample_format in SIXTEEN_BIT_FORMATS
-    return _PcmFormat(media.sample_rate_hz, media.channels, "s16" if is_exact else "flt")
+def _choose_format(media: Media, channels: int) -> _PcmFormat:
+    is_exact = channels == media.channels and media.sample_format in SIXTEEN_BIT_FORMATS
+    return _PcmFormat(media.sample_rate_hz, channels, "s16" if is_exact else "flt")
 
 
 def _read_blocks(

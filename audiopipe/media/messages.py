@@ -46,13 +46,9 @@ class DecodeRequest(OpenRequest):
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """The result of decoding: `gap_s` is the duration of the silence that was inserted.
-
-    `substitute` is the channel to decode in place of the mean, which is silent because the channels cancel.
-    """
+    """The result of decoding: `gap_s` is the duration of the silence that was inserted."""
 
     gap_s: float
-    substitute: int | None = None
 
     @classmethod
     def from_json(cls, data: str) -> DecodeReport:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from audiopipe.config import RunConfig
@@ -21,6 +22,7 @@ from audiopipe.dataset.similarity import pack_events
 from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
+from audiopipe.media.channels import ChannelLevels, find_substitute
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.media.messages import DecodeReport
@@ -124,7 +126,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
     yield record
 
 
-@dataclass(frozen=True)
+@dataclass
 class _VideoDecoder:
     """Decodes a fetched video and keeps its record up to date."""
 
@@ -133,7 +135,11 @@ class _VideoDecoder:
     source: Source
     config: RunConfig
     timer: StageTimer
-    substitute: list[int] = field(default_factory=list)
+    levels: ChannelLevels = field(init=False)
+    is_compared: bool = False
+
+    def __post_init__(self) -> None:
+        self.levels = ChannelLevels(decoded_channels(self.media, self.config))
 
     def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
         """Decode and cut at known times, and count the clips; twice if the channels cancel in their mean.
@@ -156,8 +162,12 @@ class _VideoDecoder:
             yield replace(clip, index=first_index + clip.index) if first_index else clip
 
     def use_substitute(self) -> bool:
-        """Switch to one channel for the next pass over the file if the channels canceled in the last one."""
-        record, channel = self.record, self.substitute.pop() if self.substitute else None
+        """Switch to one channel for another pass over the file if the channels cancel in their mean."""
+        record = self.record
+        if self.is_compared or self.media.channels == 1 or not self.levels.is_quiet():
+            return False
+        self.is_compared = True
+        channel = find_substitute(self.source, self.media, self.config, partial(self.timer.add_cpu, "decode"))
         if channel is None:
             return False
         record.channel, record.first_index = channel, SECOND_PASS
@@ -178,19 +188,19 @@ class _VideoDecoder:
             VideoError: as `decode`; also, at the end, `TruncatedMedia`.
         """
         add_cpu = partial(self.timer.add_cpu, "decode")
-        decoded = decode(
-            self.source, self.media, self.config, self._block_s(), add_cpu, self._take_report, self.record.channel
-        )
+        channel = self.record.channel
+        channels = None if channel is None else self.media.channels
+        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu, self._record_gaps, channels)
+        if channel is not None:
+            decoded = (np.ascontiguousarray(block[channel : channel + 1]) for block in decoded)
         blocks = self._measure_duration(self.timer.iterate("decode", decoded))
         if self.config.duplicate_similarity is not None:
             blocks = self._fingerprint(blocks)
         yield from blocks
         refuse_truncated(self.source, self.media, self.record.decoded_s, self.config)
 
-    def _take_report(self, report: DecodeReport) -> None:
+    def _record_gaps(self, report: DecodeReport) -> None:
         self.record.gap_s = report.gap_s
-        if report.substitute is not None:
-            self.substitute.append(report.substitute)
 
     def _block_s(self) -> Seconds:
         """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
@@ -204,6 +214,8 @@ class _VideoDecoder:
         for block in blocks:
             frames += block.shape[-1]
             self.record.decoded_s = frames / self.media.sample_rate_hz
+            if self.media.channels > 1 and self.record.channel is None:
+                self.levels.add(block)
             yield block
 
     def _fingerprint(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:
