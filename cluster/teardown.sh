@@ -62,7 +62,7 @@ before=$("nodes_$cloud")
 "end_$cloud"
 left="$("nodes_$cloud") $("disks_$cloud")"
 if [ -n "${left// /}" ]; then
-  echo "teardown: these resources of '$run' are left and cost money: $left" >&2
+  echo "teardown: these resources of '$run' are left and cost money: ${left# }" >&2
   exit 1
 fi
 echo "'$run': deleted ${before:-nothing, because there was no node}; no node and no disk is left"
