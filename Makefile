@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The unit tests of one shard, from catalog to commit.
 QUICK := $(addprefix tests/,catalog dataset plan pipeline segment store test_config.py test_language.py test_layers.py)
 
-.PHONY: help demo quick test test-all lab bench lint clean
+.PHONY: help demo quick test test-all test-failed lab bench lint clean
 
 help:
 	@echo "make demo      process a speech corpus in five languages, with reports, in demo/"
@@ -57,6 +57,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) -m "slow or privileged"
+
+# Runs the tests that failed last time, one after the other: do they fail on a machine that does nothing else?
+test-failed: $(READY)
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 lab: $(READY) $(KERNEL)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
