@@ -11,7 +11,7 @@ import psutil
 def wait_until(
     condition: Callable[[], object],
     message: str | Callable[[], str] = "",
-    timeout_s: float = 60.0,
+    timeout_s: float = 120.0,
     poll_s: float = 0.01,
 ) -> None:
     """Return as soon as `condition()` is true; fail if it is not after `timeout_s`.

@@ -152,12 +152,17 @@ def interrupt(job: list[str], commits: int, number: signal.Signals, log: Path) -
     """Send a run a signal once it has so many commits; return its exit code after at most 20 s."""
     output = Path(job[job.index("--output") + 1])
     with log.open("w") as stderr, subprocess.Popen([*COMMAND, *job], stderr=stderr) as process:
-        wait_until(lambda: process.poll() is not None or len(list(output.glob("_commits/*.json"))) >= commits)
+        wait_until(
+            lambda: process.poll() is not None or len(list(output.glob("_commits/*.json"))) >= commits,
+            f"{commits} shards are committed",
+            timeout_s=240,
+        )
         assert process.poll() is None, log.read_text()
         process.send_signal(number)
         return process.wait(timeout=20)
 
 
+@pytest.mark.timeout(900)
 def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_corpus: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", str(output), "--shard-videos", "2"]
