@@ -91,8 +91,8 @@ def read_folder(url: str) -> pa.Table:
     """Make a row for each tar or audio file below a folder, of a glob, or at the address itself.
 
     The id is the name of the file without its suffix. The language is the name of the folder that the file is in, if
-    that folder is below the given one (any folder, for a glob) and looks like a language; else 'und'. The sidecars of an
-    audio file are the JSON and captions in its folder whose names begin with its stem and a dot.
+    that folder is below the given one (any folder, for a glob) and looks like a language; else 'und'. The sidecars of
+    an audio file are the JSON and captions in its folder whose names begin with its stem and a dot.
     """
     try:
         fs, path = open_filesystem(url)

@@ -44,8 +44,8 @@ def fill_manifest(
             _remove_tls(spec[role]["spec"])
     elif not any(variable.get("value", "").startswith("tls://") for variable in worker["env"]):
         raise ConfigError(
-            f"cluster profile 'kubernetes' has tls set, but the workers of {path} do not encrypt: copy the TLS settings "
-            "of cluster/kubernetes/dask-cluster.yaml, or set tls: false on a private network"
+            f"cluster profile 'kubernetes' has tls set, but the workers of {path} do not encrypt: copy the TLS "
+            "settings of cluster/kubernetes/dask-cluster.yaml, or set tls: false on a private network"
         )
     return manifest
 

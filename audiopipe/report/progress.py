@@ -200,8 +200,8 @@ def _list_problems(run_report: RunReport) -> list[str]:
         kinds = Counter(error.error_type for error in run_report.errors if error.video_id)
         kind, count = kinds.most_common(1)[0] if kinds else ("unknown", 0)
         problems.append(
-            f"{pluralize(totals.failed, 'video')} ({format_percent(totals.failed, totals.processed)}) failed permanently; "
-            f"the most frequent error is {esc(kind)} ({count:,}): see “Errors”."
+            f"{pluralize(totals.failed, 'video')} ({format_percent(totals.failed, totals.processed)}) failed "
+            f"permanently; the most frequent error is {esc(kind)} ({count:,}): see “Errors”."
         )
     repeated = sum(shard.attempts - 1 for shard in run_report.shards if shard.attempts > 1)
     if repeated:

@@ -17,15 +17,16 @@ import yaml
 CLUSTER = Path(__file__).parents[2] / "cluster"
 SECRET = "a-secret"
 
-# A recorder writes its arguments and user data to $FOLDER/calls. It answers with the first entry of $FOLDER/answers whose
-# words are all among its arguments; an answer is used once, unless it is the last with these words.
+# A recorder writes its arguments and user data to $FOLDER/calls. It answers with the first entry of $FOLDER/answers
+# whose words are all among its arguments; an answer is used once, unless it is the last with these words.
 RECORDER = """
 import json, os, pathlib, sys
 folder, arguments = pathlib.Path(os.environ["FOLDER"]), [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
 files = [word for word in arguments if "user-data=" in word or "file://" in word]
 paths = [word.split("=", 1)[-1].removeprefix("file://") for word in files]
 with (folder / "calls").open("a") as calls:
-    calls.write(json.dumps({"arguments": arguments, "user_data": [pathlib.Path(path).read_text() for path in paths]}) + "\\n")
+    user_data = [pathlib.Path(path).read_text() for path in paths]
+    calls.write(json.dumps({"arguments": arguments, "user_data": user_data}) + "\\n")
 answers = json.loads((folder / "answers").read_text())
 for number, (words, code, answer) in enumerate(answers):
     if set(words) <= set(arguments):

@@ -25,7 +25,8 @@ BROWSER = (
 )
 # Bokeh draws on a canvas, so the test reads the tables behind the plots.
 PLOTTED = """
-() => Bokeh.documents.flatMap(document => [...document._all_models.values()]).filter(model => model.type == "ColumnDataSource")
+() => Bokeh.documents.flatMap(document => [...document._all_models.values()])
+    .filter(model => model.type == "ColumnDataSource")
   .flatMap(source => ["name", "__functions"].flatMap(column => Array.from(source.data[column] ?? [])))
 """
 

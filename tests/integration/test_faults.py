@@ -1,4 +1,4 @@
-"""Faults of a machine: full and read-only disks, a clock that jumps, a spot notice, a lost scheduler, stuck messages."""
+"""Faults of a machine: full and read-only disks, a clock that jumps, a spot notice, a lost scheduler, a stuck one."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Three real hosts (network namespaces, each with sshd), encrypted, with real speech in an S3 server on one of them.
 
-Cables are pulled in the middle of a run: permanently, for a moment, and until the host counts as lost. The profile `ssh`
-starts the workers, or a service manager has started them and the profile is `existing`.
+Cables are pulled in the middle of a run: permanently, for a moment, and until the host counts as lost. The profile
+`ssh` starts the workers, or a service manager has started them and the profile is `existing`.
 """
 
 import json
@@ -31,8 +31,8 @@ from audiopipe.store.objects import Store
 
 REPOSITORY = Path(__file__).parents[2]
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
-# A lost host is detected after these timeouts, which are minutes by default. With less than half a minute, a busy machine
-# whose workers import torch for seconds would count as lost.
+# A lost host is detected after these timeouts, which are minutes by default. With less than half a minute, a busy
+# machine whose workers import torch for seconds would count as lost.
 SHORT_TIMEOUTS = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
 FIXED = "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
 NOT_FINISHED = 4
@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.privileged, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def hold(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file; while it exists, decoders on the hosts wait, so that a host is cut off in the middle of a shard."""
+    """Return a file; while it exists, decoders on the hosts wait, so that a host is cut off in mid-shard."""
     return hold_in(tmp_path_factory.mktemp("decoder"))
 
 
@@ -225,7 +225,7 @@ def test_a_returning_host_rejoins_the_run_and_short_breaks_pass(
 
 @dataclass
 class SupervisedCluster:
-    """A scheduler on host 1 and workers on 2 and 3, started by the scripts of their units and restarted when they end."""
+    """A scheduler on host 1 and workers on 2 and 3, started by their units' scripts and restarted at their end."""
 
     hosts: Hosts
     tls: str

@@ -35,7 +35,7 @@ def encoding(trace: Trace) -> Html:
         ["length", f"{seconds:.3f} s, {len(samples):,} samples"],
         [
             "size",
-            f"{format_bytes(len(audio))}: {format_percent(len(audio), pcm_bytes)} of {format_bytes(pcm_bytes)} of samples",
+            f"{format_bytes(len(audio))}: {format_percent(len(audio), pcm_bytes)} of {format_bytes(pcm_bytes)} of PCM",
         ],
         ["bit rate", f"{8 * len(audio) / seconds / 1000:,.0f} kbit/s"],
         ["round trip", _round_trip(samples, rate, config.audio_format)],
