@@ -84,9 +84,9 @@ class Fleet:
         with Client(f"tcp://127.0.0.1:{self.port}", timeout=120) as client:
             client.wait_for_workers(workers, timeout=120)
 
-    def driver(self, *, cluster: str = "existing") -> subprocess.Popen[bytes]:
+    def driver(self, *options: str, cluster: str = "existing") -> subprocess.Popen[bytes]:
         command = ["--catalog", str(self.catalog), "--output", str(self.output), "--cluster", cluster, "--quiet"]
-        return self.start("driver", "audiopipe", "run", *command, *FIXED.split())
+        return self.start("driver", "audiopipe", "run", *command, *FIXED.split(), *options)
 
     def process_tree(self, name: str) -> list[psutil.Process]:
         """List a process and its descendants, the youngest first."""
@@ -215,8 +215,8 @@ def test_a_slow_machines_shard_is_doubled_and_the_first_commit_wins(fleet: Fleet
     fleet.worker("slow")
     fleet.settings["PYTHONPATH"] = python_path
     fleet.wait_for_workers(2)
-    fleet.driver()
-    fleet.assert_ends(DONE, within_s=110)  # before the decoders time out
+    fleet.driver("--decode-timeout-s", "600")
+    fleet.assert_ends(DONE, within_s=300)
     assert "starting it on a second worker too" in fleet.log("driver")
     assert fleet.workers_of_commits() == {"quick"}
     before = fleet.commits()
