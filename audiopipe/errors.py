@@ -9,7 +9,12 @@ AudiopipeError
 ├── LedgerError            the ledger cannot be opened, or has no such run
 ├── TransientError         the network or a store failed; a retry may succeed                (exit code 4)
 │   ├── StoreError         an object store operation failed
-│   └── DecoderCrash       the decoder process was killed from outside
+│   ├── SourceUnavailable  the place of the sources (mount, bucket, host) cannot be used; no video is at fault
+│   └── TransientVideoError    an attempt failed at one video; after the last attempt, the video is a dead letter
+│       ├── UnreadableSource   the object cannot be read, although others in the same place can
+│       ├── DecoderCrash       the decoder process was killed from outside
+│       └── DecoderTimeout     the decoder process gave no sample for `decode_timeout_s`
+├── WorkerFailure          the worker itself cannot work: its GPU, memory, disk or libraries  (exit code 4)
 ├── PermanentStoreError    wrong keys, no permission, no bucket, or a full disk              (exit code 2)
 ├── VerifyError            the output does not match its commits
 └── VideoError             the video can never be processed; it becomes a dead letter and the run continues
@@ -30,32 +35,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# fmt: off
 __all__ = [
-    "AudiopipeError",
-    "BadSegments",
-    "BadTar",
-    "CatalogError",
-    "ClusterError",
-    "ConfigError",
-    "DecoderCrash",
-    "EmptySource",
-    "ForbiddenSource",
-    "LedgerError",
-    "MissingExtra",
-    "MissingSource",
-    "NoAudio",
-    "PermanentStoreError",
-    "PlanError",
-    "PoisonVideo",
-    "SilentAudio",
-    "StoreError",
-    "TooLong",
-    "TransientError",
-    "TruncatedMedia",
-    "UndecodableMedia",
-    "VerifyError",
-    "VideoError",
+    "AudiopipeError", "BadSegments", "BadTar", "CatalogError", "ClusterError", "ConfigError", "DecoderCrash",
+    "DecoderTimeout", "EmptySource", "ForbiddenSource", "LedgerError", "MissingExtra", "MissingSource", "NoAudio",
+    "PermanentStoreError", "PlanError", "PoisonVideo", "SilentAudio", "SourceUnavailable", "StoreError", "TooLong",
+    "TransientError", "TransientVideoError", "TruncatedMedia", "UndecodableMedia", "UnreadableSource",
+    "VerifyError", "VideoError", "WorkerFailure",
 ]
+# fmt: on
 
 
 class AudiopipeError(Exception):
@@ -131,20 +119,67 @@ class StoreError(TransientError):
     remedy = "check that the store and the network are up, then run the same command again"
 
 
+class SourceUnavailable(TransientError):
+    """The place of the sources (a mount, bucket or host) cannot be used, which says nothing about a video."""
+
+    remedy = (
+        "mount the folder, start the host, or correct source_prefix, then run the same command again; if most videos "
+        "are really missing, raise `max_missing_share`"
+    )
+
+
+class TransientVideoError(TransientError):
+    """An attempt failed at one video, and the cause may lie outside it.
+
+    If the last attempt of its shard fails in the same way, the video becomes a dead letter that can be retried.
+    `stage` is the stage that failed.
+    """
+
+    remedy = "remove the cause that the message names; if the video became a dead letter, run `audiopipe retry OUTPUT`"
+
+    stage: ClassVar[str] = "unknown"
+    retriable: ClassVar[bool] = True
+
+
+class UnreadableSource(TransientVideoError):
+    """The object at the video's address cannot be read, although others in the same place can."""
+
+    stage = "fetch"
+    remedy = "read the object with another tool; upload it again if that fails too; then run `audiopipe retry OUTPUT`"
+
+
+class DecoderCrash(TransientVideoError):
+    """The decoder process was killed from outside; the video is probably not at fault."""
+
+    stage = "decode"
+    remedy = (
+        "find out what killed the process (usually the kernel, for lack of memory) and lower `decoders` or "
+        "`shards_in_flight`; if the video became a dead letter, run `audiopipe retry OUTPUT`"
+    )
+
+
+class DecoderTimeout(TransientVideoError):
+    """The decoder process gave no sample for `decode_timeout_s`, and was stopped."""
+
+    stage = "decode"
+    remedy = (
+        "if the machine was overloaded, raise `decode_timeout_s`; if the video became a dead letter, run "
+        "`audiopipe retry OUTPUT`, and remove the video if it fails again"
+    )
+
+
+class WorkerFailure(AudiopipeError):
+    """The worker itself cannot work: its GPU, its memory, its disk or a library fails, and no video is at fault."""
+
+    exit_code = 4
+    remedy = "repair or replace the worker that the message names, then run the same command again"
+
+
 class PermanentStoreError(AudiopipeError):
     """A store rejects the operation: wrong keys, no permission, no such bucket, or a full or read-only disk."""
 
     exit_code = 2
     remedy = "set or renew the keys in the environment, create the bucket, or free the disk; then run the command again"
-
-
-class DecoderCrash(TransientError):
-    """The decoder process was killed from outside; the video is not at fault."""
-
-    remedy = (
-        "find out what killed the process (usually the kernel, for lack of memory) and lower `decoders` or "
-        "`shards_in_flight`"
-    )
 
 
 class VerifyError(AudiopipeError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from audiopipe import errors, kernels
 from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
-from audiopipe.errors import AudiopipeError, VideoError
+from audiopipe.errors import AudiopipeError, TransientVideoError, VideoError
 from audiopipe.pipeline.score import MAX_PEAK_DBFS, NOT_FINITE, RULES
 from audiopipe.segment.cut import TOO_LONG, TOO_SHORT
 
@@ -69,6 +69,8 @@ def _errors() -> Iterator[GlossaryEntry]:
         error: type[AudiopipeError] = getattr(errors, name)
         if issubclass(error, VideoError):
             kind = f"dead letter (a video that failed permanently, at stage '{error.stage}')"
+        elif issubclass(error, TransientVideoError):
+            kind = f"error (exit code {error.exit_code}), or dead letter of the last attempt, at stage '{error.stage}'"
         else:
             kind = f"error (exit code {error.exit_code})"
         yield GlossaryEntry(name, kind, (inspect.getdoc(error) or "").partition("\n")[0], error.remedy)

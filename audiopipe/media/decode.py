@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from audiopipe.config import RunConfig
-from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.errors import DecoderCrash, DecoderTimeout, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decoder_process
 from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.fetch import Source
@@ -86,6 +86,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         NoAudio: the container has no audio stream.
         TooLong: it declares more than `max_video_s`.
         DecoderCrash: the process that read the header was killed from outside.
+        DecoderTimeout: it took too long.
     """
     name = source.video.uri
     options: dict[str, str] = {}
@@ -155,8 +156,9 @@ def decode(
         record_report: called at the end of the file with the decoder's report.
 
     Raises:
-        UndecodableMedia: the decoder failed or crashed, or took more than `decode_timeout_s` for a block.
+        UndecodableMedia: the decoder failed or crashed.
         DecoderCrash: the decoder was killed from outside.
+        DecoderTimeout: the decoder took more than `decode_timeout_s` for a block.
         TooLong: there is more than `max_video_s`.
     """
     pcm_format = _choose_format(media, channels or decoded_channels(media, config))
@@ -180,7 +182,7 @@ def decode(
         except TimeoutError:
             _raise_for_failure(source, decoder.kill(), was_stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
-            raise UndecodableMedia(f"{source.video.uri}: the decoder hung for {limit} and was stopped") from None
+            raise DecoderTimeout(f"{source.video.uri}: the decoder hung for {limit} and was stopped") from None
         finally:
             status = decoder.kill()
             if record_cpu_s:
@@ -209,7 +211,7 @@ def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCp
         except TimeoutError:
             _raise_for_death(source, decoder.kill(), was_stopped=True)
             limit = f"{PROBE_TIMEOUT_S:.0f} s"
-            raise UndecodableMedia(f"{source.video.uri}: reading its header took more than {limit}") from None
+            raise DecoderTimeout(f"{source.video.uri}: reading its header took more than {limit}") from None
         finally:
             if record_cpu_s:
                 record_cpu_s(decoder.kill().cpu_s)

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from audiopipe.config import RunConfig
-from audiopipe.errors import AudiopipeError, TransientError
+from audiopipe.errors import AudiopipeError, TransientError, TransientVideoError
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult
@@ -33,8 +33,13 @@ TRIALS = 2
 PR_SET_PDEATHSIG = 1
 
 
-def process_isolated(shard: Shard, config: RunConfig, run_id: str, worker: str = "local") -> ShardResult:
+def process_isolated(
+    shard: Shard, config: RunConfig, run_id: str, worker: str = "local", last_attempt: bool = False
+) -> ShardResult:
     """Process and commit a shard of which some video may kill its process.
+
+    Args:
+        last_attempt: as for `process_shard`.
 
     Raises:
         TransientError: as `process_shard`; also if the child of the whole shard dies, although no video alone kills it.
@@ -43,7 +48,7 @@ def process_isolated(shard: Shard, config: RunConfig, run_id: str, worker: str =
     for video in shard.videos:
         if reason := _failure_reason(replace(shard, videos=(video,)), config, run_id):
             excluded[video.video_id] = reason
-    return _run_in_child(shard, config, run_id, worker, excluded)
+    return _run_in_child(shard, config, run_id, worker, excluded, last_attempt)
 
 
 def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
@@ -55,6 +60,8 @@ def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
                 _run_in_child(shard, config.model_copy(update={"output": str(folder)}), run_id, "trial", {})
             except _ChildFailedError as error:
                 reason = str(error)
+            except TransientVideoError:  # it did not end its process; the shard as a whole decides about it
+                return None
             else:
                 return None
     return f"{shard.videos[0].uri}: {TRIALS} processes that worked on this video alone {reason}"
@@ -65,11 +72,16 @@ class _ChildFailedError(TransientError):
 
 
 def _run_in_child(
-    shard: Shard, config: RunConfig, run_id: str, worker: str, excluded: Mapping[str, str]
+    shard: Shard,
+    config: RunConfig,
+    run_id: str,
+    worker: str,
+    excluded: Mapping[str, str],
+    last_attempt: bool = False,
 ) -> ShardResult:
     with scratch_folder(f"{shard.name}-child", config.scratch) as folder:
         task, answer = folder / "task", folder / "answer"
-        task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(excluded))))
+        task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(excluded), last_attempt)))
         process = subprocess.run(
             [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(task), str(answer)],
             check=False,
@@ -93,10 +105,10 @@ def _main(task: Path, answer: Path) -> None:
     """Process the shard in the child, and write the result or the exception to the file that the parent reads."""
     # The child ends with its worker: if that is killed, no process reads the answer.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    shard, config, run_id, worker, excluded = pickle.loads(task.read_bytes())
+    shard, config, run_id, worker, excluded, last_attempt = pickle.loads(task.read_bytes())
     outcome: ShardResult | Exception
     try:
-        outcome = process_shard(shard, config, run_id, worker, excluded)
+        outcome = process_shard(shard, config, run_id, worker, excluded, last_attempt)
     except Exception as error:  # noqa: BLE001 - passed to the parent, which raises it
         outcome = error
     draft = answer.with_suffix(".draft")

@@ -55,6 +55,7 @@ def process_shard(
     run_id: str,
     worker: str = "local",
     excluded: Mapping[str, str] = MappingProxyType({}),
+    last_attempt: bool = False,
 ) -> ShardResult:
     """Process and commit one shard; if it is committed already, only publish the commit again.
 
@@ -62,8 +63,10 @@ def process_shard(
 
     Args:
         excluded: reasons by video id; these videos are not fetched and become dead letters.
+        last_attempt: no attempt follows, so a transient error that belongs to one video makes it a dead letter.
 
     Raises:
+        SourceUnavailable: the place of the sources cannot be used; nothing is committed.
         TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
     """
     store = Store(config.output)
@@ -78,7 +81,7 @@ def process_shard(
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
         device = resolve_device(config)
-        bytes_in = _run_stages(shard, config, files, timer, device, excluded)
+        bytes_in = _run_stages(shard, config, files, timer, device, excluded, last_attempt)
         with timer.measure("write", items=0):
             paths = files.finish()
         names = object_names(shard.language, shard.index)
@@ -130,6 +133,7 @@ def _run_stages(
     timer: StageTimer,
     device: torch.device,
     excluded: Mapping[str, str],
+    last_attempt: bool,
 ) -> int:
     """Run all stages from the sources to the shard's files and return the number of bytes fetched."""
     # A worker's cores are divided among shards, decoders and encoders, and sums over a varying number of threads would
@@ -147,7 +151,7 @@ def _run_stages(
             lambda video: video.size_bytes or 0,
         )
         fetched = stack.enter_context(closing(fetching))
-        streams = (read_video(video, source, config, timer) for video, source in fetched)
+        streams = (read_video(video, source, config, timer, last_attempt) for video, source in fetched)
         budget = get_worker_budget(config.memory_mb)
         stack.enter_context(budget.reserve((config.batch_queue_mb + BATCHES_HELD * config.batch_mb) * MEGABYTE))
         on_take = partial(timer.record_depth, "decoded")

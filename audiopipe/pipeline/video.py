@@ -20,7 +20,7 @@ import torch
 from audiopipe.config import RunConfig
 from audiopipe.dataset.similarity import pack_events
 from audiopipe.dataset.writer import VideoRecord
-from audiopipe.errors import BadSegments, PoisonVideo, VideoError
+from audiopipe.errors import BadSegments, PoisonVideo, TransientVideoError, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.channels import ChannelLevels, find_substitute
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
@@ -42,6 +42,8 @@ NOT_CAPTIONS = (SegmentSource.JSON, SegmentSource.VOICE, SegmentSource.FIXED)
 Event = Clip | VideoRecord
 # Before the voice stage there are also the blocks and the end of a video whose times are to be found in its audio.
 VideoEvent = Event | AudioBlock | EndOfStream[Event]
+# What a dead letter can be made of.
+VideoFailure = VideoError | TransientVideoError
 
 
 def fetch_video(
@@ -63,12 +65,14 @@ def fetch_video(
 
 
 def read_video(
-    video: Video, fetched: Future[Source], config: RunConfig, timer: StageTimer
+    video: Video, fetched: Future[Source], config: RunConfig, timer: StageTimer, last_attempt: bool = False
 ) -> Generator[VideoEvent, None, None]:
     """Yield the clips of one video while it decodes, then its record; without known times, blocks and an end.
 
-    A `VideoError` becomes the record's failure; other errors are raised.
+    A `VideoError` becomes the record's failure, and in the last attempt also a `TransientVideoError`; other errors are
+    raised.
     """
+    failures = (VideoError, TransientVideoError) if last_attempt else (VideoError,)
     record, open_source = VideoRecord(video), ExitStack()
     decoder: _VideoDecoder | None = None
     try:
@@ -92,10 +96,10 @@ def read_video(
                     yield EndOfStream(video.video_id, partial(_count_clips, record))
                     yield from decoder.audio_blocks()
                 open_source = stack.pop_all()
-    except VideoError as error:
+    except failures as error:
         record.failure = to_dead_letter(video, error)
     if decoder is not None and record.segment_source is SegmentSource.VOICE:
-        yield EndOfStream(video.video_id, partial(_end_voice_video, decoder, open_source))
+        yield EndOfStream(video.video_id, partial(_end_voice_video, decoder, open_source, failures))
     else:
         yield record
 
@@ -106,10 +110,13 @@ def _count_clips(record: VideoRecord, clips: int) -> Iterator[Event]:
     return iter(())
 
 
-def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int) -> Iterator[Event]:
+def _end_voice_video(
+    decoder: _VideoDecoder, open_source: ExitStack, failures: tuple[type[VideoFailure], ...], clips: int
+) -> Iterator[Event]:
     """Yield the record of a video that the voice stage has cut; if no voice was found, fixed windows before it.
 
     Args:
+        failures: the errors that become the record's failure.
         clips: how many the voice stage has cut.
     """
     record, config = decoder.record, decoder.config
@@ -121,7 +128,7 @@ def _end_voice_video(decoder: _VideoDecoder, open_source: ExitStack, clips: int)
                     raise BadSegments(f"{record.video.uri}: no voice found; segments='auto' would use fixed windows")
                 record.segment_source = SegmentSource.FIXED
                 yield from decoder.clips(fixed_windows(config.window_s))
-        except VideoError as error:
+        except failures as error:
             record.failure = to_dead_letter(record.video, error)
     yield record
 
@@ -229,7 +236,7 @@ class _VideoDecoder:
             self.record.fingerprint = pack_events(fingerprint.finish())
 
 
-def to_dead_letter(video: Video, error: VideoError) -> DeadLetter:
+def to_dead_letter(video: Video, error: VideoFailure) -> DeadLetter:
     """Describe why a video failed."""
     error_type, message = type(error).__name__, str(error)
     return DeadLetter(video.video_id, video.language, error.stage, error_type, message, error.retriable, video.attempts)

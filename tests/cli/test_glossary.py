@@ -35,6 +35,12 @@ def test_the_help_explains_the_exit_code_of_every_error() -> None:
     assert {getattr(errors, name).exit_code for name in errors.__all__} <= EXITS.keys()
 
 
+def test_an_error_that_may_become_a_dead_letter_is_both() -> None:
+    assert "error (exit code 4), or dead letter of the last attempt, at stage 'decode'" in explain("DecoderCrash")[1]
+    assert "exit code 4" in explain("SourceUnavailable")[1]
+    assert "exit code 4" in explain("WorkerFailure")[1]
+
+
 @pytest.mark.parametrize("metric", kernels.METRICS)
 def test_every_metric_has_unit_missing_value_and_source(metric: str) -> None:
     code, output = explain(metric)

@@ -144,7 +144,9 @@ def test_a_bad_gpu_driver_is_refused_before_anything_is_installed(root: Path) ->
     before = in_root(root, bootstrap, "partition")
     assert (before.returncode, "no NVIDIA driver" in before.stderr, "ALLOW_CPU=1" in before.stderr) == (1, True, True)
     install_driver(root, "570.86.10")
-    assert "driver 570.86.10 is too old for CUDA 13: install 580 or newer" in in_root(root, bootstrap, "partition").stderr
+    assert (
+        "driver 570.86.10 is too old for CUDA 13: install 580 or newer" in in_root(root, bootstrap, "partition").stderr
+    )
     script(root / "usr/local/bin/nvidia-smi", "echo NVIDIA-SMI has failed; exit 9\n")
     assert "nvidia-smi finds no GPU: NVIDIA-SMI has failed" in in_root(root, bootstrap, "partition").stderr
     assert not (root / "etc/audiopipe").exists()

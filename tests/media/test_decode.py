@@ -16,7 +16,7 @@ from factories import config, list_decoders, media_file, source_of, tones
 from waiting import wait_until
 
 from audiopipe.bench.corpus.media import find_ffmpeg
-from audiopipe.errors import DecoderCrash, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.errors import DecoderCrash, DecoderTimeout, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decode, decoder_process
 from audiopipe.media.ring import Reader, Writer
 from audiopipe.types import Media
@@ -165,7 +165,7 @@ def long_file(tmp_path):
     [
         (signal.SIGKILL, DecoderCrash, "killed by signal 9"),
         (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
-        (signal.SIGSTOP, UndecodableMedia, "hung for 1 s"),
+        (signal.SIGSTOP, DecoderTimeout, "hung for 1 s"),
     ],
 )
 def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, error, message):
@@ -183,7 +183,7 @@ def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, e
     [
         (signal.SIGKILL, DecoderCrash, "killed by signal 9"),
         (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
-        (None, UndecodableMedia, "reading its header took more than 2 s"),
+        (None, DecoderTimeout, "reading its header took more than 2 s"),
     ],
 )
 def test_a_dead_header_reader_is_distinct_from_a_hung_one(tmp_path, monkeypatch, number, error, message):
@@ -246,7 +246,7 @@ def test_a_decoder_that_only_trickles_is_stopped(tmp_path, monkeypatch):
     finished = Event()
     monkeypatch.setattr(decoder_process, "start_decoder", start_slow_decoder)
     started = time.monotonic()
-    with pytest.raises(UndecodableMedia, match="hung"):
+    with pytest.raises(DecoderTimeout, match="hung"):
         list(decode.decode(source, media, settings))
     assert time.monotonic() - started < 30
 

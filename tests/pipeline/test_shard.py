@@ -22,6 +22,7 @@ from factories import (
 )
 from fake_gpu import DEVICE, fake_gpu, with_fake_gpu
 
+from audiopipe import errors
 from audiopipe.catalog import read as catalog
 from audiopipe.errors import DecoderCrash, StoreError, TransientError
 from audiopipe.pipeline import assemble
@@ -299,6 +300,33 @@ def test_a_killed_decoder_leaves_nothing_and_the_retry_succeeds(tmp_path, monkey
     assert not (tmp_path / "out/_commits").exists()
     run(tmp_path, shard, **NO_RULES)
     assert objects(tmp_path) == objects(tmp_path, "undamaged")
+
+
+@pytest.mark.parametrize(("stop", "error_type"), [("kill", "DecoderCrash"), ("suspend", "DecoderTimeout")])
+def test_a_decoder_that_always_stops_is_a_dead_letter_at_last(tmp_path, monkeypatch, stop, error_type):
+    long = media_file(tmp_path / "x.wav", tones(30, 48_000, 1), 48_000)
+    good = wav_video(tmp_path, "good", 3.0)
+    shard = shard_of([Video("x", "en", str(long)), good])
+    decode = video_module.decode
+
+    def decode_and_stop(source, *arguments):
+        blocks = decode(source, *arguments)
+        if source.video.video_id == "x":
+            yield next(blocks)
+            getattr(find_decoder(source.path), stop)()
+        yield from blocks
+
+    monkeypatch.setattr(video_module, "decode", decode_and_stop)
+    parameters = {"segments": "fixed", "decode_timeout_s": 1.0, **NO_RULES}
+    with pytest.raises(getattr(errors, error_type)):
+        run(tmp_path, shard, **parameters)
+    assert objects(tmp_path) == {}
+    settings = config(output=str(tmp_path / "out"), scratch=str(tmp_path / "scratch"), **parameters)
+    (letter,) = process_shard(shard, settings, "run", last_attempt=True).dead_letters
+    assert (letter.video_id, letter.stage, letter.error_type, letter.retriable) == ("x", "decode", error_type, True)
+    assert str(long) in letter.message
+    run(tmp_path, shard_of([good]), "good", **parameters)
+    assert objects(tmp_path)["en/audio_000000.tar"] == objects(tmp_path, "good")["en/audio_000000.tar"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
