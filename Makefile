@@ -50,7 +50,7 @@ demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
 	$(BIN)/audiopipe export demo/reports/$*.ipynb $@
 
 quick: $(READY)
-	$(PYTEST) -m "not slow and not privileged" $(QUICK)
+	$(PYTEST) -m "not slow and not privileged and not bulk" $(QUICK)
 
 test: $(READY)
 	$(PYTEST) -m "not slow and not privileged"

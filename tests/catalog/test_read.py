@@ -268,6 +268,7 @@ def test_a_missing_database_package_names_its_extra(monkeypatch):
         read("supabase://videos")
 
 
+@pytest.mark.bulk
 def test_half_a_million_rows_are_read_in_seconds_and_little_memory(tmp_path):
     count = 500_000
     ids = [f"{i:011x}" for i in range(count)]

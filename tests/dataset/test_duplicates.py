@@ -17,6 +17,8 @@ from audiopipe.dataset.duplicates import TABLE, read_duplicates, unique_name
 from audiopipe.dataset.verify import verify
 from audiopipe.store.objects import Store
 
+pytestmark = pytest.mark.bulk
+
 RATE = 48_000
 OPUS, AAC = ("-c:a", "libopus", "-b:a", "48k"), ("-c:a", "aac", "-b:a", "64k")
 

@@ -192,6 +192,7 @@ def test_shards_side_by_side_in_one_process_give_what_they_give_alone(tmp_path):
     assert objects(tmp_path, "both") == objects(tmp_path, "alone")
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("segments", ["auto", "voice"])
 def test_with_a_gpu_the_same_comes_out(tmp_path, monkeypatch, segments):
     shard = shard_of(mixed(tmp_path))

@@ -320,6 +320,7 @@ def test_totals_of_partitions_add_up(store):
     assert sum(p.size_bytes for p in parts) == whole.size_bytes == 700
 
 
+@pytest.mark.bulk
 def test_half_a_million_videos_are_planned_in_little_memory(store):
     count = 500_000 // 4
     tables = {name: table(name, ids(count, name), [5_000_000] * count, [60.0] * count) for name in ("a", "b", "c", "d")}

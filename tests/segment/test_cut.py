@@ -204,6 +204,7 @@ def test_streaming_equals_slicing_the_whole_audio(times, sizes, text):
         assert clip.drop_reason is None or not is_valid
 
 
+@pytest.mark.bulk
 def test_a_ten_hour_video_is_cut_in_constant_memory():
     rate, block = 16_000, np.zeros((1, 16_000), np.int16)
     overlapping = [Span(i, i + 30.0, "t") for i in range(0, 36_000, 5)] + [Span(0, 36_000.0)]

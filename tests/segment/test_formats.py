@@ -123,6 +123,7 @@ HEADS = ["WEBVTT\n\n0:01 --> 0:02\n", "1\n0:01 --> 0:02\n", '<tt><body><p begin=
 HEADS += ['[{"start":0,"end":1,"text":"']
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_million_bytes_of_one_token_take_linear_time(token):
     for head in HEADS:
