@@ -6,7 +6,8 @@ AudiopipeError
 ├── CatalogError           the catalog cannot be read                                        (exit code 2)
 ├── PlanError              the stored plan does not match the parameters or is damaged       (exit code 2)
 ├── ClusterError           the cluster's workers did not start
-├── LedgerError            the ledger cannot be opened, or has no such run
+├── LedgerError            the ledger has no such run, another version, or rejects the key    (exit code 2)
+│   └── LedgerUnavailable  the ledger is locked, full, read-only, damaged or does not answer  (exit code 4)
 ├── TransientError         the network or a store failed; a retry may succeed                (exit code 4)
 │   ├── StoreError         an object store operation failed
 │   ├── SourceUnavailable  the place of the sources (mount, bucket, host) cannot be used; no video is at fault
@@ -38,10 +39,10 @@ from typing import ClassVar
 # fmt: off
 __all__ = [
     "AudiopipeError", "BadSegments", "BadTar", "CatalogError", "ClusterError", "ConfigError", "DecoderCrash",
-    "DecoderTimeout", "EmptySource", "ForbiddenSource", "LedgerError", "MissingExtra", "MissingSource", "NoAudio",
-    "PermanentStoreError", "PlanError", "PoisonVideo", "SilentAudio", "SourceUnavailable", "StoreError", "TooLong",
-    "TransientError", "TransientVideoError", "TruncatedMedia", "UndecodableMedia", "UnreadableSource",
-    "VerifyError", "VideoError", "WorkerFailure",
+    "DecoderTimeout", "EmptySource", "ForbiddenSource", "LedgerError", "LedgerUnavailable", "MissingExtra",
+    "MissingSource", "NoAudio", "PermanentStoreError", "PlanError", "PoisonVideo", "SilentAudio",
+    "SourceUnavailable", "StoreError", "TooLong", "TransientError", "TransientVideoError", "TruncatedMedia",
+    "UndecodableMedia", "UnreadableSource", "VerifyError", "VideoError", "WorkerFailure",
 ]
 # fmt: on
 
@@ -81,10 +82,7 @@ class CatalogError(AudiopipeError):
     """The catalog cannot be read: its address, its columns or one of its rows is wrong."""
 
     exit_code = 2
-    remedy = (
-        "correct the address, the columns or the row that the message names; `audiopipe run --help` lists the kinds "
-        "of catalog"
-    )
+    remedy = "correct the address, column or row that the message names; `audiopipe run --help` lists kinds of catalog"
 
 
 class PlanError(AudiopipeError):
@@ -103,7 +101,19 @@ class ClusterError(AudiopipeError):
 class LedgerError(AudiopipeError):
     """The ledger cannot be opened, has another version, rejects the key, or has no such run."""
 
+    exit_code = 2
     remedy = "check the ledger's address and key, then run again; the dataset is safe and a new run rewrites the ledger"
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger cannot be used: a run continues without it and writes its updates later. `is_damaged` says why."""
+
+    exit_code = 4
+    remedy = (
+        "find what locks the file, make room or permit writing, or wait until Supabase answers; the dataset is safe, "
+        "and `audiopipe resume OUTPUT` sets a damaged ledger aside and writes what the ledger lacks"
+    )
+    is_damaged = False
 
 
 class TransientError(AudiopipeError):

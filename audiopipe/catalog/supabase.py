@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from audiopipe.catalog.validate import COMPLETED, REQUIRED_COLUMNS
 from audiopipe.errors import CatalogError, TransientError
-from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
+from audiopipe.ledger.supabase_client import SupabaseClient, SupabaseError
 
 __all__ = ["read_pages"]
 
@@ -118,7 +118,7 @@ def _with_backoff(read: Callable[[], list[Row]]) -> list[Row]:
         try:
             return read()
         except SupabaseError as error:
-            if error.kind is not ErrorKind.DOWN:
+            if not error.is_temporary:
                 raise CatalogError(str(error)) from None
             if attempt == ATTEMPTS - 1:
                 raise TransientError(f"{error}; the catalog could not be read: start again when it answers") from None

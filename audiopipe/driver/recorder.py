@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,11 +14,12 @@ from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
 from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
+from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
 from audiopipe.plan.plan import Plan
 from audiopipe.types import ShardResult
 
-__all__ = ["Failure", "RunRecorder"]
+__all__ = ["Failure", "RunRecorder", "without_ledger_errors"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def without_ledger_errors(on_tick: Callable[[Ledger, str], None]) -> Callable[[Ledger, str], None]:
+    """Wrap a function that shows progress: an error of the ledger must not end the run."""
+
+    def tick(ledger: Ledger, run_id: str) -> None:
+        with suppress(LedgerError):
+            on_tick(ledger, run_id)
+
+    return tick
 
 
 @dataclass
@@ -81,17 +93,27 @@ class RunRecorder:
 
     def _language(self) -> str:
         """Return 'all' if any driver of the run was started with it, else all languages of the plan."""
-        recorded = self.ledger.run(self.run_id)
+        recorded = self._recorded_run()
         unrestricted = self.config.language == "all" or (recorded is not None and recorded.language == "all")
         return "all" if unrestricted else ",".join(self.plan.languages())
 
     def _is_recorded(self, commits: Mapping[str, Commit]) -> bool:
         """Check whether the ledger has the run as finished, with all these commits."""
-        recorded = self.ledger.run(self.run_id)
+        recorded = self._recorded_run()
         if recorded is None or recorded.status is not RunStatus.DONE:
             return False
-        done = {row.shard for row in self.ledger.shards(self.run_id) if row.status == ShardStatus.DONE}
-        return done >= commits.keys()
+        try:
+            rows = self.ledger.shards(self.run_id)
+        except LedgerUnavailable:
+            return False
+        return {row.shard for row in rows if row.status == ShardStatus.DONE} >= commits.keys()
+
+    def _recorded_run(self) -> RunRow | None:
+        """Read the run; None if the ledger does not have it or cannot be read."""
+        try:
+            return self.ledger.run(self.run_id)
+        except LedgerUnavailable:
+            return None
 
     def finish(self, commits: Mapping[str, Commit], status: RunStatus, changed: bool) -> None:
         """End the run, unless the session changed nothing and the ledger already has it as finished."""

@@ -20,10 +20,11 @@ from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.run_record import open_run, read_config
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.totals import Totals, effective_results
+from audiopipe.driver.recorder import without_ledger_errors
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
-from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.ledger import RunStatus, open_run_ledger
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load_plan
@@ -191,8 +192,10 @@ def _work(
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(plan.shards(partition, languages, config.language_order))
-    with open_ledger(config.ledger, config.output) as ledger:
-        session = Session(config, run_id, load_plan(store), ledger, commits, shards, on_tick, task)
+    with open_run_ledger(config.ledger, config.output) as ledger:
+        session = Session(
+            config, run_id, load_plan(store), ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task
+        )
         session.open()
         if session.pending:
             session.work(client)

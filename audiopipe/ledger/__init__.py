@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiopipe.ledger.address import default_path, open_ledger, sync_ledger
+from audiopipe.ledger.address import default_path, open_ledger, open_run_ledger, sync_ledger
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.record import format_utc, utc_now
 from audiopipe.ledger.rows import (
@@ -39,6 +39,7 @@ __all__ = [
     "default_path",
     "format_utc",
     "open_ledger",
+    "open_run_ledger",
     "sync_ledger",
     "utc_now",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -13,19 +14,33 @@ import platformdirs
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.protocol import Ledger
-from audiopipe.ledger.sqlite import SqliteLedger
+from audiopipe.ledger.resilient import ResilientLedger
+from audiopipe.ledger.sqlite import BUSY_S, SqliteLedger
 
 if TYPE_CHECKING:
     from audiopipe.ledger.supabase import SupabaseLedger
     from audiopipe.ledger.supabase_reader import SupabaseReader
 
-__all__ = ["SUPABASE", "default_path", "open_ledger", "sync_ledger"]
+__all__ = ["SUPABASE", "default_path", "open_ledger", "open_run_ledger", "sync_ledger"]
 
 SUPABASE = "supabase://"
 FILE_NAME = "_ledger.sqlite"
+DRIVER_BUSY_S = 3.0  # longest wait of a driver for another process that writes
 
 
-def open_ledger(url: str | None, output: str | None = None, *, create: bool = True) -> Ledger:
+def open_run_ledger(url: str | None, output: str) -> Ledger:
+    """Open the ledger of an output for a driver, which continues if the ledger cannot be used (`resilient.py`).
+
+    Args: as for `open_ledger`.
+
+    Raises:
+        LedgerError: the address, the key, the tables or the version are wrong.
+    """
+    path = default_path(output) if url in (None, SUPABASE) else _local_path(url)
+    return ResilientLedger(partial(open_ledger, url, output, busy_s=DRIVER_BUSY_S), path)
+
+
+def open_ledger(url: str | None, output: str | None = None, *, create: bool = True, busy_s: float = BUSY_S) -> Ledger:
     """Open the ledger of an output.
 
     Args:
@@ -33,6 +48,7 @@ def open_ledger(url: str | None, output: str | None = None, *, create: bool = Tr
             from where the updates are sent (see `supabase.py`); a reader connects to Supabase and needs no output.
         output: URL of the output; without `url`, its default file is opened.
         create: create a missing file, as a run does; otherwise the ledger is opened read-only.
+        busy_s: longest wait for another process that writes to the file.
 
     Raises:
         LedgerError: there is no ledger, it cannot be opened, or another version created it.
@@ -42,12 +58,14 @@ def open_ledger(url: str | None, output: str | None = None, *, create: bool = Tr
     if output is None and url in (None, SUPABASE):
         raise LedgerError("no ledger: give the output of the run, or the path of a SQLite file with --ledger")
     if url == SUPABASE:
-        return cast("type[SupabaseLedger]", _import_module("supabase").SupabaseLedger)(default_path(output or ""))
+        return cast("type[SupabaseLedger]", _import_module("supabase").SupabaseLedger)(
+            default_path(output or ""), busy_s=busy_s
+        )
     if url is not None and "://" in url and not url.startswith("file://"):
         scheme = url.split("://")[0]
         raise LedgerError(f"ledger {scheme}://… is not supported; give the path of a SQLite file, or {SUPABASE}")
     path = _local_path(url) if url is not None else default_path(output or "")
-    return SqliteLedger(path, create=create)
+    return SqliteLedger(path, create=create, busy_s=busy_s)
 
 
 def sync_ledger(output: str) -> tuple[int, int]:

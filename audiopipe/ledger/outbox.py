@@ -18,7 +18,9 @@ from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, Supabase
 
 __all__ = ["Outbox", "push"]
 
-BATCH = 500  # rows of one request
+BATCH = 500  # rows of one request; fewer for a while after a request was too large or took too long
+LARGE_ROW_BYTES = 100_000  # a server that refuses a smaller row is out of order, and may accept it later
+BUSY_S = 5.0
 BATCH_KINDS = {"shard": "shards", "failure": "failures", "worker": "workers"}
 OutboxRow = tuple[int, str, str]  # seq, kind, body as JSON
 
@@ -27,7 +29,8 @@ class Outbox:
     """The pending updates of one ledger file, for use in one thread."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        self._batch = BATCH
 
     def close(self) -> None:
         """Close the connection."""
@@ -49,17 +52,25 @@ class Outbox:
         """
         sent = 0
         sql = "SELECT seq, kind, body FROM outbox WHERE refused IS NULL ORDER BY seq LIMIT ?"
-        while rows := self._connection.execute(sql, (BATCH,)).fetchall():
-            sent += self._send_rows(supabase, rows)
+        while rows := self._connection.execute(sql, (self._batch,)).fetchall():
+            try:
+                sent += self._send_rows(supabase, rows)
+                self._batch = min(2 * self._batch, BATCH)
+            except SupabaseError as error:
+                if error.kind not in (ErrorKind.SIZE, ErrorKind.TIME) or len(rows) == 1:
+                    raise
+                self._batch = len(rows) // 2
         return sent
 
     def _send_rows(self, supabase: SupabaseClient, rows: Sequence[OutboxRow]) -> int:
         try:
             push(supabase, _to_operations(rows))
         except SupabaseError as error:
-            if error.kind is not ErrorKind.ROW:
-                raise
-            return self._bisect(supabase, rows, error)
+            # One row that is too large is rejected like a row with bad values: it would block all others.
+            is_too_large = error.kind is ErrorKind.SIZE and len(rows) == 1 and len(rows[0][2]) > LARGE_ROW_BYTES
+            if error.kind is ErrorKind.ROW or is_too_large:
+                return self._bisect(supabase, rows, error)
+            raise
         sql = "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?))"
         self._connection.execute(sql, (json.dumps([seq for seq, _, _ in rows]),))
         return len(rows)

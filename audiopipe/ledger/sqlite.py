@@ -27,25 +27,32 @@ from audiopipe.ledger.queries import (
 )
 from audiopipe.ledger.record import RowValues, utc_now
 from audiopipe.ledger.rows import ErrorRow, LanguageTotal, RunRow, RunStatus, ShardRow, WorkerRow
-from audiopipe.ledger.sqlite_reader import SqliteReader
+from audiopipe.ledger.sqlite_reader import BUSY_CODES, PRIMARY_CODE, SqliteReader
 from audiopipe.types import ShardResult
 
 __all__ = ["SqliteLedger"]
 
-BUSY_MS = 30_000
+BUSY_S = 30.0  # longest wait for another process that writes
 
 
 class SqliteLedger(SqliteReader):
     """A `Ledger` in a file. Without `create` it is opened read-only.
 
+    Args:
+        busy_s: longest wait for another process that writes.
+
     Raises:
-        LedgerError: the file is missing, another version created it, or it cannot be used as a ledger.
+        LedgerError: the file is missing, or another version created it.
+        LedgerUnavailable: the file is locked, damaged or not a ledger, or its disk is full or read-only.
     """
 
-    def __init__(self, path: str | Path, *, create: bool = True) -> None:
+    def __init__(self, path: str | Path, *, create: bool = True, busy_s: float = BUSY_S) -> None:
         self.path = Path(path)
+        self._busy_s = busy_s
         if not create and not self.path.is_file():
             raise LedgerError(f"there is no ledger at {self.path}: start a run first, or give its path with --ledger")
+        if self.path.is_dir():
+            raise LedgerError(f"{self.path} is a folder: give the path of a file with --ledger")
         with self._convert_errors():
             self._connection = self._connect(create)
 
@@ -152,16 +159,20 @@ class SqliteLedger(SqliteReader):
         if create:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         uri = f"{self.path.absolute().as_uri()}?mode={'rwc' if create else 'ro'}"
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_MS / 1000, isolation_level=None)
+        connection = sqlite3.connect(uri, uri=True, timeout=self._busy_s, isolation_level=None)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
-        if not create:
-            require_current(connection)
-            return connection
-        _use_wal(connection)
-        # A killed process loses nothing; a power cut may lose the last transactions, which the commits can restore.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        migrate(connection)
+        try:
+            if not create:
+                require_current(connection)
+                return connection
+            _use_wal(connection, self._busy_s)
+            # A killed process loses nothing; a power cut may lose the last transactions, which the commits can restore.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _finished_shard(self, key: tuple[str, str]) -> RowValues | None:
@@ -179,14 +190,14 @@ class SqliteLedger(SqliteReader):
             yield self._connection
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
+def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:
     """Switch the journal to a WAL; SQLite does not wait for other processes that open the file, so this retries."""
-    deadline = time.monotonic() + BUSY_MS / 1000
+    deadline = time.monotonic() + busy_s
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODE not in BUSY_CODES or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)

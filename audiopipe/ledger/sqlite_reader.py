@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from audiopipe.errors import LedgerError
+from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
 from audiopipe.ledger.rates import RECENT_SHARDS, select_window
 from audiopipe.ledger.record import RowValues
@@ -25,6 +25,10 @@ from audiopipe.ledger.rows import (
 )
 
 __all__ = ["SqliteReader"]
+
+PRIMARY_CODE = 0xFF  # the rest of an error code of SQLite is a detail
+DAMAGED_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
 class SqliteReader:
@@ -108,7 +112,8 @@ class SqliteReader:
             try:
                 yield
             finally:
-                self._connection.execute("COMMIT")
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
 
     @contextmanager
     def _convert_errors(self) -> Iterator[None]:
@@ -117,6 +122,13 @@ class SqliteReader:
         except sqlite3.IntegrityError as error:
             raise LedgerError(f"{self.path} rejected a row ({error}): call start_run before other writes") from error
         except (sqlite3.Error, OSError) as error:
-            raise LedgerError(
-                f"{self.path} cannot be used as a ledger: {error}; give a local path with --ledger"
-            ) from error
+            raise _to_ledger_error(self.path, error) from error
+
+
+def _to_ledger_error(path: Path, error: sqlite3.Error | OSError) -> LedgerError:
+    """Convert an error of the file or its database."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE
+    advice = "another process holds its lock" if code in BUSY_CODES else "give a local path with --ledger"
+    unavailable = LedgerUnavailable(f"{path} cannot be used as a ledger: {error}; {advice}")
+    unavailable.is_damaged = code in DAMAGED_CODES
+    return unavailable

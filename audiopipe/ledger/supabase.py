@@ -16,12 +16,12 @@ from collections import defaultdict
 from contextlib import closing
 from pathlib import Path
 
-from audiopipe.errors import LedgerError
+from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger.outbox import Outbox, push
 from audiopipe.ledger.record import RowValues
 from audiopipe.ledger.rows import LanguageTotal, RunRow, ShardStatus
-from audiopipe.ledger.sqlite import SqliteLedger
-from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
+from audiopipe.ledger.sqlite import BUSY_S, SqliteLedger
+from audiopipe.ledger.supabase_client import SupabaseClient, SupabaseError
 
 __all__ = ["SupabaseLedger", "sync"]
 
@@ -39,21 +39,23 @@ def sync(path: Path) -> tuple[int, int]:
     If the ledger was never connected to this Supabase, all its rows are sent.
 
     Raises:
-        LedgerError: Supabase is down, the key is wrong or tables are missing; the updates stay pending.
+        LedgerError: the key is wrong or tables are missing; the updates stay pending.
+        LedgerUnavailable: Supabase is down; the updates stay pending.
     """
     SqliteLedger(path, create=False).close()  # raises if the file is missing
     with SupabaseClient() as supabase, OutboxLedger(path, supabase.url), closing(Outbox(path)) as outbox:
         try:
             return outbox.send(supabase), outbox.count_refused()
         except SupabaseError as error:
-            raise LedgerError(f"{error}; {outbox.count_pending()} updates are pending in {path}") from None
+            kind = LedgerUnavailable if error.is_temporary else LedgerError
+            raise kind(f"{error}; {outbox.count_pending()} updates are pending in {path}") from None
 
 
 class OutboxLedger(SqliteLedger):
     """A SQLite ledger that also queues every update in its outbox, for the server at `url`."""
 
-    def __init__(self, path: str | Path, url: str) -> None:
-        super().__init__(path)
+    def __init__(self, path: str | Path, url: str, busy_s: float = BUSY_S) -> None:
+        super().__init__(path, busy_s=busy_s)
         self.url = url
         with self._transaction() as connection:
             if not connection.execute("SELECT 1 FROM sync_target WHERE url = ?", (url,)).fetchone():
@@ -104,10 +106,10 @@ class SupabaseLedger(OutboxLedger):
         LedgerError: the key is wrong or tables are missing.
     """
 
-    def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S) -> None:
+    def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S, busy_s: float = BUSY_S) -> None:
         with SupabaseClient(timeout_s=5) as supabase:
             _check_access(supabase)
-        super().__init__(path, supabase.url)
+        super().__init__(path, supabase.url, busy_s)
         self._sender = _Sender(self.path, send_every_s)
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class SupabaseLedger(OutboxLedger):
 
 
 def _check_access(supabase: SupabaseClient) -> None:
-    """Check that the key may write and the tables exist; a server that is down is only logged.
+    """Check that the key may write and the tables exist; a server that fails is only logged.
 
     Raises:
         LedgerError: the key is wrong or tables are missing.
@@ -125,7 +127,7 @@ def _check_access(supabase: SupabaseClient) -> None:
     try:
         push(supabase, [])
     except SupabaseError as error:
-        if error.kind is not ErrorKind.DOWN:
+        if not error.is_temporary:
             raise LedgerError(str(error)) from None
         log.warning("%s; the run continues, its updates are sent when the server is back", error)
 
@@ -145,8 +147,12 @@ class _Sender(threading.Thread):
     def stop(self) -> None:
         self._stopping.set()
         self.join(FINAL_SEND_S)
-        with closing(Outbox(self._path)) as outbox:
-            pending, refused = outbox.count_pending(), outbox.count_refused()
+        try:
+            with closing(Outbox(self._path)) as outbox:
+                pending, refused = outbox.count_pending(), outbox.count_refused()
+        except sqlite3.Error as error:
+            log.warning("%s: %s; `audiopipe sync` sends the updates that are pending there", self._path, error)
+            return
         if pending:
             log.warning("%d updates are pending in %s; `audiopipe sync` sends them", pending, self._path)
         if refused:

@@ -43,6 +43,9 @@ SCHEMA_CODES = {
     "42883",
     "404",
 }
+SIZE_CODES = {"413", "54000", "54001", "PGRST413"}
+# A statement or lock timeout, or a request that a proxy in front of the server gave up.
+TIME_CODES = {"57014", "55P03", "408", "504", "522", "524"}
 # Classes of SQLSTATE that a row causes each time it is sent: data, constraints, a CASE without a matching WHEN.
 ROW_CLASSES = ("20", "22", "23")
 
@@ -70,9 +73,11 @@ def _keep(query: Query) -> Query:
 
 
 class ErrorKind(StrEnum):
-    """Cause of an error: `down` may be temporary, the others need a correction of key, schema or row."""
+    """Cause of an error: `key`, `schema` and `row` need a correction, `size` and `time` a smaller request."""
 
     DOWN = "down"
+    SIZE = "size"
+    TIME = "time"
     KEY = "key"
     SCHEMA = "schema"
     ROW = "row"
@@ -84,6 +89,11 @@ class SupabaseError(Exception):
     def __init__(self, kind: ErrorKind, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    @property
+    def is_temporary(self) -> bool:
+        """Return whether the same request may succeed later, or a smaller one now."""
+        return self.kind in (ErrorKind.DOWN, ErrorKind.SIZE, ErrorKind.TIME)
 
 
 class SupabaseClient:
@@ -171,6 +181,10 @@ class SupabaseClient:
             return request.execute().data
         except APIError as error:
             raise self._classify(error) from None
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise SupabaseError(
+                ErrorKind.TIME, f"{self.url} does not answer in time ({type(error).__name__})"
+            ) from None
         except httpx.HTTPError as error:
             raise SupabaseError(ErrorKind.DOWN, f"{self.url} does not answer ({type(error).__name__})") from None
 
@@ -189,7 +203,10 @@ class SupabaseClient:
             )
         if code.startswith(ROW_CLASSES) and len(code) == len("22000"):
             return SupabaseError(ErrorKind.ROW, f"{self.url} rejects a row ({code}: {message})")
-        return SupabaseError(ErrorKind.DOWN, f"{self.url} reports an error ({message})")
+        if code in SIZE_CODES:
+            return SupabaseError(ErrorKind.SIZE, f"{self.url} refuses a request of this size ({code}: {message})")
+        kind = ErrorKind.TIME if code in TIME_CODES else ErrorKind.DOWN
+        return SupabaseError(kind, f"{self.url} reports an error ({message})")
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

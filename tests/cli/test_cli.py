@@ -101,7 +101,7 @@ def test_none_switches_a_threshold_off() -> None:
 def test_an_empty_folder_cannot_be_verified_or_monitored(tmp_path: Path) -> None:
     assert invoke("verify", str(tmp_path)).exit_code == 1
     done = invoke("monitor", str(tmp_path), "--once")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "ledger" in done.stderr
 
 

@@ -143,11 +143,11 @@ class _Live:
         self.next = 0.0
 
     def __call__(self, ledger: Ledger, run_id: str) -> None:
-        run = ledger.run(run_id)
-        ended = run is not None and run.status is not RunStatus.RUNNING
-        if not ended and time.monotonic() < self.next:
-            return
         try:
+            run = ledger.run(run_id)
+            ended = run is not None and run.status is not RunStatus.RUNNING
+            if not ended and time.monotonic() < self.next:
+                return
             self.area.update(live.render_progress(take_snapshot(ledger, run_id)))
         except LedgerError as error:
             # The run does not need the ledger, so an error of the ledger must not end it.
