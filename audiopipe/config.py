@@ -21,7 +21,7 @@ from audiopipe.errors import ConfigError
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raise it whenever the same input and parameters give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 5
+OUTPUT_VERSION = 6
 
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
 CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -115,6 +115,9 @@ class RunConfig(BaseModel):
     )
     sample_rate: int = _output_field(16_000, "sample rate of the output in Hz", ge=8_000, le=48_000)
     audio_format: Literal["flac", "wav", "opus", "mp3"] = _output_field("flac", "codec of the output")
+    sidecar_info: bool = _output_field(
+        False, "add title, channel, upload_date, chapters and info_language of the video to the JSON of each segment"
+    )
     normalize_lufs: float | None = _output_field(
         None,
         "normalize each output segment to this integrated loudness in LUFS; None leaves it unchanged",

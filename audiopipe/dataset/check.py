@@ -58,9 +58,11 @@ def check_shard(shard: Shard, commit: Commit, bodies: Mapping[str, bytes], audio
 
 
 def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
+    """Return the kept segments in the order of the tar."""
     rows = segments.filter(segments["kept"])
     names = ("key", "start_s", "duration_s", "tar_offset", "audio_bytes")
-    return [KeptSegment(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+    segments_kept = [KeptSegment(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+    return sorted(segments_kept, key=lambda segment: segment.tar_offset)
 
 
 def _check_tables(shard: Shard, commit: Commit, videos: pa.Table, segments: pa.Table) -> Iterator[str]:

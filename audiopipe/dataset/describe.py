@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from audiopipe.dataset.checksum import add_checksum
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
+from audiopipe.dataset.hugging_face import card_header
 from audiopipe.dataset.run_record import RunRecord, read_run_record
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.media.encode import SUFFIXES
@@ -56,6 +57,8 @@ class DatasetDescription:
         suffix = SUFFIXES[run.audio_format][1:]
         return "\n".join(
             [
+                *card_header(suffix, self.languages, bool(run.config.get("sidecar_info"))),
+                "",
                 "# Speech dataset",
                 "",
                 f"Made by audiopipe {run.versions['audiopipe']}: run `{run.run_id}`, config `{run.config_digest}`.",
@@ -73,6 +76,9 @@ class DatasetDescription:
                 'dataset = wds.WebDataset(open("tars.txt").read().split(), shardshuffle=False)',
                 "sample = next(iter(dataset))",
                 f'audio, about = sample["{suffix}"], sample["json"]',
+                "",
+                "import datasets  # Hugging Face; the header of this file has the types of the JSON",
+                'dataset = datasets.load_dataset("FOLDER", split="train", streaming=True)',
                 "```",
                 "",
                 *(self._duplicate_lines() if self.duplicates is not None else []),

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from audiopipe.kernels import METRICS
 
-__all__ = ["METRIC_NAMES", "SEGMENTS_SCHEMA", "TEXT_COLUMNS", "VIDEOS_SCHEMA", "object_names", "sample_key"]
+__all__ = ["INFO_COLUMNS", "METRIC_NAMES", "SEGMENTS_SCHEMA", "VIDEOS_SCHEMA", "object_names", "sample_key"]
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
 
@@ -46,7 +46,14 @@ SEGMENTS_SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
-TEXT_COLUMNS = frozenset(column.name for column in SEGMENTS_SCHEMA if column.type == pa.string())
+# The columns of a video's metadata, with the names of `VideoInfo`; also of a sidecar with `sidecar_info`.
+INFO_COLUMNS = {
+    "title": "title",
+    "channel": "channel",
+    "upload_date": "upload_date",
+    "chapters": "chapters",
+    "info_language": "language",
+}
 VIDEOS_SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
@@ -69,11 +76,7 @@ VIDEOS_SCHEMA = pa.schema(
         ("audio_track", pa.string()),
         ("audio_channel", pa.string()),  # mean; left, right or a number from 0 where the channels cancel in the mean
         ("captions", pa.string()),
-        ("title", pa.string()),
-        ("channel", pa.string()),
-        ("upload_date", pa.string()),
-        ("chapters", pa.string()),
-        ("info_language", pa.string()),
+        *((name, pa.string()) for name in INFO_COLUMNS),
         ("notes", pa.string()),
         ("source_bytes", pa.int64()),
         ("source_etag", pa.string()),

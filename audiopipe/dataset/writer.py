@@ -13,7 +13,7 @@ import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 
 from audiopipe import __version__
 from audiopipe.config import RunConfig
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.sample_order import SampleOrder
+from audiopipe.dataset.schema import INFO_COLUMNS, METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.sidecar import serialize_sidecar
 from audiopipe.dataset.spool import Spool, SpoolRange
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.types import DeadLetter, Decibels, Media, Seconds, SegmentSource, Shard, Span, Video, VideoInfo
@@ -31,11 +33,17 @@ __all__ = ["SegmentRecord", "ShardFiles", "VideoRecord"]
 
 TAR_BUFFER_BYTES = 1 << 18  # tarfile alone would write 16 KB at a time
 
-# A sidecar does not depend on its own position in the tar.
-NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")  # and `raw_text` is in no table
-
 Metrics = npt.NDArray[np.float64]
 Row = dict[str, Any]  # a value for each column but the metrics
+
+
+class _Sample(NamedTuple):
+    """A kept segment: its row, its metrics, its encoded audio, and the fields of its video for the sidecar."""
+
+    row: Row
+    metrics: Metrics
+    data: SpoolRange
+    info: VideoInfo | None
 
 
 @dataclass
@@ -98,6 +106,7 @@ class ShardFiles:
         self._metrics: list[Metrics] = []
         self._video_rows: list[Row] = []
         self._manifest: list[str] = []
+        self._order: SampleOrder[_Sample] = SampleOrder(METRIC_NAMES)
         self._tar_file = (folder / "audio").open("wb", buffering=TAR_BUFFER_BYTES)
         self._tar = tarfile.open(fileobj=self._tar_file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - finish() closes it
 
@@ -120,15 +129,20 @@ class ShardFiles:
         else:
             self.kept += 1
             self.kept_s += segment.duration_s
-            row["tar_offset"] = self._add_sample(row, metrics, self.spool.read(segment.data))
+            sample = _Sample(row, metrics, segment.data, record.info if self.config.sidecar_info else None)
+            numbers = np.array(METRIC_NAMES)[np.isfinite(metrics)].tolist()
+            for ready in self._order.add(sample, numbers):
+                self._add_sample(ready)
         self._segment_rows.append(row)
         self._metrics.append(metrics)
 
-    def _add_sample(self, row: Row, metrics: Metrics, data: bytes) -> int:
-        """Append a sample's audio and sidecar to the tar; return the offset of the first byte of the audio."""
+    def _add_sample(self, sample: _Sample) -> None:
+        """Append the audio and the sidecar of a sample to the tar, and the offset of its audio to its row."""
+        row = sample.row
         member = row["key"] + SUFFIXES[self.config.audio_format]
-        offset = self._add_member(member, data)
-        self._add_member(row["key"] + ".json", _sidecar(row, metrics, self.config.sample_rate))
+        row["tar_offset"] = self._add_member(member, self.spool.read(sample.data))
+        sidecar = serialize_sidecar(row, sample.metrics, self.config.sample_rate, sample.info)
+        self._add_member(row["key"] + ".json", sidecar)
         entry = {
             "audio_filepath": member,
             "duration": row["duration_s"],
@@ -137,7 +151,6 @@ class ShardFiles:
             "shard_id": self.shard.index,
         }
         self._manifest.append(json.dumps(entry, ensure_ascii=False) + "\n")
-        return offset
 
     def _add_member(self, name: str, data: bytes) -> int:
         """Append a member to the tar; return the offset of its data. A USTAR header is one block."""
@@ -149,6 +162,8 @@ class ShardFiles:
 
     def finish(self) -> dict[str, Path]:
         """Finish the files and return their local paths by role. A shard with nothing kept has no tar."""
+        for sample in self._order.finish():
+            self._add_sample(sample)
         self._tar.close()
         self._tar_file.close()
         self._write_table("segments", self._segment_table())
@@ -242,11 +257,7 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
         "audio_track": media.track_label if media else None,
         "audio_channel": _channel_name(record),
         "captions": record.captions,
-        "title": record.info.title,
-        "channel": record.info.channel,
-        "upload_date": record.info.upload_date,
-        "chapters": record.info.chapters,
-        "info_language": record.info.language,
+        **{column: getattr(record.info, name) for column, name in INFO_COLUMNS.items()},
         "notes": "; ".join(record.notes) or None,
         "source_bytes": record.bytes_in,
         "source_etag": record.etag,
@@ -259,20 +270,3 @@ def _video_row(record: VideoRecord, shard: int) -> Row:
 def _finite(value: float | None) -> float | None:
     """Return a number as it is, and None for NaN and infinity."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _sidecar(row: Row, metrics: Metrics, sample_rate_hz: int) -> bytes:
-    """Serialize the JSON member of a sample.
-
-    A metric that does not exist is null, as JSON has no NaN and no infinity. A text that does not exist is empty:
-    Hugging Face's loader takes the types from the first samples, where null would be a type that strings do not have.
-    """
-    body = {
-        name: "" if value is None and name in TEXT_COLUMNS else value
-        for name, value in row.items()
-        if name not in NOT_IN_SIDECAR
-    }
-    body["sample_rate_hz"] = sample_rate_hz
-    for name, value in zip(METRIC_NAMES, metrics.tolist(), strict=True):
-        body[name] = float(f"{value:.6g}") if math.isfinite(value) else None
-    return json.dumps(body, ensure_ascii=False).encode()

@@ -46,7 +46,8 @@ class Source:
     Attributes:
         path, offset, size: file and byte range of the audio.
         bytes_in: size of the whole object.
-        etag: the store's tag of the object, or "sha256:…" where it has none.
+        etag: the store's tag of the object, or "sha256:…" where it has none; of bare audio with the sha256 of the files
+            next to it that were read.
         document: the JSON next to the audio that has segment times, if any.
         captions: the captions next to the audio, if there are any in its language and no such JSON.
         info: the metadata next to the audio.
@@ -192,10 +193,11 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
     size = file.path.stat().st_size
     if size == 0:
         raise EmptySource(f"{video.uri} has no bytes")
-    sidecars = Sidecars()
+    siblings: dict[str, str] = {}
     if PurePosixPath(video.uri).suffix.lower() in AUDIO_SUFFIXES:
         contents = TarContents(offset=0, size=size, audio=video.uri)
-        sidecars = _choose_sidecars(video, video.sidecars, partial(_read_sibling, video), video.uri, rules)
+        read_sibling = partial(_read_sibling, video, siblings)
+        sidecars = _choose_sidecars(video, video.sidecars, read_sibling, video.uri, rules)
     else:
         with file.path.open("rb") as tar:
             contents = read_tar(tar, size, video.uri)
@@ -207,7 +209,7 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
         offset=contents.offset,
         size=contents.size,
         bytes_in=size,
-        etag=file.etag,
+        etag=_add_siblings(file.etag, siblings),
         document=sidecars.document,
         captions=sidecars.captions,
         info=sidecars.info,
@@ -225,8 +227,16 @@ def _choose_sidecars(
         raise type(error)(f"{video.uri}: {error}") from None
 
 
-def _read_sibling(video: Video, name: str) -> bytes:
-    """Read a file in the folder of a bare audio file.
+def _add_siblings(etag: str, siblings: Mapping[str, str]) -> str:
+    """Add the files next to bare audio to its tag, so that a change of any of them changes it."""
+    if not siblings:
+        return etag
+    digest = hashlib.sha256(repr(sorted(siblings.items())).encode()).hexdigest()
+    return f"{etag}+sidecars:{digest[:32]}"
+
+
+def _read_sibling(video: Video, siblings: dict[str, str], name: str) -> bytes:
+    """Read a file in the folder of a bare audio file, and add its sha256 to `siblings`.
 
     Raises:
         MissingSource: it no longer exists.
@@ -239,6 +249,8 @@ def _read_sibling(video: Video, name: str) -> bytes:
         size = int(str(with_retries(label, lambda: _object_info(fs, path))["size"]))
         if size > MAX_DOCUMENT_BYTES:
             raise BadSegments(f"{name} has {size} bytes of metadata or captions")
-        return b"".join(_read_ranges(fs, path, size, label))
+        data = b"".join(_read_ranges(fs, path, size, label))
+        siblings[name] = hashlib.sha256(data).hexdigest()
+        return data
     except FileNotFoundError:
         raise MissingSource(f"{name} next to {video.uri} does not exist, but did when the run was planned") from None

@@ -13,7 +13,7 @@ from factories import config, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, TEXT_COLUMNS, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
 from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
 from audiopipe.types import DeadLetter, Media, Span, Video
 
@@ -128,7 +128,9 @@ def test_missing_texts_are_strings_in_the_sidecar(tmp_path):
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(tar.extractfile("a_00000.json").read())
     assert body["speaker"] == ""
-    assert all(isinstance(body[name], str) for name in TEXT_COLUMNS - {"drop_reason"})
+    texts = [column.name for column in SEGMENTS_SCHEMA if str(column.type) == "string"]
+    assert all(isinstance(body[name], str) for name in {*texts, "raw_text"} - {"drop_reason"})
+    assert body["sound_event"] is False
     assert pq.read_table(paths["segments"])["speaker"].to_pylist() == [None] * 8
 
 

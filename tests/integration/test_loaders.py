@@ -1,9 +1,13 @@
 """Load real output with the tools that people use."""
 
+import importlib.machinery
+import importlib.util
 import io
 import json
 import re
+import sys
 import tarfile
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import pyarrow as pa
 import pytest
 import soundfile as sf
 import torch
+from factories import wav_video
 from output_factory import config, corpus, make_output
 
 # NVIDIA NeMo's own rule for the tars of a tarred dataset, and the fields that its manifests must have.
@@ -70,6 +75,79 @@ def test_hugging_face_datasets_reads_every_sample(
     assert len(rows) == 10
     assert {row["json"]["text"] for row in rows} == {"one", "two"}
     assert all(sf.info(io.BytesIO(row["flac"])).samplerate == 16_000 for row in rows)
+
+
+@pytest.fixture
+def hugging_face(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the library `datasets`, for which a stub of torchcodec is enough as long as no audio is decoded."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if importlib.util.find_spec("torchcodec") is None:
+        for name in ("torchcodec", "torchcodec.encoders", "torchcodec.decoders"):
+            stub = types.ModuleType(name)
+            stub.__path__, stub.__spec__ = [], importlib.machinery.ModuleSpec(name, None)
+            for attribute in ("AudioEncoder", "AudioDecoder", "VideoDecoder"):
+                setattr(stub, attribute, type(attribute, (), {}))
+            monkeypatch.setitem(sys.modules, name, stub)
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", True)
+    return datasets
+
+
+SHORT, LONG = 0.8, 3.5  # a loudness range exists from 3 s on
+NULLS = {
+    "start": [*[SHORT] * 8, LONG],
+    "middle": [LONG, *[SHORT] * 8, LONG],
+    "all": [SHORT] * 9,
+    "last": [*[LONG] * 6, SHORT],
+}
+
+
+def make_segments(folder: Path, lengths: dict[str, list[float]], **parameters: Any) -> Path:
+    """Make an output of one shard for each video, with segments of these lengths; return its folder."""
+    (folder / "en").mkdir(parents=True)
+    for name, seconds in lengths.items():
+        starts = [0.1 + 4.0 * number for number in range(len(seconds))]
+        segments = [
+            {"start": start, "end": start + length, "text": "one" if start > 1 else ""}
+            for start, length in zip(starts, seconds, strict=True)
+        ]
+        wav_video(folder / "en", name, 4.0 * len(seconds) + 1.0, json=json.dumps({"segments": segments}).encode())
+    make_output(config(folder / "en", folder / "out", shard_videos=1, language="all", **parameters))
+    return folder / "out"
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("nulls", NULLS)
+def test_hugging_face_infers_metrics_that_are_null(nulls: str, tmp_path: Path, hugging_face: Any) -> None:
+    out = make_segments(tmp_path, {"v": NULLS[nulls]})
+    tars = [str(path) for path in out.glob("*/audio_*.tar")]
+    for streaming in (False, True):
+        dataset = hugging_face.load_dataset(
+            "webdataset", data_files={"train": tars}, split="train", streaming=streaming, cache_dir=str(tmp_path / "hf")
+        ).cast_column("flac", hugging_face.Audio(decode=False))
+        sidecars = {row["json"]["segment"]: row["json"] for row in dataset}
+        ranges = [sidecars[number]["loudness_range_lu"] for number in range(len(NULLS[nulls]))]
+        assert [value is not None for value in ranges] == [length == LONG for length in NULLS[nulls]]
+        assert [sidecars[number]["text"] for number in (0, 1)] == ["", "one"]
+        assert sidecars[0]["raw_text"] == sidecars[0]["speaker"] == ""
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("sidecar_info", [False, True])
+def test_hugging_face_reads_types_from_the_card(sidecar_info: bool, tmp_path: Path, hugging_face: Any) -> None:
+    out = make_segments(tmp_path, {"a": NULLS["all"], "b": NULLS["start"]}, sidecar_info=sidecar_info)
+    dataset = hugging_face.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "hf"))
+    by_language = hugging_face.load_dataset(str(out), "und", split="train", streaming=True)
+    assert dataset.features == by_language.features
+    rows = list(dataset.cast_column("flac", hugging_face.Audio(decode=False)))
+    assert len(rows) == 18
+    assert sum(row["json"]["loudness_range_lu"] is not None for row in rows) == 1
+    assert rows[0]["json"].get("title", "absent") == ("" if sidecar_info else "absent")
+    (tar, *_) = sorted(out.glob("*/audio_*.tar"))
+    with tarfile.open(tar) as file:
+        sidecar = json.loads(file.extractfile(file.getmembers()[1]).read())
+    assert rows[0]["json"] == sidecar
 
 
 def test_pandas_and_duckdb_read_the_tables(dataset: Path) -> None:

@@ -189,3 +189,16 @@ def test_captions_next_to_bare_audio_are_read_in_a_folder_and_a_store(tmp_path):
         assert (source.captions.data, source.captions.name, source.info.title) == (MANUAL, "v.en.vtt", "t")
         with pytest.raises(MissingSource, match=r"v\.en\.srt"):
             fetch(Video("v", "en", f"{root}/v.webm", sidecars=("v.en.srt",)), tmp_path)
+
+
+def test_the_tag_of_bare_audio_covers_the_files_next_to_it(tmp_path):
+    def tag_of(*sidecars):
+        return fetch(Video("v", "en", str(tmp_path / "v.webm"), sidecars=sidecars), tmp_path).etag
+
+    for name, data in {"v.webm": b"audio", "v.de.vtt": b"", "v.en.vtt": MANUAL}.items():
+        (tmp_path / name).write_bytes(data)
+    alone, before = tag_of(), tag_of("v.de.vtt", "v.en.vtt")
+    assert before.startswith(f"{alone}+sidecars:")
+    assert before == tag_of("v.en.vtt", "v.de.vtt") != alone
+    (tmp_path / "v.en.vtt").write_bytes(MANUAL + b"\n")
+    assert tag_of("v.de.vtt", "v.en.vtt") not in (alone, before)

@@ -1,0 +1,127 @@
+"""Real media with real sidecars through a whole shard: what the rows of the videos say."""
+
+import json
+import subprocess
+import tarfile
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from factories import config, media_file, shard_of, synthetic_speech, tar_file, tones
+
+from audiopipe.bench.corpus.media import find_ffmpeg
+from audiopipe.pipeline.shard import process_shard
+from audiopipe.types import Video
+
+COLUMNS = [
+    *("audio_track", "captions", "title", "channel", "upload_date", "chapters", "info_language", "notes"),
+    *("gap_s", "audio_channel"),
+]
+    "audio_track",
+    "captions",
+    "title",
+    "channel",
+    "upload_date",
+    "chapters",
+    "info_language",
+    "notes",
+    "gap_s",
+    "audio_channel",
+]
+NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
+INFO = {
+    "title": "Ein Titel",
+    "uploader": "Kanal",
+    "upload_date": "20240229",
+    "language": "de",
+    "chapters": [{"start_time": 0, "end_time": 3.0, "title": "Anfang"}],
+    "subtitles": {"de": [{}]},
+}
+CHAPTERS = '[{"start_time": 0.0, "end_time": 3.0, "title": "Anfang"}]'
+
+
+def captions(*texts):
+    cues = (f"00:0{i}.000 --> 00:0{i}.900\n{text}\n" for i, text in enumerate(texts))
+    return ("WEBVTT\n\n" + "\n".join(cues)).encode()
+
+
+def run(folder, *videos, **parameters):
+    """Process a shard; return the rows of its videos, of its segments, and its sidecars by key."""
+    process_shard(shard_of(videos, "de"), config(output=str(folder / "out"), **NO_RULES | parameters), "run")
+    rows = [pq.read_table(folder / f"out/de/{name}_000000.parquet").to_pylist() for name in ("videos", "segments")]
+    with tarfile.open(folder / "out/de/audio_000000.tar") as tar:
+        bodies = [json.loads(tar.extractfile(member).read()) for member in tar if member.name.endswith(".json")]
+    return *rows, {body["key"]: body for body in bodies}
+
+
+def make_two_tracks(folder):
+    path = folder / "two.mkv"
+    inputs = [media_file(folder / f"{n}.wav", tones(4.0, 16_000, 1, n), 16_000) for n in range(2)]
+    options = ["-map", "0:a", "-map", "1:a", "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=ger"]
+    command = [find_ffmpeg(), "-v", "error", "-i", inputs[0], "-i", inputs[1], *options, "-c:a", "flac", path]
+    subprocess.run(command, check=True, timeout=60)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("sidecar_info", [False, True])
+def test_the_row_names_track_captions_and_metadata(tmp_path, sidecar_info):
+    members = {
+        "v.info.json": json.dumps(INFO).encode(),
+        "v.live_chat.json": b'{"replay": 1}\n{"replay": 2}\n',
+        "v.comments.json": b"[1, 2]",
+        "v.en.vtt": captions("one", "two"),
+        "v.de.vtt": captions("eins", "zwei"),
+        "v.mkv": make_two_tracks(tmp_path),
+    }
+    video = Video("v", "de", str(tar_file(tmp_path / "v.tar", members)))
+    plain = Video("p", "de", str(media_file(tmp_path / "p.wav", tones(2.0, 16_000, 1), 16_000)))
+    (row, bare), segments, sidecars = run(tmp_path, video, plain, sidecar_info=sidecar_info)
+    assert [row[name] for name in COLUMNS] == [
+        *("2 of 2 (ger)", "v.de.vtt", "Ein Titel", "Kanal", "20240229", CHAPTERS, "de"),
+        *("ignored v.comments.json: a list or value without segment times; ignored v.live_chat.json: a live chat",),
+        *(0.0, None),
+    ]
+    assert [bare[name] for name in COLUMNS] == ["1 of 1", *[None] * 7, 0.0, None]
+    assert [segment["text"] for segment in segments] == ["eins", "zwei", None]
+    names = ("title", "channel", "upload_date", "chapters", "info_language")
+    for key, body in sidecars.items():
+        expected = [row[name] for name in names] if key.startswith("v") else [""] * 5
+        assert [body.get(name) for name in names] == (expected if sidecar_info else [None] * 5)
+
+
+def test_the_row_has_the_length_of_gaps(tmp_path):
+    media_file(tmp_path / "whole.mkv", tones(6.0, 48_000, 2), 48_000, "-c:a", "flac")
+    with av.open(tmp_path / "whole.mkv") as source, av.open(tmp_path / "v.mkv", "w") as target:
+        stream = source.streams.audio[0]
+        copy = target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None and not 2.0 < float(packet.pts * stream.time_base) < 3.5:
+                packet.stream = copy
+                target.mux(packet)
+    (row,), _, _ = run(tmp_path, Video("v", "de", str(tmp_path / "v.mkv")))
+    assert row["gap_s"] == pytest.approx(1.5, abs=0.1)
+    assert row["duration_s"] == pytest.approx(6.0, abs=1e-3)
+    assert row["audio_channel"] == "mean"
+
+
+def test_the_row_says_why_no_captions_are_used(tmp_path):
+    speech = synthetic_speech(3, 6.0)
+    media_file(tmp_path / "v.webm", np.concatenate([speech, -speech]), 48_000, "-c:a", "libopus")
+    for name in ("v.en.vtt", "v.fr.vtt"):
+        (tmp_path / name).write_bytes(captions("one"))
+    video = Video("v", "de", str(tmp_path / "v.webm"), sidecars=("v.en.vtt", "v.fr.vtt"))
+    (row,), segments, _ = run(tmp_path, video, segments="auto")
+    assert (row["status"], row["captions"], row["audio_channel"]) == ("done", None, "left")
+    first, second = row["notes"].split("; ")
+    assert first == "captions: none in 'de' among en, fr"
+    assert "channel" in second
+    assert {segment["text"] for segment in segments} == {None}
+
+
+def test_a_translation_is_used_with_a_note_and_a_text_once(tmp_path):
+    audio = media_file(tmp_path / "v.opus", tones(5.0, 48_000, 1), 48_000, "-c:a", "libopus").read_bytes()
+    members = {"v.opus": audio, "v.de-en.vtt": captions("eins", "zwei"), "._v.de.vtt": b"\0\5\x16\7"}
+    (row,), segments, _ = run(tmp_path, Video("v", "de", str(tar_file(tmp_path / "v.tar", members))))
+    assert (row["captions"], row["notes"]) == ("v.de-en.vtt", "captions: v.de-en.vtt is translated from 'en'")
+    assert [segment["text"] for segment in segments] == ["eins", "zwei"]
