@@ -14,21 +14,10 @@ from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Video
 
-COLUMNS = [
+COLUMNS = (
     *("audio_track", "captions", "title", "channel", "upload_date", "chapters", "info_language", "notes"),
     *("gap_s", "audio_channel"),
-]
-    "audio_track",
-    "captions",
-    "title",
-    "channel",
-    "upload_date",
-    "chapters",
-    "info_language",
-    "notes",
-    "gap_s",
-    "audio_channel",
-]
+)
 NO_RULES = {"min_loudness_lufs": None, "max_silence_ratio": None, "min_snr_db": None, "max_clipping_ratio": None}
 INFO = {
     "title": "Ein Titel",
