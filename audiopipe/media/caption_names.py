@@ -27,6 +27,7 @@ FORCED = frozenset({"forced", "foreign", "signs", "songs", "commentary"})  # onl
 AUTOMATIC = frozenset({"auto", "automatic", "asr", "generated", "whisper"})
 FLAGS = FORCED | AUTOMATIC | {"sdh", "cc", "default", "full", "manual", "captions", "subtitles", "subs", "transcript"}
 WORD_TIMES = re.compile(rb"<\d\d:\d\d:\d\d\.\d{3}><c>")  # in YouTube's automatic captions only
+MAX_LABEL = 80  # characters: two tags of 35 (RFC 5646), and YouTube's random id
 FORMATS = tuple(SegmentSource)
 
 
@@ -156,6 +157,8 @@ def _with_word_times(caption: CaptionName, read: Callable[[str], bytes]) -> Capt
 
 def _add_label(parsed: CaptionName, label: str) -> CaptionName | None:
     """Add the language that a label means; None if it means none."""
+    if len(label) > MAX_LABEL:
+        return None
     original = re.fullmatch(r"(.+)-orig", label, re.IGNORECASE)
     if original and (language := _language_of(original[1])):
         return replace(parsed, label=label, language=language, is_original=True, automatic=True)

@@ -255,7 +255,7 @@ def _name_format(source: Source) -> str | None:
 
 def _main_error(stderr: str) -> str:
     """Return FFmpeg's first message, without its addresses and the name of our file; or Python's exception."""
-    lines = [re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in stderr.splitlines() if line.strip()]
+    lines = [re.sub(r"\[[^\[\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in stderr.splitlines() if line.strip()]
     messages = [line for line in lines if "subfile," not in line] or ["the decoder recognized nothing in it"]
     return messages[-1 if messages[0].startswith("Traceback") else 0][:200]
 

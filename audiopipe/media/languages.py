@@ -14,6 +14,7 @@ from langcodes.tag_parser import LanguageTagError
 
 __all__ = ["is_language", "languages_match", "parse_language", "rank_distance", "same_language"]
 
+MAX_TAG = 35  # characters that RFC 5646 asks applications to support
 UNKNOWN = frozenset({"und", "mul", "mis", "zxx", "root"})
 # Members of these differ in sound: Cantonese is one of "zh", Croatian of "sh", Indonesian of "ms".
 NOT_ONE_LANGUAGE = frozenset({"zh", "sh", "ms"})
@@ -26,6 +27,8 @@ def parse_language(tag: str) -> Language | None:
     >>> str(parse_language("ger")), str(parse_language("zh_hans_cn")), parse_language("und")
     ('de', 'zh-Hans-CN', None)
     """
+    if len(tag) > MAX_TAG:
+        return None
     try:
         language = Language.get(tag).prefer_macrolanguage()
     except (LanguageTagError, ValueError):

@@ -19,26 +19,25 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from audiopipe.segment.text import normalize_text, strip_tags
-from audiopipe.segment.transcript import bound_count, parse_timestamp
+from audiopipe.segment.transcript import bound_count, bound_text, parse_timestamp
 from audiopipe.types import Seconds
 
 __all__ = ["Cue", "Line", "parse_srt", "parse_vtt"]
 
+EMPTY_LINES = re.compile(r"\n\n+")
 NON_CUE_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
+TAG_START = re.compile(r"[<{&]")
 WORD_TIME = re.compile(r"<(\d[\d:.]{0,20})>")
 TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
 MPEGTS_HZ = 90_000
 MPEGTS_PERIOD = 1 << 33
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line of a cue: as in the file, without markup, and the times at which its words start and end, if given."""
 
     raw: str
@@ -48,18 +47,13 @@ class Line:
     has_word_times: bool = False
 
 
-@dataclass(frozen=True)
-class Cue:
-    """A caption as it is displayed."""
+class Cue(NamedTuple):
+    """A caption as it is displayed. `rows` are the texts of the lines that have any."""
 
     start_s: Seconds
     end_s: Seconds
-    lines: list[Line] = field(default_factory=list)
-
-    @cached_property
-    def rows(self) -> list[str]:
-        """The text of the lines that have any."""
-        return [line.text for line in self.lines if line.text is not None]
+    lines: Sequence[Line] = ()
+    rows: Sequence[str] = ()
 
 
 class _Timing(NamedTuple):
@@ -84,7 +78,7 @@ def parse_vtt(text: str, media_start_s: Seconds = 0.0) -> list[Cue]:
         parsed = _parse_lines(block, offset_s)
         is_text = not parsed and not block[0].startswith("WEBVTT") and not (len(block) == 1 and block[0].isdigit())
         if is_text and cues and not cues[-1].lines:  # an editor has removed the blank of a blank first line
-            cues[-1].lines.extend(_parse_line(line, offset_s) for line in block)
+            cues[-1] = _make_cue(cues[-1].start_s, cues[-1].end_s, block, offset_s)
         cues.extend(parsed)
     return cues
 
@@ -97,11 +91,11 @@ def parse_srt(text: str) -> list[Cue]:
 
 def _blocks(text: str) -> Iterator[list[str]]:
     """Yield the blocks of WebVTT without comments, styles and regions, which a line of blanks ends too."""
-    for is_empty, group in itertools.groupby(text.split("\n"), key=lambda line: not line):
-        block = list(group)
-        if not is_empty and NON_CUE_BLOCK.match(block[0]):
+    for part in EMPTY_LINES.split(text.strip("\n")):
+        block = part.split("\n")
+        if NON_CUE_BLOCK.match(part):
             block = list(itertools.dropwhile(lambda line: not line.isspace(), block))
-        if not is_empty and any(not line.isspace() for line in block):
+        if block and not "".join(block).isspace():
             yield block
 
 
@@ -120,22 +114,34 @@ def _parse_map(line: str, media_start_s: Seconds) -> Seconds:
 def _parse_lines(lines: list[str], offset_s: Seconds) -> list[Cue]:
     """Parse consecutive lines; the text of a cue ends at the next timing line, or at the cue number before that."""
     timings = [(i, timing) for i, line in enumerate(lines) if "-->" in line and (timing := _parse_timing(line))]
+    ends = [*(first for first, _ in timings), len(lines)]
     cues = []
-    for (first, timing), (end, _) in itertools.pairwise([*timings, (len(lines), _Timing(math.nan, math.nan))]):
+    for (first, (start_s, end_s)), end in zip(timings, ends[1:], strict=True):
         has_number = end < len(lines) and end - 1 > first and lines[end - 1].strip().isdigit()
         payload = lines[first + 1 : end - has_number]
         while payload and not payload[-1].strip():
             payload.pop()
-        parsed = [_parse_line(line, offset_s) for line in payload]
-        cues.append(Cue(timing.start_s + offset_s, timing.end_s + offset_s, parsed))
+        cues.append(_make_cue(start_s + offset_s, end_s + offset_s, payload, offset_s))
     return cues
+
+
+def _make_cue(start_s: Seconds, end_s: Seconds, payload: list[str], offset_s: Seconds) -> Cue:
+    """Parse the lines of a cue.
+
+    Raises:
+        BadSegments: they are more than any screen has, or too long.
+    """
+    bound_text(len(payload), sum(map(len, payload)), start_s)
+    lines = [_parse_line(line, offset_s) for line in payload]
+    return Cue(start_s, end_s, lines, [line.text for line in lines if line.text is not None])
 
 
 def _parse_timing(line: str) -> _Timing | None:
     """Parse the first line of a cue; None for a line of text."""
     left, _, right = line.partition("-->")
-    start = parse_timestamp("".join(left.split()))
-    if math.isnan(start) and len(left.split(None, 1)) > 1:
+    before = left.split()
+    start = parse_timestamp("".join(before))
+    if len(before) > 1 and math.isnan(start):
         return None  # words before the arrow: text that contains one
     settings = right.split(None, 1)
     return _Timing(start, parse_timestamp(settings[0]) if settings else math.nan)
@@ -143,6 +149,8 @@ def _parse_timing(line: str) -> _Timing | None:
 
 def _parse_line(raw: str, offset_s: Seconds) -> Line:
     """Parse the markup of a line; its words start at its first time if no word precedes that."""
+    if TAG_START.search(raw) is None:
+        return Line(raw, normalize_text(raw))
     text = normalize_text(strip_tags(raw))
     times = list(WORD_TIME.finditer(raw)) if "<" in raw else []
     if not times or text is None:

@@ -14,6 +14,7 @@ from audiopipe.segment.text import normalize_text, parse_markup, raw_line
 from audiopipe.segment.transcript import (
     Transcript,
     bound_count,
+    bound_text,
     end_at_next_start,
     parse_timestamp,
     refuse_damage,
@@ -24,7 +25,6 @@ from audiopipe.types import Seconds, Span
 __all__ = ["load_json", "read_json"]
 
 MAX_VALUES = 3_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
-MAX_DEPTH = 100
 
 Entry = dict[str, object]
 
@@ -95,8 +95,9 @@ def _parse_entry(entry: object) -> Span:
     text = _to_text(entry.get("text"))
     if text is None and word_entries:
         text = _join([_to_text(word.get("word", word.get("text"))) or "" for word in word_entries])
-    speaker = normalize_text(_to_text(entry.get("speaker")) or "")
-    return _make_span(start, end, text, speaker)
+    speaker = _to_text(entry.get("speaker")) or ""
+    bound_text(1, len(speaker), start)
+    return _make_span(start, end, text, normalize_text(speaker))
 
 
 def _word_entries(entry: Entry) -> list[Entry]:
@@ -112,6 +113,7 @@ def _join(word_entries: list[str]) -> str:
 def _make_span(start: Seconds, end: Seconds, raw: str | None, speaker: str | None = None) -> Span:
     if raw is None:
         return Span(start, end, speaker=speaker)
+    bound_text(raw.count("\n"), len(raw), start)
     text, named, sound_event = parse_markup(raw, has_tags=False)
     return Span(start, end, text, speaker or named, sound_event, raw_line(raw))
 

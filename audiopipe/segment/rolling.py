@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from audiopipe.segment.cues import Cue, Line
 from audiopipe.types import Seconds
@@ -28,8 +28,7 @@ MIN_ROLLS = 2  # fewer repeats may be chance
 SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
+class Caption(NamedTuple):
     """Lines that are said once, and when. `ends_on_screen` is false where word times give the end."""
 
     start_s: Seconds
@@ -45,22 +44,25 @@ def unroll(cues: Sequence[Cue]) -> tuple[list[Caption], bool]:
     the file has these. Ordinary captions are returned as they are.
     """
     ordered = _in_order(cues)
-    if _rolls(ordered, by_word=False):
+    pairs = [(a, b) for a, b in itertools.pairwise(ordered) if a.rows and b.rows and _touch(a, b)]
+    if _roll(pairs, _rolls_by_line):
         return _end_at_next(_remove_repeated_lines(ordered)), True
     if any(line.has_word_times for cue in cues for line in cue.lines):
         return _end_at_next(_remove_repeated_lines(cues, keep_empty=True)), True
-    if _rolls(ordered, by_word=True):
+    if _roll(pairs, _rolls_by_word):
         return _end_at_next(_remove_repeated_words(ordered)), True
     captions = [Caption(cue.start_s, cue.end_s, tuple(line.raw for line in cue.lines)) for cue in cues]
     return (_end_at_next(sorted(captions, key=_start)), True) if _overlaps(ordered) else (captions, False)
 
 
-def _rolls(cues: Sequence[Cue], by_word: bool) -> bool:
-    """Check whether most cues that touch the one before repeat a part of it and add to it or show it alone."""
-    pairs = [(a, b) for a, b in itertools.pairwise(cues) if _touch(a, b) and a.rows and b.rows]
-    rolls = sum((_rolls_by_word if by_word else _rolls_by_line)(a, b) for a, b in pairs)
+def _roll(pairs: Sequence[tuple[Cue, Cue]], test: Callable[[Cue, Cue], bool]) -> bool:
+    """Check whether most cues that touch the one before repeat a part of it and add to it or show it alone.
+
+    Args:
+        pairs: the cues that touch the one before, with that.
+    """
     needed = max(MIN_ROLLS, SHARE * len(pairs)) if len(pairs) > 1 else 1
-    return bool(pairs) and rolls >= needed
+    return bool(pairs) and sum(itertools.starmap(test, pairs)) >= needed
 
 
 def _overlaps(cues: Sequence[Cue]) -> bool:
@@ -107,25 +109,25 @@ def _remove_repeated_lines(cues: Sequence[Cue], keep_empty: bool = False) -> lis
         elif not lines and keep_empty and not _duration(cue) <= FLASH_S:  # NaN is kept
             captions.append(Caption(cue.start_s, cue.end_s, ()))
         elif captions and captions[-1].end_s - captions[-1].start_s <= FLASH_S and lines:
-            captions[-1] = replace(captions[-1], end_s=max(captions[-1].end_s, cue.end_s))
+            captions[-1] = captions[-1]._replace(end_s=max(captions[-1].end_s, cue.end_s))
         if lines or _duration(cue) > FLASH_S:
             before = cue
     return captions
 
 
-def _repeated(old: list[str], lines: list[Line], cue: Cue) -> int:
+def _repeated(old: Sequence[str], lines: list[Line], cue: Cue) -> int:
     """Return how many first lines of a cue are those of the cue before."""
     new = [line.text or "" for line in lines]
     timed = next((number for number, line in enumerate(lines) if line.has_word_times), None)
     if timed is not None:  # a line with word times is new, and so are those after it
-        return next((count for count in range(timed, 0, -1) if _are_shown(old, new[:count])), 0)
+        return next((count for count in range(min(timed, MAX_ROWS), 0, -1) if _are_shown(old, new[:count])), 0)
     count = _shared(old, new)
-    if count == len(new) == len(old) > 1 and _duration(cue) > FLASH_S and _is_shared(old, new, count - 1):
+    if count == len(new) == len(old) > 1 and _duration(cue) > FLASH_S and old[1 - count :] == new[: count - 1]:
         count -= 1  # the same line again: "no" below "no"
     return count
 
 
-def _are_shown(old: list[str], new: list[str]) -> bool:
+def _are_shown(old: Sequence[str], new: list[str]) -> bool:
     """Check whether lines stand in the cue before, in their order and without others between them."""
     return any(old[first : first + len(new)] == new for first in range(len(old) - len(new) + 1))
 
@@ -165,23 +167,22 @@ def _end_at_next(captions: list[Caption]) -> list[Caption]:
     ended = list(captions)
     for number, (caption, following) in enumerate(itertools.pairwise(captions)):
         if caption.start_s < following.start_s < caption.end_s:
-            ended[number] = replace(caption, end_s=following.start_s)
+            ended[number] = caption._replace(end_s=following.start_s)
     return ended
 
 
-def _shared(old: list[str], new: list[str], limit: int = MAX_ROWS) -> int:
+def _shared(old: Sequence[str], new: Sequence[str], limit: int = MAX_ROWS) -> int:
     """Return the largest number of last items of one list that are the first items of the other."""
     if not new or new[0] not in old[-limit:]:
         return 0
-    return next((n for n in range(min(len(old), len(new), limit), 0, -1) if _is_shared(old, new, n)), 0)
-
-
-def _is_shared(old: list[str], new: list[str], count: int) -> bool:
-    return old[-count:] == new[:count]
+    for count in range(min(len(old), len(new), limit), 0, -1):
+        if old[-count:] == new[:count]:
+            return count
+    return 0
 
 
 def _tokens(cue: Cue) -> list[str]:
-    return [word for row in cue.rows for word in row.split()]
+    return " ".join(cue.rows).split()
 
 
 def _touch(before: Cue, cue: Cue) -> bool:

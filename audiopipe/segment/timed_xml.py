@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from audiopipe.errors import BadSegments
 from audiopipe.segment.text import normalize_text, parse_markup, raw_line
-from audiopipe.segment.transcript import Transcript, bound_count, end_at_next_start, parse_timestamp
+from audiopipe.segment.transcript import Transcript, bound_count, bound_text, end_at_next_start, parse_timestamp
 from audiopipe.types import Seconds, Span
 
 __all__ = ["is_timed_xml", "parse_xml"]
@@ -23,6 +23,7 @@ ROOT = re.compile(
 )
 OFFSET_TIME = re.compile(r"(\d{1,12}(?:\.\d{0,12})?)(h|m|s|ms|f|t)", re.ASCII)
 FRAME_TIME = re.compile(r"(\d{2,6}:\d\d:\d\d):(\d{1,4})(?:\.\d{1,4})?", re.ASCII)
+MAX_AGENT = 200  # characters
 MILLISECOND = 1e-3
 
 
@@ -90,9 +91,10 @@ class _Reader:
             return
         raw = "".join(self.pieces).strip()
         start, end = self._times(self.paragraph)
+        bound_text(raw.count("\n"), len(raw), start)
         if raw or self.root == "tt":
             text, speaker, sound_event = parse_markup(raw, has_tags=False)
-            agent = normalize_text(self.paragraph.get("agent", "").lstrip("#"))
+            agent = normalize_text(self.paragraph.get("agent", "")[:MAX_AGENT].lstrip("#"))
             self.spans.append(
                 Span(start, end, text, speaker or agent, sound_event if raw else None, raw_line(raw) or None)
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
+import itertools
 import math
+import operator
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 
 from audiopipe.errors import BadSegments
 from audiopipe.types import Seconds, Span
@@ -16,6 +18,7 @@ __all__ = [
     "MAX_TIME_S",
     "Transcript",
     "bound_count",
+    "bound_text",
     "decode_text",
     "end_at_next_start",
     "is_invalid",
@@ -27,8 +30,10 @@ __all__ = [
 MAX_FILE_BYTES = 32 << 20  # ten hours of speech, word by word, need half of it
 MAX_SPANS = 110_000  # twelve hours of speech, word by word
 MAX_TIME_S = 1e9
+MAX_TEXT_LINES, MAX_TEXT_CHARACTERS = 200, 20_000  # of one entry; two minutes of fast speech have 3,000 characters
 
 # [h:]m:s or plain seconds, with a comma or a dot. Repeats are bounded because int() refuses thousands of digits.
+MAX_TIMESTAMP = 64  # characters
 TIMESTAMP = re.compile(r"([-+]?)(?:(\d{1,12}):)?(?:(\d{1,12}):)?(\d{1,12})(?:[.,](\d{0,12}))?", re.ASCII)
 
 
@@ -69,6 +74,19 @@ def bound_count(kind: str, count: int, limit: int = MAX_SPANS) -> None:
         raise BadSegments(f"the file of segment times ({kind}) has {count} entries; the limit is {limit}")
 
 
+def bound_text(lines: int, characters: int, start_s: Seconds) -> None:
+    """Refuse an entry with more text than any segment has.
+
+    Raises:
+        BadSegments: it has more.
+    """
+    if lines > MAX_TEXT_LINES or characters > MAX_TEXT_CHARACTERS:
+        raise BadSegments(
+            f"the segment at {start_s:g} s has {characters} characters of text in {lines} lines; the limits are "
+            f"{MAX_TEXT_CHARACTERS} and {MAX_TEXT_LINES}"
+        )
+
+
 def decode_text(data: bytes) -> str:
     """Decode UTF-8, or UTF-16 with a byte-order mark, and give every line the same end.
 
@@ -89,12 +107,19 @@ def parse_timestamp(token: str) -> Seconds:
     >>> parse_timestamp("1:02:03,5"), parse_timestamp("02:03.250"), parse_timestamp("-1.5")
     (3723.5, 123.25, -1.5)
     """
+    return _parse_token(token) if len(token) <= MAX_TIMESTAMP else math.nan
+
+
+@lru_cache(maxsize=1024)  # a cue often starts where the one before ends
+def _parse_token(token: str) -> Seconds:
     match = TIMESTAMP.fullmatch(token)
     if match is None:
         return math.nan
     sign, first, second, whole, fraction = match.groups()
     hours, minutes = (first, second) if second else (None, first)
-    seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(whole) + float(f"0.{fraction or 0}")
+    seconds: Seconds = int(whole) + (float("0." + fraction) if fraction else 0.0)
+    if minutes:
+        seconds = (int(hours) * 3600 if hours else 0) + int(minutes) * 60 + seconds
     return -seconds if sign == "-" else seconds
 
 
@@ -124,16 +149,20 @@ def end_at_next_start(spans: Sequence[Span], stays_on_screen: Sequence[bool]) ->
         spans: in any order.
         stays_on_screen: for each span, whether its end is that of its display; other spans keep their ends.
     """
-    valid = sorted((span.start_s, number) for number, span in enumerate(spans) if not is_invalid(span))
-    starts = [start for start, _ in valid]
+    # From the last start to the first: the next start of each speaker, of entries without one, and of any.
+    following: dict[str | None, Seconds] = {}
+    following_any = math.inf
     clipped = list(spans)
-    for start, number in valid:
-        span = spans[number]
-        following = bisect.bisect_right(starts, start)
-        while following < len(starts) and starts[following] < span.end_s and stays_on_screen[number]:
-            other = spans[valid[following][1]]
-            if span.speaker is None or other.speaker is None or span.speaker == other.speaker:
-                clipped[number] = replace(span, end_s=other.start_s)
-                break
-            following += 1
+    valid = [(span.start_s, number) for number, span in enumerate(spans) if not is_invalid(span)]
+    for start, group in itertools.groupby(sorted(valid, reverse=True), key=operator.itemgetter(0)):
+        numbers = [number for _, number in group]
+        for number in numbers:
+            span = spans[number]
+            limit = following_any
+            if span.speaker is not None:
+                limit = min(following.get(span.speaker, math.inf), following.get(None, math.inf))
+            if stays_on_screen[number] and limit < span.end_s:
+                clipped[number] = replace(span, end_s=limit)
+        following |= {spans[number].speaker: start for number in numbers}
+        following_any = start
     return clipped
