@@ -18,7 +18,6 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import (
     BadSegments,
-    BadTar,
     EmptySource,
     ForbiddenSource,
     MissingSource,
@@ -26,8 +25,8 @@ from audiopipe.errors import (
     StoreError,
 )
 from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
-from audiopipe.media.safe_tar import AUDIO_SUFFIXES, MAX_DOCUMENT_BYTES, TarContents, read_tar
-from audiopipe.media.sidecars import SidecarRules, Sidecars, choose_sidecars
+from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
+from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import with_retries
 from audiopipe.types import CaptionFile, Video, VideoInfo
@@ -223,8 +222,8 @@ def _choose_sidecars(
 ) -> Sidecars:
     try:
         return choose_sidecars(names, read, audio, video.language, rules)
-    except (BadSegments, BadTar) as error:
-        raise type(error)(f"{video.uri}: {error}") from None
+    except BadSegments as error:
+        raise BadSegments(f"{video.uri}: {error}") from None
 
 
 def _add_siblings(etag: str, siblings: Mapping[str, str]) -> str:
@@ -240,15 +239,16 @@ def _read_sibling(video: Video, siblings: dict[str, str], name: str) -> bytes:
 
     Raises:
         MissingSource: it no longer exists.
-        BadSegments: it is too large for metadata or captions.
+        SidecarTooLarge: it is too large for metadata or captions.
     """
     fs, remote = open_filesystem(video.uri)
     path = remote.rpartition("/")[0] + "/" + name
     label = f"fetching {name} next to {video.uri}"
     try:
         size = int(str(with_retries(label, lambda: _object_info(fs, path))["size"]))
-        if size > MAX_DOCUMENT_BYTES:
-            raise BadSegments(f"{name} has {size} bytes of metadata or captions")
+        if size > MAX_SIDECAR_BYTES:
+            siblings[name] = f"{size} bytes"
+            raise SidecarTooLarge(size)
         data = b"".join(_read_ranges(fs, path, size, label))
         siblings[name] = hashlib.sha256(data).hexdigest()
         return data

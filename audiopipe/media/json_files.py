@@ -1,20 +1,27 @@
-"""Classify the JSON files next to the audio of a video: segment times, timed text, metadata, or something else."""
+"""Classify the JSON files next to the audio of a video: segment times, timed text, metadata, or something else.
+
+A parsed document may take ten times its bytes. So one is parsed at a time in a worker, and only its metadata is kept.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from audiopipe.types import VideoInfo
 
-__all__ = ["JsonFile", "JsonKind", "classify_json", "merge_info"]
+__all__ = ["JsonFile", "JsonKind", "classify_json", "merge_info", "unreadable_json"]
 
-MAX_VALUES = 3_000_000  # as in segment times: more are refused there, and are not metadata
+MAX_VALUES = 2_000_000  # as in segment times: more are refused there, and are not metadata
 MAX_TEXT = 1000  # characters of a title
 MAX_CHAPTERS = 1000
+MAX_LANGUAGES = 10_000  # YouTube has a few hundred
 TRANSCRIPT_KEYS = ("segments", "transcription")  # Whisper, WhisperX and this project; whisper.cpp
+_PARSER_LOCK = threading.Lock()
 TIMES = frozenset({"start", "end", "duration", "offsets", "words", "timestamps"})
 
 
@@ -33,15 +40,16 @@ class JsonFile:
     """A JSON file with its use.
 
     Attributes:
-        fields: the object in it; empty for a list.
+        data: its bytes, for segment times.
+        info: the metadata in it.
         has_times: it has segments, and one of them has times.
-        reason: why it is ignored.
+        reason: why it is ignored, or cannot be read.
     """
 
     name: str
     kind: JsonKind
-    data: bytes = field(repr=False)
-    fields: dict[str, object] = field(default_factory=dict, repr=False)
+    data: bytes = field(default=b"", repr=False)
+    info: VideoInfo = field(default_factory=VideoInfo, repr=False)
     has_times: bool = False
     reason: str = ""
 
@@ -49,39 +57,59 @@ class JsonFile:
 def classify_json(name: str, data: bytes) -> JsonFile:
     """Parse a JSON file and decide what it is for."""
     try:
-        document = _parse(data)
-    except ValueError as error:
-        is_info, is_lines = name.lower().endswith(".info.json"), _is_json_lines(data)
-        kind = JsonKind.OTHER if is_info or is_lines else JsonKind.DAMAGED
-        return JsonFile(name, kind, data, reason="JSON lines" if is_lines else str(error))
-    if isinstance(document, dict):
-        return _classify_object(name, data, document)
-    is_transcript = _has_times(document)
-    kind = JsonKind.TRANSCRIPT if is_transcript else JsonKind.OTHER
-    return JsonFile(name, kind, data, has_times=is_transcript, reason="a list or value without segment times")
+        with _PARSER_LOCK:
+            return _classify(name, data, _parse(data))
+    except MemoryError:  # the worker's, not the file's
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a file makes the parser raise is the file's fault
+        is_lines = _is_json_lines(data)
+        return unreadable_json(name, "JSON lines" if is_lines else str(error)[:200], data, is_lines)
 
 
-def _classify_object(name: str, data: bytes, fields: dict[str, object]) -> JsonFile:
+def unreadable_json(name: str, reason: str, data: bytes = b"", is_other: bool = False) -> JsonFile:
+    """Describe a JSON file that cannot be read: yt-dlp's metadata is ignored, any other may have segment times."""
+    is_other = is_other or name.lower().endswith(".info.json")
+    return JsonFile(name, JsonKind.OTHER if is_other else JsonKind.DAMAGED, data, reason=reason)
+
+
+def _classify(name: str, data: bytes, document: object) -> JsonFile:
+    if not isinstance(document, dict):
+        if _has_times(document):
+            return JsonFile(name, JsonKind.TRANSCRIPT, data, has_times=True)
+        return JsonFile(name, JsonKind.OTHER, reason="a list or value without segment times")
+    info = _read_info(document)
     for key in TRANSCRIPT_KEYS:
-        if fields.get(key):
-            return JsonFile(name, JsonKind.TRANSCRIPT, data, fields, _has_times(fields[key]))
-    if "wireMagic" in fields and fields.get("events"):
-        return JsonFile(name, JsonKind.TIMED_TEXT, data)
-    return JsonFile(name, JsonKind.INFO, data, fields)
+        if document.get(key):
+            return JsonFile(name, JsonKind.TRANSCRIPT, data, info, _has_times(document[key]))
+    if "wireMagic" in document and document.get("events"):
+        return JsonFile(name, JsonKind.TIMED_TEXT)
+    return JsonFile(name, JsonKind.INFO, info=info)
 
 
 def merge_info(files: Sequence[JsonFile]) -> VideoInfo:
     """Take title, channel, upload date, chapters and language from yt-dlp's `info.json`, then from other objects."""
     ordered = sorted(files, key=lambda file: (not file.name.lower().endswith(".info.json"), file.name))
-    objects = [file.fields for file in ordered]
+    infos = [file.info for file in ordered]
     return VideoInfo(
-        title=_first_text(objects, "title", "fulltitle"),
-        channel=_first_text(objects, "channel", "uploader"),
-        upload_date=_first_text(objects, "upload_date"),
-        chapters=next(filter(None, (_chapters(fields.get("chapters")) for fields in objects)), None),
-        language=_first_text(objects, "language"),
-        manual_captions=_keys(objects, "subtitles"),
-        automatic_captions=_keys(objects, "automatic_captions"),
+        title=next((info.title for info in infos if info.title), None),
+        channel=next((info.channel for info in infos if info.channel), None),
+        upload_date=next((info.upload_date for info in infos if info.upload_date), None),
+        chapters=next((info.chapters for info in infos if info.chapters), None),
+        language=next((info.language for info in infos if info.language), None),
+        manual_captions=next((info.manual_captions for info in infos if info.manual_captions), frozenset()),
+        automatic_captions=next((info.automatic_captions for info in infos if info.automatic_captions), frozenset()),
+    )
+
+
+def _read_info(document: dict[str, object]) -> VideoInfo:
+    return VideoInfo(
+        title=_first_text(document, "title", "fulltitle"),
+        channel=_first_text(document, "channel", "uploader"),
+        upload_date=_first_text(document, "upload_date"),
+        chapters=_chapters(document.get("chapters")),
+        language=_first_text(document, "language"),
+        manual_captions=_keys(document.get("subtitles")),
+        automatic_captions=_keys(document.get("automatic_captions")),
     )
 
 
@@ -119,9 +147,8 @@ def _has_time(entry: dict[str, object]) -> bool:
     return not TIMES.isdisjoint(entry)
 
 
-def _first_text(objects: Iterable[dict[str, object]], *names: str) -> str | None:
-    values = (fields.get(name) for fields in objects for name in names)
-    return next((text for value in values if (text := _to_text(value))), None)
+def _first_text(document: dict[str, object], *names: str) -> str | None:
+    return next((text for name in names if (text := _to_text(document.get(name)))), None)
 
 
 def _to_text(value: object) -> str | None:
@@ -155,6 +182,6 @@ def _number(value: object) -> float | None:
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
-def _keys(objects: Iterable[dict[str, object]], name: str) -> frozenset[str]:
-    tables = (fields.get(name) for fields in objects)
-    return frozenset(next((key for table in tables if isinstance(table, dict) for key in [table.keys()]), ()))
+def _keys(table: object) -> frozenset[str]:
+    """Return the languages that a table of captions has."""
+    return frozenset(itertools.islice(table, MAX_LANGUAGES)) if isinstance(table, dict) else frozenset()

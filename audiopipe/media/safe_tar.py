@@ -15,14 +15,13 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from audiopipe.errors import BadTar, EmptySource, NoAudio
-from audiopipe.media.sidecars import is_junk, is_sidecar
+from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarTooLarge, is_junk, is_sidecar
 
-__all__ = ["AUDIO_SUFFIXES", "MAX_DOCUMENT_BYTES", "ByteRange", "TarContents", "read_tar"]
+__all__ = ["AUDIO_SUFFIXES", "ByteRange", "TarContents", "read_tar"]
 
 AUDIO_SUFFIXES = frozenset({".webm", ".opus", ".ogg", ".m4a", ".mp4", ".mp3", ".flac", ".wav", ".mkv"})
 
 MAX_MEMBERS = 1000
-MAX_DOCUMENT_BYTES = 32 << 20
 MAX_HEADER_BYTES = 1 << 18  # extended attributes of macOS and Linux have up to 128 KB
 MAX_ALL_HEADERS_BYTES = 4 << 20
 MAX_NAME_BYTES = 4096
@@ -56,11 +55,11 @@ class TarContents:
         """Read a file next to the audio.
 
         Raises:
-            BadTar: it is too large for metadata or captions.
+            SidecarTooLarge: it is too large for metadata or captions.
         """
         member = self.sidecars[name]
-        if member.size > MAX_DOCUMENT_BYTES:
-            raise BadTar(f"{name[-60:]!r} has {member.size} bytes of metadata or captions")
+        if member.size > MAX_SIDECAR_BYTES:
+            raise SidecarTooLarge(member.size)
         file.seek(member.offset)
         return file.read(member.size)
 

@@ -11,14 +11,32 @@ from dataclasses import dataclass, field
 
 from audiopipe.errors import BadSegments
 from audiopipe.media.caption_names import CaptionName, choose_captions, parse_caption_name
-from audiopipe.media.json_files import JsonFile, JsonKind, classify_json, merge_info
+from audiopipe.media.json_files import JsonFile, JsonKind, classify_json, merge_info, unreadable_json
 from audiopipe.media.languages import is_language
 from audiopipe.types import CAPTION_FORMATS, CaptionFile, SegmentSource, VideoInfo
 
-__all__ = ["SidecarRules", "Sidecars", "choose_sidecars", "is_junk", "is_sidecar"]
+__all__ = [
+    "MAX_SIDECAR_BYTES",
+    "SidecarRules",
+    "SidecarTooLarge",
+    "Sidecars",
+    "choose_sidecars",
+    "is_junk",
+    "is_sidecar",
+]
 
 MAX_LISTED = 8  # languages in a note
+MAX_JSON_FILES = 100
+MAX_SIDECAR_BYTES = 32 << 20
+MAX_READ_BYTES = 128 << 20  # of all files next to the audio
 LIVE_CHAT = ".live_chat.json"
+
+
+class SidecarTooLarge(BadSegments):
+    """A file next to the audio is too large to be read."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"it has {size} bytes; the limit for metadata and captions is {MAX_SIDECAR_BYTES}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +85,9 @@ def choose_sidecars(
         language: the language of the video in the catalog; 'und' if it is unknown.
 
     Raises:
-        BadSegments: two JSON files have segments.
+        BadSegments: two JSON files have segments, or the files are too many or too large.
     """
+    read = _bound_total(read)
     files, notes = _read_json_files(names, read)
     info = merge_info(files)
     transcript = _choose_transcript(files) if rules.segments in ("auto", "json") else None
@@ -83,17 +102,33 @@ def choose_sidecars(
     return Sidecars(None, captions, info, tuple(notes))
 
 
+def _bound_total(read: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """Return `read` with a limit to the bytes of all files together."""
+    total = 0
+
+    def bounded(name: str) -> bytes:
+        nonlocal total
+        if total > MAX_READ_BYTES:
+            raise BadSegments(f"the files next to the audio have more than {MAX_READ_BYTES >> 20} MB; remove some")
+        data = read(name)
+        total += len(data)
+        return data
+
+    return bounded
+
+
 def _read_json_files(names: Sequence[str], read: Callable[[str], bytes]) -> tuple[list[JsonFile], list[str]]:
     """Read all JSON files except live chats, which may have gigabytes; note the ignored ones."""
     files: list[JsonFile] = []
-    notes = []
-    for name in sorted(filter(_is_json, names)):
-        if is_junk(name):
+    json_names = [name for name in sorted(filter(_is_json, names)) if not is_junk(name)]
+    live_chats = [name for name in json_names if name.lower().endswith(LIVE_CHAT)]
+    notes = [f"ignored {_base(name)}: a live chat" for name in live_chats[:MAX_LISTED]]
+    if len(json_names) > MAX_JSON_FILES:
+        raise BadSegments(f"{len(json_names)} JSON files are next to the audio; the limit is {MAX_JSON_FILES}")
+    for name in json_names:
+        if name in live_chats:
             continue
-        if name.lower().endswith(LIVE_CHAT):
-            notes.append(f"ignored {_base(name)}: a live chat")
-            continue
-        file = classify_json(name, read(name))
+        file = _read_json(name, read)
         files.append(file)
         if file.kind is JsonKind.OTHER:
             notes.append(f"ignored {_base(name)}: {file.reason}")
@@ -103,14 +138,29 @@ def _read_json_files(names: Sequence[str], read: Callable[[str], bytes]) -> tupl
     return files, notes
 
 
+def _read_json(name: str, read: Callable[[str], bytes]) -> JsonFile:
+    """Read and classify a JSON file; one that is too large is not read."""
+    try:
+        data = read(name)
+    except SidecarTooLarge as error:
+        return unreadable_json(name, str(error))
+    return classify_json(name, data)
+
+
 def _choose_transcript(files: Sequence[JsonFile]) -> JsonFile | None:
-    """Return the only JSON with segments, else one that cannot be read, which is reported when it is parsed."""
+    """Return the only JSON with segments, else one that cannot be read, which is reported when it is parsed.
+
+    Raises:
+        BadSegments: two have segments, or the only one that may have is too large.
+    """
     transcripts = [file for file in files if file.kind is JsonKind.TRANSCRIPT]
     transcripts = [file for file in transcripts if file.has_times] or transcripts
     if len(transcripts) > 1:
         listed = " and ".join(_base(file.name) for file in transcripts[:3])
         raise BadSegments(f"{listed} both have segments; keep one of them, or set segments to 'captions' or 'voice'")
     damaged = [file for file in files if file.kind is JsonKind.DAMAGED]
+    if damaged and not transcripts and not damaged[0].data:
+        raise BadSegments(f"{_base(damaged[0].name)}: {damaged[0].reason}")
     return next(iter(transcripts or damaged), None)
 
 
@@ -155,4 +205,4 @@ def _caption_suffix(name: str) -> SegmentSource | None:
 
 
 def _base(name: str) -> str:
-    return name.rpartition("/")[2][-80:]
+    return "".join(letter if letter.isprintable() else "?" for letter in name.rpartition("/")[2][-80:])

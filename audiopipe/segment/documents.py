@@ -24,7 +24,7 @@ from audiopipe.types import Seconds, Span
 
 __all__ = ["load_json", "read_json"]
 
-MAX_VALUES = 3_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
+MAX_VALUES = 2_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
 
 Entry = dict[str, object]
 

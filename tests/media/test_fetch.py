@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiopipe.errors import AudiopipeError, BadTar, EmptySource, MissingSource, NoAudio, StoreError, VideoError
+from audiopipe.errors import (
+    AudiopipeError,
+    BadSegments,
+    BadTar,
+    EmptySource,
+    MissingSource,
+    NoAudio,
+    StoreError,
+    VideoError,
+)
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.media.safe_tar import MAX_MEMBERS, read_tar
 from audiopipe.types import CaptionFile, SegmentSource, Video
@@ -112,7 +121,7 @@ REFUSED = {
     "a sparse member by PAX": (sparse_pax(), BadTar, "sparse"),
     "cut in the audio": (tar_of(GOOD)[:1500], BadTar, "cut short"),
     "cut before its end": (tar_of(GOOD)[: 512 + 2048], BadTar, "no end-of-archive"),
-    "40 MB of metadata": (tar_of(GOOD, member("a.json", bytes(40 << 20))), BadTar, "of metadata"),
+    "40 MB of JSON": (tar_of(GOOD, member("a.json", bytes(40 << 20))), BadSegments, "a.json: it has 41943040 bytes"),
 }
 
 

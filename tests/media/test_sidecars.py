@@ -1,13 +1,16 @@
 import io
 import json
 import tarfile
+import time
 
 import fsspec
 import pytest
 
 from audiopipe.errors import BadSegments, MissingSource, NoAudio
+from audiopipe.media import sidecars
 from audiopipe.media.fetch import fetch
-from audiopipe.media.sidecars import SidecarRules, choose_sidecars, is_junk, is_sidecar
+from audiopipe.media.json_files import JsonKind, classify_json
+from audiopipe.media.sidecars import SidecarRules, SidecarTooLarge, choose_sidecars, is_junk, is_sidecar
 from audiopipe.types import Video
 
 AUDIO = "v.webm"
@@ -202,3 +205,44 @@ def test_the_tag_of_bare_audio_covers_the_files_next_to_it(tmp_path):
     assert before == tag_of("v.en.vtt", "v.de.vtt") != alone
     (tmp_path / "v.en.vtt").write_bytes(MANUAL + b"\n")
     assert tag_of("v.de.vtt", "v.en.vtt") not in (alone, before)
+
+
+def test_metadata_that_is_too_large_is_ignored_by_name():
+    def read(name):
+        if name in ("v.info.json", "v.json"):
+            raise SidecarTooLarge(40 << 20)
+        return b"WEBVTT\n"
+
+    names = ("v.en.vtt", "v.info.json")
+    chosen = choose_sidecars(names, read, "v.wav", "en", SidecarRules())
+    assert chosen.captions is not None
+    assert chosen.notes == (f"ignored v.info.json: {SidecarTooLarge(40 << 20)}",)
+    with pytest.raises(BadSegments, match=r"v\.json: it has 41943040 bytes"):  # it may have the segments
+        choose_sidecars(("v.json", *names), read, "v.wav", "en", SidecarRules())
+
+
+def test_the_files_next_to_the_audio_are_bounded_together(monkeypatch):
+    monkeypatch.setattr(sidecars, "MAX_READ_BYTES", 1000)
+    names = tuple(f"v{number}.info.json" for number in range(200))
+    for count, message in ((9, "have more than 0 MB"), (101, "101 JSON files are next to the audio")):
+        with pytest.raises(BadSegments, match=message):
+            choose_sidecars(names[:count], lambda name: b'{"a": 1}' + b" " * 200, "v.wav", "en", SidecarRules())
+
+
+def test_a_name_that_cannot_be_printed_is_readable_in_notes():
+    chosen = choose_sidecars(("v.\x1b\udcff.json",), lambda name: b"{'", "v.wav", "en", SidecarRules("captions"))
+    assert all(note.isprintable() for note in chosen.notes)
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 100_000, '{"a":' * 100_000, "1e999", "NaN", '"\\ud800"'])
+def test_no_json_value_raises_out_of_the_classification(value):
+    for text in (value, f'{{"title": {value}, "chapters": {value}, "subtitles": {value}, "segments": {value}}}'):
+        assert classify_json("v.json", text.encode()).kind in JsonKind
+
+
+def test_names_of_very_many_tags_take_linear_time():
+    labels = [label * (4000 // len(label)) for label in ("-en", "en-", "a.", "[", "-")]
+    names = tuple(f"v.{number}{label}.vtt" for number in range(20) for label in labels)
+    start = time.process_time()
+    choose_sidecars(names, lambda name: b"WEBVTT\n", "v.wav", "en", SidecarRules())
+    assert time.process_time() - start < 3

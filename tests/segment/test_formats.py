@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from audiopipe.errors import BadSegments
 from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
+from audiopipe.segment.merge import merge_spans
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
 EVENTS = [
@@ -117,22 +118,76 @@ def test_json_of_many_values_does_not_take_memory(entry):
 
 
 TOKENS = ["<", "<v ", "&#", "&amp;", "{\\", "9", "0:", "-->", "0:01 --> 0:02\n", "0:01 --> 0:02\na\n\n", "\n", " "]
-TOKENS += ["- ", ">> ", "A: ", "[", "[a]", "(", "*", "♪", "NOTE\n\n", "<00:01.000>a", "a ", "ab\n", "A A "]
-TOKENS += ['<p t="1" d="2">', "<!--", '{"a":']
-HEADS = ["WEBVTT\n\n0:01 --> 0:02\n", "1\n0:01 --> 0:02\n", '<tt><body><p begin="0s" end="1s">']
-HEADS += ['[{"start":0,"end":1,"text":"']
+TOKENS += [
+    "- ",
+    "-a\n",
+    ">> ",
+    "A: ",
+    "A:\n",
+    "[",
+    "[a]",
+    "(",
+    "*",
+    "♪",
+    "NOTE\n\n",
+    "<00:01.000>a",
+    "a ",
+    "ab\n",
+    "A A ",
+]
+TOKENS += ['<p t="1" d="2">', '<p t="1"/>', "<!--", '{"a":', "0,", "a\n", "STYLE\n", '{"start":0,"end":1,"text":"a"},']
+HEADS = ["WEBVTT\n\n0:01 --> 0:02\n", "WEBVTT\n\n0:01 --> 0:02\n<v ", "1\n0:01 --> 0:02\n", "<tt><body>"]
+HEADS += ['<tt><body><p begin="0s" end="1s">', '[{"start":0,"end":1,"text":"', "["]
 
 
-@pytest.mark.bulk
+def parse(data):
+    for read in (read_json, lambda data: read_captions(CaptionFile(SegmentSource.VTT, data))):
+        with contextlib.suppress(BadSegments):
+            merge_spans(read(data), 0.4, 30.0)
+
+
 @pytest.mark.parametrize("token", TOKENS)
 def test_a_million_bytes_of_one_token_take_linear_time(token):
     for head in HEADS:
-        data = (head + token * (1_000_000 // len(token.encode()))).encode()
+        data = (head + token * (1_000_000 // len(token.encode())) + ("0]" if head == "[" else "")).encode()
         start = time.process_time()
-        for parse in (read_json, lambda data: read_captions(CaptionFile(SegmentSource.VTT, data))):
-            with contextlib.suppress(BadSegments):
-                parse(data)
-        assert time.process_time() - start < 4  # a busy machine's; a quadratic pattern takes minutes
+        parse(data)
+        assert time.process_time() - start < 4  # under 1 s alone; a quadratic pattern takes minutes
+
+
+def test_entries_of_very_many_speakers_take_linear_time():
+    entries = [{"start": n, "duration": 1e6, "text": "a", "speaker": f"s{n}"} for n in range(30_000)]
+    start = time.process_time()
+    spans = read_json(json.dumps(entries).encode())
+    assert time.process_time() - start < 3
+    assert spans[0].end_s == 1e6  # no entry of the same speaker follows
+
+
+@pytest.mark.parametrize("lines", [1, 200])
+def test_rolling_lines_take_linear_time(lines):
+    payload = "a\n" * (lines - 1) + "b<00:00:01.000>\n\n"
+    cues = "".join(f"00:00:{n % 60:02}.000 --> 00:01:00.000\n{payload}" for n in range(2000))
+    start = time.process_time()
+    parse(b"WEBVTT\n\n" + cues.encode())
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("text", ["a" * 20_001, "a\n" * 202 + "a"])
+def test_more_text_than_a_segment_has_is_refused(text):
+    files = {
+        SegmentSource.VTT: f"WEBVTT\n\n0:01 --> 0:02\n{text}",
+        SegmentSource.SRT: f"1\n0:01 --> 0:02\n{text}",
+        SegmentSource.TTML: f'<tt><body><p begin="1s" end="2s">{text}</p></body></tt>',
+        SegmentSource.JSON3: json.dumps(
+            {"wireMagic": "pb3", "events": [{"tStartMs": 1000, "dDurationMs": 1, "segs": [{"utf8": f"a{text}"}]}]}
+        ),
+    }
+    for source, captions in files.items():
+        with pytest.raises(BadSegments, match="the segment at 1 s has"):
+            read(source, captions)
+    for field, value in (("text", text), ("speaker", "a" * 20_001)):
+        with pytest.raises(BadSegments, match="the segment at 1 s has"):
+            read_json(json.dumps([{"start": 1, "end": 2, "text": "a"} | {field: value}]).encode())
 
 
 PIECES = ["<tt>", "<p t='1' d='2'>", "</p>", "<s t='x'>", "<timedtext>", "&#9;", "0:1 --> 0:2\n", "WEBVTT\n", "a b\n"]
