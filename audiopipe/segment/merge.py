@@ -2,7 +2,8 @@
 
 Captions are cut where a row of the screen is full, in the middle of a sentence and of a breath. The rules use
 punctuation of many scripts and times alone, so that they hold in any language; without punctuation a segment ends at a
-pause, or at the longest pause before `max_s`.
+pause, or at the longest pause before `max_s`. Where captions have word times, a sentence that ends within one is cut
+there (`sentences.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from audiopipe.segment.sentences import ends_sentence, split_sentences
 from audiopipe.segment.transcript import is_invalid
 from audiopipe.types import Seconds, Span
 
@@ -18,18 +20,12 @@ __all__ = ["merge_spans"]
 
 PAUSE_S = 0.5  # a longer pause ends a segment
 SHORT_S = 2.0  # a sentence shorter than this is joined with the next one, where no pause parts them
-# Full stops, question and exclamation marks: Latin, Greek, Armenian, Arabic, Urdu, Devanagari, Ethiopic, Khmer, Burmese
-# and CJK; then quotes and brackets that close.
-STOPS = r".!?…;\u037e\u0589\u061f\u06d4\u0964\u0965\u1362\u1367\u17d4\u104b\u3002\uff01\uff1f\uff61\uff0e"
-SENTENCE_END = re.compile(rf"[{STOPS}][\"'”’»›)\]」』\uff09]*$")
-# "Dr." and initials end no sentence; decimals cannot, as they are within a word.
-ABBREVIATION = re.compile(r"(?:^|\s)(?:[A-Z]|Dr|Mr|Mrs|Ms|St|Prof|vs|Jr|Sr|bzw|Nr|Sra|Mme)\.$")
 # Scripts that write no blanks between words.
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
 def merge_spans(spans: Iterable[Span], min_s: Seconds, max_s: Seconds) -> list[Span]:
-    """Join spans, in order of start.
+    """Join spans, in order of start; those with word times are cut at the ends of sentences first.
 
     Spans without text, with invalid times or longer than `max_s` stay as they are, and end a segment; so do an overlap
     and another speaker.
@@ -41,7 +37,8 @@ def merge_spans(spans: Iterable[Span], min_s: Seconds, max_s: Seconds) -> list[S
     """
     merged: list[Span] = []
     group: list[Span] = []
-    valid = [span for span in spans if not is_invalid(span)]
+    spans = list(spans)
+    valid = list(split_sentences((span for span in spans if not is_invalid(span)), max_s))
     for span in sorted(valid, key=lambda span: (span.start_s, span.end_s)):
         if group and (span.text is None or _parts(group[-1], span)):
             merged.append(_join(group))
@@ -54,7 +51,7 @@ def merge_spans(spans: Iterable[Span], min_s: Seconds, max_s: Seconds) -> list[S
             merged.append(_join(group[:count]))
             group = group[count:]
         group.append(span)
-        if _ends_sentence(span.text) and span.end_s - group[0].start_s >= max(min_s, min(SHORT_S, max_s)):
+        if ends_sentence(span.text) and span.end_s - group[0].start_s >= max(min_s, min(SHORT_S, max_s)):
             merged.append(_join(group))
             group = []
     if group:
@@ -73,13 +70,8 @@ def _longest_pause(group: Sequence[Span], following: Span) -> int:
     ends = [*group[1:], following]
     half = group[0].start_s + (group[-1].end_s - group[0].start_s) / 2
     later = [n for n, span in enumerate(group, 1) if span.end_s >= half]
-    sentences = [n for n in later if _ends_sentence(group[n - 1].text or "")]
+    sentences = [n for n in later if ends_sentence(group[n - 1].text or "")]
     return max(sentences or later, key=lambda n: (ends[n - 1].start_s - group[n - 1].end_s, n))
-
-
-def _ends_sentence(text: str) -> bool:
-    tail = text[-40:]
-    return SENTENCE_END.search(tail) is not None and ABBREVIATION.search(tail) is None
 
 
 def _join(group: Sequence[Span]) -> Span:

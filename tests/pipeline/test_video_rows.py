@@ -114,3 +114,60 @@ def test_a_translation_is_used_with_a_note_and_a_text_once(tmp_path):
     (row,), segments, _ = run(tmp_path, Video("v", "de", str(tar_file(tmp_path / "v.tar", members))))
     assert (row["captions"], row["notes"]) == ("v.de-en.vtt", "captions: v.de-en.vtt is translated from 'en'")
     assert [segment["text"] for segment in segments] == ["eins", "zwei"]
+
+
+ROLLING = """WEBVTT
+Kind: captions
+Language: de
+
+00:00:00.250 --> 00:00:02.990
+ \nder<00:00:00.600><c> Kessel.</c><00:00:01.200><c> wir</c><00:00:01.800><c> warten</c>
+
+00:00:02.990 --> 00:00:03.000
+der Kessel. wir warten\n\x20
+
+00:00:03.000 --> 00:00:05.990
+der Kessel. wir warten\nauf<00:00:03.500><c> Tee.</c><00:00:04.200><c> so</c><00:00:05.000><c> lange</c>
+
+00:00:05.990 --> 00:00:06.000
+auf Tee. so lange\n\x20
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "rolling", "manual"),
+    [
+        ("off", [(0.25, 2.99, "der Kessel. wir warten"), (3.0, 5.99, "auf Tee. so lange")], ["eins", "zwei."]),
+        ("auto", [(0.25, 4.2, "der Kessel. wir warten auf Tee."), (4.2, 5.99, "so lange")], ["eins", "zwei."]),
+        ("on", [(0.25, 4.2, "der Kessel. wir warten auf Tee."), (4.2, 5.99, "so lange")], ["eins zwei."]),
+    ],
+)
+def test_captions_are_merged_as_the_config_says(tmp_path, choice, rolling, manual):
+    audio = media_file(tmp_path / "a.opus", tones(7.0, 48_000, 1), 48_000, "-c:a", "libopus").read_bytes()
+    manual_captions = captions("eins", "zwei.")
+    videos = [
+        Video(name, "de", str(tar_file(tmp_path / f"{name}.tar", {f"{name}.opus": audio, f"{name}.de.vtt": text})))
+        for name, text in (("auto", ROLLING.encode()), ("manual", manual_captions))
+    ]
+    rows, segments, sidecars = run(tmp_path, *videos, merge_captions=choice)
+    assert [row["captions"] for row in rows] == ["auto.de.vtt", "manual.de.vtt"]
+    of_auto = [row for row in segments if row["video_id"] == "auto"]
+    assert [(row["start_s"], row["end_s"], row["text"]) for row in of_auto] == rolling
+    assert [row["text"] for row in segments if row["video_id"] == "manual"] == manual
+    assert all(row["kept"] and row["duration_s"] == pytest.approx(row["end_s"] - row["start_s"]) for row in segments)
+    assert "<00:00:01.200>" in sidecars["auto_00000"]["raw_text"]
+
+
+def test_too_much_segment_time_is_refused_by_name(tmp_path):
+    audio = media_file(tmp_path / "a.flac", tones(6.0, 16_000, 1), 16_000).read_bytes()
+    spans = [{"start": 0.1 * n, "end": 5.0 + 0.1 * n, "text": "x"} for n in range(10)]
+    members = {"v.flac": audio, "v.json": json.dumps({"segments": spans}).encode()}
+    video = Video("v", "de", str(tar_file(tmp_path / "v.tar", members)))
+    fine = Video("p", "de", str(media_file(tmp_path / "p.wav", tones(2.0, 16_000, 1), 16_000)))
+    (row, _), segments, _ = run(tmp_path, video, fine)
+    assert (row["status"], row["error_type"], row["retriable"]) == ("failed", "BadSegments", False)
+    assert "10 segments have 50.0 s in total, and its audio 6.0 s" in row["error_message"]
+    assert "max_segment_time_ratio (1.5)" in row["error_message"]
+    assert {segment["video_id"] for segment in segments} == {"p"}
+    (row, _), segments, _ = run(tmp_path / "more", video, fine, max_segment_time_ratio=10.0)
+    assert (row["status"], row["segments"]) == ("done", 10)

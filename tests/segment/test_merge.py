@@ -59,3 +59,52 @@ def test_auto_joins_automatic_captions_only(choice, automatic, count):
     data = b"1\n0:01 --> 0:02\nthe kettle\n\n2\n0:02 --> 0:03\nis on\n"
     config = RunConfig.of(catalog="c", output="o", merge_captions=choice)
     assert len(choose_spans(config, None, CaptionFile(SegmentSource.SRT, data, automatic)).spans) == count
+
+
+WORDS = """WEBVTT
+
+00:00:01.000 --> 00:00:03.000
+we<00:00:01.400><c> wait.</c><00:00:02.000><c> then</c><00:00:02.500><c> Dr.</c>
+
+00:00:03.000 --> 00:00:05.000
+Who<00:00:03.400><c> comes.</c><00:00:04.000><c> with</c><00:00:04.400><c> no</c><00:00:04.700><c> end</c>
+"""
+
+
+def read_merged(text, **parameters):
+    config = RunConfig.of(catalog="c", output="o", **{"merge_captions": "auto", "min_segment_s": 0.1} | parameters)
+    spans = choose_spans(config, None, CaptionFile(SegmentSource.VTT, text.encode())).spans
+    return [(span.start_s, span.end_s, span.text) for span in spans]
+
+
+def test_captions_with_word_times_are_cut_within():
+    assert read_merged(WORDS) == [(1.0, 4.0, "we wait. then Dr. Who comes."), (4.0, 5.0, "with no end")]
+    assert read_merged(WORDS, merge_captions="off") == [
+        (1.0, 3.0, "we wait. then Dr."),
+        (3.0, 5.0, "Who comes. with no end"),
+    ]
+
+
+def test_a_caption_longer_than_the_maximum_is_cut_at_a_word():
+    merged = read_merged(WORDS, max_segment_s=1.5, window_s=1.0)
+    assert merged == [
+        *((1.0, 2.0, "we wait."), (2.0, 3.0, "then Dr.")),
+        *((3.0, 4.0, "Who comes."), (4.0, 5.0, "with no end")),
+    ]
+    one = WORDS.replace(".</c>", "</c>")
+    assert all(end - start <= 1.5 for start, end, _ in read_merged(one, max_segment_s=1.5, window_s=1.0))
+    assert " ".join(text for *_, text in read_merged(one, max_segment_s=1.5, window_s=1.0)) == (
+        "we wait then Dr Who comes with no end"
+    )
+
+
+def test_word_times_outside_of_their_caption_cut_nothing():
+    moved = WORDS.replace("<00:00:0", "<00:10:0")
+    assert read_merged(moved) == [(1.0, 5.0, "we wait. then Dr. Who comes. with no end")]
+
+
+@pytest.mark.timeout(20)
+def test_a_caption_of_many_words_is_cut_in_linear_time():
+    words = "".join(f"<00:{second // 60:02}:{second % 60:02}.500><c> w{second}</c>" for second in range(3500))
+    merged = read_merged(f"WEBVTT\n\n00:00:00.000 --> 01:00:00.000\nw{words}\n")
+    assert len(" ".join(text for *_, text in merged).split()) == 3501
