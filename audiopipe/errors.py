@@ -21,6 +21,7 @@ AudiopipeError
 └── VideoError             the video can never be processed; it becomes a dead letter and the run continues
     ├── MissingSource      there is no object at its address
     ├── ForbiddenSource    the object may not be read, although others in the same place may
+    ├── InvalidSource      the object is not a file, or its file system fails at it alone
     ├── EmptySource        the object has no bytes
     ├── BadTar             the object is not a tar, is truncated, or has an unsafe member
     ├── NoAudio            there is no audio member or no audio stream
@@ -39,7 +40,8 @@ from typing import ClassVar
 # fmt: off
 __all__ = [
     "AudiopipeError", "BadSegments", "BadTar", "CatalogError", "ClusterError", "ConfigError", "DecoderCrash",
-    "DecoderTimeout", "EmptySource", "ForbiddenSource", "LedgerError", "LedgerUnavailable", "MissingExtra",
+    "DecoderTimeout", "EmptySource", "ForbiddenSource", "InvalidSource", "LedgerError", "LedgerUnavailable",
+    "MissingExtra",
     "MissingSource", "NoAudio", "PermanentStoreError", "PlanError", "PoisonVideo", "SilentAudio",
     "SourceUnavailable", "StoreError", "TooLong", "TransientError", "TransientVideoError", "TruncatedMedia",
     "UndecodableMedia", "UnreadableSource", "VerifyError", "VideoError", "WorkerFailure",
@@ -227,6 +229,14 @@ class ForbiddenSource(VideoError):
     stage = "fetch"
     retriable = True
     remedy = "grant these keys, or this user, permission to read the object; then run `audiopipe retry OUTPUT`"
+
+
+class InvalidSource(VideoError):
+    """The object is not a file (a pipe, a device, a loop of links), or its file system cannot read it."""
+
+    stage = "fetch"
+    retriable = True
+    remedy = "put a plain file at the address and check the disk; then run `audiopipe retry OUTPUT`"
 
 
 class EmptySource(VideoError):

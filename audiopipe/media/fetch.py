@@ -7,6 +7,8 @@ may seek in. A local source is not even copied.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from audiopipe.errors import (
     BadSegments,
     EmptySource,
     ForbiddenSource,
+    InvalidSource,
     MissingSource,
     PermanentStoreError,
     StoreError,
@@ -28,7 +31,7 @@ from audiopipe.media.access import check_bucket, is_object_forbidden, record_rea
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
 from audiopipe.store.objects import open_filesystem
-from audiopipe.store.retry import with_retries
+from audiopipe.store.retry import is_name_invalid, with_retries
 from audiopipe.types import CaptionFile, Video, VideoInfo
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
@@ -103,7 +106,9 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Sou
     Raises:
         VideoError: the object is missing, empty or invalid; another attempt would not help.
         PermanentStoreError: the store knows no such bucket, or refuses the keys; that says nothing about the video.
-        StoreError: the store failed repeatedly.
+        StoreError: the store failed repeatedly; that says nothing about the video either.
+
+    An object may also be missing because its mount or its host is: see `places.SourcePlaces`.
     """
     file = _fetch_file(video, scratch)
     try:
@@ -118,24 +123,39 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     label = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:
-            return _LocalFile(Path(remote), with_retries(label, lambda: _sha256(Path(remote))), is_scratch=False)
+            digest = with_retries(label, lambda: _sha256(Path(remote)))
+            record_readable(video)
+            return _LocalFile(Path(remote), digest, is_scratch=False)
         file = _download(fs, remote, scratch, label)
     except FileNotFoundError:
         check_bucket(video.uri)
-        raise MissingSource(f"the object {video.uri} does not exist, but the catalog names it") from None
+        problem = "is a link to a file that does not exist" if os.path.islink(remote) else "does not exist"
+        raise MissingSource(f"the object {video.uri} {problem}, but the catalog names it") from None
     except (IsADirectoryError, NotADirectoryError):
         raise MissingSource(f"{video.uri} is a folder, or lies below a file: it is not an object") from None
     except PermanentStoreError as error:
-        if is_object_forbidden(video.uri, error):
+        if is_name_invalid(error.__cause__):
+            raise InvalidSource(str(error)) from None
+        if is_object_forbidden(video, error):
             raise ForbiddenSource(f"not permitted to read {video.uri}, although its neighbors can be read") from None
         raise
-    record_readable(video.uri)
+    record_readable(video)
     return file
 
 
 def _sha256(path: Path) -> str:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(str(path))
+    if not stat.S_ISREG(mode):  # to open a pipe would block
+        raise InvalidSource(f"{path} is {_describe_mode(mode)}, not a file")
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _describe_mode(mode: int) -> str:
+    kinds = {"a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR, "a disk": stat.S_ISBLK}
+    return next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
 
 
 def _download(fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:

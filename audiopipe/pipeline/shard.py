@@ -25,6 +25,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit, upload
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
+from audiopipe.media.places import SourcePlaces
 from audiopipe.pipeline.assemble import ShardAssembler
 from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
 from audiopipe.pipeline.device import DeviceBatch, transfer
@@ -144,7 +145,7 @@ def _run_stages(
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
         fetching = submit_ahead(
             fetchers,
-            partial(fetch_video, files.folder, timer, excluded, config),
+            partial(fetch_video, files.folder, timer, excluded, config, SourcePlaces(shard.videos, config)),
             shard.videos,
             config.prefetch_videos,
             config.prefetch_mb * MEGABYTE,

@@ -26,6 +26,7 @@ from audiopipe.media.channels import ChannelLevels, find_substitute
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.media.messages import DecodeReport
+from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
@@ -47,7 +48,12 @@ VideoFailure = VideoError | TransientVideoError
 
 
 def fetch_video(
-    folder: Path, timer: StageTimer, excluded: Mapping[str, str], config: RunConfig, video: Video
+    folder: Path,
+    timer: StageTimer,
+    excluded: Mapping[str, str],
+    config: RunConfig,
+    places: SourcePlaces,
+    video: Video,
 ) -> Source:
     """Fetch a video into a scratch folder.
 
@@ -56,12 +62,19 @@ def fetch_video(
 
     Raises:
         PoisonVideo: the video is excluded.
-        VideoError: as `fetch`.
+        VideoError: as `fetch`, if the video's place is there and can be read.
+        UnreadableSource, SourceUnavailable: as `SourcePlaces.explain`.
     """
     if video.video_id in excluded:
         raise PoisonVideo(excluded[video.video_id])
     with timer.measure("fetch"):
-        return fetch(video, folder, SidecarRules(config.segments, config.caption_tags))
+        try:
+            return fetch(video, folder, SidecarRules(config.segments, config.caption_tags))
+        except SOURCE_ERRORS as error:
+            explained = places.explain(video, error)
+            if explained is error:
+                raise
+            raise explained from error
 
 
 def read_video(

@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from audiopipe.errors import PermanentStoreError, StoreError
 
-__all__ = ["is_forbidden", "s3_error_code", "to_store_error", "with_retries"]
+__all__ = ["is_forbidden", "is_name_invalid", "s3_error_code", "to_store_error", "with_retries"]
 
 T = TypeVar("T")
 
@@ -25,8 +25,17 @@ MAX_WAIT_S = 10.0
 
 # Results about the object or the path, which the callers handle.
 RESULT_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+NAME_REMEDIES = {errno.ENAMETOOLONG: "shorten the name", errno.ELOOP: "correct the link, which leads to itself"}
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+DISK_REMEDIES = dict.fromkeys(FULL_ERRNOS, "make room, or make it writable") | NAME_REMEDIES
 EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+REFUSALS = {
+    "NoSuchBucket": "there is no such bucket: create it, or correct the URL",
+    "NotImplemented": (
+        "the store does not implement this request (NotImplemented). An output needs conditional writes "
+        "(If-None-Match): use a store that has them, or a folder"
+    ),
+}
 KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 MISSING_STATUSES = frozenset({404, 410})
 
@@ -73,11 +82,12 @@ def _call_once(action: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
-        store_error = to_store_error(action, error)
+        cause = _http_cause(error) or error
+        store_error = to_store_error(action, cause)
         if store_error is error:
             # "raise error from error" would make the error its own cause, and Dask follows causes without end.
             raise
-        raise store_error from error
+        raise store_error from cause
 
 
 def to_store_error(action: str, error: Exception) -> Exception:
@@ -96,16 +106,16 @@ def to_store_error(action: str, error: Exception) -> Exception:
 
 def _explain_refusal(error: Exception, code: str | None) -> str | None:
     """Return the problem and the remedy of a permanent error, None for other errors."""
-    if code == "NoSuchBucket":
-        return "there is no such bucket: create it, or correct the URL"
+    if code in REFUSALS:
+        return REFUSALS[code]
     if isinstance(error, NO_KEYS_ERRORS):
         return "no keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
     if code in KEY_CODES:
         return f"the store does not know these keys ({code}): correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if is_forbidden(error):
         return f"not permitted ({code or getattr(error, 'strerror', None) or error}) for these keys or this user"
-    if isinstance(error, OSError) and error.errno in FULL_ERRNOS and code is None:
-        return f"{error.strerror}; make room, or make it writable"
+    if isinstance(error, OSError) and code is None and error.errno in DISK_REMEDIES:
+        return f"{error.strerror}; {DISK_REMEDIES[error.errno]}"
     return None
 
 
@@ -116,6 +126,11 @@ def is_forbidden(error: BaseException | None) -> bool:
     return isinstance(error, PermissionError) and s3_error_code(error) not in KEY_CODES
 
 
+def is_name_invalid(error: BaseException | None) -> bool:
+    """Check whether an error means that no object can have the address: it is too long, or a link leads to itself."""
+    return isinstance(error, OSError) and error.errno in NAME_REMEDIES
+
+
 def s3_error_code(error: BaseException) -> str | None:
     """Return the S3 error code of an error or of its cause, None if it does not come from S3."""
     s3_error = error if isinstance(error, S3_CODE_ERRORS) else error.__cause__
@@ -123,6 +138,13 @@ def s3_error_code(error: BaseException) -> str | None:
         return None
     response: dict[str, dict[str, object]] = getattr(s3_error, "response")  # noqa: B009 - botocore may be absent
     return str(response["Error"].get("Code"))
+
+
+def _http_cause(error: Exception) -> Exception | None:
+    """Return the error behind fsspec's FileNotFoundError for any failed request over HTTP, None for other errors."""
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    is_http = isinstance(cause, (*HTTP_ERRORS, TimeoutError)) and s3_error_code(error) is None
+    return cause if is_http and isinstance(cause, Exception) else None
 
 
 def _http_status(error: BaseException | None) -> int | None:
