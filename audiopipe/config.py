@@ -186,11 +186,7 @@ class RunConfig(BaseModel):
         None, "local folder for temporary files of shards in progress; default: the system's temporary folder"
     )
     max_missing_share: float = _run_field(
-        0.5,
-        "maximum share of a shard's videos that may be missing, forbidden or unreadable for one reason; with more, the "
-        "place of the sources is at fault and the shard is not committed; 1 accepts every missing video as missing",
-        ge=0,
-        le=1,
+        0.5, "share of a shard's videos above which missing ones are the fault of their place; 1: never", ge=0, le=1
     )
     retries: int = _run_field(3, "number of retries of a shard after transient errors", ge=0, le=100)
     heartbeat_s: float = _run_field(10.0, "seconds between updates of the ledger", gt=0)

@@ -135,17 +135,12 @@ class SourceUnavailable(TransientError):
     """The place of the sources (a mount, bucket or host) cannot be used, which says nothing about a video."""
 
     remedy = (
-        "mount the folder, start the host, or correct source_prefix, then run the same command again; if most videos "
-        "are really missing, raise `max_missing_share`"
+        "mount the folder, start the host or correct source_prefix; if the videos are lost, set max_missing_share to 1"
     )
 
 
 class TransientVideoError(TransientError):
-    """An attempt failed at one video, and the cause may lie outside it.
-
-    If the last attempt of its shard fails in the same way, the video becomes a dead letter that can be retried.
-    `stage` is the stage that failed.
-    """
+    """An attempt failed at one video; if the last attempt does too, the video becomes a dead letter at `stage`."""
 
     remedy = "remove the cause that the message names; if the video became a dead letter, run `audiopipe retry OUTPUT`"
 
@@ -164,10 +159,7 @@ class DecoderCrash(TransientVideoError):
     """The decoder process was killed from outside; the video is probably not at fault."""
 
     stage = "decode"
-    remedy = (
-        "find out what killed the process (usually the kernel, for lack of memory) and lower `decoders` or "
-        "`shards_in_flight`; if the video became a dead letter, run `audiopipe retry OUTPUT`"
-    )
+    remedy = "lower `decoders` or `shards_in_flight` if memory is short; then run `audiopipe retry OUTPUT`"
 
 
 class DecoderTimeout(TransientVideoError):
@@ -175,8 +167,7 @@ class DecoderTimeout(TransientVideoError):
 
     stage = "decode"
     remedy = (
-        "if the machine was overloaded, raise `decode_timeout_s`; if the video became a dead letter, run "
-        "`audiopipe retry OUTPUT`, and remove the video if it fails again"
+        "raise `decode_timeout_s` if the machine is slow; `audiopipe retry OUTPUT`; remove the video if it fails again"
     )
 
 
@@ -250,10 +241,7 @@ class BadTar(VideoError):
     """The object is not a tar, is truncated, or has a member that is unsafe to extract."""
 
     stage = "fetch"
-    remedy = (
-        "pack the video again as one plain tar without links and without paths outside it; then run "
-        "`audiopipe retry OUTPUT`"
-    )
+    remedy = "pack the video again as one plain tar without links; then run `audiopipe retry OUTPUT`"
 
 
 class NoAudio(VideoError):
