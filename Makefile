@@ -39,7 +39,8 @@ demo: $(READY) $(KERNEL)
 	@mkdir -p demo/reports
 	$(BIN)/audiopipe demo demo/corpus
 	$(PAPERMILL) notebooks/run.ipynb demo/reports/run.ipynb \
-		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4
+		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4 \
+		-p max_failed_share 1
 	@$(MAKE) --no-print-directory demo/reports/progress.html demo/reports/quality.html
 	@$(BIN)/audiopipe export demo/reports/run.ipynb demo/reports/run.html --print summary
 	@echo "reports   demo/reports/index.html"

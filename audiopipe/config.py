@@ -188,6 +188,9 @@ class RunConfig(BaseModel):
     max_missing_share: float = _run_field(
         0.5, "share of a shard's videos above which missing ones are the fault of their place; 1: never", ge=0, le=1
     )
+    max_failed_share: float = _run_field(
+        0.1, "share of failed videos above which a finished run counts as failed: exit code 5", ge=0, le=1
+    )
     retries: int = _run_field(3, "number of retries of a shard after transient errors", ge=0, le=100)
     heartbeat_s: float = _run_field(10.0, "seconds between updates of the ledger", gt=0)
 

@@ -5,7 +5,7 @@ AudiopipeError
 ├── MissingExtra           a package that an extra installs is not installed                 (exit code 2)
 ├── CatalogError           the catalog cannot be read                                        (exit code 2)
 ├── PlanError              the stored plan does not match the parameters or is damaged       (exit code 2)
-├── ClusterError           the cluster's workers did not start
+├── ClusterError           the cluster's workers did not start                               (exit code 4)
 ├── LedgerError            the ledger has no such run, another version, or rejects the key    (exit code 2)
 │   └── LedgerUnavailable  the ledger is locked, full, read-only, damaged or does not answer  (exit code 4)
 ├── TransientError         the network or a store failed; a retry may succeed                (exit code 4)
@@ -16,6 +16,7 @@ AudiopipeError
 │       ├── DecoderCrash       the decoder process was killed from outside
 │       └── DecoderTimeout     the decoder process gave no sample for `decode_timeout_s`
 ├── WorkerFailure          the worker itself cannot work: its GPU, memory, disk or libraries  (exit code 4)
+│   └── BrokenWorker       it cannot until a person repairs it: driver, full disk, library       (exit code 2)
 ├── PermanentStoreError    wrong keys, no permission, no bucket, or a full disk              (exit code 2)
 ├── VerifyError            the output does not match its commits
 └── VideoError             the video can never be processed; it becomes a dead letter and the run continues
@@ -39,12 +40,11 @@ from typing import ClassVar
 
 # fmt: off
 __all__ = [
-    "AudiopipeError", "BadSegments", "BadTar", "CatalogError", "ClusterError", "ConfigError", "DecoderCrash",
-    "DecoderTimeout", "EmptySource", "ForbiddenSource", "InvalidSource", "LedgerError", "LedgerUnavailable",
-    "MissingExtra",
-    "MissingSource", "NoAudio", "PermanentStoreError", "PlanError", "PoisonVideo", "SilentAudio",
-    "SourceUnavailable", "StoreError", "TooLong", "TransientError", "TransientVideoError", "TruncatedMedia",
-    "UndecodableMedia", "UnreadableSource", "VerifyError", "VideoError", "WorkerFailure",
+    "AudiopipeError", "BadSegments", "BadTar", "BrokenWorker", "CatalogError", "ClusterError", "ConfigError",
+    "DecoderCrash", "DecoderTimeout", "EmptySource", "ForbiddenSource", "InvalidSource", "LedgerError",
+    "LedgerUnavailable", "MissingExtra", "MissingSource", "NoAudio", "PermanentStoreError", "PlanError", "PoisonVideo",
+    "SilentAudio", "SourceUnavailable", "StoreError", "TooLong", "TransientError", "TransientVideoError",
+    "TruncatedMedia", "UndecodableMedia", "UnreadableSource", "VerifyError", "VideoError", "WorkerFailure",
 ]
 # fmt: on
 
@@ -67,10 +67,7 @@ class ConfigError(AudiopipeError, ValueError):
     """A parameter is unknown, invalid, or differs from the run that the output belongs to."""
 
     exit_code = 2
-    remedy = (
-        "correct the parameter that the message names; if the output was made with other parameters, use those or "
-        "choose another output"
-    )
+    remedy = "correct the parameter that the message names; use those that the output was made with, or another output"
 
 
 class MissingExtra(AudiopipeError):
@@ -97,6 +94,7 @@ class PlanError(AudiopipeError):
 class ClusterError(AudiopipeError):
     """The cluster could not be reached, or its workers did not start in time."""
 
+    exit_code = 4
     remedy = "read the workers' logs, free their machines, or raise `wait_s` of the cluster profile"
 
 
@@ -176,6 +174,15 @@ class WorkerFailure(AudiopipeError):
 
     exit_code = 4
     remedy = "repair or replace the worker that the message names, then run the same command again"
+
+    is_confirmed = False  # True if the worker cannot process a known-good video either
+
+
+class BrokenWorker(WorkerFailure):
+    """The worker cannot work until a person repairs it: it has no driver, a full disk, or a library is missing."""
+
+    exit_code = 2
+    remedy = "free the disk, install the driver or the library that the message names, then run the same command again"
 
 
 class PermanentStoreError(AudiopipeError):

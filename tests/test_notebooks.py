@@ -87,7 +87,14 @@ def executed(tiny_corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     (folder / "corpus").symlink_to(tiny_corpus)
     run = papermill(
-        "run", folder / "run.ipynb", folder, catalog="corpus/catalog.parquet", output="out", workers=1, shard_videos=4
+        "run",
+        folder / "run.ipynb",
+        folder,
+        catalog="corpus/catalog.parquet",
+        output="out",
+        workers=1,
+        shard_videos=4,
+        max_failed_share=1,
     )
     with ThreadPoolExecutor(2) as pool:
         progress = pool.submit(papermill, "progress", folder / "progress.ipynb", folder, output="out")
@@ -213,7 +220,8 @@ def test_an_unknown_parameter_fails(name, tmp_path):
 @pytest.mark.slow
 def test_a_second_run_does_nothing_and_says_so(executed):
     second = executed.folder / "second.ipynb"
-    process = papermill("run", second, executed.folder, catalog="corpus/catalog.parquet", output="out", shard_videos=4)
+    parameters = {"catalog": "corpus/catalog.parquet", "output": "out", "shard_videos": 4, "max_failed_share": 1}
+    process = papermill("run", second, executed.folder, **parameters)
     assert process.returncode == 0, process.stderr[-2000:]
     assert "nothing to do: all" in read_cell_text(second, "summary")
 

@@ -27,14 +27,22 @@ EXITS = {
     0: ExitCode("done", "nothing"),
     1: ExitCode("failed; for verify, the output has errors", "read the last line: it names the error"),
     2: ExitCode(
-        "misused: a parameter is unknown or invalid, or does not match the output, or an extra is not installed",
+        "misused, or a person must act: a parameter is invalid, or does not match the output, an extra is missing, "
+        "keys are refused, or a disk is full",
         "read the last line and correct what it names",
     ),
     3: ExitCode(
         "done, with dead letters: videos that cannot be processed as they are",
         "correct the videos, then audiopipe retry",
     ),
-    4: ExitCode("not finished: interrupted, or a store or a network stayed down", "run the same command again"),
+    4: ExitCode(
+        "not finished: interrupted, or a store, a network, the cluster or its workers stayed down",
+        "run the same command again",
+    ),
+    5: ExitCode(
+        "done, but more than max_failed_share of the videos failed: their place or the run is probably at fault",
+        "read the most frequent reason in the summary and correct it, then audiopipe retry",
+    ),
 }
 EXIT_CODES = "\b\nExit codes:\n" + "".join(f"  {code}  {item.meaning}\n" for code, item in EXITS.items())
 

@@ -14,7 +14,7 @@ __all__ = ["Command", "config_options", "output_options"]
 Command = Callable[..., None]
 
 # Parameters of a command that continues an existing output.
-EXECUTION_FIELDS = ("workers", "cluster", "ledger", "scratch", "device")
+EXECUTION_FIELDS = ("workers", "cluster", "ledger", "scratch", "device", "max_failed_share")
 
 
 class _Optional(click.ParamType[object]):
@@ -58,7 +58,9 @@ def output_options(command: Command) -> Command:
     decorators = [
         click.argument("output"),
         *(
-            click.option(f"--{name}", type=_click_type(fields[name].annotation), help=fields[name].description)
+            click.option(
+                f"--{name.replace('_', '-')}", type=_click_type(fields[name].annotation), help=fields[name].description
+            )
             for name in EXECUTION_FIELDS
         ),
         click.option("--json", "as_json", is_flag=True, help="print the summary as JSON"),

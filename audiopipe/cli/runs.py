@@ -90,8 +90,17 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
         CONSOLE.print("stopped; committed shards are safe: run the same command again to continue")
         sys.exit(4)
     if as_json:
-        body = {**summary.total.counts(), "run_id": summary.run_id, "status": summary.status, "output": summary.output}
-        click.echo(json.dumps(body | {"shards_failed": summary.shards_failed, "new_shards": summary.new.shards}))
+        body: dict[str, object] = {
+            **summary.total.counts(),
+            "run_id": summary.run_id,
+            "status": summary.status,
+            "output": summary.output,
+            "shards_failed": summary.shards_failed,
+            "workers_retired": summary.workers_retired,
+            "stopped": summary.stopped,
+            "new_shards": summary.new.shards,
+        }
+        click.echo(json.dumps(body))
     else:
         click.echo("\n".join(summary_lines(summary)))
     sys.exit(summary.exit_code)

@@ -6,6 +6,7 @@ The driver checks it at every tick, so that a lost cluster ends the run instead 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from distributed import Client, Worker
@@ -13,7 +14,7 @@ from distributed.comm.core import CommClosedError
 
 from audiopipe.driver.heartbeat import WorkerInfo
 
-__all__ = ["CLUSTER_LOST", "ClusterHealth", "ClusterStalledError"]
+__all__ = ["CLUSTER_LOST", "ClusterHealth", "ClusterStalledError", "retire_worker"]
 
 # Errors that Dask's client raises when the scheduler is gone.
 CLUSTER_LOST = (CommClosedError, OSError, TimeoutError)
@@ -118,6 +119,13 @@ class ClusterHealth:
         except CLUSTER_LOST:
             return None
         return sum(counts.values()) if counts else None
+
+
+def retire_worker(client: Client, address: str) -> None:
+    """Close a worker; the scheduler moves the tasks that it has to others. Nothing happens if it has left already."""
+    retire = client.scheduler.retire_workers  # type: ignore[union-attr] # only a closed client has none
+    with suppress(*CLUSTER_LOST):
+        client.sync(retire, workers=[address], close_workers=True, callback_timeout=REPLY_TIMEOUT_S)
 
 
 def _executing(dask_worker: Worker) -> int:

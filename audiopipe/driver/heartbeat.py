@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from audiopipe.config import RunConfig
@@ -64,6 +65,7 @@ def worker_rows(
     results: Sequence[ShardResult],
     now: datetime,
     status: WorkerStatus,
+    retired: Mapping[str, str] = MappingProxyType({}),
 ) -> list[WorkerRow]:
     """Return a row for each worker.
 
@@ -71,10 +73,16 @@ def worker_rows(
         driver: id of the driver, the first part of each worker's id, as in `ShardResult.worker`.
         results: results of this session.
         status: status of the driver; while it is running, a worker without a task is idle.
+        retired: reason by name of the workers that get no further shards; they have failed.
     """
     rows = []
+    for name, reason in retired.items():
+        row = _retired_row(f"{driver}/{name}", reason, now)
+        rows.append(_with_counters(row, config, _results_of(row.worker_id, results), now))
     for worker in workers:
         worker_id = f"{driver}/{worker.name}"
+        if worker.name in retired:
+            continue
         idle = status is WorkerStatus.RUNNING and not worker.executing
         heartbeat = now if worker.last_heartbeat is None else datetime.fromtimestamp(worker.last_heartbeat, UTC)
         row = WorkerRow(
@@ -87,8 +95,18 @@ def worker_rows(
             status=WorkerStatus.IDLE if idle else status,
             last_heartbeat=format_utc(heartbeat),
         )
-        rows.append(_with_counters(row, config, [result for result in results if result.worker == worker_id], now))
+        rows.append(_with_counters(row, config, _results_of(worker_id, results), now))
     return rows
+
+
+def _results_of(worker_id: str, results: Sequence[ShardResult]) -> list[ShardResult]:
+    return [result for result in results if result.worker == worker_id]
+
+
+def _retired_row(worker_id: str, reason: str, now: datetime) -> WorkerRow:
+    return WorkerRow(
+        worker_id, status=WorkerStatus.FAILED, last_heartbeat=format_utc(now), last_error=reason, error_count=1
+    )
 
 
 def driver_row(

@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from distributed import Future
+from distributed import Future, KilledWorker
 
 from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
 from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
+from audiopipe.driver.task import Attempt, get_attempt
 from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
 from audiopipe.plan.plan import Plan
@@ -24,12 +25,18 @@ __all__ = ["Failure", "RunRecorder", "without_ledger_errors"]
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt: its exception, or None and a message if the task was canceled."""
+    """A failed attempt: its exception, or None and a message if the task was canceled; and its worker, if known."""
 
     error: BaseException | None
     kind: str
     message: str
     stack: str | None
+    attempt: Attempt | None = None
+
+    @property
+    def worker(self) -> str:
+        """The name of the worker, for messages."""
+        return "unknown" if self.attempt is None else self.attempt.worker
 
     @classmethod
     def of(cls, future: Future[ShardResult]) -> Failure:
@@ -37,7 +44,8 @@ class Failure:
         if error is None:
             return cls(None, "Canceled", f"Dask reports the task as {future.status}", None)
         stack = "".join(traceback.format_tb(future.traceback()))
-        return cls(error, type(error).__name__, str(error) or f"Dask reports the task as {future.status}", stack)
+        message = str(error) or f"Dask reports the task as {future.status}"
+        return cls(error, type(error).__name__, message, stack, _find_attempt(error))
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -51,6 +59,12 @@ def without_ledger_errors(on_tick: Callable[[Ledger, str], None]) -> Callable[[L
             on_tick(ledger, run_id)
 
     return tick
+
+
+def _find_attempt(error: BaseException) -> Attempt | None:
+    if isinstance(error, KilledWorker):
+        return Attempt(str(error.last_worker.name), error.last_worker.address)
+    return get_attempt(error)
 
 
 @dataclass
@@ -126,7 +140,8 @@ class RunRecorder:
 
     def failure(self, shard: str, attempt: int, failure: Failure) -> None:
         """Record a failed attempt."""
-        self.ledger.record_failure(self.run_id, shard, attempt, None, failure.kind, failure.message, failure.stack)
+        worker = None if failure.attempt is None else f"{self.driver}/{failure.attempt.worker}"
+        self.ledger.record_failure(self.run_id, shard, attempt, worker, failure.kind, failure.message, failure.stack)
 
     def heartbeat(
         self,
@@ -134,9 +149,10 @@ class RunRecorder:
         results: Sequence[ShardResult],
         failed: Mapping[str, str],
         status: WorkerStatus,
+        retired: Mapping[str, str],
     ) -> None:
-        """Write the rows of the driver and its workers."""
+        """Write the rows of the driver and its workers; those that were retired have failed, with the reason."""
         now = datetime.now(UTC)
         driver = driver_row(self.driver, self.config, results, failed, status, now)
-        rows = worker_rows(workers, self.driver, self.config, results, now, status)
+        rows = worker_rows(workers, self.driver, self.config, results, now, status, retired)
         self.ledger.heartbeat(self.run_id, [driver, *rows])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distributed import Client
 
@@ -20,6 +20,7 @@ from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.run_record import open_run, read_config
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.totals import Totals, effective_results
+from audiopipe.driver.outcome import MISUSED, NOT_FINISHED, TOO_MANY_FAILED
 from audiopipe.driver.recorder import without_ledger_errors
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.driver.task import Task
@@ -41,6 +42,10 @@ class RunSummary:
         total: totals over all commits of the output.
         new: totals over the shards that this call committed.
         shards_failed: reason by name, for shards without a commit.
+        workers_retired: reason by name, for workers that could not work and got no further shards.
+        stopped: why the run ended before all shards were tried; None if it did not.
+        unfinished_code: exit code of a run that is not finished: 2 if a person must act first, else 4.
+        max_failed_share: share of failed videos above which the run counts as failed.
     """
 
     run_id: str
@@ -51,12 +56,31 @@ class RunSummary:
     shards_planned: int
     shards_failed: dict[str, str]
     wall_s: float
+    workers_retired: dict[str, str] = field(default_factory=dict)
+    stopped: str | None = None
+    unfinished_code: int = NOT_FINISHED
+    max_failed_share: float = 1.0
+
+    @property
+    def needs_person(self) -> bool:
+        """Check whether the run is not finished and a person must act before it can be."""
+        return self.status is not RunStatus.DONE and self.unfinished_code == MISUSED
+
+    @property
+    def has_too_many_failed(self) -> bool:
+        """Check whether more than `max_failed_share` of the videos failed."""
+        return self.total.videos_failed > self.max_failed_share * self.total.videos
 
     @property
     def exit_code(self) -> int:
-        """Return 0 for done, 3 for done with dead letters, 4 for not finished: run again."""
+        """Return 0 for done, 3 for done with dead letters, 5 for too many of them, 4 for not finished: run again.
+
+        A run that is not finished because of something that a person must change has exit code 2.
+        """
         if self.status is not RunStatus.DONE:
-            return 4
+            return self.unfinished_code
+        if self.has_too_many_failed:
+            return TOO_MANY_FAILED
         return 3 if self.total.videos_failed else 0
 
 
@@ -209,10 +233,14 @@ def _work(
         output=config.output,
         status=status,
         total=Totals.of(effective_results(commits, whole).values()),
-        new=Totals.of(session.new),
+        new=Totals.of(session.outcome.new),
         shards_planned=sum(total.shards for total in plan.totals().values()),
-        shards_failed={shard: reason for shard, reason in session.failed.items() if shard not in commits},
+        shards_failed={shard: reason for shard, reason in session.outcome.failed.items() if shard not in commits},
         wall_s=time.monotonic() - started,
+        workers_retired=session.steering.retired,
+        stopped=session.outcome.stopped,
+        unfinished_code=session.outcome.exit_code,
+        max_failed_share=config.max_failed_share,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import socket
 import time
@@ -12,17 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from distributed import Client, Future
+from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from audiopipe.cluster.connect import close, connect_for
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
-from audiopipe.driver.cluster_health import CLUSTER_LOST, ClusterHealth, ClusterStalledError
+from audiopipe.driver.cluster_health import CLUSTER_LOST, ClusterHealth, ClusterStalledError, retire_worker
+from audiopipe.driver.dispatch import Dispatcher, ShardFuture
+from audiopipe.driver.heartbeat import WorkerInfo
+from audiopipe.driver.outcome import SessionOutcome
 from audiopipe.driver.recorder import Failure, RunRecorder
-from audiopipe.driver.retry import Decision, RetryPolicy
+from audiopipe.driver.retry import Decision, RetryPolicy, is_refusal
 from audiopipe.driver.speculation import SpeculationPolicy
-from audiopipe.driver.task import Task, run_task
+from audiopipe.driver.steering import SteeringPolicy
+from audiopipe.driver.task import Task
 from audiopipe.ledger import Ledger, RunStatus, WorkerStatus
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import Plan
@@ -48,10 +51,9 @@ class Session:
         shards: shards that this driver must bring to their commits.
         on_tick: called with the ledger and the run's id about twice a second, and at the end.
         task: runs on a worker for each shard.
-        new: results of this session.
-        failed: reason by shard name, for shards that are left open.
+        outcome: results of this session, and reasons of the shards that it leaves open.
         pending: shards to submit, in this order.
-        running: submitted shards by Dask future.
+        workers: the cluster's workers at the last heartbeat.
         window: maximum number of submitted shards; twice the worker threads.
         speculated: names of the shards that run on two workers.
     """
@@ -64,25 +66,26 @@ class Session:
     shards: Sequence[Shard]
     on_tick: OnTick | None = None
     task: Task = process_shard
-    new: list[ShardResult] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    outcome: SessionOutcome = field(default_factory=SessionOutcome)
     pending: deque[Shard] = field(default_factory=deque)
-    running: dict[Future[ShardResult], Shard] = field(default_factory=dict)
-    finished: queue.SimpleQueue[Future[ShardResult]] = field(default_factory=queue.SimpleQueue)
+    workers: list[WorkerInfo] = field(default_factory=list)
     window: int = 2
     next_heartbeat: float = 0.0
     health: ClusterHealth = field(default_factory=ClusterHealth)
     speculation: SpeculationPolicy = field(default_factory=SpeculationPolicy)
+    steering: SteeringPolicy = field(default_factory=SteeringPolicy)
     speculated: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         # Unique for each session, because several drivers may work on one partition and on one host.
         self.driver = f"{socket.gethostname()}/p{self.config.partition_index}/{secrets.token_hex(3)}"
         self.recorder = RunRecorder(self.ledger, self.run_id, self.plan, self.config, self.driver)
+        self.dispatcher = Dispatcher(self.config, self.run_id, self.driver, self.task)
         self.retry = RetryPolicy(self.config.retries)
         self.pending.extend(shard for shard in self.shards if shard.name not in self.commits)
-        for commit in self.commits.values():
-            self.speculation.record(commit.result.wall_s)
+        for shard in self.shards:
+            if shard.name in self.commits:
+                self.speculation.record(self.commits[shard.name].result.wall_s, shard)
 
     def open(self) -> None:
         """Start or resume the run in the ledger."""
@@ -96,7 +99,7 @@ class Session:
         """
         done = all(shard.name in commits for shard in self.shards)
         status = RunStatus.DONE if done else RunStatus.INCOMPLETE
-        self.recorder.finish(commits, status, changed=bool(self.new or self.failed))
+        self.recorder.finish(commits, status, changed=bool(self.outcome.new or self.outcome.failed))
         if self.on_tick:
             self.on_tick(self.ledger, self.run_id)
         return status
@@ -125,7 +128,7 @@ class Session:
                 LOG.info("%s; a new cluster takes over its shards", _lost(error))
             finally:
                 with suppress(*CLUSTER_LOST):
-                    active.cancel(list(self.running))
+                    active.cancel(list(self.dispatcher.running))
                     self._heartbeat(active, status)
                 if client is None:
                     close(active)
@@ -135,114 +138,142 @@ class Session:
     def _work_on(self, client: Client) -> None:
         LOG.info("Dask dashboard: %s", client.dashboard_link)
         self.health = ClusterHealth()
-        while (self.pending or self.retry.delayed or self.running) and not self.retry.exhausted:
+        running = self.dispatcher.running
+        while (self.pending or self.retry.delayed or running) and self.outcome.stopped is None:
             if self.health.is_connected(client):
                 self._submit(client)
                 self._speculate(client)
                 self._tick(client)
-                if self.running:
+                if running:
                     self.health.check_stalled(client)
-            self._wait()
-        self._leave_open(f"stopped: the store refused {self.retry.refusals} shards in a row")
+            self._wait(client)
+        if self.outcome.stopped is not None:
+            LOG.warning("stopped: %s", self.outcome.stopped)
+            self._leave_open(f"stopped: {self.outcome.stopped}")
 
     def _requeue(self) -> None:
         """Put the shards of a stalled cluster back at the front of the queue, without counting their attempts."""
-        unfinished = {shard.name: shard for shard in self.running.values()}
-        self.retry.undo_attempts(unfinished.keys())
-        self.pending.extendleft(reversed(unfinished.values()))
-        self.running.clear()
+        unfinished = self.dispatcher.take_all()
+        self.retry.undo_attempts(shard.name for shard in unfinished)
+        self.pending.extendleft(reversed(unfinished))
         self.speculated.clear()
 
     def _leave_open(self, reason: str) -> None:
-        """Note why the unfinished shards were not committed; the next run processes them."""
-        for shard in [*self.running.values(), *self.pending, *self.retry.delayed]:
-            self.failed[shard.name] = reason
+        shards = [*self.dispatcher.running.values(), *self.pending, *self.retry.delayed]
+        self.outcome.leave_open((shard for shard in shards if shard.name not in self.outcome.failed), reason)
 
     def _submit(self, client: Client) -> None:
         # Retries go first, so that an error that a person must fix shows early.
         self.pending.extendleft(reversed(self.retry.take_due()))
-        while self.pending and len(self.running) < self.window:
-            shard = self.pending.popleft()
+        while len(self.dispatcher.running) < self.window and (shard := self._next_shard()):
             self.retry.attempts[shard.name] += 1
-            self._start(client, shard)
+            self._start(client, shard, self.steering.choose(shard.name, self.workers))
 
-    def _start(self, client: Client, shard: Shard, workers: list[str] | None = None) -> None:
-        """Submit a shard.
+    def _next_shard(self) -> Shard | None:
+        """Remove and return the next shard to submit; while the sources are probed, no shard but the probe."""
+        for shard in self.pending:
+            if self.retry.probe in (None, shard.name):
+                self.pending.remove(shard)
+                return shard
+        return None
 
-        Args:
-            workers: addresses of the preferred workers, for a shard that already runs on another one.
-        """
-        speculative = workers is not None
-        # The dashboard groups and colors tasks by the first part of their key.
-        key = (f"shard {shard.language}", shard.index, self.retry.attempts[shard.name], int(speculative), self.run_id)
-        arguments = (self.task, shard, self.config, self.run_id, self.driver, shard.name in self.retry.suspects)
-        future = client.submit(
-            run_task, *arguments, key=key, pure=False, workers=workers, allow_other_workers=speculative
-        )
-        self.running[future] = shard
+    def _start(self, client: Client, shard: Shard, workers: list[str] | None) -> None:
+        is_suspect = shard.name in self.retry.suspects
+        self.dispatcher.start(client, shard, workers, is_suspect, is_suspect or self.retry.is_last(shard))
         self.health.mark_progress()
-        future.add_done_callback(self.finished.put)
 
     def _speculate(self, client: Client) -> None:
         """Start overdue shards on a second worker."""
-        idle = not self.pending and not self.retry.delayed and 2 * len(self.running) < self.window
-        overdue = set(self.speculation.overdue([shard.name for shard in self.running.values()], idle)) - self.speculated
+        running = self.dispatcher.running
+        idle = not self.pending and not self.retry.delayed and 2 * len(running) < self.window
+        overdue = set(self.speculation.overdue(running.values(), idle)) - self.speculated
         if not overdue:
             return
         processing = client.processing()
-        for future, shard in list(self.running.items()):
-            others = [worker for worker, keys in processing.items() if future.key not in keys]
+        for future, shard in list(running.items()):
+            sound = {worker.address for worker in self.steering.untried(shard.name, self.workers)}
+            others = [worker for worker, keys in processing.items() if future.key not in keys and worker in sound]
             if shard.name in overdue and others:
-                LOG.info("shard %s runs far longer than any other: starting it on a second worker too", shard.name)
+                LOG.info("shard %s runs far longer than expected: starting it on a second worker too", shard.name)
                 self.speculated.add(shard.name)
-                self._start(client, shard, workers=others)
+                self._start(client, shard, others)
 
-    def _wait(self) -> None:
+    def _wait(self, client: Client) -> None:
         """Wait for the next finished future, at most one tick."""
-        try:
-            future = self.finished.get(timeout=TICK_S)
-        except queue.Empty:
+        ended = self.dispatcher.take_next(TICK_S)
+        if ended is None:
             return
+        future, shard = ended
         self.health.mark_progress()
-        shard = self.running.pop(future, None)
-        if shard is None:  # the other attempt of a speculated shard was faster
-            return
-        others = [other for other, running in self.running.items() if running.name == shard.name]
         if future.status == "finished":
-            self._succeeded(shard, future, others)
-        elif others:
-            LOG.info("shard %s: one of its two attempts ended as %s; the other continues", shard.name, future.status)
+            self._succeeded(client, shard, future)
         else:
-            self._failed(shard, Failure.of(future))
+            self._failed(client, shard, Failure.of(future))
 
-    def _succeeded(self, shard: Shard, future: Future[ShardResult], others: Sequence[Future[ShardResult]]) -> None:
+    def _succeeded(self, client: Client, shard: Shard, future: ShardFuture) -> None:
         """Record a committed shard and cancel its other attempt."""
         try:
             result: ShardResult = future.result()
         except CLUSTER_LOST:  # the commit exists, and `health` decides whether the scheduler comes back
             self.retry.delay(shard)
             return
-        self.speculation.record(result.wall_s)
-        self.new.append(result)
+        self.dispatcher.discard(shard.name)
+        self.speculation.record(result.wall_s, shard)
+        self.outcome.new.append(result)
+        if self.retry.probe is not None:
+            LOG.info("the sources can be read again: shard %s is done, the others follow", shard.name)
         self.retry.record_success()
         self.recorder.success(result)
-        for other in others:
-            del self.running[other]
-            other.cancel()
+        worker = result.worker.rpartition("/")[2]
+        for name, reason in self.steering.record_success(shard.name, worker).items():
+            self._retire(client, name, f"{reason}; worker {worker} has no such problem")
 
-    def _failed(self, shard: Shard, failure: Failure) -> None:
-        """Record a failed attempt, and run the shard again unless it has no attempt left."""
-        attempt = self.retry.attempts[shard.name]
-        self.speculated.discard(shard.name)
-        LOG.info("shard %s, attempt %d of %d failed: %s", shard.name, attempt, self.config.retries + 1, failure)
-        self.recorder.failure(shard.name, attempt, failure)
-        match self.retry.decide(shard, failure.error):
+    def _failed(self, client: Client, shard: Shard, failure: Failure) -> None:
+        """Record a failed attempt; retire its worker if that is broken; and run the shard again if it may succeed."""
+        name, number = shard.name, self.retry.attempts[shard.name]
+        LOG.info("shard %s, attempt %d of %d failed: %s", name, number, self.config.retries + 1, failure)
+        self.recorder.failure(name, number, failure)
+        attempt = failure.attempt
+        is_unsound = attempt is not None and attempt.is_unsound
+        if is_unsound or is_refusal(failure.error):
+            self.workers = self.health.workers(client) or self.workers
+        if attempt is not None:
+            self.steering.record_failure(name, attempt.worker, str(failure) if is_refusal(failure.error) else None)
+            if is_unsound:
+                self._retire(client, attempt.worker, str(failure), attempt.address)
+        if self.dispatcher.others(name):
+            LOG.info("shard %s: one of its two attempts failed; the other continues", name)
+            return
+        self.speculated.discard(name)
+        others, refused_by = len(self.steering.untried(name, self.workers)), self.steering.count_refusals(name)
+        is_probing = self.retry.probe is not None
+        match self.retry.decide(shard, failure.error, is_unsound, others, refused_by):
+            case Decision.MOVE if is_unsound and self.workers and not self.steering.sound(self.workers):
+                self.outcome.stop(shard, failure, f"no worker can work; the last was {failure.worker}: {failure}")
+            case Decision.MOVE:
+                self.pending.appendleft(shard)
             case Decision.ISOLATE:
                 self.pending.append(shard)
-            case Decision.RETRY:
+            case Decision.PAUSE if not is_probing:
+                LOG.warning("the sources cannot be read; new shards wait until %s succeeds: %s", name, failure)
                 self.retry.delay(shard)
+            case Decision.RETRY | Decision.PAUSE:
+                self.retry.delay(shard)
+            case Decision.LEAVE:
+                self.outcome.leave(shard, failure)
             case Decision.STOP:
-                self.failed[shard.name] = str(failure)
+                self.outcome.stop(shard, failure, str(failure))
+
+    def _retire(self, client: Client, name: str, reason: str, address: str | None = None) -> None:
+        """Give a worker no further shards, and close it unless it is the last one."""
+        known = {worker.name: worker.address for worker in self.workers}
+        address = address or known.get(name, "")
+        if name not in self.steering.retired:
+            LOG.warning("worker %s is retired: %s", name, reason)
+        self.steering.retire(name, address, reason)
+        if self.steering.sound(self.workers):
+            retire_worker(client, address)
+        self.next_heartbeat = 0.0
 
     def _tick(self, client: Client) -> None:
         if time.monotonic() >= self.next_heartbeat:
@@ -252,9 +283,14 @@ class Session:
             self.on_tick(self.ledger, self.run_id)
 
     def _heartbeat(self, client: Client, status: WorkerStatus) -> None:
-        workers = self.health.workers(client)
-        self.window = max(2, 2 * sum(worker.threads for worker in workers))
-        self.recorder.heartbeat(workers, self.new, self.failed, status)
+        self.workers = self.health.workers(client)
+        sound = self.steering.sound(self.workers)
+        self.window = max(2, 2 * sum(worker.threads for worker in sound))
+        self.recorder.heartbeat(self.workers, self.outcome.new, self.outcome.failed, status, self.steering.retired)
+        if self.workers:
+            stranded = self.dispatcher.take_stranded([worker.address for worker in self.workers])
+            self.retry.undo_attempts(shard.name for shard in stranded)
+            self.pending.extendleft(stranded)
 
 
 def _lost(error: BaseException) -> str:

@@ -2,7 +2,8 @@
 
 A machine may be slow without being dead (a failing disk, a busy neighbor, a throttled core), and a task may get lost
 between scheduler and worker. So the last shards of a run also run on another worker, like the backup tasks of MapReduce
-(Dean and Ghemawat, 2004, section 3.6). The first commit wins, and the bytes are the same.
+(Dean and Ghemawat, 2004, section 3.6). The first commit wins, and the bytes are the same. A shard that is slow because
+it holds more than the others is not started twice: it would be as slow again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from audiopipe.types import Seconds
+from audiopipe.types import Seconds, Shard
 
 __all__ = ["SpeculationPolicy"]
 
-SLOWDOWN = 2.0  # times the longest shard so far
+SLOWDOWN = 2.0  # times the longest time that a shard of its size is expected to take
 MIN_OVERDUE_S = 20.0
 
 
@@ -25,26 +26,49 @@ class SpeculationPolicy:
 
     Attributes:
         longest_s: longest run time of a shard so far; while it is 0, no shard is overdue.
+        s_per_byte, s_per_audio_s: slowest rates of a shard so far, by the sizes and durations of the catalog.
     """
 
     longest_s: Seconds = 0.0
+    s_per_byte: float = 0.0
+    s_per_audio_s: float = 0.0
     _idle_since: float | None = None
     _started: dict[str, float] = field(default_factory=dict)
 
-    def record(self, seconds: Seconds) -> None:
+    def record(self, seconds: Seconds, shard: Shard) -> None:
         """Note the run time of a finished shard."""
         self.longest_s = max(self.longest_s, seconds)
+        if size := _total_bytes(shard):
+            self.s_per_byte = max(self.s_per_byte, seconds / size)
+        if audio_s := _total_audio_s(shard):
+            self.s_per_audio_s = max(self.s_per_audio_s, seconds / audio_s)
 
-    def overdue(self, running: Iterable[str], idle: bool) -> list[str]:
-        """Return the running shards that are overdue now.
+    def expected_s(self, shard: Shard) -> Seconds:
+        """Return the longest run time that the finished shards let expect of a shard."""
+        return max(self.longest_s, self.s_per_byte * _total_bytes(shard), self.s_per_audio_s * _total_audio_s(shard))
+
+    def overdue(self, running: Iterable[Shard], idle: bool) -> list[str]:
+        """Return the names of the running shards that are overdue now.
 
         Args:
             idle: whether a worker thread has no task.
         """
         now = time.monotonic()
+        shards = {shard.name: shard for shard in running}
         self._idle_since = (self._idle_since or now) if idle else None
-        self._started = {name: self._started.get(name, now) for name in running}
+        self._started = {name: self._started.get(name, now) for name in shards}
         if self._idle_since is None or not self.longest_s:
             return []
-        limit = max(MIN_OVERDUE_S, SLOWDOWN * self.longest_s)
-        return [name for name, started in self._started.items() if now - max(started, self._idle_since) > limit]
+        return [
+            name
+            for name, started in self._started.items()
+            if now - max(started, self._idle_since) > max(MIN_OVERDUE_S, SLOWDOWN * self.expected_s(shards[name]))
+        ]
+
+
+def _total_bytes(shard: Shard) -> int:
+    return sum(video.size_bytes or 0 for video in shard.videos)
+
+
+def _total_audio_s(shard: Shard) -> Seconds:
+    return sum(video.duration_s or 0.0 for video in shard.videos)

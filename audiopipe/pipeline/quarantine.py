@@ -6,6 +6,8 @@ child process, into a folder that is discarded; a video whose child dies twice b
 shard is processed, again in a child, without these videos. The same code makes the same batches as in any other run, so
 the bytes are the same.
 
+No video is condemned before a known-good one (`self_check.py`) has passed in the same kind of child on this worker.
+
 Dask's workers are daemons and may not have children of `multiprocessing`, so the child is a plain process that receives
 its task in a file.
 """
@@ -17,13 +19,16 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from audiopipe.config import RunConfig
-from audiopipe.errors import AudiopipeError, TransientError, TransientVideoError
+from audiopipe.errors import AudiopipeError, BrokenWorker, TransientError, TransientVideoError, WorkerFailure
 from audiopipe.pipeline.scratch import scratch_folder
+from audiopipe.pipeline.self_check import require_sound_worker
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult
 
@@ -43,12 +48,16 @@ def process_isolated(
 
     Raises:
         TransientError: as `process_shard`; also if the child of the whole shard dies, although no video alone kills it.
+        WorkerFailure: a known-good video fails on this worker too.
     """
     excluded: dict[str, str] = {}
     for video in shard.videos:
         if reason := _failure_reason(replace(shard, videos=(video,)), config, run_id):
+            _require_sound_worker(config)
             excluded[video.video_id] = reason
-    return _run_in_child(shard, config, run_id, worker, excluded, last_attempt)
+    arguments = shard, config, run_id, worker, excluded, last_attempt, partial(require_sound_worker, config)
+    result: ShardResult = _run_in_child(config.scratch, process_shard, *arguments)
+    return result
 
 
 def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
@@ -57,9 +66,12 @@ def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
     for _ in range(TRIALS):
         with scratch_folder(f"{shard.name}-trial", config.scratch) as folder:
             try:
-                _run_in_child(shard, config.model_copy(update={"output": str(folder)}), run_id, "trial", {})
-            except _ChildFailedError as error:
-                reason = str(error)
+                trial = config.model_copy(update={"output": str(folder)})
+                _run_in_child(config.scratch, process_shard, shard, trial, run_id, "trial", {})
+            except BrokenWorker:
+                raise
+            except (_ChildFailedError, WorkerFailure) as error:
+                reason = str(error) if isinstance(error, _ChildFailedError) else f"failed: {error}"
             except TransientVideoError:  # it did not end its process; the shard as a whole decides about it
                 return None
             else:
@@ -71,17 +83,20 @@ class _ChildFailedError(TransientError):
     """A child died, or raised an error that is not one of this package's."""
 
 
-def _run_in_child(
-    shard: Shard,
-    config: RunConfig,
-    run_id: str,
-    worker: str,
-    excluded: Mapping[str, str],
-    last_attempt: bool = False,
-) -> ShardResult:
-    with scratch_folder(f"{shard.name}-child", config.scratch) as folder:
+def _require_sound_worker(config: RunConfig) -> None:
+    try:
+        _run_in_child(config.scratch, require_sound_worker, config)
+    except _ChildFailedError as error:
+        failure = WorkerFailure(f"a process with a known-good video {error}")
+        failure.is_confirmed = True
+        raise failure from error
+
+
+def _run_in_child(scratch: str | None, function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function in a child process, and return its result or raise its error."""
+    with scratch_folder("child", scratch) as folder:
         task, answer = folder / "task", folder / "answer"
-        task.write_bytes(pickle.dumps((shard, config, run_id, worker, dict(excluded), last_attempt)))
+        task.write_bytes(pickle.dumps((function, arguments)))
         process = subprocess.run(
             [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(task), str(answer)],
             check=False,
@@ -89,12 +104,12 @@ def _run_in_child(
         )
         if process.returncode or not answer.exists():
             raise _ChildFailedError(f"ended with {_describe_exit(process.returncode)}")
-        outcome = pickle.loads(answer.read_bytes())
-    if isinstance(outcome, ShardResult):
+        outcome, error = pickle.loads(answer.read_bytes())
+    if error is None:
         return outcome
-    if isinstance(outcome, AudiopipeError | OSError):
-        raise outcome
-    raise _ChildFailedError(f"raised {type(outcome).__name__}: {outcome}") from outcome
+    if isinstance(error, AudiopipeError | OSError):
+        raise error
+    raise _ChildFailedError(f"raised {type(error).__name__}: {error}") from error
 
 
 def _describe_exit(code: int) -> str:
@@ -102,15 +117,15 @@ def _describe_exit(code: int) -> str:
 
 
 def _main(task: Path, answer: Path) -> None:
-    """Process the shard in the child, and write the result or the exception to the file that the parent reads."""
+    """Do the task in the child, and write the result or the exception to the file that the parent reads."""
     # The child ends with its worker: if that is killed, no process reads the answer.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    shard, config, run_id, worker, excluded, last_attempt = pickle.loads(task.read_bytes())
-    outcome: ShardResult | Exception
+    function, arguments = pickle.loads(task.read_bytes())
+    outcome: tuple[object, Exception | None]
     try:
-        outcome = process_shard(shard, config, run_id, worker, excluded, last_attempt)
+        outcome = function(*arguments), None
     except Exception as error:  # noqa: BLE001 - passed to the parent, which raises it
-        outcome = error
+        outcome = None, error
     draft = answer.with_suffix(".draft")
     draft.write_bytes(pickle.dumps(outcome))
     draft.replace(answer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from audiopipe import kernels
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
-from audiopipe.errors import TransientError
+from audiopipe.errors import BrokenWorker, TransientError
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, get_device_lock, transfer
 from audiopipe.types import Clip, Decibels, Seconds, Span
@@ -72,9 +73,22 @@ RULES: tuple[DropRule, ...] = (
 
 
 def resolve_device(config: RunConfig) -> torch.device:
-    """Return the device that the config selects; 'auto' is CUDA if there is a device."""
+    """Return the device that the config selects; 'auto' is CUDA if there is a device.
+
+    Raises:
+        BrokenWorker: the worker was given a GPU, but PyTorch cannot use it. On its CPU it would be slow, and compute
+            other last bits than the other workers.
+    """
     if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if given not in ("", "-1", "NoDevFiles"):
+            raise BrokenWorker(
+                f"PyTorch {torch.__version__} cannot use the GPU that this worker was given (CUDA_VISIBLE_DEVICES="
+                f"{given}): install NVIDIA's driver 580 or newer, or set device='cpu'"
+            )
+        return torch.device("cpu")
     return torch.device(config.device)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from audiopipe.errors import PermanentStoreError
+from audiopipe.errors import BrokenWorker
 from audiopipe.store.retry import FULL_ERRNOS
 
 __all__ = ["PREFIX", "scratch_folder"]
@@ -30,7 +30,7 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
         parent: the folder to make it in, which is created if necessary; None for the system's temporary folder.
 
     Raises:
-        PermanentStoreError: the disk is full, or cannot be written.
+        BrokenWorker: the disk is full, or cannot be written.
     """
     root = Path(parent or tempfile.gettempdir())
     try:
@@ -45,7 +45,7 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in FULL_ERRNOS:
             raise
-        raise PermanentStoreError(
+        raise BrokenWorker(
             f"scratch folder {root}: {error.strerror}; free some space, or name another folder (parameter scratch)"
         ) from error
 

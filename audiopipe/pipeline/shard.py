@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from audiopipe.pipeline.score import ScoredClip, resolve_device, score
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
+from audiopipe.pipeline.worker_errors import raise_worker_failures
 from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
@@ -57,6 +58,7 @@ def process_shard(
     worker: str = "local",
     excluded: Mapping[str, str] = MappingProxyType({}),
     last_attempt: bool = False,
+    confirm: Callable[[], None] | None = None,
 ) -> ShardResult:
     """Process and commit one shard; if it is committed already, only publish the commit again.
 
@@ -65,9 +67,12 @@ def process_shard(
     Args:
         excluded: reasons by video id; these videos are not fetched and become dead letters.
         last_attempt: no attempt follows, so a transient error that belongs to one video makes it a dead letter.
+        confirm: called before videos that could be fetched are committed as dead letters; it raises if this worker
+            cannot process a known-good video either.
 
     Raises:
         SourceUnavailable: the place of the sources cannot be used; nothing is committed.
+        WorkerFailure: the machine cannot work: its GPU, its memory, its disk or a library; nothing is committed.
         TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
     """
     store = Store(config.output)
@@ -79,10 +84,13 @@ def process_shard(
     started_at = datetime.now(UTC)
     timer = StageTimer()
     with ExitStack() as stack:
+        stack.enter_context(raise_worker_failures())
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
         device = resolve_device(config)
         bytes_in = _run_stages(shard, config, files, timer, device, excluded, last_attempt)
+        if confirm is not None and any(letter.stage != "fetch" for letter in files.dead_letters):
+            confirm()
         with timer.measure("write", items=0):
             paths = files.finish()
         names = object_names(shard.language, shard.index)

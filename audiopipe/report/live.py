@@ -13,7 +13,7 @@ from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
 from audiopipe.report.quality import counts
-from audiopipe.report.summary import describe_unfinished
+from audiopipe.report.summary import describe_problem
 from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
 
 if TYPE_CHECKING:
@@ -119,9 +119,11 @@ def _error_table(errors: Sequence[ErrorRow]) -> Html:
 
 def render_result(summary: RunSummary) -> Html:
     """Render the result of a run in words and in numbers."""
-    total, new, problem = summary.total, summary.new, describe_unfinished(summary)
+    total, new, problem = summary.total, summary.new, describe_problem(summary)
     if problem:
-        verdict = page.verdict("bad", ["Not finished.", esc(problem) + "."])
+        verdict = page.verdict(
+            "bad", ["Not finished." if summary.status is not RunStatus.DONE else "Failed.", esc(problem) + "."]
+        )
     elif not new.shards:
         verdict = page.verdict(
             "good", [f"Nothing to do: all {pluralize(total.shards, 'shard')} were committed before."]

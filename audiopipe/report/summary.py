@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from audiopipe.dataset.totals import Totals
     from audiopipe.driver.run import RunSummary
 
-__all__ = ["describe_unfinished", "summary_lines"]
+__all__ = ["describe_problem", "summary_lines"]
 
 
 def summary_lines(summary: RunSummary) -> list[str]:
-    """Return five lines (videos, segments, speed, stages, places), and a sixth if the run is not finished."""
+    """Return five lines (videos, segments, speed, stages, places), and more for retired workers and for a problem."""
     total = summary.total
     lines = [
         f"videos    {total.videos - total.videos_failed:,} done"
@@ -35,20 +35,38 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f"stages    {_stages(summary.new if summary.new.shards else total)}",
         f"where     shards {summary.output} · ledger {default_path(summary.output)}",
     ]
-    problem = describe_unfinished(summary)
-    return [*lines, f"NOT DONE  {problem}"] if problem else lines
+    lines += [f"retired   worker {worker}: {reason}" for worker, reason in summary.workers_retired.items()]
+    label = "NOT DONE" if summary.status is not RunStatus.DONE else "FAILED  "
+    problem = describe_problem(summary)
+    return [*lines, f"{label}  {problem}"] if problem else lines
 
 
-def describe_unfinished(summary: RunSummary) -> str | None:
-    """Return what is missing and what to do about it; None if the run is done."""
+def describe_problem(summary: RunSummary) -> str | None:
+    """Return what is missing, or that too many videos failed, and what to do about it; None if the run is done."""
     if summary.status is RunStatus.DONE:
-        return None
+        return _describe_failed_videos(summary) if summary.has_too_many_failed else None
     missing = summary.shards_planned - summary.total.shards
     text = f"{missing:,} of {pluralize(summary.shards_planned, 'shard')} not committed"
     if summary.shards_failed:
         shard, reason = next(iter(summary.shards_failed.items()))
-        text += f"; {len(summary.shards_failed):,} failed after all retries, the first is {shard}: {reason}"
-    return f"{text}. Committed shards stay: run the same again to resume"
+        text += f"; {len(summary.shards_failed):,} failed, the first is {shard}: {reason}"
+    if summary.stopped:
+        text += f"; the run stopped early: {summary.stopped}"
+    action = "correct this, then run the same" if summary.needs_person else "run the same again"
+    return f"{text}. Committed shards stay: {action} to resume"
+
+
+def _describe_failed_videos(summary: RunSummary) -> str:
+    """Name the most frequent reason of the dead letters."""
+    total = summary.total
+    text = (
+        f"{total.videos_failed:,} of {pluralize(total.videos, 'video')} failed, more than max_failed_share "
+        f"({summary.max_failed_share:g})"
+    )
+    if total.errors:
+        reason, count = total.errors.most_common(1)[0]
+        text += f"; the most frequent reason is {reason} ({count:,}): `audiopipe explain {reason}` says what to do"
+    return text
 
 
 def _format_reasons(count: int, outcome: str, reasons: dict[str, int]) -> str:

@@ -108,7 +108,7 @@ def test_an_empty_folder_cannot_be_verified_or_monitored(tmp_path: Path) -> None
 def test_a_run_can_be_resumed_verified_and_monitored(tiny_corpus: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", output, "--shard-videos", "6"]
-    job += ["--workers", "1", "--json"]
+    job += ["--workers", "1", "--json", "--max-failed-share", "1"]
     first = audiopipe(*job)
     assert first.returncode == 3, first.stderr  # the corpus has broken videos
     total = json.loads(first.stdout)
@@ -166,7 +166,7 @@ def interrupt(job: list[str], commits: int, number: signal.Signals, log: Path) -
 def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_corpus: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", str(output), "--shard-videos", "2"]
-    job += ["--workers", "1", "--shards-in-flight", "1", "--run-id", "r"]
+    job += ["--workers", "1", "--shards-in-flight", "1", "--run-id", "r", "--max-failed-share", "1"]
     for commits, number in ((1, signal.SIGTERM), (3, signal.SIGINT)):
         assert interrupt(job, commits, number, log) == 4
         assert "run the same command again" in log.read_text()

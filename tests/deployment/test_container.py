@@ -20,7 +20,10 @@ from output_factory import config, content, corpus, make_output
 from audiopipe.cluster.engines import CONTAINER_UID
 
 MISSING = [tool for tool in ("buildah", "debootstrap") if not shutil.which(tool, path="/usr/sbin:/usr/bin")]
-FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --workers 1"
+FIXED = (
+    "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --workers 1 "
+    "--max-failed-share 1"
+)
 PARTITION = Path(__file__).parents[2] / "cluster/kubernetes/partitions.yaml"
 
 pytestmark = [

@@ -9,7 +9,10 @@ from output_factory import config, content, corpus, make_output
 from waiting import wait_until
 
 AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
-FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+FIXED = (
+    "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1 "
+    "--max-failed-share 1"
+)
 
 
 @pytest.fixture(scope="module")

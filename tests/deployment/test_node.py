@@ -44,9 +44,10 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network -
   --console=pipe
 """
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SETTINGS = """AUDIOPIPE_CATALOG={data}/corpus/catalog.parquet
-AUDIOPIPE_OUTPUT={data}/out
-AUDIOPIPE_OPTIONS=--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu
+OPTIONS = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --max-failed-share 1"
+SETTINGS = f"""AUDIOPIPE_CATALOG={{data}}/corpus/catalog.parquet
+AUDIOPIPE_OUTPUT={{data}}/out
+AUDIOPIPE_OPTIONS={OPTIONS}
 """
 
 

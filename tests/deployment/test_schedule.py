@@ -36,7 +36,7 @@ def start_run(catalog: Path, folder: Path, parameters: Path, **changes: object) 
     example = yaml.safe_load(parameters.read_text())
     local = {"catalog": str(catalog), "output": str(folder / "out"), "source_prefix": f"{catalog.parent}/"}
     chosen = folder / f"{parameters.stem}-{len(list(folder.glob('*.yaml')))}.yaml"
-    fixed = {"ledger": None, "workers": 1, "min_snr_db": None, "max_silence_ratio": None}
+    fixed = {"ledger": None, "workers": 1, "min_snr_db": None, "max_silence_ratio": None, "max_failed_share": 1.0}
     chosen.write_text(yaml.safe_dump({**example, **local, **fixed, **changes}))
     environment = {**os.environ, "AUDIOPIPE_RECORDS": str(folder / "records"), "AUDIOPIPE_BIN": str(BIN)}
     return subprocess.Popen(

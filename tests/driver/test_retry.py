@@ -6,24 +6,32 @@ from factories import shard_of
 
 from audiopipe.driver import retry
 from audiopipe.driver.retry import Decision, RetryPolicy
-from audiopipe.errors import AudiopipeError, MissingExtra, PermanentStoreError, StoreError
+from audiopipe.errors import (
+    AudiopipeError,
+    BrokenWorker,
+    MissingExtra,
+    PermanentStoreError,
+    SourceUnavailable,
+    StoreError,
+    WorkerFailure,
+)
 
 SHARD, OTHER = shard_of([]), shard_of([], index=1)
 
 
-def attempt(policy: RetryPolicy, error: BaseException | None) -> Decision:
+def attempt(policy: RetryPolicy, error: BaseException | None, **circumstances: int) -> Decision:
     policy.attempts[SHARD.name] += 1
-    return policy.decide(SHARD, error)
+    return policy.decide(SHARD, error, **circumstances)  # type: ignore[arg-type]
 
 
 def test_a_shard_is_retried_until_its_attempts_are_used_up() -> None:
     policy = RetryPolicy(retries=2)
-    assert [attempt(policy, StoreError("away")) for _ in range(3)] == [Decision.RETRY, Decision.RETRY, Decision.STOP]
+    assert [attempt(policy, StoreError("away")) for _ in range(3)] == [Decision.RETRY, Decision.RETRY, Decision.LEAVE]
 
 
 def test_a_canceled_task_is_retried_too() -> None:
     policy = RetryPolicy(retries=1)
-    assert [attempt(policy, None), attempt(policy, None)] == [Decision.RETRY, Decision.STOP]
+    assert [attempt(policy, None), attempt(policy, None)] == [Decision.RETRY, Decision.LEAVE]
 
 
 def test_a_shard_that_killed_workers_is_isolated_once() -> None:
@@ -31,7 +39,7 @@ def test_a_shard_that_killed_workers_is_isolated_once() -> None:
     killed = KilledWorker("shard", None, 1)
     assert attempt(policy, killed) is Decision.ISOLATE
     assert policy.suspects == {SHARD.name}
-    assert attempt(policy, killed) is Decision.STOP
+    assert attempt(policy, killed) is Decision.LEAVE
 
 
 def test_an_unexpected_error_isolates_the_last_attempt() -> None:
@@ -39,21 +47,64 @@ def test_an_unexpected_error_isolates_the_last_attempt() -> None:
     assert [attempt(policy, ZeroDivisionError()) for _ in range(3)] == [
         Decision.RETRY,
         Decision.ISOLATE,
-        Decision.STOP,
+        Decision.LEAVE,
     ]
 
 
-@pytest.mark.parametrize("error", [PermanentStoreError("no permission"), MissingExtra("needs the package s3fs")])
-def test_refusals_in_a_row_exhaust_the_policy(error: AudiopipeError) -> None:
-    policy = RetryPolicy(retries=0)
-    for _ in range(2):
-        assert attempt(policy, error) is Decision.STOP
+REFUSALS = [PermanentStoreError("no permission"), MissingExtra("needs s3fs"), BrokenWorker("its disk is full")]
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+def test_refusals_in_a_row_stop_a_run_on_one_worker(error: AudiopipeError) -> None:
+    policy = RetryPolicy(retries=3)
+    assert [attempt(policy, error), attempt(policy, error)] == [Decision.RETRY, Decision.RETRY]
     policy.record_success()
-    for _ in range(2):
-        attempt(policy, error)
-    assert not policy.exhausted
-    attempt(policy, error)
-    assert policy.exhausted
+    assert [attempt(policy, error), attempt(policy, error)] == [Decision.RETRY, Decision.LEAVE]
+    assert attempt(policy, error) is Decision.STOP
+
+
+@pytest.mark.parametrize("error", REFUSALS)
+def test_a_second_worker_that_is_refused_too_stops_the_run(error: AudiopipeError) -> None:
+    policy = RetryPolicy(retries=3)
+    assert attempt(policy, error, others=1) is Decision.MOVE
+    assert policy.attempts[SHARD.name] == 0, "the refusal may be the worker's, so it costs the shard nothing"
+    assert attempt(policy, error, others=0, refused_by=2) is Decision.STOP
+
+
+def test_an_unsound_worker_costs_the_shard_no_attempt() -> None:
+    policy = RetryPolicy(retries=0)
+    for _ in range(5):
+        assert attempt(policy, WorkerFailure("its GPU failed"), is_unsound=True) is Decision.MOVE
+    assert policy.attempts[SHARD.name] == 0
+
+
+def test_a_machines_error_on_a_sound_worker_isolates_the_last_attempt() -> None:
+    policy = RetryPolicy(retries=1)
+    error = WorkerFailure("out of memory")
+    assert [attempt(policy, error), attempt(policy, error)] == [Decision.RETRY, Decision.ISOLATE]
+
+
+def test_missing_sources_pause_the_run_and_one_shard_probes_them() -> None:
+    policy, missing = RetryPolicy(retries=2), SourceUnavailable("the folder /videos is not there")
+    assert attempt(policy, missing, others=1) is Decision.MOVE
+    assert attempt(policy, missing) is Decision.PAUSE
+    policy.delay(SHARD)
+    policy.attempts[OTHER.name] += 1
+    assert policy.decide(OTHER, missing) is Decision.MOVE
+    assert (policy.probe, policy.attempts[OTHER.name]) == (SHARD.name, 0)
+    assert attempt(policy, missing) is Decision.PAUSE
+    assert attempt(policy, missing) is Decision.STOP
+
+
+def test_the_run_continues_once_the_probe_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "BACKOFF_S", 0.0)
+    policy = RetryPolicy(retries=2)
+    attempt(policy, SourceUnavailable("away"))
+    policy.delay(OTHER)
+    policy.delay(SHARD)
+    assert policy.take_due() == [SHARD], "only the probe"
+    policy.record_success()
+    assert policy.take_due() == [OTHER]
 
 
 def test_backoff_doubles_up_to_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:

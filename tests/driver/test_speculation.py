@@ -1,9 +1,13 @@
 from types import SimpleNamespace
 
 import pytest
+from factories import shard_of
 
 from audiopipe.driver import speculation
 from audiopipe.driver.speculation import MIN_OVERDUE_S, SpeculationPolicy
+from audiopipe.types import Video
+
+A, B, DONE = (shard_of([], index=index) for index in range(3))
 
 
 class Clock:
@@ -24,40 +28,55 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:
     policy = SpeculationPolicy()
-    policy.record(30.0)
-    policy.record(60.0)
-    assert policy.overdue(["a"], idle=True) == []
+    policy.record(30.0, DONE)
+    policy.record(60.0, DONE)
+    assert policy.overdue([A], idle=True) == []
     clock.now += 100
-    assert policy.overdue(["a", "b"], idle=True) == []
+    assert policy.overdue([A, B], idle=True) == []
     clock.now += 21
-    assert policy.overdue(["a", "b"], idle=True) == ["a"]
+    assert policy.overdue([A, B], idle=True) == [A.name]
     clock.now += 100
-    assert policy.overdue(["b"], idle=True) == ["b"]
+    assert policy.overdue([B], idle=True) == [B.name]
 
 
 def test_time_counts_only_from_when_a_thread_is_idle(clock: Clock) -> None:
     policy = SpeculationPolicy()
-    policy.record(60.0)
+    policy.record(60.0, DONE)
     for _ in range(5):
-        assert policy.overdue(["a"], idle=False) == []
+        assert policy.overdue([A], idle=False) == []
         clock.now += 100
-    assert policy.overdue(["a"], idle=True) == []
+    assert policy.overdue([A], idle=True) == []
     clock.now += 121
-    assert policy.overdue(["a"], idle=False) == [], "something came that it may wait for"
-    assert policy.overdue(["a"], idle=True) == []
+    assert policy.overdue([A], idle=False) == [], "something came that it may wait for"
+    assert policy.overdue([A], idle=True) == []
     clock.now += 121
-    assert policy.overdue(["a"], idle=True) == ["a"]
+    assert policy.overdue([A], idle=True) == [A.name]
 
 
 def test_no_shard_is_overdue_before_the_first_ends_or_while_short(clock: Clock) -> None:
     policy = SpeculationPolicy()
-    policy.overdue(["a"], idle=True)
+    policy.overdue([A], idle=True)
     clock.now += 10_000
-    assert policy.overdue(["a"], idle=True) == []
+    assert policy.overdue([A], idle=True) == []
     policy = SpeculationPolicy()
-    policy.record(0.5)
-    policy.overdue(["a"], idle=True)
+    policy.record(0.5, DONE)
+    policy.overdue([A], idle=True)
     clock.now += MIN_OVERDUE_S - 1
-    assert policy.overdue(["a"], idle=True) == []
+    assert policy.overdue([A], idle=True) == []
     clock.now += 2
-    assert policy.overdue(["a"], idle=True) == ["a"]
+    assert policy.overdue([A], idle=True) == [A.name]
+
+
+@pytest.mark.parametrize(("small", "large"), [((10, None), (100, None)), ((None, 60.0), (None, 600.0))])
+def test_a_shard_that_holds_more_may_take_longer(
+    clock: Clock, small: tuple[int | None, float | None], large: tuple[int | None, float | None]
+) -> None:
+    policy = SpeculationPolicy()
+    policy.record(30.0, shard_of([Video("v", "en", "v.tar", *small)], index=0))
+    huge = shard_of([Video("w", "en", "w.tar", *large)], index=1)
+    assert policy.expected_s(huge) == 300.0
+    policy.overdue([huge, A], idle=True)
+    clock.now += 599
+    assert policy.overdue([huge, A], idle=True) == [A.name]
+    clock.now += 2
+    assert policy.overdue([huge], idle=True) == [huge.name]

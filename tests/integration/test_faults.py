@@ -79,7 +79,7 @@ def reference(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def command(catalog: Path, output: Path, *options: str) -> list[str]:
     fixed = {"shard-videos": "1", "min-snr-db": "none", "max-silence-ratio": "none", "run-id": RUN_ID}
-    fixed |= {"device": "cpu", "workers": "1", "shards-in-flight": "1"}
+    fixed |= {"device": "cpu", "workers": "1", "shards-in-flight": "1", "max-failed-share": "1"}
     arguments = [item for name, value in fixed.items() for item in (f"--{name}", value)]
     return [AUDIOPIPE, "run", "--catalog", str(catalog), "--output", str(output), *arguments, *options]
 

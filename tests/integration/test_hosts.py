@@ -34,7 +34,10 @@ AUDIOPIPE = str(Path(sys.executable).with_name("audiopipe"))
 # A lost host is detected after these timeouts, which are minutes by default. With less than half a minute, a busy
 # machine whose workers import torch for seconds would count as lost.
 SHORT_TIMEOUTS = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "30s", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
-FIXED = "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+FIXED = (
+    "--shard-videos 1 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1 "
+    "--max-failed-share 1"
+)
 NOT_FINISHED = 4
 WITH_DEAD_LETTERS = 3  # exit code of a run of the demo corpus, which has defective videos
 

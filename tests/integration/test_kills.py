@@ -87,6 +87,7 @@ def test_the_dataset_is_the_same_after_any_kill(
     catalog, top, reference = places["bucket" if "s3" in victims else "disk"]
     output = f"{top}/{seed}-{uuid.uuid4().hex}"
     job = ["run", "--catalog", catalog, "--output", output, "--cluster", "existing", "--device", "cpu"]
+    job += ["--max-failed-share", "1"]
     job += ["--ledger", f"{processes.folder}/{seed}.sqlite"]
     job += [word for name, value in PARAMETERS.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     killed: list[str] = []

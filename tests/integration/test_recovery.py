@@ -35,7 +35,10 @@ from audiopipe.driver.cluster_health import ClusterHealth
 BIN = Path(sys.executable).parent
 RUN_PARTITION = Path(__file__).parents[2] / "cluster/run_partition.sh"
 VIDEOS, SHARDS = 16, 8
-FIXED = "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1"
+FIXED = (
+    "--shard-videos 2 --min-snr-db none --max-silence-ratio none --run-id tests --device cpu --heartbeat-s 1 "
+    "--max-failed-share 1"
+)
 DONE, UNFINISHED = 0, 4
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

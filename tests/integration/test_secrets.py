@@ -76,7 +76,7 @@ def s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def run(top: str, folder: Path, environment: dict[str, str], *more: str) -> tuple[int, bytes]:
     """Run the command with verbose output; return its exit code and the output of all runs in `folder`."""
     job = ["--catalog", f"{top}/corpus/catalog.parquet", "--output", f"{top}/out", "--workers", "1", "--run-id", RUN_ID]
-    job += ["--min-snr-db", "none", "--device", "cpu", "--retries", "0", *more]
+    job += ["--min-snr-db", "none", "--device", "cpu", "--retries", "0", "--max-failed-share", "1", *more]
     with (folder / "output").open("ab") as log:
         command = [str(BIN / "audiopipe"), "--verbose", "run", *job]
         code = subprocess.run(command, check=False, stdout=log, stderr=log, env=environment, timeout=250).returncode
@@ -102,7 +102,7 @@ def test_no_failure_shows_a_key_in_messages_or_files(
     # ledger may have finished.
     crash = inject_decoder_code(tmp_path / "crash", f"{PRINT_ENVIRONMENT}\nos.kill(os.getpid(), signal.SIGSEGV)")
     crashed, output = run(top, tmp_path, environment | crash, "--output", f"{top}/crashed")
-    assert crashed == 3, output.decode()
+    assert crashed == 4, output.decode()  # a known-good video crashes there too, so no video is condemned
     notebook(top, tmp_path, environment)
     texts = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     texts |= {name: Store(top).read(name) for name in Store(top).list()}

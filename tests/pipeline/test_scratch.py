@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from audiopipe.errors import PermanentStoreError
+from audiopipe.errors import BrokenWorker
 from audiopipe.pipeline.scratch import PREFIX, scratch_folder
 
 HOLDER = """
@@ -44,7 +44,7 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -
 
 def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path) -> None:
     with (
-        pytest.raises(PermanentStoreError, match=f"scratch folder {tmp_path}: No space left"),
+        pytest.raises(BrokenWorker, match=f"scratch folder {tmp_path}: No space left"),
         scratch_folder("shard", str(tmp_path)),
     ):
         raise OSError(28, "No space left on device")

@@ -17,9 +17,10 @@ def totals(**changes):
     return result
 
 
-def summary(status=RunStatus.DONE, new=None, failed=None):
+def summary(status=RunStatus.DONE, new=None, failed=None, **more):
     new = totals() if new is None else new
-    return RunSummary("r", "s3://bucket/out", status, totals(), new, 3, failed or {}, 60.0)
+    more = {"max_failed_share": 0.2} | more
+    return RunSummary("r", "s3://bucket/out", status, totals(), new, 3, failed or {}, 60.0, **more)
 
 
 def test_five_lines_summarize_a_finished_run():
@@ -44,3 +45,28 @@ def test_an_unfinished_run_names_what_is_missing_and_what_to_do():
     assert "1 of 3 shards not committed" in last
     assert "en-000001: StoreError: 503" in last
     assert "run the same again" in last
+
+
+def test_a_run_with_too_many_failed_videos_names_the_most_frequent_reason():
+    accepted, failed = summary(), summary(max_failed_share=0.19)
+    assert (accepted.exit_code, failed.exit_code) == (3, 5)
+    last = summary_lines(failed)[-1]
+    assert last.startswith("FAILED    2 of 10 videos failed, more than max_failed_share (0.19)")
+    assert "the most frequent reason is BadTar (2): `audiopipe explain BadTar`" in last
+    whole = RunSummary("r", "o", RunStatus.DONE, totals(videos_failed=0), totals(), 3, {}, 60.0, max_failed_share=0.0)
+    assert whole.exit_code == 0
+
+
+def test_a_summary_names_retired_workers_and_why_the_run_stopped():
+    reason = "BrokenWorker: its disk is full"
+    stopped = summary(
+        RunStatus.INCOMPLETE,
+        workers_retired={"gpu-0": reason},
+        stopped=f"no worker can work: {reason}",
+        unfinished_code=2,
+    )
+    assert stopped.exit_code == 2
+    *_, retired, last = summary_lines(stopped)
+    assert retired == f"retired   worker gpu-0: {reason}"
+    assert f"the run stopped early: no worker can work: {reason}" in last
+    assert "correct this, then run the same to resume" in last

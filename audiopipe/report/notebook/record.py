@@ -17,6 +17,7 @@ with require_extra("notebooks", "reading a saved notebook"):
 __all__ = ["read_exit_code"]
 
 NOT_FINISHED = 4
+SUCCESSES = (0, 3)
 # The errors that a notebook stops at when shards are missing or its kernel was interrupted (`notebook.session`).
 UNFINISHED_ERRORS = {"RunIncomplete", "Stopped", "KeyboardInterrupt"}
 
@@ -24,17 +25,18 @@ UNFINISHED_ERRORS = {"RunIncomplete", "Stopped", "KeyboardInterrupt"}
 def read_exit_code(notebook: Path) -> int:
     """Return the exit code that `audiopipe run` would have ended with.
 
-    0 (done) and 3 (done, with dead letters) are in the output of the summary's cell. 2 (misused), 4 (not finished) and
-    1 (other errors) follow from the error that the notebook stopped at. A notebook without either was killed, and its
-    run can be resumed: 4.
+    The output of the summary's cell has the code of a run that has ended. If the run did not end, 2 (misused),
+    4 (not finished) and 1 (other errors) follow from the error that the notebook stopped at. A notebook without either
+    was killed, and its run can be resumed: 4.
     """
     cells = nbformat.read(notebook, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", ())]
-    for output in outputs:
-        if output["output_type"] == "error":
-            return _exit_code_of(output["ename"])
     codes = [output.get("metadata", {}).get("audiopipe", {}).get("exit_code") for output in outputs]
-    return next((int(code) for code in codes if code is not None), NOT_FINISHED)
+    recorded = next((int(code) for code in codes if code is not None), None)
+    errors_raised = [output["ename"] for output in outputs if output["output_type"] == "error"]
+    if recorded in (None, *SUCCESSES) and errors_raised:
+        return _exit_code_of(errors_raised[0])
+    return NOT_FINISHED if recorded is None else recorded
 
 
 def _exit_code_of(error_name: str) -> int:

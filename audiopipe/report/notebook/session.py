@@ -25,7 +25,7 @@ from audiopipe.plan.plan import Plan
 from audiopipe.report import live, page
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.summary import describe_unfinished, summary_lines
+from audiopipe.report.summary import describe_problem, summary_lines
 from audiopipe.report.text import format_duration
 from audiopipe.store.objects import Store
 
@@ -35,7 +35,7 @@ with require_extra("notebooks", "a notebook"):
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Preview", "RunIncomplete", "Stopped", "connect", "finish", "preview", "run_shards"]
+__all__ = ["Preview", "RunIncomplete", "Stopped", "TooManyFailed", "connect", "finish", "preview", "run_shards"]
 
 REDRAW_S = 1.0
 THREADS_PER_CORE = 2  # the second thread of a core adds no speed, as audiopipe.estimation assumes
@@ -46,6 +46,13 @@ class RunIncomplete(AudiopipeError):
 
     exit_code = 4
     remedy = "execute the notebook again: it processes the missing shards"
+
+
+class TooManyFailed(AudiopipeError):
+    """The run is done, but most likely not as it was meant. The notebook fails, so that a scheduler notices."""
+
+    exit_code = 5
+    remedy = "correct the reason that the message names, then run `audiopipe retry OUTPUT`"
 
 
 class Stopped(KeyboardInterrupt):
@@ -174,10 +181,11 @@ def finish(summary: RunSummary, client: Client | None) -> None:
 
     Raises:
         RunIncomplete: shards are missing. Videos that failed permanently are part of a finished run.
+        TooManyFailed: all shards are there, but more than `max_failed_share` of the videos failed.
     """
     if client is not None:
         cluster.close(client)
     display(live.render_result(summary), metadata={"audiopipe": {"exit_code": summary.exit_code}})
     print(*summary_lines(summary), sep="\n")  # noqa: T201
-    if problem := describe_unfinished(summary):
-        raise RunIncomplete(problem)
+    if problem := describe_problem(summary):
+        raise (TooManyFailed if summary.status is RunStatus.DONE else RunIncomplete)(problem)
