@@ -141,7 +141,6 @@ class TransientVideoError(TransientError):
     """An attempt failed at one video; if the last attempt does too, the video becomes a dead letter at `stage`."""
 
     remedy = "remove the cause that the message names; if the video became a dead letter, run `audiopipe retry OUTPUT`"
-
     stage: ClassVar[str] = "unknown"
     retriable: ClassVar[bool] = True
 
@@ -174,7 +173,6 @@ class WorkerFailure(AudiopipeError):
 
     exit_code = 4
     remedy = "repair or replace the worker that the message names, then run the same command again"
-
     is_confirmed = False  # True if the worker cannot process a known-good video either
 
 
