@@ -132,9 +132,7 @@ class StoreError(TransientError):
 class SourceUnavailable(TransientError):
     """The place of the sources (a mount, bucket or host) cannot be used, which says nothing about a video."""
 
-    remedy = (
-        "mount the folder, start the host or correct source_prefix; if the videos are lost, set max_missing_share to 1"
-    )
+    remedy = "mount the folder, start the host or correct source_prefix; if videos are lost, set max_missing_share to 1"
 
 
 class TransientVideoError(TransientError):
@@ -163,9 +161,7 @@ class DecoderTimeout(TransientVideoError):
     """The decoder process gave no sample for `decode_timeout_s`, and was stopped."""
 
     stage = "decode"
-    remedy = (
-        "raise `decode_timeout_s` if the machine is slow; `audiopipe retry OUTPUT`; remove the video if it fails again"
-    )
+    remedy = "raise `decode_timeout_s` if the machine is slow, then `audiopipe retry OUTPUT`; else remove the video"
 
 
 class WorkerFailure(AudiopipeError):
@@ -193,9 +189,7 @@ class PermanentStoreError(AudiopipeError):
 class VerifyError(AudiopipeError):
     """The output does not match its commits."""
 
-    remedy = (
-        "list the shards with `audiopipe verify OUTPUT`, then rebuild each with `audiopipe resume OUTPUT --shard NAME`"
-    )
+    remedy = "list the shards: `audiopipe verify OUTPUT`; rebuild each: `audiopipe resume OUTPUT --shard NAME`"
 
 
 class VideoError(AudiopipeError):
