@@ -129,7 +129,7 @@ class Media:
 
     Attributes:
         declared_s: the end of the audio on the file's clock, as the file or the catalog declares it.
-        start_s: the first timestamp of a transport stream, where the file's clock is 0; 0 for other containers.
+        start_s: the first timestamp of a transport stream, where the file's clock is 0; None for other containers.
         links: starts and ends of the links of a chained Ogg file after the first, as offsets in the local file.
         options: options of FFmpeg with which the file is to be opened.
         track: position of the chosen audio stream among those of the file.
@@ -143,7 +143,7 @@ class Media:
     channels: int
     sample_format: str
     declared_s: Seconds | None
-    start_s: Seconds = 0.0
+    start_s: Seconds | None = None
     links: tuple[tuple[int, int], ...] = ()
     options: dict[str, str] = field(default_factory=dict)
     track: int = 0

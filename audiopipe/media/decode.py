@@ -119,7 +119,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         channels=audio.channels,
         sample_format=audio.sample_format,
         declared_s=declared_s,
-        start_s=audio.start_s if container == "mpegts" else 0.0,
+        start_s=audio.start_s if container == "mpegts" else None,
         links=tuple(links[1:]),
         track=audio.track,
         track_label=audio.label,

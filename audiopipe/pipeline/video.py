@@ -30,6 +30,7 @@ from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
+from audiopipe.segment.timestamp_map import MediaClock
 from audiopipe.segment.voice import AudioBlock, EndOfStream
 from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
 
@@ -97,7 +98,9 @@ def read_video(
                 record.media = probe(source, config, partial(timer.add_cpu, "decode"))
             record.notes += [record.media.track_note] if record.media.track_note else []
             decoder = _VideoDecoder(record, record.media, source, config, timer)
-            times = choose_spans(config, source.document, source.captions, record.media.start_s)
+            clock = MediaClock(record.media.start_s, record.media.declared_s)
+            times = choose_spans(config, source.document, source.captions, clock)
+            record.notes += [times.note] if times.note else []
             record.segment_source = times.source
             if source.captions is not None and times.source not in NOT_CAPTIONS:
                 record.captions = source.captions.name

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from audiopipe.segment.text import normalize_text, strip_tags
+from audiopipe.segment.timestamp_map import map_offset
 from audiopipe.segment.transcript import bound_count, bound_text, parse_timestamp
 from audiopipe.types import Seconds
 
@@ -33,8 +34,6 @@ NON_CUE_BLOCK = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 TAG_START = re.compile(r"[<{&]")
 WORD_TIME = re.compile(r"<(\d[\d:.]{0,20})>")
 TIMESTAMP_MAP = "X-TIMESTAMP-MAP="
-MPEGTS_HZ = 90_000
-MPEGTS_PERIOD = 1 << 33
 
 
 class Line(NamedTuple):
@@ -63,18 +62,20 @@ class _Timing(NamedTuple):
     end_s: Seconds
 
 
-def parse_vtt(text: str, media_start_s: Seconds = 0.0) -> list[Cue]:
+def parse_vtt(text: str, origin_s: Seconds = 0.0) -> list[Cue]:
     """Parse WebVTT: an empty line ends a block, a line of blanks does not; comments and styles are separate blocks.
 
-    `X-TIMESTAMP-MAP` moves the cues after it to the clock of the MPEG transport stream; the file's clock starts
-    at the first timestamp of the media.
+    `X-TIMESTAMP-MAP` moves the cues after it to the clock of an MPEG transport stream.
+
+    Args:
+        origin_s: the timestamp of the stream at which the file's clock is 0.
     """
     bound_count("vtt", text.count("-->"))
     cues: list[Cue] = []
     offset_s = 0.0
     for block in _blocks(text):
         if block[0].startswith("WEBVTT"):
-            offset_s = next((_parse_map(line, media_start_s) for line in block if line.startswith(TIMESTAMP_MAP)), 0.0)
+            offset_s = next((map_offset(line, origin_s) for line in block if line.startswith(TIMESTAMP_MAP)), 0.0)
         parsed = _parse_lines(block, offset_s)
         is_text = not parsed and not block[0].startswith("WEBVTT") and not (len(block) == 1 and block[0].isdigit())
         if is_text and cues and not cues[-1].lines:  # an editor has removed the blank of a blank first line
@@ -97,18 +98,6 @@ def _blocks(text: str) -> Iterator[list[str]]:
             block = list(itertools.dropwhile(lambda line: not line.isspace(), block))
         if block and not "".join(block).isspace():
             yield block
-
-
-def _parse_map(line: str, media_start_s: Seconds) -> Seconds:
-    """Return the seconds to add to the times of the cues: the transport stream's time less the local one.
-
-    Source: RFC 8216, section 3.5. Without a readable map cues keep their times, as the RFC asks.
-    """
-    fields = dict(item.split(":", 1) for item in line.removeprefix(TIMESTAMP_MAP).split(",") if ":" in item)
-    ticks, local_s = fields.get("MPEGTS", "").strip(), parse_timestamp(fields.get("LOCAL", "").strip())
-    if not (ticks.isascii() and ticks.isdigit() and len(ticks) <= 12) or math.isnan(local_s):
-        return 0.0
-    return int(ticks) % MPEGTS_PERIOD / MPEGTS_HZ - local_s - media_start_s
 
 
 def _parse_lines(lines: list[str], offset_s: Seconds) -> list[Cue]:

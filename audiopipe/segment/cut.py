@@ -21,6 +21,7 @@ from audiopipe.errors import BadSegments
 from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
 from audiopipe.segment.merge import merge_spans
+from audiopipe.segment.timestamp_map import FILE_CLOCK, MediaClock
 from audiopipe.segment.transcript import MAX_TIME_S, Transcript, is_invalid
 from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
@@ -48,14 +49,18 @@ END_TOLERANCE_S = 0.5  # text may end this much after the audio: codec delay and
 
 @dataclass(frozen=True)
 class ChosenSpans:
-    """The times to cut a video at: a list in the order of the file, or endless windows; None for voice activity."""
+    """The times to cut a video at: a list in the order of the file, or endless windows; None for voice activity.
+
+    `note` is for the row of the video.
+    """
 
     source: SegmentSource
     spans: Iterable[Span] | None
+    note: str | None = None
 
 
 def choose_spans(
-    config: RunConfig, document: bytes | None, captions: CaptionFile | None, media_start_s: Seconds = 0.0
+    config: RunConfig, document: bytes | None, captions: CaptionFile | None, clock: MediaClock = FILE_CLOCK
 ) -> ChosenSpans:
     """Choose the times to cut a video at, as `segments` of the config says; `merge_captions` may join captions.
 
@@ -66,7 +71,7 @@ def choose_spans(
         config: the run's.
         document: the JSON next to the audio.
         captions: the captions next to the audio.
-        media_start_s: the first timestamp of the media, for captions that refer to it.
+        clock: that of the media, for captions that refer to it.
 
     Raises:
         BadSegments: a file exists and cannot be read ('auto' does not skip a broken file), or the forced source has no
@@ -75,12 +80,9 @@ def choose_spans(
     choice = config.segments
     if choice in ("auto", "json") and document is not None and (transcript := read_json(document)):
         return ChosenSpans(SegmentSource.JSON, _merge(transcript, config))
-    if (
-        choice in ("auto", "captions")
-        and captions is not None
-        and (transcript := read_captions(captions, media_start_s))
-    ):
-        return ChosenSpans(captions.format, _merge(transcript, config))
+    if choice in ("auto", "captions") and captions is not None and (transcript := read_captions(captions, clock)):
+        moved = f"captions: X-TIMESTAMP-MAP moves them by {transcript.moved_s:.3f} s" if transcript.moved_s else None
+        return ChosenSpans(captions.format, _merge(transcript, config), moved)
     if choice in ("auto", "voice"):
         return ChosenSpans(SegmentSource.VOICE, None)
     if choice == "fixed":

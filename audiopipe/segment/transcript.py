@@ -43,11 +43,15 @@ class Transcript(list[Span]):
     Args:
         spans: the spans.
         automatic: whether speech recognition made them, as word times or rolling lines of the file show.
+
+    Attributes:
+        moved_s: by how many seconds the file's first map of timestamps moved them.
     """
 
     def __init__(self, spans: Iterable[Span] = (), automatic: bool = False) -> None:
         super().__init__(spans)
         self.automatic = automatic
+        self.moved_s: Seconds = 0.0
 
 
 @contextmanager

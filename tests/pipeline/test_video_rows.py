@@ -67,9 +67,11 @@ def test_the_row_names_track_captions_and_metadata(tmp_path, sidecar_info):
     plain = Video("p", "de", str(media_file(tmp_path / "p.wav", tones(2.0, 16_000, 1), 16_000)))
     (row, bare), segments, sidecars = run(tmp_path, video, plain, sidecar_info=sidecar_info)
     assert [row[name] for name in COLUMNS] == [
-        *("2 of 2 (ger)", "v.de.vtt", "Ein Titel", "Kanal", "20240229", CHAPTERS, "de"),
-        *("ignored v.comments.json: a list or value without segment times; ignored v.live_chat.json: a live chat",),
-        *(0.0, None),
+        *("2 of 2 (ger)", "v.de.vtt", "Ein Titel", "Kanal", "20240229", CHAPTERS, "de", row["notes"], 0.0, None),
+    ]
+    assert sorted(row["notes"].split("; ")) == [
+        "ignored v.comments.json: a list or value without segment times",
+        "ignored v.live_chat.json: a live chat",
     ]
     assert [bare[name] for name in COLUMNS] == ["1 of 1", *[None] * 7, 0.0, None]
     assert [segment["text"] for segment in segments] == ["eins", "zwei", None]
@@ -171,3 +173,22 @@ def test_too_much_segment_time_is_refused_by_name(tmp_path):
     assert {segment["video_id"] for segment in segments} == {"p"}
     (row, _), segments, _ = run(tmp_path / "more", video, fine, max_segment_time_ratio=10.0)
     assert (row["status"], row["segments"]) == ("done", 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "ticks", "start_s"),
+    [
+        ("v.m4a", 900_000, 1.0),  # the usual start of a stream
+        ("v.m4a", 180_000, 3.0),
+        ("v.ts.mp4", 900_000, 1.0 + 10.0 - 1.4),  # FFmpeg's transport streams start at 1.4 s
+    ],
+)
+def test_a_timestamp_map_moves_captions_to_the_file(tmp_path, name, ticks, start_s):
+    options = ["-c:a", "aac", *(["-f", "mpegts"] if ".ts" in name else [])]
+    audio = media_file(tmp_path / name, tones(14.0, 48_000, 1), 48_000, *options).read_bytes()
+    text = f"WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:{ticks},LOCAL:00:00:00.000\n\n00:01.000 --> 00:02.000\nwort\n"
+    members = {"v.mp4": audio, "v.de.vtt": text.encode()}
+    (row,), (segment,), _ = run(tmp_path, Video("v", "de", str(tar_file(tmp_path / "v.tar", members))))
+    assert segment["start_s"] == pytest.approx(start_s, abs=0.03)
+    moved = f"captions: X-TIMESTAMP-MAP moves them by {segment['start_s'] - 1.0:.3f} s"
+    assert row["notes"] == (None if start_s == 1.0 else moved)

@@ -11,6 +11,7 @@ from audiopipe.errors import BadSegments
 from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
 from audiopipe.segment.merge import merge_spans
+from audiopipe.segment.timestamp_map import MediaClock
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
 EVENTS = [
@@ -84,7 +85,28 @@ def test_a_timestamp_map_moves_the_cues_after_it():
 
 def test_a_timestamp_map_refers_to_the_start_of_the_media():
     text = "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:900000,LOCAL:00:00:00.000\n\n00:01.000 --> 00:02.000\na\n\n"
-    assert read_captions(CaptionFile(SegmentSource.VTT, text.encode()), media_start_s=9.5) == [Span(1.5, 2.5, "a")]
+    assert read_captions(CaptionFile(SegmentSource.VTT, text.encode()), MediaClock(9.5)) == [Span(1.5, 2.5, "a")]
+
+
+@pytest.mark.parametrize(
+    ("first", "end_s", "expected"),
+    [
+        ("MPEGTS:180000,LOCAL:00:00:00.000", 70.0, [3.0, 63.0]),  # a stream that starts at 0, as the file does
+        ("MPEGTS:900000,LOCAL:00:00:00.000", 60.0, [1.0, 61.0]),  # a usual start of a stream
+        ("MPEGTS:126000,LOCAL:00:00:00.000", 60.0, [1.0, 61.0]),
+        ("MPEGTS:1080000,LOCAL:00:00:02.000", 60.0, [1.0, 61.0]),  # the same, as 12 s less 2 s
+        ("MPEGTS:180000,LOCAL:00:00:00.000", 62.0, [1.0, 61.0]),  # 3 to 64 s is longer than the audio
+        ("MPEGTS:8589900000,LOCAL:00:00:00.000", 60.0, [1.0, 61.0]),  # the second map is after the turn of 2 ** 33
+        ("MPEGTS:900000,LOCAL:00:00:00.000", None, [1.0, 61.0]),
+    ],
+)
+def test_a_timestamp_map_next_to_remuxed_media(first, end_s, expected):
+    ticks, local = (part.split(":", 1)[1] for part in first.split(","))
+    second = (int(ticks) + 60 * 90_000) % (1 << 33)
+    text = f"WEBVTT\nX-TIMESTAMP-MAP={first}\n\n00:01.000 --> 00:02.000\na\n\n"
+    text += f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:{local},MPEGTS:{second}\n\n00:01.000 --> 00:02.000\nb\n\n"
+    spans = read_captions(CaptionFile(SegmentSource.VTT, text.encode()), MediaClock(None, end_s))
+    assert [span.start_s for span in spans] == pytest.approx(expected)
 
 
 def test_raw_text_is_kept_as_it_was():
