@@ -7,24 +7,24 @@ the environment.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import describe_invalid, describe_unknown
+from audiopipe.redaction import find_address_problem, has_secret
 
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raise it whenever the same input and parameters give other bytes: kernels, segmentation, encoders, layout.
 OUTPUT_VERSION = 6
 
+ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
-CREDENTIALS = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 def _output_field(default: object, description: str, **limits: float) -> Any:
@@ -203,18 +203,19 @@ class RunConfig(BaseModel):
         """
         unknown = [name for name in parameters if name not in cls.model_fields]
         if unknown:
-            raise ConfigError("; ".join(_describe_unknown(name, list(cls.model_fields)) for name in unknown))
+            raise ConfigError("; ".join(describe_unknown(name, list(cls.model_fields)) for name in unknown))
         try:
             return cls.model_validate(parameters)
         except ValidationError as error:
-            raise ConfigError("; ".join(_describe(item) for item in error.errors())) from None
+            raise ConfigError("; ".join(describe_invalid(item) for item in error.errors())) from None
 
-    @field_validator("catalog", "output", "source_prefix", "ledger")
+    @field_validator("*", mode="before")
     @classmethod
-    def _check_address(cls, value: str | None) -> str | None:
-        if value is not None and CREDENTIALS.search(value):
-            raise ValueError("contains a password; remove it and set it in the environment instead")
-        if value is not None and not value.strip():
+    def _check_text(cls, value: object, info: ValidationInfo) -> object:
+        is_address = info.field_name in ADDRESSES and isinstance(value, str)
+        if isinstance(value, str) and (is_address or has_secret(value)) and (problem := find_address_problem(value)):
+            raise ValueError(problem)
+        if is_address and not str(value).strip():
             raise ValueError("is empty")
         return value
 
@@ -281,20 +282,3 @@ class RunConfig(BaseModel):
         """Return 16 hex digits of a SHA-256 over the output fields and the output version."""
         body = {"output_version": OUTPUT_VERSION, **self.output_fields()}
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _describe_unknown(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(sorted(known))}"
-    return f"unknown parameter '{name}': {hint}"
-
-
-def _describe(item: ErrorDetails) -> str:
-    """Format one pydantic error as a sentence with the field, the value and the rule."""
-    message = item["msg"].removeprefix("Value error, ")
-    if not item["loc"]:
-        return message
-    if item["type"] == "missing":
-        return f"parameter '{item['loc'][0]}' is required"
-    value = "" if "password" in message else f" {item['input']!r}"
-    return f"parameter '{item['loc'][0]}'{value}: {message[0].lower()}{message[1:]}"

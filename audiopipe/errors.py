@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from audiopipe.redaction import RedactedError
+
 # fmt: off
 __all__ = [
     "AudiopipeError", "BadSegments", "BadTar", "BrokenWorker", "CatalogError", "ClusterError", "ConfigError",
@@ -49,8 +51,8 @@ __all__ = [
 # fmt: on
 
 
-class AudiopipeError(Exception):
-    """The base class of all errors that this package raises on purpose.
+class AudiopipeError(RedactedError):
+    """The base class of all errors that this package raises on purpose; secrets in addresses are left out.
 
     `exit_code` is the exit code of a command that ends with the error; `remedy` is what `audiopipe explain` advises.
     """
@@ -110,8 +112,7 @@ class LedgerUnavailable(LedgerError):
 
     exit_code = 4
     remedy = (
-        "find what locks the file, make room or permit writing, or wait until Supabase answers; the dataset is safe, "
-        "and `audiopipe resume OUTPUT` sets a damaged ledger aside and writes what the ledger lacks"
+        "free the lock or the disk, or start the server; then `audiopipe resume OUTPUT` writes what the ledger lacks"
     )
     is_damaged = False
 

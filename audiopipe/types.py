@@ -11,6 +11,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from audiopipe.redaction import redact_address
+
 __all__ = [
     "CAPTION_FORMATS",
     "CaptionFile",
@@ -61,6 +63,7 @@ CAPTION_FORMATS = {
 class Video:
     """One row of the catalog.
 
+    `uri` may have a user name or a signature, which is only for fetching: store and show `shown_uri`.
     `sidecars` are the names of files in the folder of a bare audio file that belong to it.
     `attempts` counts how often the plan contains the video up to this shard: 1, plus 1 for each `audiopipe retry`.
     """
@@ -72,6 +75,14 @@ class Video:
     duration_s: Seconds | None = None
     sidecars: tuple[str, ...] = ()
     attempts: int = 1
+
+    def __repr__(self) -> str:
+        return f"Video({self.video_id!r}, {self.language!r}, {self.shown_uri!r})"
+
+    @property
+    def shown_uri(self) -> str:
+        """The address without its secrets, for everything that is stored or shown."""
+        return redact_address(self.uri)
 
 
 @dataclass(frozen=True, slots=True)

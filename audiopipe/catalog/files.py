@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple
-from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.errors import CatalogError, StoreError
+from audiopipe.redaction import has_secret, redact, without_query
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS
 from audiopipe.types import CAPTION_FORMATS
@@ -60,7 +60,7 @@ class _FileInfo(NamedTuple):
 
 def table_format(url: str) -> str | None:
     """Return 'parquet', 'csv', … if the address ends like that of a table."""
-    match = TABLE_SUFFIX.search(_without_query(url))
+    match = TABLE_SUFFIX.search(without_query(url))
     return match and match[1].lower()
 
 
@@ -68,7 +68,7 @@ def base_url(url: str) -> tuple[str, bool]:
     """Return the folder of a table, with a slash at its end, and whether it is on this machine."""
     fs, path = open_filesystem(url)
     is_local = isinstance(fs, LocalFileSystem)
-    return (path if is_local else _without_query(url)).rpartition("/")[0] + "/", is_local
+    return (path if is_local else without_query(url)).rpartition("/")[0] + "/", is_local
 
 
 def read_table(url: str) -> pa.Table:
@@ -189,9 +189,11 @@ def _list_folder(folder: str, is_recursive: bool) -> Iterator[_FileInfo]:
         for info in infos:
             yield _FileInfo(folder + info["name"].removeprefix(root), info["size"])
     except (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError) as error:
-        LOG.warning("sizes below %s are unknown, shards are planned without them: %s", folder, _first_line(error))
+        problem = redact(f"{folder} are unknown, shards are planned without them: {_first_line(error)}")
+        LOG.warning("sizes below %s", problem)
     except READ_ERRORS as error:
-        raise StoreError(f"{folder} could not be listed for the sizes of its objects ({_first_line(error)})") from error
+        message = f"{folder} could not be listed for the sizes of its objects ({_first_line(error)})"
+        raise StoreError(message) from (None if has_secret(folder) else error)
 
 
 def _list_files(fs: fsspec.AbstractFileSystem, base: str) -> Iterator[_FileInfo]:
@@ -279,11 +281,6 @@ def _to_text(value: object, column: str, line: int) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"line {line}, column {column!r}: {value!r} is neither text nor a number")
-
-
-def _without_query(url: str) -> str:
-    """Remove the query of a signed HTTP address."""
-    return urlsplit(url)._replace(query="", fragment="").geturl() if url.startswith(("http://", "https://")) else url
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.catalog.files import COLUMNS
-from audiopipe.config import CREDENTIALS, LANGUAGE
+from audiopipe.config import LANGUAGE
 from audiopipe.errors import CatalogError
+from audiopipe.redaction import redact_address
 from audiopipe.store.objects import open_filesystem
 
 __all__ = [
@@ -60,6 +61,7 @@ class RawCatalog:
         marked = rows.filter(pc.fill_null(mask, True))
         if marked.num_rows:
             row, value = marked["row"][0].as_py(), marked[column][0].as_py()
+            value = redact_address(value) if isinstance(value, str) else value
             name = "" if column == "youtube_id" else f" (id {marked['youtube_id'][0].as_py()!r})"
             more = f"; the same is wrong in {marked.num_rows - 1} more rows" if marked.num_rows > 1 else ""
             raise CatalogError(f"catalog {self.source}, row {row}{name}, column {column!r}: {value!r} {problem}{more}")
@@ -170,7 +172,10 @@ def _check_keys(raw: RawCatalog, rows: pa.Table) -> None:
         r"^$|\x00": "is not a key; every video needs one",
         r"(^|/)\.\.(/|$)": "leaves its folder by '..'; write the key without it",
         "::": "contains '::', which chains file systems; rename the object",
-        CREDENTIALS.pattern: "contains a password; remove it and set it in the environment instead",
+        # Buckets are opened with the keys of the environment only. Other addresses may need what they contain.
+        r"^(?i:s3a?|gcs|gs|r2)://[^/]*:.*@|^(?i:s3a?|gcs|gs|r2)://[^/]*@": (
+            "contains a key of the bucket; remove it and set it in the environment instead"
+        ),
     }
     for pattern, problem in problems.items():
         raw.refuse_rows(rows, pc.match_substring_regex(rows["r2_tar_key"], pattern), "r2_tar_key", problem)

@@ -16,6 +16,7 @@ from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
 from audiopipe.driver.signals import SignalGuard
+from audiopipe.redaction import RedactingFilter
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
@@ -110,6 +111,7 @@ def _log_to_stderr() -> None:
     """Print this package's log messages, such as the dashboard's link, on stderr."""
     log, handler = logging.getLogger("audiopipe"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(RedactingFilter())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
 

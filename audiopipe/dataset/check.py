@@ -68,7 +68,7 @@ def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
 def _check_tables(shard: Shard, commit: Commit, videos: pa.Table, segments: pa.Table) -> Iterator[str]:
     result = commit.result
     ids = videos["video_id"].to_pylist()
-    planned = [(video.video_id, video.uri) for video in shard.videos]
+    planned = [(video.video_id, video.shown_uri) for video in shard.videos]
     if list(zip(ids, videos["uri"].to_pylist(), strict=True)) != planned:
         yield "its videos differ from the plan's"
     stated = {video_id: count for video_id, count in zip(ids, videos["segments"].to_pylist(), strict=True) if count}

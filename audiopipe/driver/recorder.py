@@ -18,6 +18,7 @@ from audiopipe.driver.task import Attempt, get_attempt
 from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
 from audiopipe.plan.plan import Plan
+from audiopipe.redaction import redact
 from audiopipe.types import ShardResult
 
 __all__ = ["Failure", "RunRecorder", "without_ledger_errors"]
@@ -44,7 +45,7 @@ class Failure:
         if error is None:
             return cls(None, "Canceled", f"Dask reports the task as {future.status}", None)
         stack = "".join(traceback.format_tb(future.traceback()))
-        message = str(error) or f"Dask reports the task as {future.status}"
+        message = redact(str(error)) or f"Dask reports the task as {future.status}"
         return cls(error, type(error).__name__, message, stack, _find_attempt(error))
 
     def __str__(self) -> str:

@@ -27,6 +27,7 @@ from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_run_ledger
 from audiopipe.pipeline.shard import process_shard
+from audiopipe.plan.addresses import complete_addresses
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
@@ -216,6 +217,9 @@ def _work(
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(plan.shards(partition, languages, config.language_order))
+    uncommitted = complete_addresses([shard for shard in shards if shard.name not in commits], config)
+    completed = {shard.name: shard for shard in uncommitted}
+    shards = [completed.get(shard.name, shard) for shard in shards]
     with open_run_ledger(config.ledger, config.output) as ledger:
         session = Session(
             config, run_id, load_plan(store), ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task

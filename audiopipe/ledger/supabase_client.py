@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self, TypeAlias
 from audiopipe.errors import ConfigError
 from audiopipe.extras import require_extra
 from audiopipe.ledger.record import RowValues
+from audiopipe.redaction import RedactedError, has_secret
 
 with require_extra("supabase", "supabase://"):
     import httpx
@@ -83,7 +84,7 @@ class ErrorKind(StrEnum):
     ROW = "row"
 
 
-class SupabaseError(Exception):
+class SupabaseError(RedactedError):
     """A failed request. The message says what failed and what to do."""
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
@@ -108,6 +109,8 @@ class SupabaseClient:
                 "supabase:// needs the environment variables SUPABASE_URL (https://….supabase.co) and "
                 "SUPABASE_SERVICE_KEY, or SUPABASE_KEY for reading: set them before the start"
             )
+        if has_secret(self.url):
+            raise ConfigError("SUPABASE_URL contains a password or a token; write the address of the project alone")
         self._secrets = [secret for secret in (key, token) if secret]
         self._http = httpx.Client(timeout=timeout_s)
         options = ClientOptions(

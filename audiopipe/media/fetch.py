@@ -30,6 +30,7 @@ from audiopipe.errors import (
 from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
+from audiopipe.redaction import is_redacted, without_query
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import is_name_invalid, with_retries
 from audiopipe.types import CaptionFile, Video, VideoInfo
@@ -119,6 +120,8 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Sou
 
 
 def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
+    if is_redacted(video.uri):
+        raise MissingSource(f"{video.uri} is stored without its secret, and the catalog no longer has the address")
     fs, remote = open_filesystem(video.uri)
     label = f"fetching {video.uri}"
     try:
@@ -213,7 +216,7 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
     if size == 0:
         raise EmptySource(f"{video.uri} has no bytes")
     siblings: dict[str, str] = {}
-    if PurePosixPath(video.uri).suffix.lower() in AUDIO_SUFFIXES:
+    if PurePosixPath(without_query(video.uri)).suffix.lower() in AUDIO_SUFFIXES:
         contents = TarContents(offset=0, size=size, audio=video.uri)
         read_sibling = partial(_read_sibling, video, siblings)
         sidecars = _choose_sidecars(video, video.sidecars, read_sibling, video.uri, rules)

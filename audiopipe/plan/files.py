@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from audiopipe.catalog.read import CATALOG_SCHEMA
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
+from audiopipe.redaction import redact_address
 from audiopipe.store.parquet import read_table
 
 __all__ = [
@@ -134,8 +135,13 @@ def plan_path(language: str, generation: int) -> str:
 
 
 def serialize(table: pa.Table, metadata: PlanMetadata) -> bytes:
-    """Serialize a table with the columns of `PLAN_SCHEMA`: the same bytes for the same rows and metadata."""
+    """Serialize a table with the columns of `PLAN_SCHEMA`: the same bytes for the same rows and metadata.
+
+    Addresses are stored without their secrets (`addresses.py`).
+    """
     sink = pa.BufferOutputStream()
+    shown = pa.array([redact_address(uri) for uri in table["uri"].to_pylist()], pa.string())
+    table = table.set_column(table.column_names.index("uri"), table.schema.field("uri"), shown)
     pq.write_table(table.replace_schema_metadata({METADATA_KEY: metadata.to_json()}), sink, compression="zstd")
     return bytes(sink.getvalue())
 

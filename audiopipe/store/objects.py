@@ -10,6 +10,7 @@ AWS_ENDPOINT_URL_S3=https://ACCOUNT.r2.cloudflarestorage.com and AWS_DEFAULT_REG
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import uuid
@@ -21,7 +22,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from audiopipe.errors import ConfigError
 from audiopipe.extras import missing_extra
+from audiopipe.redaction import RedactingFilter, find_address_problem
 from audiopipe.store.retry import with_retries
 
 __all__ = ["Store", "open_filesystem"]
@@ -33,6 +36,9 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 REQUEST_ATTEMPTS = 3
+# Their messages name the addresses of requests.
+for _name in ("fsspec.http", "aiohttp.client", "botocore.endpoint", "s3fs", "httpx", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(RedactingFilter())
 UNCACHED = ("file://", "memory://")  # file systems that never cache listings
 
 
@@ -69,9 +75,14 @@ class Store:
 
     All methods raise `PermanentStoreError` for wrong keys, missing permission, a missing bucket or a full disk, and
     `StoreError` if other errors persist through all retries.
+
+    Raises:
+        ConfigError: the address has a secret, or chains file systems.
     """
 
     def __init__(self, url: str) -> None:
+        if problem := find_address_problem(url):
+            raise ConfigError(f"the address of the output {problem}")
         self.url = url.rstrip("/") or url
         self.fs, root = open_filesystem(url)
         self.root = root.rstrip("/")

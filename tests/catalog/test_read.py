@@ -122,12 +122,13 @@ def test_a_remote_catalog_names_no_local_file(memory, tmp_path, key):
 
 @pytest.mark.parametrize(
     "key",
-    ["../x.tar", "a/../../x.tar", "a/..", "..", "a\0.tar", "", None, "x::file:///etc/passwd", "http://u:secret@h/x"],
+    ["../x.tar", "a/../../x.tar", "a/..", "..", "a\0.tar", "", None, "x::file:///etc/passwd", "s3://KEY:se/cret@b/x"],
 )
 def test_a_key_that_leaves_its_folder_is_refused_by_row(tmp_path, key):
     path = write_table(tmp_path / "c.parquet", {**single_row(), "r2_tar_key": pa.array([key], pa.string())})
-    with pytest.raises(CatalogError, match=r"c\.parquet, row 1 \(id 'x'\), column 'r2_tar_key'"):
+    with pytest.raises(CatalogError, match=r"c\.parquet, row 1 \(id 'x'\), column 'r2_tar_key'") as caught:
         read(path)
+    assert "cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["a..b.tar", "..a/x.tar", "a/b../x.tar", "ä/日本 x%2e.tar"])

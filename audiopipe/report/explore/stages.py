@@ -81,7 +81,7 @@ def _stage_chips(trace: Trace) -> Html:
 def source(trace: Trace) -> Html:
     """Show the object, the audio in it, and the JSON and captions in the same tar."""
     video, fetched, media = trace.video, trace.source, trace.media
-    rows: list[list[str]] = [["address", video.uri]]
+    rows: list[list[str]] = [["address", video.shown_uri]]
     if fetched is None:
         return page.join(page.table(["object", ""], rows, "lw"), page.note("The object could not be fetched."))
     rows += [

@@ -12,6 +12,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.run_record import read_config
 from audiopipe.errors import ConfigError
+from audiopipe.plan.addresses import complete_addresses
 from audiopipe.plan.plan import load_plan
 from audiopipe.types import Shard, Video
 
@@ -101,7 +102,8 @@ def _from_plan(dataset: Dataset, youtube_id: str, reason: str) -> ChosenVideo:
         if rows.num_rows:
             row = rows.sort_by("shard").slice(rows.num_rows - 1, 1)
             shard = Shard(language, row["shard"][0].as_py(), 0, (_video(row),))
-            return ChosenVideo(shard, read_config(dataset.store), reason, dataset)
+            config = read_config(dataset.store)
+            return ChosenVideo(complete_addresses([shard], config)[0], config, reason, dataset)
     raise ConfigError(f"parameter 'youtube_id' {youtube_id!r}: the plan of {dataset.url} has no such video")
 
 
