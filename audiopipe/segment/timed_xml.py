@@ -1,4 +1,7 @@
-"""Read captions in XML where simple: YouTube's srv1 to srv3, and TTML with its times on paragraphs.
+"""Read captions in XML where simple: YouTube's srv1 to srv3, and TTML with its times on paragraphs or on their spans.
+
+Times on TTML's `div` and `body` are refused unless they are 0: the standard adds them to those of the paragraphs, and
+files of lyrics have both on the same clock.
 
 The parser keeps no tree, and refuses document types, so that neither depth nor entities cost memory.
 """
@@ -25,6 +28,7 @@ OFFSET_TIME = re.compile(r"(\d{1,12}(?:\.\d{0,12})?)(h|m|s|ms|f|t)", re.ASCII)
 FRAME_TIME = re.compile(r"(\d{2,6}:\d\d:\d\d):(\d{1,4})(?:\.\d{1,4})?", re.ASCII)
 MAX_AGENT = 200  # characters
 MILLISECOND = 1e-3
+TIMES = frozenset({"begin", "end", "dur"})
 
 
 def is_timed_xml(text: str) -> bool:
@@ -36,7 +40,7 @@ def parse_xml(text: str) -> Transcript:
     """Read the paragraphs of a file.
 
     Raises:
-        BadSegments: it has a document type, or times on other elements than paragraphs.
+        BadSegments: it has a document type, or times on other elements than paragraphs and their spans.
         expat.ExpatError: it is not well-formed.
     """
     reader = _Reader()
@@ -69,6 +73,9 @@ class _Reader:
     paragraph: Mapping[str, str] | None = None
     pieces: list[str] = field(default_factory=list)
     first_offset_s: Seconds | None = None
+    timed_spans: list[Mapping[str, str] | None] = field(default_factory=list)  # open `span` elements; those with times
+    has_timed_spans: bool = False
+    timed_from: int = 0  # the first of `pieces` in the span with times
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         tag, values = _local(name), {_local(key): value for key, value in attributes.items()}
@@ -83,23 +90,53 @@ class _Reader:
                 self.first_offset_s = _parse_float(values.get("t", "0")) * MILLISECOND
         elif tag == ("p" if self.root == "tt" or "d" in values else "text") or (tag in ("p", "text") and "t" in values):
             self.paragraph, self.pieces, self.first_offset_s = values, [], None
-        elif self.root == "tt" and tag in ("body", "div", "span") and ("begin" in values or "timeContainer" in values):
+            self.timed_spans, self.has_timed_spans = [], False
+        elif self.root == "tt" and tag in ("body", "div", "span"):
+            self._start_ttml(tag, values)
+
+    def _start_ttml(self, tag: str, values: dict[str, str]) -> None:
+        """Note a span with times in a paragraph without; the times of a paragraph are those of all of its spans.
+
+        Raises:
+            BadSegments: there are times on other elements.
+        """
+        if tag == "span" and self.paragraph is not None:
+            is_timed = "begin" in values and not TIMES & self.paragraph.keys()
+            if is_timed and any(self.timed_spans):
+                raise BadSegments(
+                    "the TTML has times on a 'span' within another, which are not read; convert it to WebVTT"
+                )
+            self.timed_from = len(self.pieces) if is_timed else self.timed_from
+            self.timed_spans.append(values if is_timed else None)
+        elif values.get("timeContainer", "par") != "par" or self._parse_ttml(values.get("begin", "0s")) != 0:
             raise BadSegments(f"the TTML has times on '{tag}', which are not read; convert it to WebVTT")
 
     def end(self, name: str) -> None:
-        if self.paragraph is None or _local(name) not in ("p", "text"):
-            return
-        raw = "".join(self.pieces).strip()
-        start, end = self._times(self.paragraph)
+        tag = _local(name)
+        if tag == "span" and self.timed_spans:
+            times = self.timed_spans.pop()
+            if times is not None and self.paragraph is not None:
+                self._add_span({**self.paragraph, **times}, "".join(self.pieces[self.timed_from :]).strip())
+                del self.pieces[self.timed_from :]
+                self.has_timed_spans = True
+        elif self.paragraph is not None and tag in ("p", "text"):
+            raw = "".join(self.pieces).strip()
+            if self.has_timed_spans and raw:
+                raise BadSegments("the TTML has text next to a 'span' with times; convert it to WebVTT")
+            if not self.has_timed_spans:
+                self._add_span(self.paragraph, raw)
+            self.paragraph = None
+
+    def _add_span(self, values: Mapping[str, str], raw: str) -> None:
+        start, end = self._times(values)
         bound_text(raw.count("\n"), len(raw), start)
         if raw or self.root == "tt":
             text, speaker, sound_event = parse_markup(raw, has_tags=False)
-            agent = normalize_text(self.paragraph.get("agent", "")[:MAX_AGENT].lstrip("#"))
+            agent = normalize_text(values.get("agent", "")[:MAX_AGENT].lstrip("#"))
             self.spans.append(
                 Span(start, end, text, speaker or agent, sound_event if raw else None, raw_line(raw) or None)
             )
             bound_count("xml", len(self.spans))
-        self.paragraph = None
 
     def add(self, text: str) -> None:
         if self.paragraph is not None:

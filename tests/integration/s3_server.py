@@ -13,12 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import botocore.config
+import botocore.exceptions
+import botocore.session
 import pytest
 from waiting import wait_until
 
@@ -84,16 +85,23 @@ class S3Server:
         command += ["-master.telemetry=false", f"-bucket={BUCKET}"]
         with (self.folder / "weed.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment(), cwd=self.folder)
-        wait_until(self._answers, f"the S3 server answers; see {self.folder / 'weed.log'}")
+        wait_until(self._has_bucket, f"the S3 server has its bucket; see {self.folder / 'weed.log'}")
 
-    def _answers(self) -> bool:
+    def _has_bucket(self) -> bool:
+        """Check whether the server answers and has made the bucket, which it does a little later."""
+        client = botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.secret,
+            config=botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=10),
+        )
         try:
-            with urllib.request.urlopen(self.endpoint, timeout=10):
-                return True
-        except urllib.error.HTTPError as error:
-            return error.code == 403  # the server is up and asks for keys
-        except OSError:
+            client.head_bucket(Bucket=BUCKET)
+        except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
             return False
+        return True
 
     def kill(self) -> None:
         assert self.process is not None

@@ -1,3 +1,4 @@
+import io
 import os
 import threading
 import traceback
@@ -7,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
+from factories import media_file, tones
 from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
@@ -287,3 +292,35 @@ def test_an_s3_filesystem_gets_no_keys(s3: Store) -> None:
     assert not (s3.fs.secret)
     assert not (s3.fs.token)
     assert isinstance(s3.fs, fsspec.AbstractFileSystem)
+
+
+def test_captions_next_to_bare_audio_are_read_from_a_bucket(s3: Store, tmp_path: Path) -> None:
+    """List, plan and read a folder of yt-dlp's files in a bucket."""
+    audio = media_file(tmp_path / "a.wav", tones(3.0, 16_000, 1), 16_000).read_bytes()
+    vtt = "WEBVTT\n\n00:00.500 --> 00:01.500\n{}\n"
+    files = {
+        "de/Title [abc].wav": audio,
+        "de/Title [abc].de.vtt": vtt.format("eins").encode(),
+        "de/Title [abc].en.vtt": vtt.format("one").encode(),
+        "de/Title [abc].info.json": b'{"title": "Titel", "language": "de"}',
+        "de/._Title [abc].de.vtt": b"\0\5\x16\7",
+        "de/Other [xyz].wav": audio,
+    }
+
+    def rows(output: Store) -> dict[str, tuple[object, ...]]:
+        make_output(config(f"{s3.url}/videos", output.url, language="all"))
+        names = ("status", "captions", "title", "source_etag")
+        table = pq.read_table(io.BytesIO(output.read("de/videos_000000.parquet"))).to_pylist()
+        return {row["video_id"]: tuple(row[name] for name in names) for row in table}
+
+    for name, data in files.items():
+        s3.write(f"videos/{name}", data)
+    before = rows(Store(f"{s3.url}/first"))
+    assert before["Title [abc]"][:3] == ("done", "Title [abc].de.vtt", "Titel")
+    assert before["Other [xyz]"][:3] == ("done", None, None)
+    segments = pq.read_table(io.BytesIO(s3.read("first/de/segments_000000.parquet")))
+    assert segments.filter(pa.compute.equal(segments["video_id"], "Title [abc]"))["text"].to_pylist() == ["eins"]
+    s3.write("videos/de/Title [abc].de.vtt", vtt.format("zwei").encode())
+    after = rows(Store(f"{s3.url}/second"))
+    assert after["Title [abc]"][3] != before["Title [abc]"][3]
+    assert after["Other [xyz]"] == before["Other [xyz]"]

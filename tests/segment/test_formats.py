@@ -109,6 +109,22 @@ def test_a_timestamp_map_next_to_remuxed_media(first, end_s, expected):
     assert [span.start_s for span in spans] == pytest.approx(expected)
 
 
+TTML_TIMES = {
+    '<p begin="1s" end="2s">a <span begin="0.1s" end="0.5s">b</span></p>': [Span(1, 2, "a b")],
+    '<p><span begin="1s" end="2s">a <span tts="x">b</span></span><span begin="2s" dur="1s">c</span></p>': [
+        Span(1, 2, "a b"),
+        Span(2, 3, "c"),
+    ],
+    '<div begin="0s" timeContainer="par"><p begin="1s" end="2s">a</p></div>': [Span(1, 2, "a")],
+    '<div end="9s"><p region="r" agent="#X"><span begin="1s" end="2s">a</span> </p></div>': [Span(1, 2, "a", "X")],
+}
+
+
+@pytest.mark.parametrize("body", TTML_TIMES)
+def test_times_of_spans_are_read_where_paragraphs_have_none(body):
+    assert read(SegmentSource.TTML, f"<tt><body>{body}</body></tt>") == TTML_TIMES[body]
+
+
 def test_raw_text_is_kept_as_it_was():
     (span,) = read(SegmentSource.VTT, "WEBVTT\n\n00:01.000 --> 00:02.000\n<v A>it&#39;s\n[Music]\n")
     assert (span.text, span.speaker, span.sound_event) == ("it's", "A", True)
@@ -120,6 +136,10 @@ def test_raw_text_is_kept_as_it_was():
     [
         '<!DOCTYPE tt [<!ENTITY a "b">]><tt><body><p begin="0s" end="1s">&a;</p></body></tt>',
         '<tt><body begin="5s"><p begin="0s" end="1s">x</p></body></tt>',
+        '<tt><body><div begin="0.5s"><p begin="0s" end="1s">x</p></div></body></tt>',
+        '<tt><body><div timeContainer="seq"><p begin="0s" end="1s">x</p></div></body></tt>',
+        '<tt><body><p>y<span begin="0s" end="1s">x</span></p></body></tt>',
+        '<tt><body><p><span begin="0s" end="9s">x<span begin="1s" end="2s">y</span></span></p></body></tt>',
         '<tt><body><p begin="0s" end="1s">x</body></tt>',
         "WEBVTT\n\n00:01.000 --> 00:02.000\n&#" + "9" * 5000 + ";\n",
     ],
