@@ -26,6 +26,7 @@ from audiopipe.catalog.validate import (
     select_completed,
 )
 from audiopipe.config import RunConfig
+from audiopipe.errors import CatalogError
 
 __all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "read_catalog"]
 
@@ -103,6 +104,8 @@ def read_catalog(config: RunConfig) -> Catalog:
             present = _languages(select_completed(raw, prepare_rows(every_row)))
         check_languages(raw.source, config.languages, present)
         rows = rows.filter(pc.is_in(rows["language"], pa.array(sorted(config.languages))))
+    if not rows.num_rows:
+        raise CatalogError(f"catalog {raw.source} has no rows of finished videos: there is nothing to do")
     check_ids(raw, rows)
     videos = {
         "video_id": rows["youtube_id"],

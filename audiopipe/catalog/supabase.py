@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from audiopipe.catalog.validate import COMPLETED, REQUIRED_COLUMNS
 from audiopipe.errors import CatalogError, TransientError
-from audiopipe.ledger.supabase_client import SupabaseClient, SupabaseError
+from audiopipe.ledger.supabase_client import SupabaseClient, SupabaseError, explain_no_rows
 
 __all__ = ["read_pages"]
 
@@ -43,14 +43,15 @@ def read_pages(table: str, language: str | None) -> Iterable[pa.Table]:
     Rows that are added meanwhile do not move the others: every row that exists at the start is returned once.
 
     Raises:
-        CatalogError: a name, key or value is wrong.
+        CatalogError: a name, key or value is wrong, or the key sees no rows.
         TransientError: the database does not answer.
     """
     source = _TableAddress.parse(table)
     with SupabaseClient(timeout_s=30) as supabase:
-        columns = source.match_columns(_with_backoff(lambda: source.read_sample(supabase)))
-        if not columns:
-            return
+        sample = _with_backoff(lambda: source.read_sample(supabase))
+        if not sample:
+            raise CatalogError(f"catalog supabase://{source.table} has no rows: {explain_no_rows(supabase)}")
+        columns = source.match_columns(sample)
         for page in _read_row_pages(supabase, source, columns, language):
             yield _to_table(page, columns)
 
@@ -81,9 +82,7 @@ class _TableAddress:
         return supabase.select(self.table, "*", lambda query: query.limit(1), self.schema)
 
     def match_columns(self, sample: list[Row]) -> dict[str, str]:
-        """Return the part of `names` whose columns exist; an empty dict for an empty table."""
-        if not sample:
-            return {}
+        """Return the part of `names` whose columns exist."""
         columns = {name: column for name, column in self.names.items() if column in sample[0]}
         missing = [self.names[name] for name in REQUIRED_COLUMNS if name not in columns]
         if missing:

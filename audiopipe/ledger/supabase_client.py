@@ -10,6 +10,8 @@ No key or token is ever part of a message, a repr or a parameter.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
@@ -25,7 +27,7 @@ with require_extra("supabase", "supabase://"):
     from postgrest import APIError, SyncSelectRequestBuilder
     from supabase import ClientOptions, create_client
 
-__all__ = ["PAGE", "ErrorKind", "Query", "QueryFilter", "SupabaseClient", "SupabaseError"]
+__all__ = ["PAGE", "ErrorKind", "Query", "QueryFilter", "SupabaseClient", "SupabaseError", "explain_no_rows"]
 
 PAGE = 1000  # Supabase's default maximum of rows in a response
 MIGRATIONS = "cluster/supabase/migrations"
@@ -98,7 +100,10 @@ class SupabaseError(RedactedError):
 
 
 class SupabaseClient:
-    """A connection to a project, for use in one thread."""
+    """A connection to a project, for use in one thread.
+
+    `obeys_policies` is True if row level security may hide rows from its key or user: they are just not in a response.
+    """
 
     def __init__(self, timeout_s: float = 10.0, environment: Mapping[str, str] = os.environ) -> None:
         self.url = environment.get("SUPABASE_URL", "").strip().rstrip("/")
@@ -111,6 +116,7 @@ class SupabaseClient:
             )
         if has_secret(self.url):
             raise ConfigError("SUPABASE_URL contains a password or a token; write the address of the project alone")
+        self.obeys_policies = bool(token) or not _is_service_key(key)
         self._secrets = [secret for secret in (key, token) if secret]
         self._http = httpx.Client(timeout=timeout_s)
         options = ClientOptions(
@@ -215,3 +221,23 @@ class SupabaseClient:
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text
+
+
+def _is_service_key(key: str) -> bool:
+    """Check whether a key is the secret key of a project, or an older one, whose token names its role."""
+    try:
+        body = key.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (IndexError, ValueError):
+        return key.startswith("sb_secret_")
+    return isinstance(claims, dict) and claims.get("role") == "service_role"
+
+
+def explain_no_rows(supabase: SupabaseClient) -> str:
+    """Explain why a table has no rows, in view of the key."""
+    if not supabase.obeys_policies:
+        return "the table is empty"
+    return (
+        "the table is empty, or row level security hides its rows from this key or user: set the project's secret key "
+        "as SUPABASE_SERVICE_KEY, or add a policy that permits this role to read"
+    )

@@ -33,7 +33,7 @@ class SupabaseReader:
     """A read-only `Ledger` in Supabase; its writing methods raise `LedgerError`.
 
     Raises:
-        LedgerError: the key is wrong, or a table or function is missing.
+        LedgerError: the key is wrong, a table or function is missing, or the user has no permission to read.
     """
 
     def __init__(self, supabase: SupabaseClient | None = None) -> None:
@@ -41,7 +41,8 @@ class SupabaseReader:
         self._known_runs: set[str] = set()
         try:
             # Queried once, so that a wrong key or a missing table or function is reported at the start.
-            self.run_rows(shards=0, errors=0)
+            if self.run_rows(shards=0, errors=0) is None and self._supabase.obeys_policies:
+                self._check_permission()
         except LedgerError:
             self.close()
             raise
@@ -57,6 +58,15 @@ class SupabaseReader:
 
     def close(self) -> None:
         self._supabase.close()
+
+    def _check_permission(self) -> None:
+        """Tell hidden runs from no runs: row level security answers both with no rows."""
+        if self._call(lambda: self._supabase.rpc("may_read_ledger")) is not True:
+            raise LedgerError(
+                f"{self._supabase.url} shows no run: row level security hides the ledger from this user, who needs the "
+                'claim app_metadata.audiopipe = "reader" (cluster/supabase/README.md) and then a new '
+                "SUPABASE_ACCESS_TOKEN"
+            )
 
     def runs(self) -> list[RunRow]:
         return [

@@ -145,10 +145,11 @@ class Supabase:
             self.process.wait(60)
             self.process = None
 
-    def token(self, role: str = "authenticated") -> str:
-        """Return the token of a signed-in user."""
+    def token(self, role: str = "authenticated", is_reader: bool = True) -> str:
+        """Return the token of a signed-in user, who may read the ledger or not."""
         head = {"alg": "HS256", "typ": "JWT"}
-        body = {"role": role, "sub": "00000000-0000-4000-8000-000000000001", "exp": int(time.time()) + 3600}
+        body: dict[str, object] = {"role": role, "sub": "00000000-0000-4000-8000-000000000001"}
+        body |= {"exp": int(time.time()) + 3600, "app_metadata": {"audiopipe": "reader"} if is_reader else {}}
         text = f"{_base64(json.dumps(head).encode())}.{_base64(json.dumps(body | {'aud': role}).encode())}"
         signature = hmac.new(self.jwt_secret.encode(), text.encode(), hashlib.sha256).digest()
         return f"{text}.{_base64(signature)}"

@@ -113,8 +113,23 @@ def test_a_run_reads_its_catalog_from_the_table(server: Supabase, tmp_path: Path
         read_catalog(RunConfig.of(**{**config.model_dump(), "language": "fx"}))
 
 
-def test_an_empty_table_has_no_page(server: Supabase) -> None:
-    assert list(read_pages("videos", None)) == []
+def test_an_empty_table_is_named(server: Supabase) -> None:
+    with pytest.raises(CatalogError, match=r"supabase://videos has no rows: the table is empty$"):
+        list(read_pages("videos", None))
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_rows_that_policies_may_hide_are_named(
+    server: Supabase, monkeypatch: pytest.MonkeyPatch, signed_in: bool
+) -> None:
+    monkeypatch.delenv("SUPABASE_SERVICE_KEY")
+    monkeypatch.setenv("SUPABASE_KEY", server.publishable_key)
+    if signed_in:
+        monkeypatch.setenv("SUPABASE_ACCESS_TOKEN", server.token(is_reader=False))
+    server.postgres.sql("GRANT SELECT ON videos TO anon")
+    with pytest.raises(CatalogError, match=r"row level security hides its rows .* SUPABASE_SERVICE_KEY"):
+        list(read_pages("videos", None))
+    server.postgres.sql("REVOKE SELECT ON videos FROM anon")
 
 
 def test_the_address_names_table_schema_columns_and_status() -> None:

@@ -104,6 +104,20 @@ def test_missing_tables_fail_at_the_start(path: Path) -> None:
                 opened()
 
 
+def test_hidden_runs_differ_from_no_runs(server: Supabase, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SupabaseLedger(path) as ledger:
+        whole_run(ledger)
+    monkeypatch.delenv("SUPABASE_SERVICE_KEY")
+    monkeypatch.setenv("SUPABASE_KEY", server.publishable_key)
+    monkeypatch.setenv("SUPABASE_ACCESS_TOKEN", server.token(is_reader=False))
+    with pytest.raises(LedgerError, match=r"row level security hides the ledger .* app_metadata.audiopipe"):
+        SupabaseReader()
+    server.postgres.sql("TRUNCATE pipeline_runs CASCADE")
+    monkeypatch.setenv("SUPABASE_ACCESS_TOKEN", server.token())
+    with SupabaseReader() as reader:
+        assert reader.run() is None
+
+
 def test_a_reader_needs_a_signed_in_user(server: Supabase, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)

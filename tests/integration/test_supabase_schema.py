@@ -29,8 +29,12 @@ def postgres(server: Postgres) -> Postgres:
     return server
 
 
-def as_role(role: str, sql: str) -> str:
-    return f"SET ROLE {role};\n{sql};\nRESET ROLE;"
+READER = json.dumps({"role": "authenticated", "app_metadata": {"audiopipe": "reader"}})
+
+
+def as_role(role: str, sql: str, claims: str = READER) -> str:
+    """Run SQL as PostgREST does it for a token with these claims."""
+    return f"SET request.jwt.claims = '{claims}'; SET ROLE {role};\n{sql};\nRESET ROLE; RESET request.jwt.claims;"
 
 
 def schema_of(postgres: Postgres) -> list[list[str]]:
@@ -141,7 +145,7 @@ def test_the_monitors_query_reads_only_with_the_readers_rights(postgres: Postgre
     call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
     assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() -> 'run' ->> 'run_id'")) == [[RUN]]
     # The policies apply inside the function: without a policy the reader sees no row.
-    postgres.sql('DROP POLICY "signed-in users read" ON pipeline_runs')
+    postgres.sql('DROP POLICY "readers read" ON pipeline_runs')
     assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL")) == [["t"]]
     ((size,),) = postgres.sql(as_role("authenticated", "SELECT ledger_bytes()"))
     assert int(size) > 8192
@@ -216,6 +220,21 @@ def test_an_existing_table_with_other_columns_can_be_migrated(server: Postgres) 
     server.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE videos (id TEXT PRIMARY KEY, path TEXT)")
     apply_migrations(server)
     assert server.sql("SELECT count(*) FROM run_progress") == [["0"]]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    ["", "{}", '{"app_metadata": {"audiopipe": "writer"}}', '{"user_metadata": {"audiopipe": "reader"}}'],
+)
+def test_a_user_without_the_claim_sees_no_row(postgres: Postgres, claims: str) -> None:
+    call(postgres, "start_run", {"run_id": RUN, "language": "de", "total_videos": 5}, [], "2026-11-22T10:00:00Z")
+    postgres.sql("INSERT INTO videos (youtube_id, language, status) VALUES ('a', 'de', 'COMPLETED')")
+    for table in (*TABLES, "run_progress"):
+        assert postgres.sql(as_role("authenticated", f"SELECT * FROM {table}", claims)) == []
+    assert postgres.sql(as_role("authenticated", "SELECT monitor_snapshot() IS NULL", claims)) == [["t"]]
+    assert postgres.sql(as_role("authenticated", "SELECT may_read_ledger()", claims)) == [["f"]]
+    assert postgres.sql(as_role("authenticated", "SELECT may_read_ledger()")) == [["t"]]
+    assert postgres.sql(as_role("authenticated", "SELECT youtube_id FROM videos")) == [["a"]]
 
 
 def test_signed_in_users_read_but_do_not_write(postgres: Postgres) -> None:

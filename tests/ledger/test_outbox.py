@@ -10,10 +10,11 @@ import httpx
 import pytest
 from ledger_rows import RUN, shard_result
 
+from audiopipe.errors import ConfigError
 from audiopipe.ledger import LanguageTotal, RunRow
 from audiopipe.ledger.outbox import Outbox
 from audiopipe.ledger.supabase import OutboxLedger, SupabaseLedger
-from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError
+from audiopipe.ledger.supabase_client import ErrorKind, SupabaseClient, SupabaseError, explain_no_rows
 
 SHARDS = 100
 
@@ -75,6 +76,39 @@ def test_a_small_row_that_fails_alone_stays_pending(outbox: Outbox, kind: ErrorK
     with pytest.raises(SupabaseError, match="too much"):
         outbox.send(cast(SupabaseClient, server))
     assert (outbox.count_pending(), outbox.count_refused()) == (SHARDS + 1, 0)
+
+
+ROLES = {"anon": "eyJyb2xlIjoiYW5vbiJ9", "service_role": "eyJyb2xlIjoic2VydmljZV9yb2xlIn0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "token", "obeys"),
+    [
+        ("sb_secret_abc_def", "", False),
+        ("sb_publishable_abc_def", "", True),
+        (f"eyJhbGciOiJIUzI1NiJ9.{ROLES['service_role']}.x", "", False),
+        (f"eyJhbGciOiJIUzI1NiJ9.{ROLES['anon']}.x", "", True),
+        ("sb_secret_abc_def", "a.b.c", True),
+        ("not.a-token.x", "", True),
+    ],
+)
+def test_the_key_says_whether_policies_may_hide_rows(
+    monkeypatch: pytest.MonkeyPatch, key: str, token: str, obeys: bool
+) -> None:
+    monkeypatch.delenv("SUPABASE_SERVICE_KEY", raising=False)
+    for name, value in {"URL": "https://p.example.invalid", "KEY": key, "ACCESS_TOKEN": token}.items():
+        monkeypatch.setenv(f"SUPABASE_{name}", value)
+    with SupabaseClient() as supabase:
+        assert supabase.obeys_policies is obeys
+        assert ("row level security" in explain_no_rows(supabase)) is obeys
+
+
+def test_an_address_of_the_project_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_URL", "https://user:pa/ss@p.example.invalid")
+    monkeypatch.setenv("SUPABASE_KEY", "x")
+    with pytest.raises(ConfigError, match="SUPABASE_URL contains a password") as caught:
+        SupabaseClient()
+    assert "ss@" not in str(caught.value)
 
 
 STATUSES = [

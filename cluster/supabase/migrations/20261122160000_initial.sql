@@ -155,8 +155,21 @@ CROSS JOIN LATERAL (
   FROM worker_progress p WHERE p.run_id = r.run_id AND p.role = 'worker'
 ) w;
 
--- The service key writes (it bypasses row-level security), signed-in users read, all others have no access.
--- Supabase grants new tables to all of its roles by default, so these grants are revoked explicitly.
+-- Check whether the caller may read the ledger and the catalog: the token of a signed-in user must have the claim
+-- `app_metadata.audiopipe = "reader"`. Users cannot change their `app_metadata` (unlike `user_metadata`), so a project
+-- with open sign-up does not show its runs, messages and addresses to everyone. The owner of the project gives the claim:
+--   UPDATE auth.users SET raw_app_meta_data = raw_app_meta_data || '{"audiopipe": "reader"}' WHERE email = '…';
+-- It is in the user's next token. PostgREST passes the token's claims in the setting `request.jwt.claims`.
+CREATE OR REPLACE FUNCTION may_read_ledger() RETURNS BOOLEAN
+LANGUAGE sql STABLE SET search_path = public AS $$
+  SELECT COALESCE(
+    NULLIF(current_setting('request.jwt.claims', true), '')::JSONB #>> '{app_metadata,audiopipe}' = 'reader', false)
+$$;
+REVOKE ALL ON FUNCTION may_read_ledger() FROM PUBLIC, anon;
+GRANT EXECUTE ON FUNCTION may_read_ledger() TO authenticated, service_role;
+
+-- The service key writes (it bypasses row-level security), signed-in users with the claim above read, all others have no
+-- access. Supabase grants new tables to all of its roles by default, so these grants are revoked explicitly.
 DO $$
 DECLARE
   name TEXT;
@@ -164,7 +177,10 @@ BEGIN
   FOREACH name IN ARRAY ARRAY['pipeline_runs', 'run_languages', 'worker_progress', 'shards', 'processing_errors'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
     EXECUTE format('DROP POLICY IF EXISTS "signed-in users read" ON %I', name);
-    EXECUTE format('CREATE POLICY "signed-in users read" ON %I FOR SELECT TO authenticated USING (true)', name);
+    EXECUTE format('DROP POLICY IF EXISTS "readers read" ON %I', name);
+    -- In a subquery, the function is called once for a query and not for each row.
+    EXECUTE format(
+      'CREATE POLICY "readers read" ON %I FOR SELECT TO authenticated USING ((SELECT may_read_ledger()))', name);
   END LOOP;
 END $$;
 REVOKE ALL ON pipeline_runs, run_languages, worker_progress, shards, processing_errors, run_progress
@@ -490,7 +506,7 @@ BEGIN
       duration_s FLOAT
     );
     ALTER TABLE public.videos ENABLE ROW LEVEL SECURITY;
-    CREATE POLICY "signed-in users read" ON public.videos FOR SELECT TO authenticated USING (true);
+    CREATE POLICY "readers read" ON public.videos FOR SELECT TO authenticated USING ((SELECT may_read_ledger()));
     REVOKE ALL ON public.videos FROM PUBLIC, anon, authenticated;
     GRANT SELECT ON public.videos TO authenticated;
     GRANT ALL ON public.videos TO service_role;
