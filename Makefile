@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The unit tests of one shard, from catalog to commit.
 QUICK := $(addprefix tests/,catalog dataset plan pipeline segment store test_config.py test_language.py test_layers.py)
 
-.PHONY: help demo quick test test-all test-failed lab bench lint clean
+.PHONY: help demo quick test test-all test-failed lab bench gpu-check lint clean
 
 help:
 	@echo "make demo      process a speech corpus in five languages, with reports, in demo/"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-all  the slow tests and those that need root"
 	@echo "make lab       JupyterLab on notebooks/"
 	@echo "make bench     time the kernels against other libraries, on this machine"
+	@echo "make gpu-check  test and time everything on this machine's GPU, in eight minutes"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
 
 # Bytecode is compiled once: on some systems the many processes that import torch cannot store it.
@@ -68,6 +69,9 @@ lab: $(READY) $(KERNEL)
 
 bench: $(READY)
 	$(BIN)/audiopipe bench kernels --save
+
+gpu-check: $(READY)
+	cluster/gpu_check.sh check-here
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ class _Launches(TorchDispatchMode):
         if func._schema.is_mutable:  # an in-place operation returns the tensor that it wrote to
             return next((leaf for leaf in leaves if _values(leaf) is result), result)
         if name in PACKING:
-            return _to_device(result[0]), result[1]
+            return (_to_device(result[0]) if on_device else result[0]), result[1]
         stays_on_device = on_device if target is None else target == DEVICE
         return tree_map(_to_device, result) if stays_on_device else result
 

@@ -1,4 +1,4 @@
-"""Process a file by several methods: codecs alone, ffmpeg alone, sequential Python, and audiopipe.
+"""Process a file by several methods: codecs alone, ffmpeg alone, sequential Python, audiopipe, and its command.
 
 Each runs in a process bound to its cores: `python -m audiopipe.bench.baselines METHOD TASK` prepares, prints "ready",
 waits for a line on stdin, works, and prints a `ProcessResult` as JSON.
@@ -6,8 +6,10 @@ waits for a line on stdin, works, and prints a `ProcessResult` as JSON.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ import psutil
 import soundfile as sf
 import torch
 
-from audiopipe.bench.corpus.media import find_ffmpeg
+from audiopipe.bench.decoders import Ffmpeg, decode_all, decode_samples, run_ffmpeg
 from audiopipe.bench.inputs import SEGMENT_S
 from audiopipe.bench.task import Outcome, ProcessResult, Task
 from audiopipe.config import RunConfig
@@ -32,26 +35,13 @@ from audiopipe.extras import require_extra
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult, Video
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "run_ffmpeg_pipeline"]
 
 OUT_RATE_HZ = 16_000
+PR_SET_CHILD_SUBREAPER = 36
 SEQUENTIAL_SEGMENTS = 40  # enough to measure a method that is slow and has no queues to fill
 
 Work = Callable[[], Outcome]
-
-
-def _ffmpeg(*arguments: str) -> None:
-    subprocess.run(
-        [find_ffmpeg(), "-nostdin", "-v", "error", "-threads", "1", *arguments], check=True, stdout=subprocess.DEVNULL
-    )
-
-
-def _decode(path: str, rate_hz: int, seconds: float | None = None) -> npt.NDArray[np.float32]:
-    """Decode a file, or its first seconds: [T, 2] float32."""
-    limit = [] if seconds is None else ["-t", f"{seconds}"]
-    command = [find_ffmpeg(), "-v", "error", "-threads", "1", "-i", path, *limit, "-ar", str(rate_hz)]
-    done = subprocess.run([*command, "-f", "f32le", "-"], check=True, capture_output=True)
-    return np.frombuffer(done.stdout, "<f4").reshape(-1, 2)
 
 
 def _make_noise(samples: int) -> npt.NDArray[np.float32]:
@@ -59,11 +49,12 @@ def _make_noise(samples: int) -> npt.NDArray[np.float32]:
 
 
 def prepare_decode(task: Task) -> Work:
-    """Prepare to decode with ffmpeg and discard the samples: no pipeline can be faster."""
+    """Prepare to decode with FFmpeg and discard the samples: no pipeline can be faster."""
+    way = Ffmpeg("", task.program)
 
     def work() -> Outcome:
         for _ in range(task.videos):
-            _ffmpeg("-i", task.path, "-map", "0:a:0", "-f", "null", "-")
+            decode_all(task.path, way)
         return Outcome(task.seconds * task.videos)
 
     return work
@@ -71,7 +62,7 @@ def prepare_decode(task: Task) -> Work:
 
 def prepare_codecs(task: Task) -> Work:
     """Prepare to decode, and to encode the amount of audio that would come out: work that no pipeline can avoid."""
-    speech = (_decode(task.path, OUT_RATE_HZ, 60.0).mean(1) * 32767).astype(np.int16)
+    speech = (decode_samples(task.path, OUT_RATE_HZ, 60.0).mean(1) * 32767).astype(np.int16)
     size = round(SEGMENT_S * OUT_RATE_HZ)
     segments = [speech[i : i + size] for i in range(0, len(speech) - size + 1, size)]
     decode = prepare_decode(task)
@@ -90,17 +81,23 @@ def prepare_ffmpeg(task: Task) -> Work:
 
     def work() -> Outcome:
         for _ in range(task.videos):
-            with tempfile.TemporaryDirectory() as folder:
-                mono = "aformat=sample_fmts=fltp,pan=1c|c0=0.5*c0+0.5*c1"
-                _ffmpeg(
-                    *("-i", task.path, "-map", "0:a:0", "-filter_threads", "1"),
-                    *("-af", f"{mono},ebur128=framelog=quiet,aresample={OUT_RATE_HZ},aformat=sample_fmts=s16"),
-                    *("-c:a", "flac", "-threads", "1", "-f", "segment", "-segment_time", f"{SEGMENT_S}"),
-                    f"{folder}/%05d.flac",
-                )
+            run_ffmpeg_pipeline(task.path, task.program)
         return Outcome(task.seconds * task.videos)
 
     return work
+
+
+def run_ffmpeg_pipeline(path: str, program: str) -> None:
+    """Decode, measure, resample and encode a file with an ffmpeg program."""
+    with tempfile.TemporaryDirectory() as folder:
+        mono = "aformat=sample_fmts=fltp,pan=1c|c0=0.5*c0+0.5*c1"
+        run_ffmpeg(
+            program,
+            *("-i", path, "-map", "0:a:0", "-filter_threads", "1"),
+            *("-af", f"{mono},ebur128=framelog=verbose,aresample={OUT_RATE_HZ},aformat=sample_fmts=s16"),
+            *("-c:a", "flac", "-threads", "1", "-f", "segment", "-segment_time", f"{SEGMENT_S}"),
+            f"{folder}/%05d.flac",
+        )
 
 
 def prepare_sequential(task: Task) -> Work:
@@ -127,7 +124,7 @@ def prepare_sequential(task: Task) -> Work:
 
     def work() -> Outcome:
         size = round(SEGMENT_S * rate)
-        speech = _decode(task.path, rate, seconds).mean(1)
+        speech = decode_samples(task.path, rate, seconds).mean(1)
         for start in range(0, len(speech) - size + 1, size):
             process_segment(speech[start : start + size])
         return Outcome(seconds)
@@ -167,6 +164,42 @@ def prepare_audiopipe(task: Task) -> Work:
     return work
 
 
+def prepare_command(task: Task) -> Work:
+    """Prepare `audiopipe run` as a user starts it, with its default workers on this process's cores.
+
+    A run of a video per core is measured first; its time, which starts and ends processes, is subtracted.
+    """
+    root = Path(tempfile.mkdtemp(prefix="bench-", dir=task.scratch))
+    # Processes that outlive their parent become children of this one, so that their CPU time counts.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def run(name: str, videos: int) -> tuple[float, float]:
+        """Process so many copies of the file, and return the seconds and the CPU seconds."""
+        catalog = root / f"{name}.csv"
+        rows = [f"v{number},en,COMPLETED,{task.path},{task.seconds}" for number in range(videos)]
+        header = "youtube_id,language,status,r2_tar_key,duration_s"
+        catalog.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        options = ["--catalog", str(catalog), "--output", str(root / name), "--quiet"]
+        options += ["--segments", "fixed", "--window-s", f"{SEGMENT_S}", "--shard-videos", "4", "--scratch", str(root)]
+        cpu_s, started = _used_cpu_s(), time.perf_counter()
+        command = [sys.executable, "-P", "-c", "from audiopipe.cli import main; main()", "run", *options]
+        with (root / f"{name}.log").open("wb") as log:
+            subprocess.run(command, check=True, cwd=root, stdout=log, stderr=log)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        return time.perf_counter() - started, _used_cpu_s() - cpu_s
+
+    cores = len(os.sched_getaffinity(0))
+    startup_s, startup_cpu_s = run("startup", cores)
+
+    def work() -> Outcome:
+        run("whole", cores + task.videos)
+        return Outcome(task.seconds * task.videos, startup_s=startup_s, startup_cpu_s=startup_cpu_s)
+
+    return work
+
+
 def _sum_by_name(times: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: Counter[str] = Counter()
     for seconds in times:
@@ -181,6 +214,7 @@ METHODS: dict[str, Callable[[Task], Work]] = {
     "codec floor": prepare_codecs,
     "ffmpeg": prepare_ffmpeg,
     "audiopipe": prepare_audiopipe,
+    "audiopipe run": prepare_command,
 }
 
 
@@ -207,7 +241,8 @@ def main(method: str, task: Task) -> None:
     sys.stdin.readline()
     cpu_s, started = _used_cpu_s(), time.perf_counter()
     outcome = work()
-    wall_s, cpu_s = time.perf_counter() - started, _used_cpu_s() - cpu_s
+    wall_s = time.perf_counter() - started - outcome.startup_s
+    cpu_s = _used_cpu_s() - cpu_s - outcome.startup_cpu_s
     sys.stdout.write(ProcessResult(outcome, wall_s, cpu_s, ready_mb, _peak_mb()).to_json() + "\n")
 
 

@@ -1,8 +1,12 @@
-"""Make the inputs of the pipeline benchmark: long videos of real speech."""
+"""Make the inputs of the pipeline benchmark: long videos of real speech.
+
+`python -m audiopipe.bench.inputs FOLDER SECONDS` makes short ones for the GPU check: `speech.webm` and `speech.m4a`.
+"""
 
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +16,9 @@ from audiopipe.bench.corpus import Prompt, load_speech
 from audiopipe.bench.corpus.media import FORMATS, Format, encode
 from audiopipe.bench.corpus.mix import PLAIN, mix
 from audiopipe.bench.corpus.prompts import Samples
+from audiopipe.bench.corpus.sources import find_cache_folder
 
-__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "BenchmarkInput", "make_inputs"]
+__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "BenchmarkInput", "make_inputs", "make_speech"]
 
 SEGMENT_S, VIDEO_SEGMENTS = 5.0, 207
 CHUNK_S = 60.0  # seconds mixed at a time, so that a long video needs little memory
@@ -56,6 +61,14 @@ def _make_file(folder: Path, cache: Path, form: Format, seconds: float) -> Path:
     return path
 
 
+def make_speech(folder: Path, cache: Path, seconds: float) -> None:
+    """Make `speech.webm` and `speech.m4a`, for a machine that can neither download nor encode speech."""
+    for form in FORMATS[:2]:
+        path = folder / f"speech.{form.container}"
+        if not path.exists():
+            _make_file(folder, cache, form, seconds).rename(path)
+
+
 def _make_signal(prompts: list[Prompt], form: Format, seconds: float) -> Samples:
     """Mix `seconds` of speech from prompts in random order: [T, channels]."""
     rng = np.random.default_rng(4)
@@ -71,3 +84,7 @@ def _make_signal(prompts: list[Prompt], form: Format, seconds: float) -> Samples
         frames[filled : filled + len(mixed)] = mixed
         filled += len(mixed)
     return frames
+
+
+if __name__ == "__main__":
+    make_speech(Path(sys.argv[1]), find_cache_folder(Path("demo/corpus")), float(sys.argv[2]))

@@ -8,16 +8,17 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
+from importlib.util import find_spec
 
 import torch
 
-from audiopipe.bench.baselines import METHODS
-from audiopipe.bench.inputs import BenchmarkInput, make_inputs
-from audiopipe.bench.results import AUDIOPIPE, FLOOR, BenchmarkResult
+from audiopipe.bench.baselines import METHODS, run_ffmpeg_pipeline
+from audiopipe.bench.decoders import IN_PROCESS, Ffmpeg, choose_fastest, decode_all, find_programs
+from audiopipe.bench.inputs import BenchmarkInput
+from audiopipe.bench.results import AUDIOPIPE, COMMAND, DECODE, FFMPEG, FLOOR, SEQUENTIAL, BenchmarkResult
 from audiopipe.bench.task import ProcessResult, Task
 from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
 from audiopipe.config import RunConfig
@@ -28,24 +29,25 @@ MAX_CORES = 16
 
 
 def run_benchmark(
-    folder: Path, cache: Path, minutes: float, rounds: int = 3, log: Callable[[str], None] = print
+    inputs: Sequence[BenchmarkInput], rounds: int = 3, log: Callable[[str], None] = print
 ) -> list[BenchmarkResult]:
-    """Measure every method on every input, in turn, `rounds` times; the fastest round of each counts.
-
-    Args:
-        folder: for the inputs, which are kept.
-        cache: folder of the recordings that the inputs are made of.
-        minutes: minutes of audio per core in a round.
-    """
-    log("making the inputs")
+    """Measure every method on every input, in turn, `rounds` times; the fastest round of each counts."""
+    log("choosing the fastest FFmpeg for each input")
+    programs = find_programs()
     cases = [
-        (item, method, cores) for item in make_inputs(folder, cache, minutes) for method, cores in _methods_and_cores()
+        (item, method, cores, ways.get(method))
+        for item in inputs
+        for ways in [_choose_ways(item, programs)]
+        for method, cores in _methods_and_cores(_available_methods(programs))
     ]
     results: dict[tuple[str, str, int], list[BenchmarkResult]] = defaultdict(list)
     for number in range(rounds):
-        for item, method, cores in cases:
-            result = _measure(item, method, cores)
-            log(f"{number + 1}/{rounds}  {item.name}  {method}, {cores} cores: {result.speed:.0f} x real time")
+        for item, method, cores, way in cases:
+            result = _measure(item, method, cores, way)
+            if min(result.wall_s, result.cpu_s) <= 0:
+                log(f"{item.name}  {method}: the work is too short to tell from the start-up; use more minutes")
+                continue
+            log(f"{number + 1}/{rounds}  {item.name}  {result.label}, {cores} cores: {result.speed:.0f} x real time")
             results[item.name, method, cores].append(result)
     return [_fastest(measured) for measured in results.values()]
 
@@ -58,19 +60,40 @@ def _fastest(measured: list[BenchmarkResult]) -> BenchmarkResult:
     )
 
 
-def _methods_and_cores() -> list[tuple[str, int]]:
+def _available_methods(programs: Sequence[Ffmpeg]) -> list[str]:
+    """List the methods that this machine has the programs and packages for."""
+    missing = set() if programs else {FFMPEG}
+    if any(find_spec(name) is None for name in ("librosa", "pyloudnorm", "torchaudio")):
+        missing.add(SEQUENTIAL)
+    if find_spec("duckdb") is None:  # the end of a run searches for duplicates
+        missing.add(COMMAND)
+    return [method for method in METHODS if method not in missing]
+
+
+def _choose_ways(item: BenchmarkInput, programs: Sequence[Ffmpeg]) -> dict[str, Ffmpeg]:
+    """Choose, for each method that is FFmpeg's work, the fastest way to run it on this machine."""
+    decoder = choose_fastest([IN_PROCESS, *programs], lambda way: decode_all(str(item.path), way))
+    ways = {DECODE: decoder, FLOOR: decoder}
+    if programs:
+        ways[FFMPEG] = choose_fastest(programs, lambda way: run_ffmpeg_pipeline(str(item.path), way.program))
+    return ways
+
+
+def _methods_and_cores(methods: Sequence[str]) -> list[tuple[str, int]]:
     """List every method on one core, and those that the targets name on all cores too, up to 16."""
     cores = min(MAX_CORES, len(os.sched_getaffinity(0)))
-    return [(name, 1) for name in METHODS] + [(name, cores) for name in (FLOOR, AUDIOPIPE) if cores > 1]
+    return [(name, 1) for name in methods] + [
+        (name, cores) for name in (FLOOR, AUDIOPIPE, COMMAND) if cores > 1 and name in methods
+    ]
 
 
-def _measure(item: BenchmarkInput, method: str, cores: int) -> BenchmarkResult:
+def _measure(item: BenchmarkInput, method: str, cores: int, way: Ffmpeg | None = None) -> BenchmarkResult:
     """Start all processes of a method at the same time; the slowest decides."""
     numbers = sorted(os.sched_getaffinity(0))[:cores]
-    size, shards = _process_size(method)
+    size, shards = _process_size(method, cores)
     groups = [set(numbers[start : start + size]) for start in range(0, cores, size)]
     with tempfile.TemporaryDirectory(prefix="audiopipe-bench-") as scratch, ExitStack() as stack:
-        processes = [stack.enter_context(_process(item, method, group, shards, scratch)) for group in groups]
+        processes = [stack.enter_context(_process(item, method, group, shards, scratch, way)) for group in groups]
         for process in processes:
             _read_line(process, method)
         for process in processes:
@@ -88,11 +111,17 @@ def _measure(item: BenchmarkInput, method: str, cores: int) -> BenchmarkResult:
         peak_mb=max(result.peak_mb for result in results),
         growth_mb=max(result.peak_mb - result.ready_mb for result in results),
         outcome=results[0].outcome.per_core(len(groups[0])),
+        program=way.label if way else "",
     )
 
 
-def _process_size(method: str) -> tuple[int, int]:
-    """Return the cores of one process and its shards in flight: 1 and 1, but a worker's for audiopipe with a GPU."""
+def _process_size(method: str, cores: int) -> tuple[int, int]:
+    """Return the cores of one process and its shards in flight.
+
+    They are 1 and 1, but a worker's for audiopipe with a GPU; the command starts its own workers on all cores.
+    """
+    if method == COMMAND:
+        return cores, 1
     if method != AUDIOPIPE or not torch.cuda.is_available():
         return 1, 1
     return CORES_PER_CUDA_WORKER, RunConfig.model_fields["shards_in_flight"].default
@@ -100,9 +129,10 @@ def _process_size(method: str) -> tuple[int, int]:
 
 @contextmanager
 def _process(
-    item: BenchmarkInput, method: str, cores: set[int], shards: int, scratch: str
+    item: BenchmarkInput, method: str, cores: set[int], shards: int, scratch: str, way: Ffmpeg | None
 ) -> Iterator[subprocess.Popen[str]]:
-    task = Task(str(item.path), item.sample_rate_hz, item.seconds, item.videos * len(cores), shards, scratch)
+    videos, program = item.videos * len(cores), way.program if way else ""
+    task = Task(str(item.path.resolve()), item.sample_rate_hz, item.seconds, videos, shards, scratch, program)
     process = subprocess.Popen(
         [sys.executable, "-m", "audiopipe.bench.baselines", method, task.to_json()],
         stdin=subprocess.PIPE,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from audiopipe.bench import MINUTES, kernels, pipeline, results, scale
 from audiopipe.bench.corpus.sources import find_cache_folder
+from audiopipe.bench.inputs import make_inputs
 from audiopipe.errors import ConfigError
 
 __all__ = ["rerun_benchmark"]
@@ -26,7 +27,8 @@ def rerun_benchmark(name: str, folder: str, quick: bool = False) -> None:
         kernels.run_benchmark(Path(folder), quick)
     elif name == "pipeline":
         minutes, rounds = (1.0, 1) if quick else (MINUTES, 3)
-        measured = pipeline.run_benchmark(INPUTS, find_cache_folder(CORPUS), minutes, rounds)
+        inputs = make_inputs(INPUTS, find_cache_folder(CORPUS), minutes)
+        measured = pipeline.run_benchmark(inputs, rounds)
         results.save_results(measured, Path(folder))
     elif name == "scale":
         scale.save(scale.bench(5_000 if quick else 500_000, 12), Path(folder))

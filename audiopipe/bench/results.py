@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,9 @@ from audiopipe.estimation.rates import GPU_GB_S, Measurement
 
 __all__ = [
     "AUDIOPIPE",
+    "COMMAND",
+    "DECODE",
+    "FFMPEG",
     "FLOOR",
     "SEQUENTIAL",
     "BenchmarkResult",
@@ -29,7 +32,8 @@ __all__ = [
 ]
 
 ALL_VIDEOS = 500_000
-AUDIOPIPE, FLOOR, SEQUENTIAL, FFMPEG = "audiopipe", "codec floor", "sequential", "ffmpeg"
+AUDIOPIPE, COMMAND = "audiopipe", "audiopipe run"
+DECODE, FLOOR, SEQUENTIAL, FFMPEG = "decode only", "codec floor", "sequential", "ffmpeg"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class BenchmarkResult:
     """The fastest round of a method on an input and a number of cores.
 
     `growth_mb` is the peak memory above that of the process before the work. `speeds` has the seconds of audio per
-    second of every round, `cpu_speeds` those per second of CPU time.
+    second of every round, `cpu_speeds` those per second of CPU time. `program` is the FFmpeg that the method runs.
     """
 
     input: str
@@ -51,6 +55,12 @@ class BenchmarkResult:
     outcome: Outcome = field(default_factory=lambda: Outcome(0.0))
     speeds: tuple[float, ...] = ()
     cpu_speeds: tuple[float, ...] = ()
+    program: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method, with the FFmpeg that it runs."""
+        return f"{self.method}: {self.program}" if self.program else self.method
 
     @property
     def speed(self) -> float:
@@ -79,24 +89,32 @@ def describe_bottleneck(results: Sequence[BenchmarkResult]) -> list[str]:
         seconds = dict(result.outcome.stage_cpu_s)
         seconds["work outside of the stages"] = max(0.0, result.cpu_s / result.cores - sum(seconds.values()))
         stage = max(seconds, key=lambda name: seconds[name])
-        ratios = [
-            f"{_ratio(result, by_case[result.input, FLOOR, result.cores])} of the codec floor",
-            f"{_ratio(result, by_case[result.input, SEQUENTIAL, 1])} times sequential code on one core",
-        ]
-        if result.cores > 1:
-            ratios.append(f"{_ratio(result, by_case[result.input, AUDIOPIPE, 1])} times audiopipe on one core")
-            one_core, all_cores = (by_case[result.input, FLOOR, cores] for cores in (1, result.cores))
-            ratios.append(
-                f"while the codec floor, which shares nothing, is {_ratio(all_cores, one_core)} times one core"
-            )
-        else:
-            ratios.append(f"{_ratio(result, by_case[result.input, FFMPEG, 1])} of ffmpeg's C code")
         lines.append(
-            f"{result.input}, {result.cores} core{'s' * (result.cores > 1)}: {', '.join(ratios)}. The bottleneck is "
+            f"{result.input}, {result.cores} core{'s' * (result.cores > 1)}: "
+            f"{', '.join(_compare(result, by_case))}. The bottleneck is "
             f"{stage}: {seconds[stage] / max(sum(seconds.values()), 1e-9):.0%} of the work; "
             f"{_describe_queues(result.outcome.queue_depths)}."
         )
     return lines
+
+
+def _compare(result: BenchmarkResult, by_case: Mapping[tuple[str, str, int], BenchmarkResult]) -> list[str]:
+    """Compare a result of audiopipe with the baselines that were measured."""
+
+    def compare(baseline: tuple[str, int], text: str, result: BenchmarkResult | None = result) -> list[str]:
+        other = by_case.get((item, *baseline))
+        return [text.format(_ratio(result, other))] if other and result else []
+
+    item, cores = result.input, result.cores
+    floor, command = by_case.get((item, FLOOR, cores)), by_case.get((item, COMMAND, cores))
+    ratios = compare((FLOOR, cores), "{} of the codec floor")
+    ratios += compare((FLOOR, cores), "{} of it through the command", command)
+    ratios += compare((SEQUENTIAL, 1), "{} times sequential code on one core")
+    if cores == 1:
+        ratios += compare((FFMPEG, 1), "{} of ffmpeg's C code")
+        return ratios + compare((FFMPEG, 1), "{} of it through the command", command)
+    ratios += compare((AUDIOPIPE, 1), "{} times audiopipe on one core")
+    return ratios + compare((FLOOR, 1), "while the codec floor, which shares nothing, is {} times one core", floor)
 
 
 def _ratio(result: BenchmarkResult, baseline: BenchmarkResult) -> str:
@@ -134,7 +152,7 @@ def _format_rows(results: Sequence[BenchmarkResult]) -> list[list[str]]:
     return [
         [
             result.input,
-            result.method,
+            result.label,
             str(result.cores),
             f"{result.speed:.0f}",
             f"{result.segments_per_s:.0f}",

@@ -10,7 +10,10 @@ __all__ = ["Outcome", "ProcessResult", "Task"]
 
 @dataclass(frozen=True)
 class Task:
-    """The work of one process: a file of `seconds` of audio, to be processed `videos` times in `shards` at once."""
+    """The work of one process: a file of `seconds` of audio, to be processed `videos` times in `shards` at once.
+
+    `program` is the ffmpeg program of the methods that use FFmpeg; empty for its libraries in the process.
+    """
 
     path: str
     sample_rate_hz: int
@@ -18,6 +21,7 @@ class Task:
     videos: int
     shards: int
     scratch: str
+    program: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -29,13 +33,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The seconds of audio that a method processed and, where it has stages, the time and the queues of each."""
+    """The seconds of audio that a method processed and, where it has stages, the time and the queues of each.
+
+    `startup_s` and `startup_cpu_s` are spent on starting and ending processes, and do not count.
+    """
 
     audio_s: float
     segments: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     stage_cpu_s: dict[str, float] = field(default_factory=dict)
     queue_depths: dict[str, float] = field(default_factory=dict)
+    startup_s: float = 0.0
+    startup_cpu_s: float = 0.0
 
     def per_core(self, cores: int) -> Outcome:
         """Return the outcome with the seconds of each stage divided by the number of cores."""

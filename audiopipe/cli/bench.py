@@ -54,9 +54,11 @@ def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save:
     """
     from audiopipe.bench import pipeline, results
     from audiopipe.bench.corpus.sources import find_cache_folder
+    from audiopipe.bench.inputs import make_inputs
 
     minutes, rounds = (1.0, 1) if quick else (minutes, rounds)
-    measured = pipeline.run_benchmark(folder, find_cache_folder(Path("demo/corpus")), minutes, rounds, CONSOLE.print)
+    inputs = make_inputs(folder, find_cache_folder(Path("demo/corpus")), minutes)
+    measured = pipeline.run_benchmark(inputs, rounds, CONSOLE.print)
     Console(width=160).print(results.format_table(measured))
     for line in results.describe_bottleneck(measured):
         click.echo(line)

@@ -1,4 +1,4 @@
-"""Pack fingerprints as bytes, and find the similar ones among very many: out of core, without comparing all pairs.
+"""Find similar fingerprints among very many: out of core, without comparing all pairs.
 
 A copy shares a good part of its events exactly with the original, and events of different recordings are hardly ever
 equal. So all events are sorted, and only videos that have events in common are compared.
@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from audiopipe.dataset.fingerprints import unpack_events
 from audiopipe.kernels.fingerprint import MAX_EVENTS, similarity
 
-__all__ = ["SimilarityIndex", "pack_events", "unpack_events"]
+__all__ = ["SimilarityIndex"]
 
 # Fewer events in common are chance: two sentences in one voice may share one or two.
 MIN_COMMON_EVENTS = 6
@@ -30,22 +31,7 @@ FEW_EVENTS = 64
 PAIRS_PER_BATCH = 256
 SORT_MEMORY = "512MB"
 
-Events = npt.NDArray[np.int64]
 Pairs = npt.NDArray[np.int64]
-
-
-def pack_events(events: torch.Tensor) -> bytes:
-    """Convert events to the bytes of `videos_*.parquet`: little-endian uint32 in ascending order."""
-    return events.numpy().astype("<u4").tobytes()
-
-
-def unpack_events(fingerprints: Iterable[bytes]) -> Events:
-    """Convert N fingerprints to [N, MAX_EVENTS] events, padded with -1."""
-    rows = [np.frombuffer(data, "<u4") for data in fingerprints]
-    events = np.full((len(rows), MAX_EVENTS), -1, np.int64)
-    for target, row in zip(events, rows, strict=True):
-        target[: len(row)] = row
-    return events
 
 
 class SimilarityIndex:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.similarity import pack_events
+from audiopipe.dataset.fingerprints import pack_events
 from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, TransientVideoError, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,15 @@ def inputs(tmp_path):
 
 
 def test_every_method_is_measured_and_the_bottleneck_named(tmp_path, inputs, monkeypatch):
-    monkeypatch.setattr(pipeline, "make_inputs", lambda folder, cache, minutes: inputs)
     one_core = {min(os.sched_getaffinity(0))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: one_core)
-    measured = pipeline.run_benchmark(tmp_path, tmp_path, 1.0, rounds=1, log=lambda line: None)
-    assert [result.method for result in measured] == list(METHODS)
+    # The command's start-up takes longer than this work.
+    methods = [method for method in METHODS if method != results.COMMAND]
+    monkeypatch.setattr(pipeline, "METHODS", methods)
+    measured = pipeline.run_benchmark(inputs, rounds=1, log=lambda line: None)
+    assert [result.method for result in measured] == methods
+    with_ffmpeg = {result.method for result in measured if result.program}
+    assert with_ffmpeg == {results.DECODE, results.FLOOR, results.FFMPEG}
     for result in measured:
         assert result.audio_s == pytest.approx(20.0 if result.method == results.SEQUENTIAL else 40.0, abs=0.2)
         assert 0 < result.wall_s < 60
@@ -40,16 +45,28 @@ def test_every_method_is_measured_and_the_bottleneck_named(tmp_path, inputs, mon
         assert os.uname().nodename not in text
     (saved,) = (tmp_path / "reports").glob("pipeline-*.json")
     body = json.loads(saved.read_text())
-    assert {row["method"] for row in body["results"]} == set(METHODS)
+    assert {row["method"] for row in body["results"]} == set(methods)
     rates = load_rates(tmp_path / "reports")
     audiopipe = next(result for result in measured if result.method == results.AUDIOPIPE)
     assert rates.core_x_without_gpu == pytest.approx(audiopipe.speed, abs=0.1)
     assert rates.assumed == ("core_x_with_gpu", "gpu", "gpu_x")
 
 
+@pytest.mark.slow
+def test_the_command_is_measured_without_its_start(inputs):
+    long = replace(inputs[0], videos=90)
+    command, pipeline_alone = (pipeline._measure(long, method, 1) for method in (results.COMMAND, results.AUDIOPIPE))
+    assert command.audio_s == pipeline_alone.audio_s == pytest.approx(1800.0, abs=1.0)
+    assert 0.5 * pipeline_alone.cpu_s < command.cpu_s < 3 * pipeline_alone.cpu_s
+    fast, slow = (replace(result, speeds=(1.0,), cpu_speeds=(1.0,)) for result in (command, pipeline_alone))
+    floor = replace(slow, method=results.FLOOR)
+    (line,) = results.describe_bottleneck([slow, fast, floor])
+    assert "of it through the command" in line
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
 def test_a_process_with_two_cores_does_the_work_of_two(inputs, monkeypatch):
-    monkeypatch.setattr(pipeline, "_process_size", lambda method: (2, 2))
+    monkeypatch.setattr(pipeline, "_process_size", lambda method, cores: (2, 2))
     result = pipeline._measure(inputs[0], results.AUDIOPIPE, 2)
     assert result.audio_s == pytest.approx(80.0, abs=0.2)
     assert result.outcome.segments == 16
@@ -58,9 +75,10 @@ def test_a_process_with_two_cores_does_the_work_of_two(inputs, monkeypatch):
 
 def test_with_a_gpu_our_process_has_the_cores_of_a_worker(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert [pipeline._process_size(method) for method in (results.FLOOR, results.AUDIOPIPE)] == [(1, 1), (4, 2)]
+    assert [pipeline._process_size(method, 8) for method in (results.FLOOR, results.AUDIOPIPE)] == [(1, 1), (4, 2)]
+    assert pipeline._process_size(results.COMMAND, 8) == (8, 1)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert pipeline._process_size(results.AUDIOPIPE) == (1, 1)
+    assert pipeline._process_size(results.AUDIOPIPE, 8) == (1, 1)
 
 
 def test_a_result_counts_videos_and_hours_as_the_estimate_does():
