@@ -22,7 +22,7 @@ from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
 from audiopipe.segment.merge import merge_spans
 from audiopipe.segment.timestamp_map import FILE_CLOCK, MediaClock
-from audiopipe.segment.transcript import MAX_TIME_S, Transcript, is_invalid
+from audiopipe.segment.transcript import MAX_TIME_S, Transcript, end_with_audio, is_invalid
 from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
 __all__ = [
@@ -79,10 +79,10 @@ def choose_spans(
     """
     choice = config.segments
     if choice in ("auto", "json") and document is not None and (transcript := read_json(document)):
-        return ChosenSpans(SegmentSource.JSON, _merge(transcript, config))
+        return ChosenSpans(SegmentSource.JSON, _merge(transcript, config, clock))
     if choice in ("auto", "captions") and captions is not None and (transcript := read_captions(captions, clock)):
         moved = f"captions: X-TIMESTAMP-MAP moves them by {transcript.moved_s:.3f} s" if transcript.moved_s else None
-        return ChosenSpans(captions.format, _merge(transcript, config), moved)
+        return ChosenSpans(captions.format, _merge(transcript, config, clock), moved)
     if choice in ("auto", "voice"):
         return ChosenSpans(SegmentSource.VOICE, None)
     if choice == "fixed":
@@ -90,10 +90,11 @@ def choose_spans(
     raise BadSegments(f"there are no segment times in {choice}, which segments='{choice}' requires; use 'auto' instead")
 
 
-def _merge(transcript: Transcript, config: RunConfig) -> Sequence[Span]:
+def _merge(transcript: Transcript, config: RunConfig, clock: MediaClock) -> Sequence[Span]:
+    spans = transcript if clock.end_s is None else end_with_audio(transcript, clock.end_s)
     if config.merge_captions == "on" or (config.merge_captions == "auto" and transcript.automatic):
-        return merge_spans(transcript, config.min_segment_s, config.max_segment_s)
-    return transcript
+        return merge_spans(spans, config.min_segment_s, config.max_segment_s)
+    return spans
 
 
 def refuse_excess(times: Iterable[Span], audio_s: Seconds, config: RunConfig) -> None:

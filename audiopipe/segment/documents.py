@@ -16,6 +16,7 @@ from audiopipe.segment.transcript import (
     bound_count,
     bound_text,
     end_at_next_start,
+    end_on_screen,
     parse_timestamp,
     refuse_damage,
     require_valid_times,
@@ -76,6 +77,8 @@ def _read_document(document: object) -> Transcript:
     bound_count("json", len(entries))
     spans = [_parse_entry(entry) for entry in entries]
     has_duration = [isinstance(entry, dict) and "duration" in entry and "end" not in entry for entry in entries]
+    if has_duration and all(has_duration):
+        return end_on_screen(spans)
     return Transcript(end_at_next_start(spans, has_duration) if any(has_duration) else spans)
 
 
@@ -146,7 +149,7 @@ def _read_json3(events: list[object]) -> Transcript:
         offset = _parse_number(word_entries[0].get("tOffsetMs", 0))
         end = start + _parse_number(event.get("dDurationMs"))
         spans.append(_make_span((start + offset) / 1000, end / 1000, raw.strip("\n")))
-    return Transcript(end_at_next_start(spans, [True] * len(spans)), automatic)
+    return end_on_screen(spans, automatic)
 
 
 def _parse_number(value: object) -> Seconds:

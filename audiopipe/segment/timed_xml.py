@@ -16,7 +16,7 @@ from xml.parsers import expat
 
 from audiopipe.errors import BadSegments
 from audiopipe.segment.text import normalize_text, parse_markup, raw_line
-from audiopipe.segment.transcript import Transcript, bound_count, bound_text, end_at_next_start, parse_timestamp
+from audiopipe.segment.transcript import Transcript, bound_count, bound_text, end_on_screen, parse_timestamp
 from audiopipe.types import Seconds, Span
 
 __all__ = ["is_timed_xml", "parse_xml"]
@@ -53,8 +53,9 @@ def parse_xml(text: str) -> Transcript:
     # The text is decoded, whatever its declaration says.
     parser.Parse(re.sub(r"^\s*<\?xml[^>]{0,200}\?>", "", text), True)
     spans = reader.spans
-    on_screen = reader.root != "tt"  # YouTube's have durations; TTML's ends are the author's
-    return Transcript(end_at_next_start(spans, [on_screen] * len(spans)), reader.automatic)
+    if reader.root == "tt":  # its ends are the author's
+        return Transcript(spans, reader.automatic)
+    return end_on_screen(spans, reader.automatic)
 
 
 def _refuse_doctype(*_: object) -> None:

@@ -21,6 +21,8 @@ __all__ = [
     "bound_text",
     "decode_text",
     "end_at_next_start",
+    "end_on_screen",
+    "end_with_audio",
     "is_invalid",
     "parse_timestamp",
     "refuse_damage",
@@ -46,12 +48,14 @@ class Transcript(list[Span]):
 
     Attributes:
         moved_s: by how many seconds the file's first map of timestamps moved them.
+        ends_on_screen: the ends are those of the display, as YouTube's durations; they say nothing about the speech.
     """
 
     def __init__(self, spans: Iterable[Span] = (), automatic: bool = False) -> None:
         super().__init__(spans)
         self.automatic = automatic
         self.moved_s: Seconds = 0.0
+        self.ends_on_screen = False
 
 
 @contextmanager
@@ -142,6 +146,20 @@ def require_valid_times(kind: str, spans: Transcript) -> Transcript:
     if spans and all(map(is_invalid, spans)):
         raise BadSegments(f"none of the {len(spans)} segments ({kind}) has a valid start and end")
     return spans
+
+
+def end_on_screen(spans: Sequence[Span], automatic: bool = False) -> Transcript:
+    """Return a transcript of spans that all end when they are taken from the screen."""
+    transcript = Transcript(end_at_next_start(spans, [True] * len(spans)), automatic)
+    transcript.ends_on_screen = True
+    return transcript
+
+
+def end_with_audio(spans: Transcript, audio_s: Seconds) -> Sequence[Span]:
+    """End spans with the audio if they stay on the screen for longer; others may have words that the audio lacks."""
+    if not spans.ends_on_screen:
+        return spans
+    return [replace(span, end_s=audio_s) if span.start_s < audio_s < span.end_s else span for span in spans]
 
 
 def end_at_next_start(spans: Sequence[Span], stays_on_screen: Sequence[bool]) -> list[Span]:

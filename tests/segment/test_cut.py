@@ -1,3 +1,4 @@
+import json
 import math
 import time
 import tracemalloc
@@ -21,6 +22,7 @@ from audiopipe.segment.cut import (
     fixed_windows,
     refuse_excess,
 )
+from audiopipe.segment.timestamp_map import MediaClock
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
 RATE = 100
@@ -242,3 +244,10 @@ def test_spans_that_cover_the_audio_too_often_are_refused():
     refuse_excess([*spans[:1], Span(NAN, 1), Span(-900, -800), Span(0, 500), Span(40, 60)], 31.0, config())
     refuse_excess(fixed_windows(5.0), 31.0, config())
     refuse_excess(spans, 31.0, config(max_segment_time_ratio=200))
+
+
+@pytest.mark.parametrize(("name", "ends"), [("duration", [2.0, 6.0]), ("end", [4.0, 9.0])])
+def test_a_display_that_outlasts_the_audio_ends_with_it(name, ends):
+    entries = [{"text": "a", "start": 1.0, name: 4.0}, {"text": "b", "start": 2.0, name: 9.0}]
+    chosen = choose_spans(config(), json.dumps({"segments": entries}).encode(), None, MediaClock(None, 6.0))
+    assert [span.end_s for span in chosen.spans] == ends
