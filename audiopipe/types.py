@@ -226,6 +226,7 @@ class ShardResult:
         stage_items: number of items of each stage: videos fetched and written, blocks of one second decoded, passes of
             the voice network, segments scored and encoded, uploads.
         queue_depths: mean length of each queue at the times when an item was taken from it.
+        decoder_network: whether the system allowed the decoders of the worker to open connections (`media/sandbox.py`).
     """
 
     shard: str
@@ -252,3 +253,4 @@ class ShardResult:
     stage_cpu_s: dict[str, Seconds] = field(default_factory=dict)
     stage_items: dict[str, int] = field(default_factory=dict)
     queue_depths: dict[str, float] = field(default_factory=dict)
+    decoder_network: bool = True

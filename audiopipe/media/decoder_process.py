@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from dataclasses import asdict, dataclass
 from typing import IO
 
 from audiopipe.media import forkserver
-from audiopipe.media.forkserver import Job
+from audiopipe.media.forkserver import READY_WITHOUT_NETWORK, Job
 from audiopipe.media.messages import OpenRequest
 from audiopipe.media.ring import Reader
+from audiopipe.media.sandbox import decoder_environment
 
-__all__ = ["Decoder", "ExitStatus", "start_decoder"]
+__all__ = ["Decoder", "ExitStatus", "decoders_have_network", "start_decoder"]
 
 MAX_REPLY_BYTES = 1 << 8
 START_TIMEOUT_S, KILL_TIMEOUT_S = 60.0, 10.0
@@ -102,12 +104,16 @@ def start_decoder(job: Job, request: OpenRequest) -> Generator[Decoder, None, No
 
 
 class ForkServer:
-    """The worker's side of the fork server, which it starts for the first request, and again if it was killed."""
+    """The worker's side of the fork server, which it starts for the first request, and again if it was killed.
+
+    `has_network` is False while it runs with the filter of `sandbox.py`.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
+        self.has_network = True
 
     def send(self, request: bytes, descriptors: list[int]) -> None:
         """Send a request with its file descriptors.
@@ -126,10 +132,16 @@ class ForkServer:
         self._requests, server_side = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with server_side:
             command = [sys.executable, "-m", forkserver.__name__, str(server_side.fileno())]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[server_side.fileno()])
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[server_side.fileno()],
+                env=decoder_environment(os.environ),
+            )
         try:
             self._requests.settimeout(START_TIMEOUT_S)
-            is_ready = bool(self._requests.recv(MAX_REPLY_BYTES))
+            reply = self._requests.recv(MAX_REPLY_BYTES)
+            is_ready, self.has_network = bool(reply), reply != READY_WITHOUT_NETWORK
             self._requests.settimeout(None)
         except TimeoutError:
             is_ready = False
@@ -149,6 +161,11 @@ class ForkServer:
         """Stop the fork server and all its decoders."""
         with self._lock:
             self._stop()
+
+
+def decoders_have_network() -> bool:
+    """Return whether the decoder processes of this worker could open a connection; True if none has started yet."""
+    return _FORK_SERVER.has_network
 
 
 _FORK_SERVER = ForkServer()

@@ -29,14 +29,16 @@ import av
 from audiopipe.media.ffmpeg_worker import decode, preload_codecs, read_header
 from audiopipe.media.messages import DecodeRequest, HeaderRequest
 from audiopipe.media.ring import Writer
+from audiopipe.media.sandbox import deny_network
 from audiopipe.media.timeline import TimestampError
 
-__all__ = ["Job", "main"]
+__all__ = ["READY_WITHOUT_NETWORK", "Job", "main"]
 
 MAX_MEMORY_BYTES = 4 << 30
 MAX_STDERR_BYTES = 1 << 20  # a malicious file can cause endless warnings
 MAX_REQUEST_BYTES = 1 << 17
 PR_SET_PDEATHSIG = 1
+READY, READY_WITHOUT_NETWORK = b"ready", b"ready without network"
 
 
 class Job(StrEnum):
@@ -58,7 +60,7 @@ def main(descriptor: int) -> None:
 def _serve(requests: socket.socket) -> None:
     """Fork a decoder for each request, until the worker closes its end."""
     child_ended = _notify_of_child_exits()
-    requests.send(b"ready")
+    requests.send(READY_WITHOUT_NETWORK if deny_network() else READY)
     controls: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(requests, selectors.EVENT_READ)

@@ -25,6 +25,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit, upload
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
+from audiopipe.media.decoder_process import decoders_have_network
 from audiopipe.media.places import SourcePlaces
 from audiopipe.pipeline.assemble import ShardAssembler
 from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
@@ -122,6 +123,7 @@ def process_shard(
             finished_at=datetime.now(UTC).isoformat(),
             dead_letters=tuple(files.dead_letters),
             device=str(device),
+            decoder_network=decoders_have_network(),
         )
         return commit_shard(store, Commit(result, objects, config.digest))
 
