@@ -28,7 +28,7 @@ from audiopipe.catalog.validate import (
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError
 
-__all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "read_catalog"]
+__all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "is_folder_catalog", "read_catalog"]
 
 SIDECARS = pa.list_(pa.string())  # names of files in the folder of an audio file; null for tars
 CATALOG_SCHEMA = pa.schema(
@@ -120,6 +120,11 @@ def read_catalog(config: RunConfig) -> Catalog:
         tuple(name for name in raw.table.column_names if name in COLUMNS),
         pa.table(videos, schema=CATALOG_SCHEMA),
     )
+
+
+def is_folder_catalog(url: str) -> bool:
+    """Check whether a catalog is a folder or glob, which lists the addresses of its files, and no table."""
+    return url.partition("://")[0] not in BACKENDS and table_format(url) is None
 
 
 def _languages(rows: pa.Table) -> set[str]:

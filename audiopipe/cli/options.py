@@ -14,7 +14,10 @@ __all__ = ["Command", "config_options", "output_options"]
 Command = Callable[..., None]
 
 # Parameters of a command that continues an existing output.
-EXECUTION_FIELDS = ("workers", "cluster", "ledger", "scratch", "device", "max_failed_share")
+EXECUTION_FIELDS = (
+    *("workers", "cluster", "ledger", "scratch", "device", "source_prefix", "max_failed_share", "max_missing_share"),
+    *("retries", "decode_timeout_s", "decoders", "shards_in_flight"),
+)
 
 
 class _Optional(click.ParamType[object]):
@@ -38,10 +41,14 @@ def _click_type(annotation: Any) -> click.ParamType[Any] | type:
     return _Optional(kinds[0]) if type(None) in get_args(annotation) else kinds[0]
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def config_options(command: Command) -> Command:
     """Add one option for each field of RunConfig, in the fields' order."""
     for name, info in reversed(RunConfig.model_fields.items()):
-        flag = f"--{name.replace('_', '-')}"
+        flag = _flag(name)
         if info.annotation is bool:
             flag += f"/--no-{name.replace('_', '-')}"
         default = {} if info.is_required() else {"default": info.default, "show_default": info.default is not None}
@@ -58,9 +65,7 @@ def output_options(command: Command) -> Command:
     decorators = [
         click.argument("output"),
         *(
-            click.option(
-                f"--{name.replace('_', '-')}", type=_click_type(fields[name].annotation), help=fields[name].description
-            )
+            click.option(_flag(name), name, type=_click_type(fields[name].annotation), help=fields[name].description)
             for name in EXECUTION_FIELDS
         ),
         click.option("--json", "as_json", is_flag=True, help="print the summary as JSON"),

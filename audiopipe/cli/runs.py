@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from audiopipe.driver.session import OnTick
 
 
+CATALOG_OPTION = click.option(
+    "--catalog", help="where videos that are still to be processed are now; default: as they were planned"
+)
+
+
 @main.command(epilog=EXIT_CODES)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
@@ -40,6 +45,7 @@ def run(as_json: bool, quiet: bool, **parameters: object) -> None:
 
 @main.command(epilog=EXIT_CODES)
 @output_options
+@CATALOG_OPTION
 @click.option("--shard", "shards", multiple=True, help="process this shard again from the start; may be repeated")
 def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **parameters: object) -> None:
     """Finish an output without its catalog.
@@ -53,10 +59,12 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
 
 @main.command(epilog=EXIT_CODES)
 @output_options
+@CATALOG_OPTION
 def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None:
     """Process the failed videos of an output again.
 
-    The videos become new shards; nothing else is processed.
+    The videos become new shards; nothing else is processed. If they have moved, or their rows were corrected, give
+    --source-prefix or --catalog.
     """
     from audiopipe.driver.run import retry as retry_output
 

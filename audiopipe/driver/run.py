@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from distributed import Client
 
@@ -30,7 +31,9 @@ from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.addresses import complete_addresses
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load_plan
+from audiopipe.plan.sources import Addresses, find_addresses, is_moved, move_shards, refuse_other_catalog
 from audiopipe.store.objects import Store
+from audiopipe.store.output import check_output
 
 __all__ = ["RunSummary", "extend", "resume", "retry", "run"]
 
@@ -119,8 +122,13 @@ def run(
             f"run() got a RunConfig and also {', '.join(parameters)}: pass either a RunConfig or parameters by name"
         )
     store = Store(config.output)
+    check_output(store)
     run_id = open_run(store, config)
-    return _work(config, store, run_id, resolve_plan(config, store), config.partition_index, client, on_tick, task)
+    recorded = read_config(store)
+    refuse_other_catalog(config, recorded, store)
+    addresses = find_addresses(config) if is_moved(config, recorded) else {}
+    plan = resolve_plan(config, store)
+    return _work(config, store, run_id, plan, config.partition_index, client, on_tick, task, addresses)
 
 
 def resume(
@@ -138,7 +146,8 @@ def resume(
         shards: names of shards to process again; their commits and objects are removed first, so no other driver may
             be running.
         client, on_tick: as for `run`.
-        parameters: fields of `RunConfig` that do not change the output, such as `workers`.
+        parameters: fields of `RunConfig` that do not change the output, such as `workers`. With `catalog` or
+            `source_prefix`, videos that are still to be processed are fetched from where these say.
 
     Raises:
         VerifyError, PlanError: there is no run at that address, or its plan is damaged.
@@ -146,14 +155,15 @@ def resume(
     """
     check_main_guard()
     store = Store(output)
-    config, run_id, plan = _open_output(store, parameters)
+    config, run_id, plan = _open_run(store, parameters)
+    addresses = _moved_addresses(config, parameters)
     planned = {shard.name: shard for shard in plan.shards()}
     for name in shards:
         if name not in planned:
             example = next(iter(planned), "en-000000")
             raise ConfigError(f"no shard '{name}' in the plan of {output}: its shards are named like {example}")
         reopen_shard(store, name, object_names(planned[name].language, planned[name].index).values())
-    return _work(config, store, run_id, plan, None, client, on_tick)
+    return _work(config, store, run_id, plan, None, client, on_tick, addresses=addresses)
 
 
 def retry(
@@ -165,13 +175,14 @@ def retry(
     """
     check_main_guard()
     store = Store(output)
-    config, run_id, _ = _open_output(store, parameters)
+    config, run_id, _ = _open_run(store, parameters)
+    addresses = _moved_addresses(config, parameters)
     commits = read_commits(store)
     dead_letters: dict[str, set[str]] = {}
     for result in effective_results(commits, load_plan(store)).values():
         dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
-    plan = plan_retry(config, store, dead_letters, commits.keys())
-    return _work(config, store, run_id, plan, None, client, on_tick)
+    plan = plan_retry(config, store, dead_letters, commits.keys(), addresses)
+    return _work(config, store, run_id, plan, None, client, on_tick, addresses=addresses)
 
 
 def extend(
@@ -188,16 +199,22 @@ def extend(
     """
     check_main_guard()
     store = Store(output)
-    config, run_id, plan = _open_output(store, parameters)
+    config, run_id, plan = _open_run(store, parameters)
     if "language" not in parameters and config.listed_languages is not None:
         languages = dict.fromkeys([*config.listed_languages, *plan.languages()])
         config = read_config(store, **parameters, language=",".join(languages))
     return _work(config, store, run_id, plan_extension(config, store), None, client, on_tick)
 
 
-def _open_output(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
+def _open_run(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
     config = read_config(store, **parameters)
+    check_output(store)
     return config, open_run(store, config), load_plan(store)
+
+
+def _moved_addresses(config: RunConfig, parameters: Mapping[str, object]) -> Addresses:
+    """Return the addresses of the videos by id if the parameters name their catalog or prefix, else no address."""
+    return find_addresses(config) if parameters.keys() & {"catalog", "source_prefix"} else {}
 
 
 def _work(
@@ -209,14 +226,19 @@ def _work(
     client: Client | None,
     on_tick: OnTick | None,
     task: Task = process_shard,
+    addresses: Addresses = MappingProxyType({}),
 ) -> RunSummary:
-    """Commit the shards of a partition (None: of all); finalize the output if the whole plan is committed."""
+    """Commit the shards of a partition (None: of all); finalize the output if the whole plan is committed.
+
+    Args:
+        addresses: where videos are now, by id, if they have moved.
+    """
     started = time.monotonic()
     backup(store)
     commits = _complete_commits(store)
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
-    shards = list(plan.shards(partition, languages, config.language_order))
+    shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
     uncommitted = complete_addresses([shard for shard in shards if shard.name not in commits], config)
     completed = {shard.name: shard for shard in uncommitted}
     shards = [completed.get(shard.name, shard) for shard in shards]

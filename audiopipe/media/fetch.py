@@ -20,6 +20,7 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import (
     BadSegments,
+    ConfigError,
     EmptySource,
     ForbiddenSource,
     InvalidSource,
@@ -122,7 +123,10 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Sou
 def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     if is_redacted(video.uri):
         raise MissingSource(f"{video.uri} is stored without its secret, and the catalog no longer has the address")
-    fs, remote = open_filesystem(video.uri)
+    try:
+        fs, remote = open_filesystem(video.uri)
+    except ConfigError as error:
+        raise InvalidSource(str(error)) from None
     label = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:

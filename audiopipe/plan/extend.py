@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.plan.files import ObjectStore, PlanMetadata, plan_path, read_files, serialize
 from audiopipe.plan.plan import Plan, assign_shards, create_plan, load_plan
+from audiopipe.plan.sources import Addresses, move_rows
 
 __all__ = ["plan_extension", "plan_retry", "resolve_plan"]
 
@@ -33,13 +35,18 @@ def resolve_plan(config: RunConfig, store: ObjectStore) -> Plan:
 
 
 def plan_retry(
-    config: RunConfig, store: ObjectStore, dead_letters: Mapping[str, Set[str]], committed: Set[str]
+    config: RunConfig,
+    store: ObjectStore,
+    dead_letters: Mapping[str, Set[str]],
+    committed: Set[str],
+    addresses: Addresses = MappingProxyType({}),
 ) -> Plan:
     """Add shards for dead letters that have none yet; return the whole plan.
 
     Args:
         dead_letters: ids of the failed videos by language.
         committed: names of the shards that have a commit.
+        addresses: where videos are now, by id, if they have moved.
 
     Raises:
         PlanError: there is no plan, or it cannot be read.
@@ -47,7 +54,7 @@ def plan_retry(
     plan = load_plan(store)
     for language, ids in dead_letters.items():
         rows = _select_retriable(plan.tables[language], language, ids, committed)
-        _add_generation(config, store, language, rows, "retry")
+        _add_generation(config, store, language, move_rows(rows, addresses), "retry")
     return load_plan(store)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from audiopipe.errors import ConfigError
+from audiopipe.errors import ConfigError, StoreError
 from audiopipe.extras import missing_extra
 from audiopipe.redaction import RedactingFilter, find_address_problem
 from audiopipe.store.retry import with_retries
@@ -47,6 +47,8 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises:
         MissingExtra: the package for this kind of URL is not installed.
+        ConfigError: there is no file system for this kind of URL.
+        StoreError: the file system cannot be opened, for example because its server does not answer.
     """
     options: dict[str, object] = {}
     if "://" in url and not url.startswith(UNCACHED):
@@ -65,6 +67,10 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     except ImportError as error:
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         raise missing_extra(f"opening {url}", cause, EXTRAS.get(url.split("://", 1)[0])) from None
+    except ValueError as error:
+        raise ConfigError(f"{url} is not an address that can be opened: {error}") from None
+    except OSError as error:
+        raise StoreError(f"opening {url}: {type(error).__name__}: {error}") from error
     if options.get("config_kwargs"):
         fs.retries = REQUEST_ATTEMPTS
     return fs, path
