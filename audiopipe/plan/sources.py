@@ -54,14 +54,14 @@ def find_addresses(config: RunConfig) -> dict[str, str]:
 
 
 def move_shards(shards: Iterable[Shard], addresses: Addresses) -> Iterator[Shard]:
-    """Yield shards whose videos have the given addresses; videos without one keep theirs."""
+    """Yield shards whose videos have the given addresses; videos without one keep their own."""
     for shard in shards:
         videos = (replace(video, uri=addresses.get(video.video_id, video.uri)) for video in shard.videos)
         yield replace(shard, videos=tuple(videos)) if addresses else shard
 
 
 def move_rows(rows: pa.Table, addresses: Addresses) -> pa.Table:
-    """Return rows of a plan with the given addresses; videos without one keep theirs."""
+    """Return rows of a plan with the given addresses; videos without one keep their own."""
     if not addresses:
         return rows
     pairs = zip(rows["video_id"].to_pylist(), rows["uri"].to_pylist(), strict=True)
