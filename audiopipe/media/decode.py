@@ -210,8 +210,7 @@ def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCp
             status = decoder.wait(PROBE_TIMEOUT_S)
         except TimeoutError:
             _raise_for_death(source, decoder.kill(), was_stopped=True)
-            limit = f"{PROBE_TIMEOUT_S:.0f} s"
-            raise DecoderTimeout(f"{source.video.uri}: reading its header took more than {limit}") from None
+            raise DecoderTimeout(f"{source.video.uri}: no header was read in {PROBE_TIMEOUT_S:.0f} s") from None
         finally:
             if record_cpu_s:
                 record_cpu_s(decoder.kill().cpu_s)
@@ -292,6 +291,8 @@ def _raise_for_death(source: Source, status: ExitStatus, was_stopped: bool = Fal
     """Raise if a signal ended the decoder: from outside it says nothing about the video, from the decoder it does."""
     if status.code is None:
         raise DecoderCrash(f"the decoder of {source.video.uri} was lost together with its fork server")
+    if status.code:
+        source.require_readable()
     if was_stopped or status.code >= 0:
         return
     if -status.code in OUTSIDE_SIGNALS:

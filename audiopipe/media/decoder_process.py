@@ -14,7 +14,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
@@ -25,6 +24,7 @@ from audiopipe.media import forkserver
 from audiopipe.media.forkserver import READY_WITHOUT_NETWORK, Job
 from audiopipe.media.messages import OpenRequest
 from audiopipe.media.ring import Reader
+from audiopipe.media.running_time import RunningTimeLimit, receive
 from audiopipe.media.sandbox import decoder_environment
 
 __all__ = ["Decoder", "ExitStatus", "decoders_have_network", "start_decoder"]
@@ -58,12 +58,11 @@ class Decoder:
         """Wait for the end of the process.
 
         Raises:
-            TimeoutError: it is still running.
+            TimeoutError: it is still running, after a time in which this process ran.
         """
         if self.status is None:
-            self.control.settimeout(timeout_s)
             try:
-                reply = self.control.recv(MAX_REPLY_BYTES)
+                reply = receive(self.control, MAX_REPLY_BYTES, RunningTimeLimit(timeout_s))
             except ConnectionError:
                 reply = b""
             code, cpu_s = json.loads(reply) if reply else (None, 0.0)
@@ -91,7 +90,10 @@ def start_decoder(job: Job, request: OpenRequest) -> Generator[Decoder, None, No
         ChildProcessError: the fork server cannot be started.
     """
     control, server_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with closing(Reader()) as samples, control, server_control, tempfile.TemporaryFile() as stderr:
+    # The decoder's messages are kept in memory: on a full disk a decoder that cannot report would look like one that
+    # failed without a reason.
+    messages = os.fdopen(os.memfd_create("audiopipe-stderr"), "r+b")
+    with closing(Reader()) as samples, control, server_control, messages as stderr:
         descriptors = [*samples.descriptors, stderr.fileno(), server_control.fileno()]
         _FORK_SERVER.send(json.dumps((job, asdict(request))).encode(), descriptors)
         samples.close_writer_end()
@@ -139,8 +141,7 @@ class ForkServer:
                 env=decoder_environment(os.environ),
             )
         try:
-            self._requests.settimeout(START_TIMEOUT_S)
-            reply = self._requests.recv(MAX_REPLY_BYTES)
+            reply = receive(self._requests, MAX_REPLY_BYTES, RunningTimeLimit(START_TIMEOUT_S))
             is_ready, self.has_network = bool(reply), reply != READY_WITHOUT_NETWORK
             self._requests.settimeout(None)
         except TimeoutError:

@@ -27,6 +27,7 @@ from audiopipe.errors import (
     MissingSource,
     PermanentStoreError,
     StoreError,
+    UnreadableSource,
 )
 from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
@@ -79,6 +80,13 @@ class Source:
     def range_url(self, start: int, end: int) -> str:
         """Return the address of a byte range of `path` for FFmpeg's `subfile` protocol."""
         return f"subfile,,start,{start},end,{end},,:{self.path}"
+
+    def require_readable(self) -> None:
+        """Raise `UnreadableSource` if the file is no longer there, because its disk or mount is lost."""
+        try:
+            self.path.stat()
+        except OSError as error:
+            raise UnreadableSource(f"{self.video.uri}: its file was lost while it was decoded: {error}") from None
 
     def close(self) -> None:
         """Remove the scratch copy, if there is one."""

@@ -14,9 +14,10 @@ import mmap
 import os
 import socket
 import struct
-import time
 from array import array
 from contextlib import suppress
+
+from audiopipe.media.running_time import RunningTimeLimit, receive
 
 __all__ = ["RING_BYTES", "Reader", "Writer"]
 
@@ -53,11 +54,11 @@ class Reader:
         """Fill `target`, or as much of it as there are bytes left; return the number of bytes read.
 
         Raises:
-            TimeoutError: the target was not filled in time.
+            TimeoutError: the target was not filled in this time, in which this process ran.
         """
-        deadline = time.monotonic() + timeout_s
+        limit = RunningTimeLimit(timeout_s)
         done = 0
-        while done < len(target) and (self._available or self._wait(deadline)):
+        while done < len(target) and (self._available or self._wait(limit)):
             count = min(len(target) - done, self._available, len(self._view) - self._position)
             target[done : done + count] = self._view[self._position : self._position + count]
             done += count
@@ -70,12 +71,11 @@ class Reader:
                 self._report()
         return done
 
-    def _wait(self, deadline: float) -> bool:
+    def _wait(self, limit: RunningTimeLimit) -> bool:
         """Wait for more bytes; return False at their end. A writer never waits for the part that is unreported."""
-        self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
         counts = b""
         with suppress(ConnectionError):  # the writer ended without reading the last reports
-            counts = self._socket.recv(MAX_COUNT_BYTES)
+            counts = receive(self._socket, MAX_COUNT_BYTES, limit)
         self._available += _sum_counts(counts)
         return bool(counts)
 

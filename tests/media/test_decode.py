@@ -16,7 +16,15 @@ from factories import config, list_decoders, media_file, source_of, tones
 from waiting import wait_until
 
 from audiopipe.bench.corpus.media import find_ffmpeg
-from audiopipe.errors import DecoderCrash, DecoderTimeout, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.errors import (
+    DecoderCrash,
+    DecoderTimeout,
+    NoAudio,
+    TooLong,
+    TruncatedMedia,
+    UndecodableMedia,
+    UnreadableSource,
+)
 from audiopipe.media import decode, decoder_process
 from audiopipe.media.ring import Reader, Writer
 from audiopipe.types import Media
@@ -183,7 +191,7 @@ def test_a_decoder_that_dies_is_distinct_from_one_that_hangs(tmp_path, number, e
     [
         (signal.SIGKILL, DecoderCrash, "killed by signal 9"),
         (signal.SIGSEGV, UndecodableMedia, "crashed with signal 11"),
-        (None, DecoderTimeout, "reading its header took more than 2 s"),
+        (None, DecoderTimeout, "no header was read in 2 s"),
     ],
 )
 def test_a_dead_header_reader_is_distinct_from_a_hung_one(tmp_path, monkeypatch, number, error, message):
@@ -254,9 +262,18 @@ def test_a_decoder_that_only_trickles_is_stopped(tmp_path, monkeypatch):
 def test_a_decoder_that_fails_gives_a_reason(tmp_path):
     source = source_of(long_file(tmp_path))
     media = decode.probe(source, config())
-    source.path.unlink()
-    with pytest.raises(UndecodableMedia, match=r"the decoder failed: No such file or directory$"):
+    source.path.write_bytes(bytes(source.size))
+    with pytest.raises(UndecodableMedia, match=r"the decoder failed: Invalid data found when processing input$"):
         list(decode.decode(source, media, config()))
+
+
+def test_a_file_that_is_lost_while_it_is_read_blames_no_video(tmp_path):
+    source = source_of(long_file(tmp_path))
+    media = decode.probe(source, config())
+    source.path.unlink()
+    for read in (lambda: list(decode.decode(source, media, config())), lambda: decode.probe(source, config())):
+        with pytest.raises(UnreadableSource, match="its file was lost while it was decoded"):
+            read()
 
 
 @pytest.mark.parametrize("formats", [[(44_100, 2), (22_050, 1)], [(22_050, 1), (44_100, 2)]])
