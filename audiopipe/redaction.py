@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import traceback
+from pathlib import Path
 
 __all__ = [
     "REDACTED",
@@ -120,3 +122,16 @@ def _redact_user_info(match: re.Match[str]) -> str:
     if scheme.lower() in NAME_SCHEMES:
         return match[0]
     return f"{start}{REDACTED}@{rest}@" if separator else f"{start}{REDACTED}@"
+
+
+def main(path: str, *texts: str) -> int:
+    """Refuse a file of parameters, or other texts, with a secret: papermill would write them into the notebook."""
+    for name, text in [(path, Path(path).read_text("utf-8")), *(("an option", text) for text in texts)]:
+        if redact(text) != text or any(has_secret(line) for line in text.splitlines()):
+            sys.stderr.write(f"{name} contains a password, a token or a signature: set it in the environment instead\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

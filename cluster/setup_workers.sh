@@ -26,10 +26,29 @@ started=()
 
 fail() { echo "setup_workers: $*" >&2; exit 2; }
 
-# Fill in `cloud-init.yaml` for one partition.
+# Fill in `cloud-init.yaml` for one partition. Quoted replacements are literal: `sed` would act on & and | in them.
 user_data() {
-  sed -e "s|@SECRETS@|${SECRETS%/}|" -e "s|@SOURCE@|$SOURCE|" -e "s|@INDEX@|$1|" -e "s|@COUNT@|$count|" \
-    -e "s|@MAX_MINUTES@|$minutes|" "$here/cloud-init.yaml" >"$user_data_file"
+  local text
+  text=$(<"$here/cloud-init.yaml")
+  text=${text//@INDEX@/"$1"}
+  text=${text//@COUNT@/"$count"}
+  text=${text//@MAX_MINUTES@/"$minutes"}
+  text=${text//@SECRETS@/"${SECRETS%/}"}
+  text=${text//@SOURCE@/"$SOURCE"}
+  printf '%s\n' "$text" >"$user_data_file"
+}
+
+# Refuse an address with a key, which every process of the node could read in its user data, and characters with which
+# a shell would not take it literally. The message does not repeat the address.
+check_address() {
+  local authority=${2#*://}
+  authority=${authority%%/*}
+  [[ ! $2 =~ [^A-Za-z0-9._~:/@%+=,\&\|?#-] ]] || fail "$1 has a character that is not allowed in an address"
+  case "$2" in
+    ssh://*@*) [[ $authority != *:*@* ]] || fail "$1 contains a password: use an SSH key of the node's image" ;;
+    *://*@*) fail "$1 contains a user name or a token: use an address that needs none, or the role of the node" ;;
+  esac
+  [[ ! ${2,,} =~ [?\&]([a-z_-]*token|sig|[a-z-]*signature|key|password|secret)= ]] || fail "$1 contains a token or a signature"
 }
 
 start_ec2() {
@@ -75,6 +94,8 @@ finish() {
 [[ $count =~ ^[1-9][0-9]*$ ]] || fail "'$count' is not a number of nodes"
 [[ $run =~ ^[a-z][a-z0-9-]{0,50}$ ]] || fail "RUN='$run' must be small letters, digits and hyphens, after a letter"
 : "${SECRETS:?}" "${SOURCE:?}"
+check_address SECRETS "$SECRETS"
+check_address SOURCE "$SOURCE"
 case "$cloud" in
   ec2) : "${AMI:?}" "${INSTANCE_PROFILE:?}" "${SECURITY_GROUP:?}" ;;
   gcp) : "${IMAGE:?}" "${ZONE:?}" "${SUBNET:?}" "${SERVICE_ACCOUNT:?}" ;;

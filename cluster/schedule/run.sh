@@ -16,6 +16,8 @@ if [ ! -r "$parameters" ]; then
   echo "run: no parameter file $parameters; see cluster/schedule/params for examples" >&2
   exit 2
 fi
+# Papermill writes every parameter into the notebook, so a secret is refused before.
+"$bin/python" -P -m audiopipe.redaction "$parameters" "$@"
 "$bin/papermill" --no-progress-bar --log-level ERROR -f "$parameters" "$@" \
   "$home/notebooks/run.ipynb" "$record.ipynb" >&2 &
 child=$!

@@ -105,6 +105,48 @@ def test_every_node_gets_one_partition_and_no_key(cloud: Cloud, name: str) -> No
         assert '"https://git.example/audiopipe" /opt/audiopipe' in node["content"]
 
 
+SOURCES = [
+    "https://git.example/a&b|c/audiopipe",
+    "https://git.example/audiopipe?ref=x&depth=1#main",
+    "ssh://git@git.example/audiopipe",
+    "git@git.example:team/audiopipe",
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_address_reaches_the_node_as_it_is(cloud: Cloud, source: str) -> None:
+    done = cloud.run("setup_workers.sh", "1", **(NODES["ec2"] | {"SOURCE": source, "SECRETS": "s3://private/a&b|c/"}))
+    assert done.returncode == 0, done.stderr
+    (call,) = cloud.starts()
+    (node,) = yaml.safe_load(call["user_data"][0])["write_files"]
+    assert f'"{source}" /opt/audiopipe' in node["content"]
+    assert '"s3://private/a&b|c/" /etc/audiopipe/' in node["content"]
+    assert "@SOURCE@" not in node["content"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://TOKEN:x@git.example/audiopipe",
+        "https://TOKEN@git.example/audiopipe",
+        "https://user:TO/KEN@git.example/audiopipe",
+        "ssh://git:TOKEN@git.example/audiopipe",
+        "https://git.example/audiopipe?access_token=TOKEN",
+        "https://git.example/audiopipe?X-Amz-Signature=TOKEN",
+        "https://git.example/$(echo TOKEN)",
+        'https://git.example/"TOKEN',
+        "https://git.example/`TOKEN`",
+    ],
+)
+@pytest.mark.parametrize("name", ["SOURCE", "SECRETS"])
+def test_an_address_with_a_key_or_a_trap_is_refused(cloud: Cloud, name: str, address: str) -> None:
+    done = cloud.run("setup_workers.sh", "1", **(NODES["ec2"] | {name: address}))
+    assert done.returncode == 2
+    assert not cloud.starts()
+    assert name in done.stderr
+    assert "KEN" not in done.stderr + done.stdout
+
+
 def test_a_node_on_ec2_is_deleted_with_its_disk_at_shutdown(cloud: Cloud) -> None:
     cloud.run("setup_workers.sh", "1", **NODES["ec2"])
     (call,) = cloud.starts()

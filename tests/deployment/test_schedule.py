@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -103,13 +104,64 @@ def test_cron_understands_its_line(tmp_path: Path) -> None:
     text = (SCHEDULE / "audiopipe.cron").read_text()
     (line,) = re.findall(r"^[0-9*].*$", text, re.M)
     times, user, command = re.fullmatch(r"((?:\S+ ){5})(\w+) (.+)", line).groups()  # type: ignore[union-attr]
-    assert user == "audiopipe"
+    assert user == "root"
+    assert "--reuid=audiopipe --regid=audiopipe" in command
     assert "%" not in command, "cron replaces % by a line break"
     subprocess.run(["bash", "-n", "-c", command], check=True)
     if not shutil.which("crontab"):
         pytest.skip("Debian's cron is not installed")
     (tmp_path / "crontab").write_text(text.replace(line, f"{times}{command}"))
     subprocess.run(["crontab", "-n", tmp_path / "crontab"], check=True, capture_output=True)
+
+
+CRON_RUN = """#!/bin/bash
+{ id -un; echo "$AWS_SECRET_ACCESS_KEY"; echo "$HOME"; } > ran
+exit "$CRON_CODE"
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as cron has it")
+@pytest.mark.parametrize(("code", "status"), [(0, 0), (3, 0), (4, 1)])
+def test_cron_runs_as_the_user_with_the_modes_of_bootstrap(code: int, status: int) -> None:
+    bootstrap = (SCHEDULE.parent / "bootstrap.sh").read_text()
+    assert 'install -d -m 0750 -g audiopipe "$secrets"' in bootstrap
+    assert 'chmod 0600 "$secrets/environment"' in bootstrap
+    text = (SCHEDULE / "audiopipe.cron").read_text()
+    (command,) = re.findall(r"^0 2 \* \* \* root (.+)$", text, re.M)
+    variables = dict(re.findall(r"^(\w+)=(.+)$", text, re.M))
+    with tempfile.TemporaryDirectory(prefix="audiopipe-cron-") as name:  # another user can reach it, unlike `tmp_path`
+        root = Path(name)
+        root.chmod(0o755)
+        for folder in ("var/lib/audiopipe", "etc/audiopipe", "opt/audiopipe/cluster/schedule"):
+            (root / folder).mkdir(parents=True)
+        shutil.chown(root / "var/lib/audiopipe", "nobody", "nogroup")
+        shutil.chown(root / "etc/audiopipe", "root", "nogroup")
+        (root / "etc/audiopipe").chmod(0o750)
+        (root / "etc/audiopipe/environment").write_text("AWS_SECRET_ACCESS_KEY=key-of-root\n")
+        (root / "etc/audiopipe/environment").chmod(0o600)
+        (root / "opt/audiopipe/cluster/schedule/run.sh").write_text(CRON_RUN)
+        (root / "opt/audiopipe/cluster/schedule/run.sh").chmod(0o755)
+        for path in ("/var/lib/audiopipe", "/etc/audiopipe", "/opt/audiopipe"):
+            command = command.replace(path, f"{root}{path}")
+        command = command.replace("--reuid=audiopipe --regid=audiopipe", "--reuid=nobody --regid=nogroup")
+        environment = {"PATH": variables["PATH"], "HOME": variables["HOME"], "CRON_CODE": str(code)}
+        done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        ran = (root / "var/lib/audiopipe/ran").read_text().split()
+        assert ran == ["nobody", "key-of-root", "/var/lib/audiopipe"]
+
+
+@pytest.mark.parametrize("place", ["file", "option"])
+def test_a_secret_is_refused_before_a_notebook_is_saved(tmp_path: Path, place: str) -> None:
+    secret = "s3://KEY:se/CANARY@bucket/x"
+    (tmp_path / "p.yaml").write_text(f"catalog: /c\noutput: {secret if place == 'file' else '/out'}\n")
+    environment = {**os.environ, "AUDIOPIPE_RECORDS": str(tmp_path / "records"), "AUDIOPIPE_BIN": str(BIN)}
+    command = [SCHEDULE / "run.sh", tmp_path / "p.yaml", *(["-p", "output", secret] if place == "option" else [])]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "contains a password" in done.stderr
+    assert "CANARY" not in done.stderr + done.stdout
+    assert not list((tmp_path / "records").iterdir())
 
 
 def test_github_understands_its_workflow() -> None:
