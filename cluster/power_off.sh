@@ -32,7 +32,7 @@ case "$event" in
   failed)
     sleep "${AUDIOPIPE_LAST_LOOK_S:-900}"
     # Newer versions of systemd call this after every failure, also if a restart has succeeded since.
-    "$systemctl" is-failed --quiet audiopipe-partition.service || exit 0
+    "$systemctl" is-failed --quiet audiopipe-partition.service audiopipe-worker.service || exit 0
     ;;
   *) echo "usage: power_off.sh done|failed" >&2; exit 2 ;;
 esac

@@ -17,7 +17,8 @@ fi
 read -ra options <<<"${AUDIOPIPE_OPTIONS:-}"
 arguments+=("${options[@]}")
 status=0
-"$audiopipe" "${arguments[@]}" &
+summary=$(mktemp) || summary=/dev/null # on a full disk
+"$audiopipe" "${arguments[@]}" >"$summary" &
 child=$!
 # A spot notice, a stop or the end of a pod arrives as SIGTERM: the driver cancels its running shards and keeps its
 # commits. There are two waits, because the first one ends with the signal and the second one with the driver.
@@ -27,6 +28,12 @@ if kill -0 "$child" 2>/dev/null; then
   status=0
   wait "$child" || status=$?
 fi
+cat "$summary"
+# See run_counted.sh: a try that committed shards is not one of a node that cannot work.
+if [ -n "${AUDIOPIPE_PROGRESS:-}" ] && grep -q '"new_shards": [1-9]' "$summary"; then
+  touch "$AUDIOPIPE_PROGRESS"
+fi
+[ "$summary" = /dev/null ] || rm -f "$summary"
 # Exit code 3 means done with dead letters: it is a success, and a restart would not change it.
 [ "$status" -eq 3 ] && status=0
 exit "$status"

@@ -1,7 +1,7 @@
 """Process the new videos of the catalog every night at two, with Airflow 3, or 2.10 by its older imports.
 
 Airflow has a separate Python environment, so the task calls `run.sh`, which uses audiopipe's. Keys come from the
-worker's environment. Exit codes 0 and 3 are success, 4 is retried, 1 and 2 fail at once.
+worker's environment. Exit codes 0 and 3 are success, 4 is retried, 1, 2 and 5 (too many failed videos) fail at once.
 """
 
 from __future__ import annotations

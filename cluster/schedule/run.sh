@@ -2,6 +2,7 @@
 # One scheduled run: execute run.ipynb with papermill and a file of parameters, save the executed notebook and its HTML
 # page, and end with the run's exit code (papermill has only success and failure):
 #   0 done   3 done, with dead letters   4 not finished: run it again   2 wrong usage   1 failed
+#   5 done, but more than max_failed_share of the videos failed
 # usage: run.sh PARAMETERS.yaml [other options of papermill, such as -p output s3://bucket/prefix]
 # Environment: AUDIOPIPE_RECORDS, the folder of the saved notebooks (default ./records); keys of stores and databases.
 set -euo pipefail

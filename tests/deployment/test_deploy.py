@@ -85,10 +85,61 @@ def test_a_permanently_failed_partition_powers_its_node_off() -> None:
     failed = unit(CLUSTER / "systemd" / partition_unit["Unit"]["OnFailure"])["Service"]
     assert failed["ExecStart"] == "/opt/audiopipe/cluster/power_off.sh failed"
     assert partition_unit["Service"]["ExecStopPost"] == "+/opt/audiopipe/cluster/power_off.sh done"
-    # systemd's limit must be reachable: that many failures, each with its pause, within the interval.
-    limits = partition_unit["Unit"]
-    shortest = int(limits["StartLimitBurst"]) * int(partition_unit["Service"]["RestartSec"])
-    assert 1800 <= shortest < int(limits["StartLimitIntervalSec"])
+    worker_unit = unit(CLUSTER / "systemd/audiopipe-worker.service")
+    assert worker_unit["Unit"]["OnFailure"] == partition_unit["Unit"]["OnFailure"]
+
+
+@pytest.mark.parametrize("name", ["partition", "worker"])
+def test_units_count_failures_in_a_row_and_not_in_a_window(name: str) -> None:
+    settings = unit(CLUSTER / f"systemd/audiopipe-{name}.service")
+    assert settings["Unit"]["StartLimitIntervalSec"] == "0"
+    program, counted, command = settings["Service"]["ExecStart"].split()
+    assert (Path(program).name, counted, Path(command).name) == ("run_counted.sh", name, f"run_{name}.sh")
+    assert "70" in settings["Service"]["RestartPreventExitStatus"].split()
+    assert settings["Service"]["KillMode"] == "mixed"
+
+
+def run_counted(folder: Path, *codes: int, limit: int = 3, progress: bool = False) -> list[int]:
+    """Run a command that ends with these codes, one after the other; return the exit codes of `run_counted.sh`."""
+    touch = 'touch "$AUDIOPIPE_PROGRESS"; ' if progress else ""
+    stub(folder / "command", f'{touch}exit "$1"')
+    environment = {**os.environ, "STATE_DIRECTORY": str(folder), "AUDIOPIPE_MAX_FAILURES": str(limit)}
+    environment["AUDIOPIPE_PAUSE_S"] = "0"
+    command = [CLUSTER / "run_counted.sh", "partition", folder / "command"]
+    return [
+        subprocess.run([*command, str(code)], env=environment, capture_output=True, check=False).returncode
+        for code in codes
+    ]
+
+
+def test_failures_in_a_row_end_a_unit_permanently(tmp_path: Path) -> None:
+    assert run_counted(tmp_path, 4, 1, 4) == [4, 1, 70]
+    assert run_counted(tmp_path, 4, 4, 0, 4, 4, 3, 4, 4) == [4, 4, 0, 4, 4, 3, 4, 4], "a success starts the count again"
+    assert run_counted(tmp_path, 4) == [70]
+
+
+def test_a_failure_after_progress_is_the_first_in_a_row(tmp_path: Path) -> None:
+    assert run_counted(tmp_path, 4, 4, 4, 4, progress=True) == [4, 4, 4, 4]
+    assert run_counted(tmp_path, 4, 4) == [4, 70]
+
+
+def test_a_stop_is_passed_on_and_is_not_a_failure(tmp_path: Path) -> None:
+    stub(tmp_path / "command", f'trap "exit 4" TERM; touch {tmp_path}/ready; while :; do sleep 0.1; done')
+    environment = {**os.environ, "STATE_DIRECTORY": str(tmp_path)}
+    process = subprocess.Popen([CLUSTER / "run_counted.sh", "partition", tmp_path / "command"], env=environment)
+    wait_until((tmp_path / "ready").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 4
+    assert not (tmp_path / "partition.failures").exists()
+
+
+def test_a_partition_that_commits_shards_has_made_progress(tmp_path: Path) -> None:
+    for shards, has_progress in ((0, False), (12, True)):
+        environment = partition(tmp_path, f"print('{{\"new_shards\": {shards}}}'); raise SystemExit(4)")
+        environment["AUDIOPIPE_PROGRESS"] = str(tmp_path / "progress")
+        done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, check=False)
+        assert (done.returncode, json.loads(done.stdout)) == (4, {"new_shards": shards})
+        assert (tmp_path / "progress").exists() is has_progress
 
 
 def dask_arguments(folder: Path, **environment: str) -> list[str]:
@@ -187,6 +238,7 @@ def test_kubernetes_runs_the_configured_number_of_partitions() -> None:
     assert job["completions"] == job["parallelism"] == int(container["env"][0]["value"])
     assert container["env"][0]["name"] == "PARTITION_COUNT"
     assert container["envFrom"] == [{"secretRef": {"name": "audiopipe"}}]
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, 5]
 
 
 def test_a_partition_is_run_from_the_environment(tmp_path: Path) -> None:
@@ -205,7 +257,7 @@ def test_a_partition_is_run_from_the_environment(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 0), (4, 4), (2, 2)])
+@pytest.mark.parametrize(("exit_code", "expected"), [(0, 0), (3, 0), (4, 4), (2, 2), (5, 5)])
 def test_dead_letters_are_a_success_and_errors_keep_their_code(tmp_path: Path, exit_code: int, expected: int) -> None:
     environment = partition(tmp_path, f"raise SystemExit({exit_code})")
     done = subprocess.run([CLUSTER / "run_partition.sh"], env=environment, capture_output=True, check=False)

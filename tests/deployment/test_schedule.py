@@ -24,7 +24,7 @@ from audiopipe.cli import main
 from audiopipe.config import RunConfig
 from audiopipe.errors import ConfigError
 from audiopipe.report.notebook.record import read_exit_code
-from audiopipe.report.notebook.session import RunIncomplete, Stopped
+from audiopipe.report.notebook.session import RunIncomplete, Stopped, TooManyFailed
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = ROOT / "cluster" / "schedule"
@@ -96,7 +96,11 @@ def test_systemd_understands_the_timer_and_its_service(tmp_path: Path) -> None:
 
 def test_the_service_restarts_only_after_retryable_failures() -> None:
     unit = dict(re.findall(r"^(\w+)=(.+)$", (SCHEDULE / "systemd/audiopipe-schedule@.service").read_text(), re.M))
-    assert (unit["SuccessExitStatus"], unit["RestartPreventExitStatus"], unit["Restart"]) == ("3", "1 2", "on-failure")
+    assert (unit["SuccessExitStatus"], unit["RestartPreventExitStatus"], unit["Restart"]) == (
+        "3",
+        "1 2 5 70",
+        "on-failure",
+    )
 
 
 def test_cron_understands_its_line(tmp_path: Path) -> None:
@@ -175,7 +179,9 @@ def test_github_understands_its_workflow() -> None:
     assert subprocess.run(shellcheck, input=script, text=True, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("codes", "status", "attempts"), [((4, 4, 3), 0, 3), ((4, 4, 4), 4, 3), ((2,), 2, 1)])
+@pytest.mark.parametrize(
+    ("codes", "status", "attempts"), [((4, 4, 3), 0, 3), ((4, 4, 4), 4, 3), ((2,), 2, 1), ((5,), 5, 1)]
+)
 def test_the_workflow_retries_an_unfinished_run(
     codes: tuple[int, ...], status: int, attempts: int, tmp_path: Path
 ) -> None:
@@ -221,6 +227,7 @@ def test_airflows_file_calls_the_script_and_maps_its_exit_codes() -> None:
     [
         (ConfigError, 2),
         (RunIncomplete, 4),
+        (TooManyFailed, 5),
         (Stopped, 4),
         (KeyboardInterrupt, 4),
         (ModuleNotFoundError, 1),
@@ -238,10 +245,20 @@ def test_an_unfinished_notebook_is_resumed(tmp_path: Path) -> None:
 
 
 def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:
-    ending = v4.new_output("display_data", {"text/html": "done"}, metadata={"audiopipe": {"exit_code": 3}})
+    ending = recorded_code(3)
     command = ["export", str(save_notebook(tmp_path, ending)), str(tmp_path / "page.html")]
     assert CliRunner().invoke(main, command).exit_code == 0
     assert CliRunner().invoke(main, [*command, "--exit-code"]).exit_code == 3
+
+
+def recorded_code(code: int) -> nbformat.NotebookNode:
+    return v4.new_output("display_data", {"text/html": "done"}, metadata={"audiopipe": {"exit_code": code}})
+
+
+@pytest.mark.parametrize(("recorded", "code"), [(2, 2), (4, 4), (5, 5), (3, 1)])
+def test_the_code_of_an_ended_run_is_more_exact_than_its_error(recorded: int, code: int, tmp_path: Path) -> None:
+    error = v4.new_output("error", ename="RunIncomplete" if code != 1 else "KeyError", evalue="why", traceback=[])
+    assert read_exit_code(save_notebook(tmp_path, recorded_code(recorded), error)) == code
 
 
 # -- real runs

@@ -62,14 +62,14 @@ def test_a_busy_machine_does_not_extend_the_limit(clock: Clock) -> None:
 
 
 def test_bytes_and_the_end_of_a_socket_are_received_in_time() -> None:
-    ours, other = socket.socketpair()
-    with ours, other:
+    near, far = socket.socketpair()
+    with near, far:
         with pytest.raises(TimeoutError):
-            receive(ours, 10, RunningTimeLimit(0.05))
-        other.send(b"some")
-        assert receive(ours, 10, RunningTimeLimit(5.0)) == b"some"
-        other.close()
-        assert receive(ours, 10, RunningTimeLimit(5.0)) == b""
+            receive(near, 10, RunningTimeLimit(0.05))
+        far.send(b"some")
+        assert receive(near, 10, RunningTimeLimit(5.0)) == b"some"
+        far.close()
+        assert receive(near, 10, RunningTimeLimit(5.0)) == b""
 
 
 # Waits for a byte with a limit of 6 s, and is stopped meanwhile for longer.

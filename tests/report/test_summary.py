@@ -47,7 +47,7 @@ def test_an_unfinished_run_names_what_is_missing_and_what_to_do():
     assert "run the same again" in last
 
 
-def test_a_run_with_too_many_failed_videos_names_the_most_frequent_reason():
+def test_too_many_failed_videos_are_named_by_reason():
     accepted, failed = summary(), summary(max_failed_share=0.19)
     assert (accepted.exit_code, failed.exit_code) == (3, 5)
     last = summary_lines(failed)[-1]

@@ -20,6 +20,7 @@ NOT_FINISHED = 4
 SUCCESSES = (0, 3)
 # The errors that a notebook stops at when shards are missing or its kernel was interrupted (`notebook.session`).
 UNFINISHED_ERRORS = {"RunIncomplete", "Stopped", "KeyboardInterrupt"}
+FAILED_VIDEOS_ERROR, TOO_MANY_FAILED = "TooManyFailed", 5
 
 
 def read_exit_code(notebook: Path) -> int:
@@ -42,5 +43,7 @@ def read_exit_code(notebook: Path) -> int:
 def _exit_code_of(error_name: str) -> int:
     if error_name in UNFINISHED_ERRORS:
         return NOT_FINISHED
+    if error_name == FAILED_VIDEOS_ERROR:
+        return TOO_MANY_FAILED
     error = getattr(errors, error_name) if error_name in errors.__all__ else AudiopipeError
     return int(error.exit_code)
