@@ -27,6 +27,7 @@ __all__ = [
     "Span",
     "Video",
     "VideoInfo",
+    "shard_name",
 ]
 
 Seconds = float
@@ -96,7 +97,12 @@ class Shard:
 
     @property
     def name(self) -> str:
-        return f"{self.language}-{self.index:06d}"
+        return shard_name(self.language, self.index)
+
+
+def shard_name(language: str, index: int) -> str:
+    """Return the name of a shard, which is also that of its commit."""
+    return f"{language}-{index:06d}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
-__all__ = ["BackupPair", "backup", "find_backup_pairs", "restore"]
+__all__ = ["BACKUP", "BackupPair", "backup", "find_backup_pairs", "restore"]
 
 BACKUP = "_backup"
 

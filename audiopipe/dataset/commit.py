@@ -14,7 +14,7 @@ own. `reopen_shard` is the only way back, for a shard whose objects were damaged
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ __all__ = [
     "CommittedObject",
     "commit_name",
     "commit_shard",
+    "list_commits",
     "publish",
     "read_commit",
     "read_commits",
@@ -93,10 +94,20 @@ def read_commit(store: Store, shard: str) -> Commit | None:
         return None
 
 
-def read_commits(store: Store) -> dict[str, Commit]:
-    """Read all commits of an output by shard; raise `VerifyError` if one is damaged."""
-    bodies = store.read_all([name for name in store.list(COMMITS) if name.endswith(".json")])
-    commits = [Commit.from_json(body, name) for name, body in bodies.items()]
+def list_commits(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of the commits among those of objects, by the shard in the name."""
+    start, end = f"{COMMITS}/", ".json"
+    return {name[len(start) : -len(end)]: name for name in names if name.startswith(start) and name.endswith(end)}
+
+
+def read_commits(store: Store, planned: Set[str] | None = None) -> dict[str, Commit]:
+    """Read the commits of an output by shard; raise `VerifyError` if one is damaged.
+
+    Args:
+        planned: names of the shards of the plan; commits of others, which a run must not count, are not read.
+    """
+    names = [name for shard, name in list_commits(store.list(COMMITS)).items() if planned is None or shard in planned]
+    commits = [Commit.from_json(body, name) for name, body in store.read_all(names).items()]
     return {commit.result.shard: commit for commit in commits}
 
 

@@ -97,9 +97,10 @@ class DatasetDescription:
 
 def finalize(store: Store) -> None:
     """Write the duplicates and the description of a complete dataset; the same shards give the same bytes."""
-    run, commits = read_run_record(store), read_commits(store)
+    run, plan = read_run_record(store), load_plan(store)
+    commits = read_commits(store, plan.shard_names())
     write_duplicates(store, commits, run.duplicate_similarity)
-    for name, data in description_files(store, run, commits, load_plan(store)).items():
+    for name, data in description_files(store, run, commits, plan).items():
         store.write(name, data)
 
 

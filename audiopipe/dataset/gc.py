@@ -1,16 +1,26 @@
-"""Find and remove the objects of an output that no commit names: parts of failed attempts, and orphaned objects."""
+"""Find and remove the objects of an output that no commit names, and commits of shards that no plan has.
+
+They are parts of failed attempts, orphaned objects, and commits that were copied into the output or whose plan was
+removed on purpose.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe.dataset.commit import Commit, read_commits
+from audiopipe.dataset.backup import find_backup_pairs
+from audiopipe.dataset.checksum import verify_checksum
+from audiopipe.dataset.commit import Commit, list_commits
+from audiopipe.dataset.describe import DESCRIPTION
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.dataset.run_record import read_run_record
+from audiopipe.errors import VerifyError
+from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.multipart import abort_upload, list_unfinished
 from audiopipe.store.objects import Store
@@ -50,7 +60,7 @@ class ListedObject:
 
 
 def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> Garbage:
-    """List, and optionally remove, the parts, multipart uploads and objects of shards that no commit names.
+    """List, and optionally remove, what no commit of a planned shard names: parts, uploads, objects, other commits.
 
     Args:
         min_age_h: younger parts and uploads are kept: they may belong to an attempt in progress.
@@ -60,21 +70,56 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     """
     store = Store(url)
     read_run_record(store)
-    # The listing comes before the commits: what is committed in between is then in the commits, and not garbage.
+    _require_whole_plan(store)
+    # The listing comes before the commits: what is committed in between is then in the commits, and not garbage. The
+    # plan comes last: a commit in the listing has its plan by then.
     details = store.list_details()
     now = datetime.now(UTC)
     listed = {name: _listed_object(info, now) for name, info in details.items()}
-    plan, commits = load_plan(store), read_commits(store)
-    names = [*_unneeded_parts(listed, commits.values(), min_age_h), *find_orphans(listed, commits, plan)]
+    plan = load_plan(store)
+    planned = plan.shard_names()
+    commit_names = list_commits(listed)
+    bodies = store.read_all([name for shard, name in commit_names.items() if shard in planned])
+    commits = {name: Commit.from_json(body, name) for name, body in bodies.items()}
+    foreign = store.read_all([name for shard, name in commit_names.items() if shard not in planned])
+    names = {
+        *_unneeded_parts(listed, commits.values(), min_age_h),
+        *find_orphans(listed, commits, plan),
+        *foreign,
+        *(_objects_of(foreign) & listed.keys()) - _objects_of(bodies),
+    }
     uploads = [upload for upload in list_unfinished(store, PARTS) if _hours(now - upload.started_at) >= min_age_h]
     if remove:
-        store.remove_all(names)
+        store.remove_all(sorted(names))
         for upload in uploads:
             abort_upload(store, upload)
     objects = {name: listed[name].size for name in sorted(names)}
     return Garbage(
         objects, remove, {upload.name: f"started {upload.started_at:%Y-%m-%d %H:%M} UTC" for upload in uploads}
     )
+
+
+def _objects_of(bodies: Mapping[str, bytes]) -> set[str]:
+    """Return the objects that commits name, as far as these can be read."""
+    names: set[str] = set()
+    for name, body in bodies.items():
+        with suppress(VerifyError):
+            names.update(item.name for item in Commit.from_json(body, name).objects)
+    return names
+
+
+def _require_whole_plan(store: Store) -> None:
+    """Refuse to collect while a file of the plan is lost: its shards would count as not planned.
+
+    Raises:
+        VerifyError: a file of the plan, or the run's record, is damaged or missing.
+    """
+    lost = {pair.name for pair in find_backup_pairs(store) if not pair.original_is_good}
+    with suppress(FileNotFoundError, VerifyError):
+        described = verify_checksum(store.read(DESCRIPTION), DESCRIPTION)["plan"]
+        lost |= described.keys() - store.list(PLAN_FOLDER).keys()
+    if lost:
+        raise VerifyError(f"{', '.join(sorted(lost))}: damaged or missing; run `audiopipe restore {store.url}` first")
 
 
 def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from audiopipe.dataset.commit import Commit
 from audiopipe.plan.plan import Plan
-from audiopipe.types import ShardResult
+from audiopipe.types import ShardResult, shard_name
 
 __all__ = ["Totals", "effective_results"]
 
@@ -73,8 +73,10 @@ class Totals:
 def effective_results(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
     """Return the results by shard, without the dead letters that a later generation of the plan has tried again.
 
-    So a video that was tried again counts once, with its last outcome.
+    So a video that was tried again counts once, with its last outcome. A commit of no planned shard does not count.
     """
+    planned = plan.shard_names()
+    commits = {shard: commit for shard, commit in commits.items() if shard in planned}
     last = _last_shards(commits, plan)
     return {shard: _without_retried(commit.result, last, commits.keys()) for shard, commit in commits.items()}
 
@@ -90,7 +92,7 @@ def _last_shards(commits: Mapping[str, Commit], plan: Plan) -> dict[tuple[str, s
         table = plan.tables[language].select(["shard", "video_id"])
         rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(ids)))).sort_by("shard")
         for shard, video_id in zip(rows["shard"].to_pylist(), rows["video_id"].to_pylist(), strict=True):
-            last[language, video_id] = f"{language}-{shard:06d}"
+            last[language, video_id] = shard_name(language, shard)
     return last
 
 

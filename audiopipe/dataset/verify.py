@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from audiopipe.dataset.backup import BackupPair, find_backup_pairs
+from audiopipe.dataset.backup import BACKUP, BackupPair, find_backup_pairs
 from audiopipe.dataset.check import check_shard
 from audiopipe.dataset.checksum import verify_checksum
-from audiopipe.dataset.commit import COMMITS, Commit, commit_name
+from audiopipe.dataset.commit import Commit, commit_name, list_commits
 from audiopipe.dataset.describe import DESCRIPTION, description_files
 from audiopipe.dataset.duplicates import TABLE as DUPLICATES
 from audiopipe.dataset.duplicates import check_duplicates
@@ -80,7 +80,7 @@ class _Check:
         pairs = list(find_backup_pairs(self.store))
         if RUN_RECORD not in self.present and RUN_RECORD not in {pair.name for pair in pairs}:
             raise VerifyError(f"{self.store.url} has no {RUN_RECORD}: it is not the output of a run; check the address")
-        bad_commits = list(self._read_commits())
+        bad_commits = dict(self._read_commits())
         yield from self._check_backup(pairs)
         if not all(pair.original_is_good for pair in pairs):
             return
@@ -91,9 +91,16 @@ class _Check:
             name = RUN_RECORD if isinstance(error, VerifyError) else PLAN_FOLDER
             yield Finding(name, str(error), self._rerun())
             return
-        yield from bad_commits
+        yield from self._find_missing_copies(pairs)
+        planned = plan.shard_names()
+        self.commits = {shard: commit for shard, commit in self.commits.items() if shard in planned}
+        damaged = [shard for shard in bad_commits if shard in planned]
+        # One remedy names all of them: a run cannot be resumed while one of its commits cannot be read.
+        yield from (Finding(commit_name(shard), bad_commits[shard], self._resume(*damaged)) for shard in damaged)
         yield from self._check_plan()
-        yield from self._check_shards(run, plan, {finding.name for finding in bad_commits})
+        yield from self._check_shards(run, plan, set(damaged))
+        for name in sorted(list_commits(self.present).keys() - planned):
+            yield Finding(commit_name(name), "is the commit of no planned shard", self._collect())
 
     def _check_shards(self, run: RunRecord, plan: Plan, bad_commits: set[str]) -> Iterator[Finding]:
         """Check the shards, and if all commits can be read, what depends on all of them."""
@@ -101,12 +108,10 @@ class _Check:
         self.shards = len(planned)
         intact = True
         for shard in planned.values():
-            if commit_name(shard.name) not in bad_commits:
+            if shard.name not in bad_commits:
                 for finding in self._check_shard(shard, run):
                     intact = False
                     yield finding
-        for name in sorted(self.commits.keys() - planned.keys()):
-            yield Finding(commit_name(name), "is committed but not planned", f"restore its plan in {PLAN_FOLDER}/")
         if bad_commits:
             return
         yield from self._check_orphans(plan)
@@ -125,6 +130,16 @@ class _Check:
                 bad = pair.copy if pair.original_is_good else pair.name
                 yield Finding(bad, "is damaged or missing", f"audiopipe restore {shlex.quote(self.store.url)}")
 
+    def _find_missing_copies(self, pairs: Iterable[BackupPair]) -> Iterator[Finding]:
+        copied = {pair.name for pair in pairs}
+        originals = [RUN_RECORD, *(name for name in self.present if name.startswith(f"{PLAN_FOLDER}/"))]
+        for name in originals:
+            if name not in copied:
+                yield Finding(f"{BACKUP}/{name}", "is missing", f"audiopipe restore {shlex.quote(self.store.url)}")
+
+    def _collect(self) -> str:
+        return f"audiopipe gc {shlex.quote(self.store.url)} --remove"
+
     def _resume(self, *shards: str) -> str:
         options = "".join(f" --shard {shlex.quote(name)}" for name in shards)
         return f"audiopipe resume {shlex.quote(self.store.url)}{options}"
@@ -134,22 +149,19 @@ class _Check:
         option = f" --run-id {shlex.quote(run_ids[0])}" if run_ids else ""
         return f"remove it, then audiopipe run --output {shlex.quote(self.store.url)}{option} with the run's parameters"
 
-    def _read_commits(self) -> Iterator[Finding]:
-        names = [name for name in self.present if name.startswith(f"{COMMITS}/") and name.endswith(".json")]
-        damaged = {}
-        for name, data in self.store.read_all(names).items():
-            shard = name.removeprefix(f"{COMMITS}/").removesuffix(".json")
+    def _read_commits(self) -> Iterator[tuple[str, str]]:
+        """Read all commits; yield the shard and the problem of those that are not good."""
+        names = list_commits(self.present)
+        bodies = self.store.read_all(list(names.values()))
+        for shard, name in names.items():
             try:
-                commit = Commit.from_json(data, name)
+                commit = Commit.from_json(bodies[name], name)
             except VerifyError:
-                damaged[shard] = Finding(name, "is damaged", "")
+                yield shard, "is damaged"
                 continue
             if commit.result.shard != shard:
-                damaged[shard] = Finding(name, f"is the commit of {commit.result.shard}", "")
+                yield shard, f"is the commit of {commit.result.shard}"
             self.commits[shard] = commit
-        # One remedy names all of them: a run cannot be resumed while one of its commits cannot be read.
-        for finding in damaged.values():
-            yield replace(finding, remedy=self._resume(*damaged))
 
     def _check_plan(self) -> Iterator[Finding]:
         """Compare the plan with its digests in the dataset's description, which is written last."""
@@ -189,7 +201,7 @@ class _Check:
 
     def _check_orphans(self, plan: Plan) -> Iterator[Finding]:
         for name in find_orphans(self.present, self.commits, plan):
-            yield Finding(name, "is named by no commit", f"audiopipe gc {shlex.quote(self.store.url)} --remove")
+            yield Finding(name, "is named by no commit", self._collect())
 
     def _check_duplicates(self, similarity: float | None, intact: bool) -> Iterator[Finding]:
         """Check the objects about duplicates; their content only if all shards are `intact`."""

@@ -177,9 +177,10 @@ def retry(
     store = Store(output)
     config, run_id, _ = _open_run(store, parameters)
     addresses = _moved_addresses(config, parameters)
-    commits = read_commits(store)
+    planned = load_plan(store)
+    commits = read_commits(store, planned.shard_names())
     dead_letters: dict[str, set[str]] = {}
-    for result in effective_results(commits, load_plan(store)).values():
+    for result in effective_results(commits, planned).values():
         dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
     plan = plan_retry(config, store, dead_letters, commits.keys(), addresses)
     return _work(config, store, run_id, plan, None, client, on_tick, addresses=addresses)
@@ -271,8 +272,8 @@ def _work(
 
 
 def _complete_commits(store: Store) -> dict[str, Commit]:
-    """Read the commits whose objects all exist, by the sizes of one listing."""
-    commits = read_commits(store)
+    """Read the commits of planned shards whose objects all exist, by the sizes of one listing."""
+    commits = read_commits(store, load_plan(store).shard_names())
     sizes = store.list() if commits else {}
     return {
         shard: commit

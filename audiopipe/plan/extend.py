@@ -18,6 +18,7 @@ from audiopipe.config import RunConfig
 from audiopipe.plan.files import ObjectStore, PlanMetadata, plan_path, read_files, serialize
 from audiopipe.plan.plan import Plan, assign_shards, create_plan, load_plan
 from audiopipe.plan.sources import Addresses, move_rows
+from audiopipe.types import shard_name
 
 __all__ = ["plan_extension", "plan_retry", "resolve_plan"]
 
@@ -81,7 +82,7 @@ def _select_retriable(table: pa.Table, language: str, ids: Iterable[str], commit
     rows = table.filter(pc.is_in(table["video_id"], pa.array(sorted(ids), pa.string()))).sort_by("shard")
     latest = {video_id: row for row, video_id in enumerate(rows["video_id"].to_pylist())}
     shards = rows["shard"].to_pylist()
-    selected = sorted(row for row in latest.values() if f"{language}-{shards[row]:06d}" in committed)
+    selected = sorted(row for row in latest.values() if shard_name(language, shards[row]) in committed)
     return rows.take(pa.array(selected, pa.int64())).select(CATALOG_SCHEMA.names)
 
 

@@ -32,7 +32,7 @@ from audiopipe.plan.files import (
     serialize,
 )
 from audiopipe.plan.partition import partition_of
-from audiopipe.types import Shard, Video
+from audiopipe.types import Shard, Video, shard_name
 
 __all__ = ["CatalogView", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan"]
 
@@ -89,6 +89,11 @@ class Plan:
             return itertools.chain.from_iterable(_shards(name, self.tables[name], partition) for name in selected)
         streams = [_shards(name, self.tables[name], partition) for name in sorted(selected)]
         return (shard for turn in itertools.zip_longest(*streams) for shard in turn if shard is not None)
+
+    def shard_names(self) -> set[str]:
+        """Return the names of all shards."""
+        shards = ((language, pc.unique(table["shard"]).to_pylist()) for language, table in self.tables.items())
+        return {shard_name(language, index) for language, indices in shards for index in indices}
 
     def totals(self, partition: int | None = None) -> dict[str, PlanTotals]:
         """Sum up the shards of each language, of a partition or all of them."""

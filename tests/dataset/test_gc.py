@@ -7,6 +7,7 @@ import pytest
 from output_factory import config, content, corpus, make_output
 
 from audiopipe.dataset.commit import read_commit
+from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import VerifyError
@@ -86,3 +87,25 @@ def test_where_a_commit_is_damaged_nothing_is_removed(littered: Path) -> None:
     with pytest.raises(VerifyError, match="damaged"):
         collect_garbage(str(littered), remove=True, min_age_h=0)
     assert (littered / "_parts/draft-1").exists()
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_where_the_plan_is_lost_nothing_is_removed(littered: Path, copies: bool) -> None:
+    """Without its plan, every shard of a language would count as not planned."""
+    (littered / "_plan/en-000.parquet").unlink()
+    if not copies:
+        for path in (littered / "_backup/_plan").iterdir():
+            path.unlink()
+    before = {path for path in littered.rglob("*") if path.is_file()}
+    with pytest.raises(VerifyError, match=r"_plan/en-000.parquet: damaged or missing; run `audiopipe restore"):
+        collect_garbage(str(littered), remove=True, min_age_h=0)
+    assert {path for path in littered.rglob("*") if path.is_file()} == before
+
+
+def test_a_foreign_commit_changes_no_total_and_is_removed(littered: Path) -> None:
+    before = content(littered)
+    (littered / "_commits/en-000009.json").write_bytes((littered / "_commits/en-000000.json").read_bytes())
+    finalize(Store(str(littered)))
+    assert content(littered) == before
+    assert "_commits/en-000009.json" in collect_garbage(str(littered), remove=True, min_age_h=0).objects
+    assert verify(str(littered)).findings == ()

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from distributed import Client
 from output_factory import config, content, corpus, make_output
 
 from audiopipe.dataset.backup import restore
+from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
@@ -106,8 +108,30 @@ DAMAGES = {
     "no description": lambda out: (out / "tars.txt").unlink(),
     "a damaged description": lambda out: _flip(out / "dataset.json"),
     "an object without a commit": lambda out: (out / "en/audio_000009.tar").write_bytes(b"stray"),
+    "no backup": lambda out: shutil.rmtree(out / "_backup"),
+    "no copy of the plan": lambda out: [path.unlink() for path in out.glob("_backup/_plan/*")],
+    "a copied commit": lambda out: shutil.copy(out / "_commits/en-000000.json", out / "_commits/en-000009.json"),
+    "a commit of another language": lambda out: _add_shard(out, "fr-000000"),
+    "a commit of no planned shard": lambda out: _add_shard(out, "en-000009"),
+    "a damaged commit of no planned shard": lambda out: (out / "_commits/en-000009.json").write_bytes(b"{}"),
+    "a damaged and a foreign commit": lambda out: (
+        _flip(out / "_commits/en-000000.json"),
+        (out / "_commits/en-000009.json").write_bytes(b"{}"),
+    ),
     "two at once": lambda out: (_flip(out / "en/audio_000000.tar"), (out / "README.md").unlink()),
 }
+
+
+def _add_shard(out: Path, name: str) -> None:
+    """Add a whole shard that the plan does not have, as another run would commit it."""
+    language, _, number = name.rpartition("-")
+    commit = Commit.from_json((out / "_commits/en-000000.json").read_bytes())
+    objects = [replace(item, name=f"{language}/{item.name[3:].replace('000000', number)}") for item in commit.objects]
+    for item, new in zip(commit.objects, objects, strict=True):
+        (out / new.name).parent.mkdir(exist_ok=True)
+        shutil.copy(out / item.name, out / new.name)
+    result = replace(commit.result, shard=name, language=language)
+    (out / f"_commits/{name}.json").write_bytes(Commit(result, tuple(objects), commit.config_digest).to_json())
 
 
 def _flip(path: Path) -> None:
@@ -125,6 +149,7 @@ def test_the_recommended_command_repairs_it(copy: Path, whole: Path, client: Cli
         _run_remedies([finding.remedy for finding in verify(str(copy)).findings], client)
     assert verify(str(copy)).findings == ()
     assert content(copy) == content(whole)
+    assert not (copy / "fr").exists() or not list((copy / "fr").iterdir())
     assert (copy / "_run.json").read_bytes() == (whole / "_run.json").read_bytes()
 
 

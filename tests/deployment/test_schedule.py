@@ -138,8 +138,8 @@ def test_cron_runs_as_the_user_with_the_modes_of_bootstrap(code: int, status: in
         root.chmod(0o755)
         for folder in ("var/lib/audiopipe", "etc/audiopipe", "opt/audiopipe/cluster/schedule"):
             (root / folder).mkdir(parents=True)
-        shutil.chown(root / "var/lib/audiopipe", "nobody", "nogroup")
-        shutil.chown(root / "etc/audiopipe", "root", "nogroup")
+        shutil.chown(root / "var/lib/audiopipe", "daemon", "daemon")
+        shutil.chown(root / "etc/audiopipe", "root", "daemon")
         (root / "etc/audiopipe").chmod(0o750)
         (root / "etc/audiopipe/environment").write_text("AWS_SECRET_ACCESS_KEY=key-of-root\n")
         (root / "etc/audiopipe/environment").chmod(0o600)
@@ -147,12 +147,12 @@ def test_cron_runs_as_the_user_with_the_modes_of_bootstrap(code: int, status: in
         (root / "opt/audiopipe/cluster/schedule/run.sh").chmod(0o755)
         for path in ("/var/lib/audiopipe", "/etc/audiopipe", "/opt/audiopipe"):
             command = command.replace(path, f"{root}{path}")
-        command = command.replace("--reuid=audiopipe --regid=audiopipe", "--reuid=nobody --regid=nogroup")
+        command = command.replace("--reuid=audiopipe --regid=audiopipe", "--reuid=daemon --regid=daemon")
         environment = {"PATH": variables["PATH"], "HOME": variables["HOME"], "CRON_CODE": str(code)}
         done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stderr
         ran = (root / "var/lib/audiopipe/ran").read_text().split()
-        assert ran == ["nobody", "key-of-root", "/var/lib/audiopipe"]
+        assert ran == ["daemon", "key-of-root", "/var/lib/audiopipe"]
 
 
 @pytest.mark.parametrize("place", ["file", "option"])
