@@ -170,13 +170,13 @@ def save_results(
         "Written by `audiopipe bench kernels --save`. The contenders of a case take turns, and each counts with its "
         "fastest round. The relative time is the time divided by audiopipe's."
     )
-    path.write_text("\n\n".join(["# Kernels", str(machine), note, *map(_to_markdown, tables)]) + "\n")
+    path.write_text("\n\n".join(["# Kernels", str(machine), note, *map(_to_markdown, tables)]) + "\n", "utf-8")
     body = {
         "machine": machine.as_text(),
         "cpu": [asdict(result) for result in results],
         "gpu": [asdict(result) for result in gpu],
     }
-    path.with_suffix(".json").write_text(json.dumps(body, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(body, indent=1) + "\n", "utf-8")
     return path
 
 

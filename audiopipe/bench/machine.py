@@ -56,7 +56,7 @@ def _read_cpu_model() -> str:
     """Return the model of the CPU as Linux names it, elsewhere as Python does."""
     information = Path("/proc/cpuinfo")
     if information.exists():
-        for line in information.read_text().splitlines():
+        for line in information.read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()

@@ -11,10 +11,11 @@ import logging
 import lzma
 import os
 import re
+import socket
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO
 
 import fsspec
 import pyarrow as pa
@@ -22,10 +23,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from audiopipe.errors import CatalogError, StoreError
+from audiopipe.catalog.local_files import FileInfo, check_regular, list_local_files
+from audiopipe.errors import AudiopipeError, CatalogError, StoreError
 from audiopipe.redaction import has_secret, redact, without_query
 from audiopipe.store.objects import open_filesystem
-from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS
+from audiopipe.store.retry import HTTP_ERRORS, S3_ERRORS, http_cause, s3_error_code, to_store_error
 from audiopipe.types import CAPTION_FORMATS
 
 __all__ = ["COLUMNS", "MEDIA_SUFFIXES", "base_url", "list_sizes", "read_folder", "read_table", "table_format"]
@@ -42,6 +44,7 @@ UNDETERMINED = "und"  # the code of ISO 639 for a language that is not known
 
 MAX_FOLDER_LISTINGS = 256  # above, one recursive listing of the common parent costs less than one of each folder
 
+NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror)
 # The exceptions of file systems, networks and formats for something that cannot be read.
 READ_ERRORS = (
     *(OSError, ValueError, ImportError, EOFError, NotImplementedError, zlib.error, lzma.LZMAError),
@@ -49,13 +52,6 @@ READ_ERRORS = (
 )
 
 LOG = logging.getLogger(__name__)
-
-
-class _FileInfo(NamedTuple):
-    """A file with its size in bytes, if that is known."""
-
-    path: str
-    size: int | None
 
 
 def table_format(url: str) -> str | None:
@@ -76,6 +72,8 @@ def read_table(url: str) -> pa.Table:
     table_kind = table_format(url)
     try:
         fs, path = open_filesystem(url)
+        if isinstance(fs, LocalFileSystem):
+            check_regular(path)
         with fs.open(path, "rb", compression="infer") as file:
             if table_kind in ("parquet", "pq"):
                 return _read_parquet(file)
@@ -84,7 +82,7 @@ def read_table(url: str) -> pa.Table:
             return _read_jsonl(file)
     except READ_ERRORS as error:
         remedy = f"check the address, the access to it, and that it is {table_kind}"
-        raise CatalogError(f"catalog {url} cannot be read ({_first_line(error)}); {remedy}") from error
+        raise _to_catalog_error(url, "read", error, remedy) from error
 
 
 def read_folder(url: str) -> pa.Table:
@@ -101,7 +99,7 @@ def read_folder(url: str) -> pa.Table:
         files = sorted(file for file in listed if _suffix(file.path) in MEDIA_SUFFIXES)
         sidecars = find_sidecars(files, [file.path for file in listed] if fs.isdir(base) else _list_siblings(fs, files))
     except READ_ERRORS as error:
-        raise CatalogError(f"catalog {url} cannot be listed ({_first_line(error)}); check the address") from error
+        raise _to_catalog_error(url, "listed", error, "check the address") from error
     if not files:
         raise CatalogError(
             f"catalog {url}: there is no tar or audio file ({', '.join(sorted(MEDIA_SUFFIXES))}); give a folder or a "
@@ -121,7 +119,17 @@ def read_folder(url: str) -> pa.Table:
     )
 
 
-def find_sidecars(files: Iterable[_FileInfo], paths: Iterable[str]) -> dict[str, list[str]]:
+def _to_catalog_error(url: str, action: str, error: Exception, remedy: str) -> AudiopipeError:
+    """Return `StoreError` or `PermanentStoreError` if the network or the store failed, else `CatalogError`."""
+    cause = http_cause(error) or error
+    if isinstance(cause, (*NETWORK_ERRORS, *HTTP_ERRORS, *S3_ERRORS)) or s3_error_code(cause):
+        converted = to_store_error(f"catalog {url} cannot be {action}", cause)
+        if isinstance(converted, AudiopipeError):
+            return converted
+    return CatalogError(f"catalog {url} cannot be {action} ({_first_line(error)}); {remedy}")
+
+
+def find_sidecars(files: Iterable[FileInfo], paths: Iterable[str]) -> dict[str, list[str]]:
     """Return the names of the sidecars of each audio file that has some, in order.
 
     A file belongs to the audio with the longest matching stem: `a.b.vtt` to `a.b.webm`, if that exists, and not to
@@ -143,13 +151,14 @@ def find_sidecars(files: Iterable[_FileInfo], paths: Iterable[str]) -> dict[str,
     return sidecars
 
 
-def _list_siblings(fs: fsspec.AbstractFileSystem, files: Iterable[_FileInfo]) -> list[str]:
+def _list_siblings(fs: fsspec.AbstractFileSystem, files: Iterable[FileInfo]) -> list[str]:
     """List the folders of audio files, once each; many remote ones by one recursive listing of their parent."""
     folders = sorted({file.path.rpartition("/")[0] for file in files if _suffix(file.path) != "tar"})
     if len(folders) > MAX_FOLDER_LISTINGS and not isinstance(fs, LocalFileSystem):
         parent = os.path.commonprefix(folders).rpartition("/")[0]  # noqa: RUF071 - by characters is intended
         return list(fs.find(parent))
-    return [path for folder in folders for path in fs.ls(folder, detail=False)]
+    paths = (path for folder in folders for path in fs.ls(folder, detail=False))
+    return [path for path in paths if not isinstance(fs, LocalFileSystem) or os.path.isfile(path)]
 
 
 def list_sizes(uris: list[str]) -> list[int | None]:
@@ -178,7 +187,7 @@ def _local_size(path: str) -> int | None:
         return None
 
 
-def _list_folder(folder: str, is_recursive: bool) -> Iterator[_FileInfo]:
+def _list_folder(folder: str, is_recursive: bool) -> Iterator[FileInfo]:
     """Yield the objects of a folder; none for HTTP, which has no listings, or without the permission to list."""
     if folder.startswith(("http://", "https://")) or folder.endswith("://"):
         return
@@ -187,7 +196,7 @@ def _list_folder(folder: str, is_recursive: bool) -> Iterator[_FileInfo]:
         root = path.rstrip("/") + "/"
         infos = fs.find(root, detail=True).values() if is_recursive else fs.ls(root, detail=True)
         for info in infos:
-            yield _FileInfo(folder + info["name"].removeprefix(root), info["size"])
+            yield FileInfo(folder + info["name"].removeprefix(root), info["size"])
     except (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError) as error:
         problem = redact(f"{folder} are unknown, shards are planned without them: {_first_line(error)}")
         LOG.warning("sizes below %s", problem)
@@ -196,41 +205,25 @@ def _list_folder(folder: str, is_recursive: bool) -> Iterator[_FileInfo]:
         raise StoreError(message) from (None if has_secret(folder) else error)
 
 
-def _list_files(fs: fsspec.AbstractFileSystem, base: str) -> Iterator[_FileInfo]:
+def _list_files(fs: fsspec.AbstractFileSystem, base: str) -> Iterator[FileInfo]:
     """Yield every file at, below or matching `base`, except hidden ones."""
-    if fs.isfile(base):
-        yield _FileInfo(base, fs.size(base))
+    if isinstance(fs, LocalFileSystem):
+        yield from list_local_files(base, {*MEDIA_SUFFIXES, *(suffix[1:] for suffix in SIDECAR_SUFFIXES)})
+    elif fs.isfile(base):
+        yield FileInfo(base, fs.size(base))
     elif fs.isdir(base):
-        is_local = isinstance(fs, LocalFileSystem)
-        yield from _walk(base) if is_local else _visible_files(fs.find(base, detail=True), base)
-    elif glob.has_magic(base) and isinstance(fs, LocalFileSystem):
-        matches = (path for path in glob.iglob(base, recursive=True) if os.path.isfile(path))
-        yield from (_FileInfo(path, os.path.getsize(path)) for path in matches)
+        yield from _visible_files(fs.find(base, detail=True), base)
     elif glob.has_magic(base):
         yield from _visible_files(fs.glob(base, detail=True), "")
     else:
         raise FileNotFoundError("the address does not exist")
 
 
-def _visible_files(infos: Mapping[str, dict[str, object]], base: str) -> Iterator[_FileInfo]:
+def _visible_files(infos: Mapping[str, dict[str, object]], base: str) -> Iterator[FileInfo]:
     for path, info in infos.items():
         if info["type"] == "file" and "/." not in path[len(base) :]:
             size = info["size"]
-            yield _FileInfo(path, size if isinstance(size, int) else None)
-
-
-def _walk(base: str) -> Iterator[_FileInfo]:
-    """Yield the files below a local folder. Links are followed, each folder once."""
-    visited = set()
-    for folder, subfolders, names in os.walk(base, followlinks=True):
-        real_path = os.path.realpath(folder)
-        if real_path in visited:
-            subfolders.clear()
-            continue
-        visited.add(real_path)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        paths = (f"{folder}/{name}" for name in names if not name.startswith("."))
-        yield from (_FileInfo(path, os.path.getsize(path)) for path in paths)
+            yield FileInfo(path, size if isinstance(size, int) else None)
 
 
 def _suffix(path: str) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from rich.console import Console
@@ -55,6 +58,14 @@ QUIET_DASK = "{'distributed': 'critical', 'distributed.client': 'critical'}"
 
 class _Commands(click.Group):
     """A command group that turns this package's errors into one line and an exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        """Run the command of this process, or the given one."""
+        if args is None and locale.getpreferredencoding(False).lower() not in ("utf-8", "utf8"):
+            # Dask and others read and name files in the locale's encoding. In UTF-8 mode, workers inherit UTF-8.
+            os.environ["PYTHONUTF8"] = "1"
+            os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        return super().main(args, *rest, **options)
 
     def invoke(self, context: click.Context) -> object:
         try:

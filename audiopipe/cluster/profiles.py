@@ -67,9 +67,11 @@ class Profile:
 
 def profiles() -> dict[str, dict[str, Any]]:
     """Read the sections of the package's `profiles.yaml`, merged with the file that AUDIOPIPE_PROFILES names."""
-    merged: dict[str, dict[str, Any]] = yaml.safe_load((files("audiopipe.cluster") / "profiles.yaml").read_text())
+    merged: dict[str, dict[str, Any]] = yaml.safe_load(
+        (files("audiopipe.cluster") / "profiles.yaml").read_text("utf-8")
+    )
     if path := os.environ.get("AUDIOPIPE_PROFILES"):
-        for name, section in yaml.safe_load(Path(path).read_text()).items():
+        for name, section in yaml.safe_load(Path(path).read_text("utf-8")).items():
             merged[name] = merged.get(name, {}) | section
     return merged
 

@@ -146,6 +146,8 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
         check_bucket(video.uri)
         problem = "is a link to a file that does not exist" if os.path.islink(remote) else "does not exist"
         raise MissingSource(f"the object {video.uri} {problem}, but the catalog names it") from None
+    except UnicodeEncodeError:
+        raise InvalidSource(f"this locale cannot encode the name of {video.uri!a}: set LC_ALL=C.UTF-8") from None
     except (IsADirectoryError, NotADirectoryError):
         raise MissingSource(f"{video.uri} is a folder, or lies below a file: it is not an object") from None
     except PermanentStoreError as error:

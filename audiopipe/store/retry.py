@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from audiopipe.errors import PermanentStoreError, StoreError
 
-__all__ = ["is_forbidden", "is_name_invalid", "s3_error_code", "to_store_error", "with_retries"]
+__all__ = ["http_cause", "is_forbidden", "is_name_invalid", "s3_error_code", "to_store_error", "with_retries"]
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ def _call_once(action: str, operation: Callable[[], T]) -> T:
     try:
         return operation()
     except STORE_ERRORS as error:
-        cause = _http_cause(error) or error
+        cause = http_cause(error) or error
         store_error = to_store_error(action, cause)
         if store_error is error:
             # "raise error from error" would make the error its own cause, and Dask follows causes without end.
@@ -140,7 +140,7 @@ def s3_error_code(error: BaseException) -> str | None:
     return str(response["Error"].get("Code"))
 
 
-def _http_cause(error: Exception) -> Exception | None:
+def http_cause(error: Exception) -> Exception | None:
     """Return the error behind fsspec's FileNotFoundError for any failed request over HTTP, None for other errors."""
     cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
     is_http = isinstance(cause, (*HTTP_ERRORS, TimeoutError)) and s3_error_code(error) is None

@@ -109,7 +109,7 @@ def _check_parameters(seed: int, videos: int, languages: Sequence[str]) -> dict[
 def _read_finished(directory: Path, parameters: dict[str, object]) -> Corpus | None:
     """Return the corpus in the folder if its marker has these parameters and every file has its size."""
     try:
-        marker = json.loads((directory / MARKER).read_text())
+        marker = json.loads((directory / MARKER).read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     if marker.get("parameters") != parameters or "corpus" not in marker or marker["files"] != _file_sizes(directory):
