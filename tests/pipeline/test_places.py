@@ -304,7 +304,7 @@ def test_only_404_and_410_mean_that_a_url_is_missing(server, tmp_path, status):
     assert run(tmp_path, urls(server, "abc")) == {"b": "MissingSource"}
     assert run(tmp_path, urls(server, "b"), index=1) == {"b": "MissingSource"}
     server.default = status
-    with pytest.raises(SourceUnavailable, match="[23] of 3 videos of a shard are missing"):
+    with pytest.raises(SourceUnavailable, match=r"[23] of 3 videos of a shard are missing"):
         run(tmp_path, urls(server, "xyz"), index=2)
 
 
