@@ -147,7 +147,7 @@ class Media:
     Attributes:
         declared_s: the end of the audio on the file's clock, as the file or the catalog declares it.
         start_s: the first timestamp of a transport stream, where the file's clock is 0; None for other containers.
-        links: starts and ends of the links of a chained Ogg file after the first, as offsets in the local file.
+        links: starts and ends of the links of a chained Ogg file, as offsets in the local file; empty for other files.
         options: options of FFmpeg with which the file is to be opened.
         track: position of the chosen audio stream among those of the file.
         track_label: the same for people, with its language: '2 of 3 (eng)'.

@@ -29,7 +29,10 @@ def declared_end(container: av.container.InputContainer, stream: av.AudioStream)
     file_start_s = starts.file_start(start_s)
     # FFmpeg copies the duration of a Matroska file to streams that start late.
     if stream.duration is not None and stream.time_base is not None and "matroska" not in container.format.name:
-        return start_s - file_start_s + float(stream.duration * stream.time_base)
+        duration = stream.duration
+        if container.format.name == "ogg" and stream.codec_context.codec.canonical_name == "opus":
+            duration -= max(stream.start_time or 0, 0)  # recordings of a stream start at any position
+        return start_s - file_start_s + float(duration * stream.time_base)
     if container.duration is None:
         return None
     container_s = container.duration / av.time_base

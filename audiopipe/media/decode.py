@@ -9,8 +9,7 @@ demuxers and the one protocol that reads the given byte range.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,16 +19,16 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import DecoderCrash, DecoderTimeout, NoAudio, TooLong, TruncatedMedia, UndecodableMedia
 from audiopipe.media import decoder_process
 from audiopipe.media.decoder_process import Decoder, ExitStatus
+from audiopipe.media.demuxers import DEMUXERS, main_error, name_format
 from audiopipe.media.fetch import Source
 from audiopipe.media.forkserver import Job
 from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, HeaderRequest
-from audiopipe.media.ogg import find_links
+from audiopipe.media.ogg import find_links, starts_as_ogg
 from audiopipe.media.wav import SampleBytes, read_sample_bytes
 from audiopipe.types import Media, Pcm, Seconds
 
 __all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
 
-DEMUXERS = "matroska,webm,mov,mp4,m4a,ogg,mp3,flac,wav,w64,aac,mpegts"
 PROTOCOLS = "subfile,file"
 OPEN_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
 SIXTEEN_BIT_FORMATS = frozenset({"u8", "s16", "s16p"})
@@ -43,21 +42,6 @@ WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has we
 # MPEG-TS has no header: FFmpeg reads packets to find a stream's properties, 5 s and 5 MB by default.
 LONG_PROBE_OPTIONS = {"analyzeduration": str(3600 * 10**6), "probesize": str(200 << 20)}
 MAX_LINKS = 200  # of a chained Ogg file
-FORMAT_BYTES = 64
-# Formats that downloaders leave under the suffix of another, by the first bytes of the file.
-OTHER_FORMATS = {
-    rb"FORM....AIF[FC]": "AIFF",
-    rb"RIFF....AVI ": "AVI",
-    rb"caff": "Core Audio (CAF)",
-    rb"FLV": "Flash Video (FLV)",
-    rb"\.snd": "Sun audio (AU)",
-    rb"#!AMR": "AMR",
-    rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "Windows Media (ASF)",
-    rb"\s*#EXTM3U": "an HLS playlist",
-    rb"\s*<MPD|\s*<\?xml": "XML, maybe a DASH manifest",
-    rb"\s*<(!doctype )?html": "a web page",
-}
-
 RecordCpu = Callable[[Seconds], None]
 RecordReport = Callable[[DecodeReport], None]
 
@@ -90,21 +74,21 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
     """
     name = source.video.uri
     options: dict[str, str] = {}
-    header, stderr = _read_header(source, options, record_cpu_s)
+    links = _find_links(source) if starts_as_ogg(source.path, source.offset) else []
+    header, stderr = _read_header(source, options, links, record_cpu_s)
     if header.audio is None and header.container == "mpegts":
         options = LONG_PROBE_OPTIONS
-        header, stderr = _read_header(source, options, record_cpu_s)
+        header, stderr = _read_header(source, options, links, record_cpu_s)
+    if header.container == "ogg" and not links and (links := _find_links(source)):  # other bytes come first
+        header, stderr = _read_header(source, options, links, record_cpu_s)
     audio = header.audio
     if audio is None:
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
     if audio.channels > config.max_channels:
         raise UndecodableMedia(f"{name} has {audio.channels} channels, more than max_channels ({config.max_channels})")
     container = header.container.split(",")[0]
-    links = find_links(source.path, source.offset, source.size) if container == "ogg" else []
-    if len(links) > MAX_LINKS:
-        raise UndecodableMedia(f"{name} is a chain of {len(links)} Ogg files, more than {MAX_LINKS}; re-encode it")
     wav = read_sample_bytes(source.path, source.offset, source.size) if container == "wav" else None
-    declared_s = _declared_end(source, _correct_duration(header, stderr, len(links) > 1, wav))
+    declared_s = _declared_end(source, _correct_duration(header, stderr, wav))
     if declared_s is not None and declared_s > config.max_video_s:
         raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
     if not MIN_SAMPLE_RATE_HZ <= audio.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
@@ -120,7 +104,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         sample_format=audio.sample_format,
         declared_s=declared_s,
         start_s=audio.start_s if container == "mpegts" else None,
-        links=tuple(links[1:]),
+        links=tuple(links),
         track=audio.track,
         track_label=audio.label,
         track_note=audio.note,
@@ -160,16 +144,16 @@ def decode(
         DecoderCrash: the decoder was killed from outside.
         DecoderTimeout: the decoder took more than `decode_timeout_s` for a block.
         TooLong: there is more than `max_video_s`.
+        TruncatedMedia: a link of a chained file ends early.
     """
     pcm_format = _choose_format(media, channels or decoded_channels(media, config))
-    first = media.links[0][0] if media.links else source.offset + source.size
     request = DecodeRequest(
-        url=source.range_url(source.offset, first),
+        url=_urls(source, media.links)[0],
         options=OPEN_OPTIONS | media.options,
         sample_rate_hz=pcm_format.sample_rate_hz,
         channels=pcm_format.channels,
         sample_format=pcm_format.sample_format,
-        links=[source.range_url(start, end) for start, end in media.links],
+        links=_urls(source, media.links)[1:],
         track=media.track,
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
@@ -177,8 +161,11 @@ def decode(
             yield from _read_blocks(decoder, source, pcm_format, round(block_s * media.sample_rate_hz), config)
             status = decoder.wait(config.decode_timeout_s)
             _raise_for_failure(source, status)
+            report = DecodeReport.from_json(status.stderr)
             if record_report:
-                record_report(DecodeReport.from_json(status.stderr))
+                record_report(report)
+            if report.missing and config.truncated == "reject":
+                raise TruncatedMedia(f"{source.video.uri}: {report.missing}; truncated='keep' uses what there is")
         except TimeoutError:
             _raise_for_failure(source, decoder.kill(), was_stopped=True)
             limit = f"{config.decode_timeout_s:.0f} s"
@@ -200,10 +187,39 @@ def refuse_truncated(source: Source, media: Media, decoded_s: float, config: Run
         )
 
 
-def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCpu | None) -> tuple[Header, str]:
+def _find_links(source: Source) -> list[tuple[int, int]]:
+    """Return the starts and the ends of the links of a chained Ogg file; an empty list for other Ogg files.
+
+    Raises:
+        UndecodableMedia: there are too many.
+    """
+    try:
+        links = find_links(source.path, source.offset, source.size)
+    except UndecodableMedia as error:
+        raise UndecodableMedia(f"{source.video.uri}: {error}") from None
+    if len(links) > MAX_LINKS:
+        raise UndecodableMedia(
+            f"{source.video.uri} is a chain of {len(links)} Ogg files, more than {MAX_LINKS}; re-encode it"
+        )
+    return [] if links == [(source.offset, source.offset + source.size)] else links
+
+
+def _urls(source: Source, links: Sequence[tuple[int, int]]) -> list[str]:
+    """Return the addresses of the links of a chained file, or of the whole file."""
+    return [source.range_url(start, end) for start, end in links] or [source.url]
+
+
+def _read_header(
+    source: Source, options: dict[str, str], links: Sequence[tuple[int, int]], record_cpu_s: RecordCpu | None
+) -> tuple[Header, str]:
     """Read the header in a separate process; return it with FFmpeg's warnings."""
     buffer = bytearray(MAX_HEADER_BYTES)
-    request = HeaderRequest(url=source.url, options=OPEN_OPTIONS | options, language=source.video.language)
+    request = HeaderRequest(
+        url=_urls(source, links)[0],
+        options=OPEN_OPTIONS | options,
+        language=source.video.language,
+        links=_urls(source, links)[1:],
+    )
     with decoder_process.start_decoder(Job.HEADER, request) as decoder:
         try:
             size = decoder.samples.read_into(memoryview(buffer), PROBE_TIMEOUT_S)
@@ -216,17 +232,17 @@ def _read_header(source: Source, options: dict[str, str], record_cpu_s: RecordCp
                 record_cpu_s(decoder.kill().cpu_s)
     _raise_for_death(source, status)
     if status.code:
-        raise UndecodableMedia(f"{source.video.uri}: {_name_format(source) or _main_error(status.stderr)}")
+        raise UndecodableMedia(f"{source.video.uri}: {name_format(source) or main_error(status.stderr)}")
     return Header.from_json(bytes(buffer[:size])), status.stderr
 
 
-def _correct_duration(header: Header, stderr: str, is_chain: bool, wav: SampleBytes | None) -> Header:
+def _correct_duration(header: Header, stderr: str, wav: SampleBytes | None) -> Header:
     """Remove a duration that FFmpeg guessed or that is wrong; take that of a WAV file from its declared size."""
     assert header.audio is not None
     end_s = header.audio.end_s
     if wav and wav.declared and wav.available and end_s:
         end_s *= max(1.0, wav.declared / wav.available)
-    elif is_chain or wav or "Estimating duration from bitrate" in stderr:
+    elif wav or "Estimating duration from bitrate" in stderr:
         end_s = None
     return replace(header, duration_s=end_s and header.duration_s, audio=replace(header.audio, end_s=end_s))
 
@@ -239,24 +255,6 @@ def _declared_end(source: Source, header: Header) -> Seconds | None:
     if in_catalog and (of_file is None or in_catalog - of_file > max(1.0, 0.02 * in_catalog)):
         return in_catalog
     return of_audio or in_catalog
-
-
-def _name_format(source: Source) -> str | None:
-    """Describe a file of a known format that is not read; None for other files."""
-    with source.path.open("rb") as file:
-        file.seek(source.offset)
-        head = file.read(min(source.size, FORMAT_BYTES))
-    for pattern, name in OTHER_FORMATS.items():
-        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return f"its content is {name}, which is not read; convert it to one of {DEMUXERS}"
-    return None
-
-
-def _main_error(stderr: str) -> str:
-    """Return FFmpeg's first message, without its addresses and the name of our file; or Python's exception."""
-    lines = [re.sub(r"\[[^\[\]]* @ 0x[0-9a-f]+\] ?", "", line).strip() for line in stderr.splitlines() if line.strip()]
-    messages = [line for line in lines if "subfile," not in line] or ["the decoder recognized nothing in it"]
-    return messages[-1 if messages[0].startswith("Traceback") else 0][:200]
 
 
 def _choose_format(media: Media, channels: int) -> _PcmFormat:

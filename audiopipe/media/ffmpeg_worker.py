@@ -17,18 +17,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 
 import av
 import av.container
-import av.filter
 import av.logging
-from av.filter.context import FilterContext
 
 from audiopipe.media.declared import declared_end
+from audiopipe.media.filter_graph import (
+    CHUNK_SAMPLES,
+    build_graph,
+    layout_name,
+    new_buffer_graph,
+    new_graph,
+    write_ready,
+)
 from audiopipe.media.messages import AudioStream, DecodeReport, DecodeRequest, Header, HeaderRequest, OpenRequest
 from audiopipe.media.ring import Writer
-from audiopipe.media.timeline import JITTER_S, Clock, PcmOutput, find_starts, frame_time
+from audiopipe.media.timeline import JITTER_S, Clock, PcmOutput, StreamError, find_starts, frame_time
 from audiopipe.media.tracks import choose_track
 
 __all__ = [
@@ -42,8 +47,7 @@ __all__ = [
     "read_header",
 ]
 
-# Frames of 20 ms are collected to two thirds of a second before anything is done with them.
-CHUNK_SAMPLES = 32768
+LINK_TOLERANCE_S = 0.25  # a chain may have many short links
 # FFmpeg computes their timestamps, from a bit rate or a sample rate that may change in the middle.
 UNTIMED_CONTAINERS = frozenset({"aac", "mp3", "wav", "w64"})
 COMMON_CODECS = ("aac", "opus", "mp3float", "vorbis", "flac")
@@ -60,13 +64,13 @@ def read_header(request: HeaderRequest, out: Writer) -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.WARNING)
     with _open_input(request) as container:
-        duration = container.duration
-        header = Header(
-            container=container.format.name,
-            duration_s=None if duration is None else duration / av.time_base,
-            audio=_describe_audio(container, request.language),
-        )
-        out.write(memoryview(header.to_json()))
+        header = Header(container.format.name, _duration_of(container), _describe_audio(container, request.language))
+    if header.audio is not None and request.links:
+        track = header.audio.track
+        ends = [header.audio.end_s, *(_read_end(OpenRequest(url, request.options), track) for url in request.links)]
+        end_s = None if None in ends else sum(filter(None, ends))
+        header = replace(header, duration_s=end_s, audio=replace(header.audio, end_s=end_s))
+    out.write(memoryview(header.to_json()))
 
 
 def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
@@ -76,11 +80,12 @@ def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
         av.FFmpegError: decoding cannot continue.
         TimestampError: the timestamps do not define one clock.
     """
-    output = PcmOutput(ring, request.frame_bytes)
-    for url in [request.url, *request.links]:
+    output, missing = PcmOutput(ring, request.frame_bytes), None
+    for number, url in enumerate([request.url, *request.links], 1):
         first = output.written
-        with _open_input(OpenRequest(url, request.options)) as container:
-            stream = container.streams.audio[request.track]
+        with _open_link(url, number, request) as container:
+            stream = _find_stream(container, request, number)
+            declared_s = _read_end(OpenRequest(url, request.options), request.track) if request.links else None
             has_timestamps = container.format.name not in UNTIMED_CONTAINERS
             clock = Clock(find_starts(container, stream), float(stream.time_base or 0), has_timestamps)
             is_complete = _decode_continuous(container, url, request, replace(clock), output)
@@ -89,7 +94,10 @@ def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
             clock.trusted_s = output.skip / request.sample_rate_hz
             with _open_input(OpenRequest(url, request.options)) as container:
                 _decode_by_packets(container, request, clock, output)
-    return DecodeReport(gap_s=output.silence / request.sample_rate_hz)
+        decoded_s = (output.written - first) / request.sample_rate_hz
+        if missing is None and declared_s and decoded_s < declared_s - max(LINK_TOLERANCE_S, 0.02 * declared_s):
+            missing = f"link {number} of {len(request.links) + 1} ends after {decoded_s:.1f} of {declared_s:.1f} s"
+    return DecodeReport(output.silence / request.sample_rate_hz, missing)
 
 
 def preload_codecs() -> None:
@@ -102,6 +110,40 @@ def preload_codecs() -> None:
 def _open_input(request: OpenRequest) -> av.container.InputContainer:
     # Titles and names in the file may have any encoding; they are not used.
     return av.open(request.url, options=request.options, metadata_errors="replace")
+
+
+def _open_link(url: str, number: int, request: DecodeRequest) -> av.container.InputContainer:
+    try:
+        return _open_input(OpenRequest(url, request.options))
+    except av.FFmpegError as error:
+        if not request.links:
+            raise
+        raise StreamError(f"link {number} of {len(request.links) + 1}: {error.strerror}") from None
+
+
+def _duration_of(container: av.container.InputContainer) -> float | None:
+    """Return the duration of a file in seconds, None if it is unknown."""
+    return None if container.duration is None else container.duration / av.time_base
+
+
+def _read_end(request: OpenRequest, track: int) -> float | None:
+    """Return the declared end of a link in seconds, None if it is unknown or if the link cannot be opened."""
+    with suppress(av.FFmpegError), _open_input(request) as container:
+        streams = container.streams.audio
+        return declared_end(container, streams[min(track, len(streams) - 1)]) if streams else None
+    return None
+
+
+def _find_stream(container: av.container.InputContainer, request: DecodeRequest, link: int = 1) -> av.AudioStream:
+    """Return the audio stream to decode; the last one of a link that has fewer than the first.
+
+    Raises:
+        StreamError: there is none.
+    """
+    streams = container.streams.audio
+    if not streams:
+        raise StreamError(f"link {link} of {len(request.links) + 1} has no audio stream that can be read")
+    return streams[min(request.track, len(streams) - 1)]
 
 
 def _describe_audio(container: av.container.InputContainer, language: str) -> AudioStream | None:
@@ -131,10 +173,10 @@ def _decode_continuous(
     Returns:
         False at the first chunk that may have a gap or an overlap, which is not written, or if the format changes.
     """
-    stream = container.streams.audio[request.track]
+    stream = _find_stream(container, request)
     pending, pending_s = None, None
     try:
-        for frame in _read_chunks(stream.codec_context.layout, url, request):
+        for frame in _read_chunks(container, url, request):
             time_s = frame_time(frame)
             if pending is None:
                 output.write_silence(round(clock.move(time_s) * request.sample_rate_hz))
@@ -169,16 +211,18 @@ def _has_jump(container: av.container.InputContainer, stream: av.AudioStream, st
     return False
 
 
-def _read_chunks(layout: av.AudioLayout, url: str, request: DecodeRequest) -> Frames:
+def _read_chunks(container: av.container.InputContainer, url: str, request: DecodeRequest) -> Frames:
     """Decode with a graph that reads the file itself. Each chunk has the timestamp of its first sample.
 
     Raises:
         av.PatchWelcomeError: the format of the stream changes.
     """
-    graph = _new_graph()
+    graph = new_graph()
+    stream = _find_stream(container, request)
+    layout, track = stream.codec_context.layout, list(container.streams.audio).index(stream)
     options = ":".join(f"{name}={value}" for name, value in request.options.items())
-    source = graph.add("amovie", filename=url, format_opts=options, streams=f"a:{request.track}", dec_threads="1")
-    _build_graph(graph, source, layout.nb_channels, _layout_name(layout, request.channels), request)
+    source = graph.add("amovie", filename=url, format_opts=options, streams=f"a:{track}", dec_threads="1")
+    build_graph(graph, source, layout.nb_channels, layout_name(layout, request.channels), request)
     while True:
         try:
             frame = graph.pull()
@@ -201,30 +245,30 @@ def _decode_by_packets(
     """
     graph, graph_format, layout, pushed = None, None, "", 0
     for frame in _decode_packets(container, request):
-        layout = layout or _layout_name(frame.layout, request.channels)
+        layout = layout or layout_name(frame.layout, request.channels)
         frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         jump = round(clock.move(frame_time(frame)) * request.sample_rate_hz)
         clock.position_s += frame.samples / frame.sample_rate
         if graph is None or jump or frame_format != graph_format:
             if graph is not None:
                 graph.push(None)
-                _write_ready(graph, output)
+                write_ready(graph, output)
             output.write_silence(max(jump, 0))
             output.skip += max(-jump, 0)
-            graph, graph_format, pushed = _new_buffer_graph(frame, layout, request), frame_format, 0
+            graph, graph_format, pushed = new_buffer_graph(frame, layout, request), frame_format, 0
         graph.push(frame)
         pushed += frame.samples
         if pushed >= CHUNK_SAMPLES:
             pushed = 0
-            _write_ready(graph, output)
+            write_ready(graph, output)
     if graph is not None:
         graph.push(None)
-        _write_ready(graph, output)
+        write_ready(graph, output)
 
 
 def _decode_packets(container: av.container.InputContainer, request: DecodeRequest) -> Frames:
     """Yield the frames of the first audio stream that can be decoded."""
-    stream = container.streams.audio[request.track]
+    stream = _find_stream(container, request)
     stream.codec_context.thread_count = 1
     packets = container.demux(stream)
     while True:
@@ -240,58 +284,3 @@ def _decode_packets(container: av.container.InputContainer, request: DecodeReque
             return
         except av.FFmpegError:
             continue
-
-
-def _new_graph() -> av.filter.Graph:
-    graph = av.filter.Graph()
-    graph.threads = 1
-    return graph
-
-
-def _new_buffer_graph(frame: av.AudioFrame, layout: str, request: DecodeRequest) -> av.filter.Graph:
-    """Make a graph that frames of the same format as `frame` are pushed into."""
-    graph = _new_graph()
-    source = graph.add_abuffer(
-        sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=frame.time_base
-    )
-    return _build_graph(graph, source, frame.layout.nb_channels, layout, request)
-
-
-def _build_graph(
-    graph: av.filter.Graph, source: FilterContext, source_channels: int, layout: str, request: DecodeRequest
-) -> av.filter.Graph:
-    """Connect a source to filters that collect, mix and convert, and configure the graph.
-
-    If the source has more or fewer channels than requested, each output channel is the mean of all source channels:
-    for a mean, and where a stream changes its layout in the middle.
-    """
-    steps = [source, graph.add("asetnsamples", f"n={CHUNK_SAMPLES}:p=0")]
-    if source_channels != request.channels:
-        mean = "+".join(f"{1 / source_channels:.9f}*c{index}" for index in range(source_channels))
-        gains = "|".join(f"c{index}={mean}" for index in range(request.channels))
-        steps += [graph.add("aformat", "sample_fmts=fltp"), graph.add("pan", f"{layout}|{gains}")]
-    sample_format = request.sample_format
-    if request.channels == 1 and sample_format == "flt":
-        sample_format = "fltp"  # planar and interleaved samples of one channel are the same bytes
-    output = f"sample_fmts={sample_format}:sample_rates={request.sample_rate_hz}:channel_layouts={layout}"
-    steps += [graph.add("aformat", output), graph.add("abuffersink")]
-    for step, following in pairwise(steps):
-        step.link_to(following)
-    graph.configure()
-    return graph
-
-
-def _write_ready(graph: av.filter.Graph, output: PcmOutput) -> None:
-    """Write the frames that the graph has ready."""
-    while True:
-        try:
-            frame = graph.pull()
-        except (av.BlockingIOError, av.EOFError):
-            return
-        assert isinstance(frame, av.AudioFrame)
-        output.write(frame)
-
-
-def _layout_name(layout: av.AudioLayout, channels: int) -> str:
-    """Return the name of a layout if it has this many channels, else FFmpeg's name for any `channels` channels."""
-    return str(layout.name) if layout.nb_channels == channels else f"{channels}c"

@@ -30,7 +30,7 @@ from audiopipe.media.ffmpeg_worker import decode, preload_codecs, read_header
 from audiopipe.media.messages import DecodeRequest, HeaderRequest
 from audiopipe.media.ring import Writer
 from audiopipe.media.sandbox import deny_network
-from audiopipe.media.timeline import TimestampError
+from audiopipe.media.timeline import StreamError
 
 __all__ = ["READY_WITHOUT_NETWORK", "Job", "main"]
 
@@ -151,7 +151,7 @@ def _run_decoder(server: int, request: bytes, memory: int, notify: int, stderr: 
         code = 0
     except av.FFmpegError as error:
         os.write(2, str(error.strerror).encode())
-    except TimestampError as error:
+    except StreamError as error:
         os.write(2, str(error).encode())
     except BaseException:  # noqa: BLE001 - every error is reported to the worker through stderr
         traceback.print_exc()

@@ -19,9 +19,13 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class HeaderRequest(OpenRequest):
-    """The file whose header is read, and the language of its video, by which an audio stream is chosen."""
+    """The file whose header is read, and the language of its video, by which an audio stream is chosen.
+
+    `links` are the URLs of the parts of a chained file that follow the first.
+    """
 
     language: str
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,13 @@ class DecodeRequest(OpenRequest):
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """The result of decoding: `gap_s` is the duration of the silence that was inserted."""
+    """The result of decoding: `gap_s` is the duration of the silence that was inserted.
+
+    `missing` describes the first link of a chained file that ended early.
+    """
 
     gap_s: float
+    missing: str | None = None
 
     @classmethod
     def from_json(cls, data: str) -> DecodeReport:

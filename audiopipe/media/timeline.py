@@ -19,6 +19,7 @@ __all__ = [
     "JITTER_S",
     "Clock",
     "PcmOutput",
+    "StreamError",
     "StreamStarts",
     "TimestampError",
     "find_starts",
@@ -33,7 +34,11 @@ MAX_OVERLAP_S = 30.0
 SILENCE_BYTES = 1 << 16
 
 
-class TimestampError(Exception):
+class StreamError(Exception):
+    """A file cannot be decoded for a reason that the message gives."""
+
+
+class TimestampError(StreamError):
     """The timestamps of a stream do not define one clock."""
 
 

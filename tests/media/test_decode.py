@@ -26,6 +26,7 @@ from audiopipe.errors import (
     UnreadableSource,
 )
 from audiopipe.media import decode, decoder_process
+from audiopipe.media.demuxers import main_error
 from audiopipe.media.ring import Reader, Writer
 from audiopipe.types import Media
 
@@ -226,7 +227,7 @@ def test_the_cpu_time_of_reading_a_header_is_recorded(tmp_path):
     ],
 )
 def test_the_main_error_is_chosen_among_many_messages(stderr, message):
-    assert decode._main_error(stderr) == message
+    assert main_error(stderr) == message
 
 
 def test_a_decoder_that_only_trickles_is_stopped(tmp_path, monkeypatch):
