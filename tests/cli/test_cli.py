@@ -88,7 +88,7 @@ LIGHT = """
 import sys
 class Heavy:
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "dask", "distributed", "duckdb", "pandas"):
+        if name in ("torch", "dask", "distributed", "duckdb"):
             raise RuntimeError(f"{name} is imported")
 sys.meta_path.insert(0, Heavy())
 from audiopipe.cli import main
