@@ -20,6 +20,7 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import (
     BadSegments,
+    BrokenWorker,
     ConfigError,
     EmptySource,
     ForbiddenSource,
@@ -29,7 +30,7 @@ from audiopipe.errors import (
     StoreError,
     UnreadableSource,
 )
-from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
+from audiopipe.media.access import check_bucket, is_object_forbidden, is_web_page, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
 from audiopipe.redaction import is_redacted, without_query
@@ -141,7 +142,7 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
             digest = with_retries(label, lambda: _sha256(Path(remote)))
             record_readable(video)
             return _LocalFile(Path(remote), digest, is_scratch=False)
-        file = _download(fs, remote, scratch, label)
+        file = _download(video, fs, remote, scratch, label)
     except FileNotFoundError:
         check_bucket(video.uri)
         problem = "is a link to a file that does not exist" if os.path.islink(remote) else "does not exist"
@@ -160,6 +161,15 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     return file
 
 
+def _check_info(video: Video, info: Mapping[str, object]) -> None:
+    if info["type"] == "directory":
+        raise MissingSource(f"{video.uri} is a folder: it is not an object")
+    if is_web_page(video.uri, info):
+        raise StoreError(f"fetching {video.uri}: the server answers with a web page, not with the object")
+    if info["size"] is None:
+        raise InvalidSource(f"{video.uri}: the server does not say how large the object is (Content-Length)")
+
+
 def _sha256(path: Path) -> str:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -175,12 +185,13 @@ def _describe_mode(mode: int) -> str:
     return next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
 
 
-def _download(fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
+def _download(video: Video, fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
     info = with_retries(label, lambda: _object_info(fs, remote))
-    if info["type"] == "directory":
-        raise IsADirectoryError(remote)
+    _check_info(video, info)
     size, etag = int(str(info["size"])), _etag(info)
     digest = hashlib.sha256()
+    if not scratch.is_dir():
+        raise BrokenWorker(f"scratch folder {scratch} was removed while it was in use")
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
             for chunk in _read_ranges(fs, remote, size, label):
