@@ -64,8 +64,7 @@ def read_header(request: HeaderRequest, out: Writer) -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.WARNING)
     with _open_input(request) as container:
-        audio = _describe_audio(container, request.language)
-        header = Header(container.format.name, _duration_of(container), audio, len(container.streams))
+        header = Header(container.format.name, _duration_of(container), _describe_audio(container, request.language))
     if header.audio is not None and request.links:
         track = header.audio.track
         ends = [header.audio.end_s, *(_read_end(OpenRequest(url, request.options), track) for url in request.links)]

@@ -90,12 +90,11 @@ class AudioStream:
 
 @dataclass(frozen=True)
 class Header:
-    """The properties of a file with its number of streams, and of the audio stream that was chosen, if any."""
+    """The properties of a file, and of the chosen audio stream if there is one that can be decoded."""
 
     container: str
     duration_s: float | None
     audio: AudioStream | None
-    streams: int = 1
 
     @classmethod
     def from_json(cls, data: bytes) -> Header:

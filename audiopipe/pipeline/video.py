@@ -23,9 +23,8 @@ from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, TransientVideoError, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.channels import ChannelLevels, find_substitute
-from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe
+from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
-from audiopipe.media.limits import refuse_truncated
 from audiopipe.media.messages import DecodeReport
 from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules
