@@ -49,7 +49,7 @@ AUDIO = {
 
 @dataclass
 class Expected:
-    """What the row of a video and its segments must say. `note` is a part of the row's notes."""
+    """The expected row of a video and its segments. `note` is a part of the row's notes."""
 
     captions: str | None = None
     texts: Sequence[str | None] = ()
@@ -155,7 +155,7 @@ def manual_in_two_languages(language: str, name: str) -> Folder:
 
 
 def automatic_with_original(language: str, name: str) -> Folder:
-    """Automatic captions: recognized, and translated into other languages."""
+    """Make automatic captions: recognized, and translated into other languages."""
     other = other_than(language)
     files = {f".{language}-orig.vtt": rolling(language), f".{other}-{language}.vtt": rolling(other)}
     expected = Expected(f"{name}.{language}-orig.vtt", TEXTS[language])
@@ -191,7 +191,7 @@ def youtube_formats(language: str, name: str) -> Folder:
 
 
 def everything_next_to_it(language: str, name: str) -> Folder:
-    """All that yt-dlp can write, and what macOS adds."""
+    """Make the files that yt-dlp can write."""
     files = {
         ".info.json": info(language, "Ein Titel", subtitles={language: [{}]}, chapters=[{"title": "a"}]),
         ".live_chat.json": b'{"replayChatItemAction": {}}\n{"replayChatItemAction": {}}\n',
@@ -208,7 +208,7 @@ def everything_next_to_it(language: str, name: str) -> Folder:
 
 
 def two_tracks(language: str, name: str) -> Folder:
-    """A dubbed video: the original language is the second track."""
+    """Make a dubbed video, whose original language is the second track."""
     expected = Expected(f"{name}.{language}.vtt", TEXTS[language], track="2 of 3")
     tracks = (other_than(language), language, language)
     return Folder({f".{language}.vtt": manual(language)}, expected, "mkv", tracks)
@@ -238,10 +238,10 @@ SHAPES: Sequence[Shape] = (
 
 def make_audio(folder: Path) -> dict[str, bytes]:
     """Encode the same tones in each format."""
-    made = {}
+    encoded = {}
     for name, options in AUDIO.items():
-        made[name] = media_file(folder / f"audio.{name}", tones(SECONDS, 48_000, 1), 48_000, *options).read_bytes()
-    return made
+        encoded[name] = media_file(folder / f"audio.{name}", tones(SECONDS, 48_000, 1), 48_000, *options).read_bytes()
+    return encoded
 
 
 def add_tracks(folder: Path, languages: Sequence[str]) -> bytes:

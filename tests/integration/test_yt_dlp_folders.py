@@ -37,15 +37,15 @@ def test_every_folder_gives_what_it_should(output: tuple[Path, dict[str, Expecte
     for video_id, wanted in expected.items():
         row = videos[video_id]
         texts = [segment["text"] for segment in segments if segment["video_id"] == video_id]
-        found = (row["status"], row["error_type"], row["captions"], row["title"], tuple(dict.fromkeys(texts)))
+        actual = (row["status"], row["error_type"], row["captions"], row["title"], tuple(dict.fromkeys(texts)))
         right = (wanted.status, wanted.error, wanted.captions, wanted.title, tuple(wanted.texts))
         if wanted.status == "failed":
-            found, right = found[:2], right[:2]
+            actual, right = actual[:2], right[:2]
         has_note = wanted.note is None or wanted.note in str(row["notes"])
         has_track = wanted.status == "failed" or str(row["audio_track"]).startswith(wanted.track)
         once = wanted.texts == (None,) or len(texts) == len(wanted.texts)
-        if found != right or not (has_note and has_track and once):
-            differences.append((video_id, found, right, row["audio_track"], row["notes"], row["error_message"], texts))
+        if actual != right or not (has_note and has_track and once):
+            differences.append((video_id, actual, right, row["audio_track"], row["notes"], row["error_message"], texts))
     assert not differences, "\n".join(map(str, differences))
 
 
