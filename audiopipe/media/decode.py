@@ -82,6 +82,8 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
     if header.container == "ogg" and not links and (links := _find_links(source)):  # other bytes come first
         header, stderr = _read_header(source, options, links, record_cpu_s)
     audio = header.audio
+    if audio is None and header.problem:
+        raise UndecodableMedia(f"{name}: {header.problem}")
     if audio is None:
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
     if audio.channels > config.max_channels:
@@ -155,6 +157,7 @@ def decode(
         sample_format=pcm_format.sample_format,
         links=_urls(source, media.links)[1:],
         track=media.track,
+        counts_channels=channels is None and media.channels > 1,
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
@@ -279,8 +282,7 @@ def _read_blocks(
 def _raise_for_failure(source: Source, status: ExitStatus, was_stopped: bool = False) -> None:
     """Raise unless the decoder ended without an error, or was stopped by us."""
     _raise_for_death(source, status, was_stopped)
-    if status.code is not None and status.code > 0:
-        # The last line of a Python traceback is the error itself.
+    if status.code is not None and status.code > 0:  # the last line of a Python traceback is the error itself
         reason = status.stderr.strip().rpartition("\n")[2][:200] or "it gave no reason"
         raise UndecodableMedia(f"{source.video.uri}: the decoder failed: {reason}")
 

@@ -16,25 +16,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import av
 import av.container
 import av.logging
 
+from audiopipe.media.audio_header import describe_audio
+from audiopipe.media.channel_meter import ChannelMeter
 from audiopipe.media.declared import declared_end
 from audiopipe.media.filter_graph import (
     CHUNK_SAMPLES,
+    add_tap,
     build_graph,
     layout_name,
     new_buffer_graph,
     new_graph,
+    next_tapped,
     write_ready,
 )
 from audiopipe.media.messages import AudioStream, DecodeReport, DecodeRequest, Header, HeaderRequest, OpenRequest
 from audiopipe.media.ring import Writer
 from audiopipe.media.timeline import JITTER_S, Clock, PcmOutput, StreamError, find_starts, frame_time
-from audiopipe.media.tracks import choose_track
 
 __all__ = [
     "AudioStream",
@@ -64,7 +69,8 @@ def read_header(request: HeaderRequest, out: Writer) -> None:
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.WARNING)
     with _open_input(request) as container:
-        header = Header(container.format.name, _duration_of(container), _describe_audio(container, request.language))
+        audio, problem = describe_audio(container, partial(_open_input, request), request.language)
+        header = Header(container.format.name, _duration_of(container), audio, problem)
     if header.audio is not None and request.links:
         track = header.audio.track
         ends = [header.audio.end_s, *(_read_end(OpenRequest(url, request.options), track) for url in request.links)]
@@ -81,6 +87,7 @@ def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
         TimestampError: the timestamps do not define one clock.
     """
     output, missing = PcmOutput(ring, request.frame_bytes), None
+    meter: ChannelMeter | None = None
     for number, url in enumerate([request.url, *request.links], 1):
         first = output.written
         with _open_link(url, number, request) as container:
@@ -88,16 +95,21 @@ def decode(request: DecodeRequest, ring: Writer) -> DecodeReport:
             declared_s = _read_end(OpenRequest(url, request.options), request.track) if request.links else None
             has_timestamps = container.format.name not in UNTIMED_CONTAINERS
             clock = Clock(find_starts(container, stream), float(stream.time_base or 0), has_timestamps)
-            is_complete = _decode_continuous(container, url, request, replace(clock), output)
+            if request.counts_channels and meter is None:
+                meter = ChannelMeter(stream.codec_context.layout.nb_channels)
+            before = deepcopy(meter)
+            is_complete = _decode_continuous(container, url, request, replace(clock), output, meter)
         if not is_complete:
+            meter = before
             output.skip = output.written - first
             clock.trusted_s = output.skip / request.sample_rate_hz
             with _open_input(OpenRequest(url, request.options)) as container:
-                _decode_by_packets(container, request, clock, output)
+                _decode_by_packets(container, request, clock, output, meter)
         decoded_s = (output.written - first) / request.sample_rate_hz
         if missing is None and declared_s and decoded_s < declared_s - max(LINK_TOLERANCE_S, 0.02 * declared_s):
             missing = f"link {number} of {len(request.links) + 1} ends after {decoded_s:.1f} of {declared_s:.1f} s"
-    return DecodeReport(output.silence / request.sample_rate_hz, missing)
+    counts = None if meter is None else meter.finish()
+    return DecodeReport(output.silence / request.sample_rate_hz, missing, counts)
 
 
 def preload_codecs() -> None:
@@ -146,27 +158,13 @@ def _find_stream(container: av.container.InputContainer, request: DecodeRequest,
     return streams[min(request.track, len(streams) - 1)]
 
 
-def _describe_audio(container: av.container.InputContainer, language: str) -> AudioStream | None:
-    """Describe the audio stream for a language; None if there is none that can be decoded."""
-    track = choose_track(container.streams.audio, language)
-    if track is None:
-        return None
-    context = track.stream.codec_context
-    return AudioStream(
-        codec=context.codec.canonical_name,
-        sample_rate_hz=context.sample_rate,
-        channels=context.layout.nb_channels,
-        sample_format=context.format.name,
-        end_s=declared_end(container, track.stream),
-        track=track.index,
-        label=track.label,
-        note=track.note,
-        start_s=(container.start_time or 0) / av.time_base,
-    )
-
-
 def _decode_continuous(
-    container: av.container.InputContainer, url: str, request: DecodeRequest, clock: Clock, output: PcmOutput
+    container: av.container.InputContainer,
+    url: str,
+    request: DecodeRequest,
+    clock: Clock,
+    output: PcmOutput,
+    meter: ChannelMeter | None,
 ) -> bool:
     """Decode with a graph that reads the file itself, as long as its timestamps agree with the number of samples.
 
@@ -176,7 +174,7 @@ def _decode_continuous(
     stream = _find_stream(container, request)
     pending, pending_s = None, None
     try:
-        for frame in _read_chunks(container, url, request):
+        for frame in _read_chunks(container, url, request, meter):
             time_s = frame_time(frame)
             if pending is None:
                 output.write_silence(round(clock.move(time_s) * request.sample_rate_hz))
@@ -211,7 +209,9 @@ def _has_jump(container: av.container.InputContainer, stream: av.AudioStream, st
     return False
 
 
-def _read_chunks(container: av.container.InputContainer, url: str, request: DecodeRequest) -> Frames:
+def _read_chunks(
+    container: av.container.InputContainer, url: str, request: DecodeRequest, meter: ChannelMeter | None
+) -> Frames:
     """Decode with a graph that reads the file itself. Each chunk has the timestamp of its first sample.
 
     Raises:
@@ -222,10 +222,16 @@ def _read_chunks(container: av.container.InputContainer, url: str, request: Deco
     layout, track = stream.codec_context.layout, list(container.streams.audio).index(stream)
     options = ":".join(f"{name}={value}" for name, value in request.options.items())
     source = graph.add("amovie", filename=url, format_opts=options, streams=f"a:{track}", dec_threads="1")
-    build_graph(graph, source, layout.nb_channels, layout_name(layout, request.channels), request)
+    source, tap = (source, None) if meter is None else add_tap(graph, source)
+    sink = build_graph(graph, source, layout.nb_channels, layout_name(layout, request.channels), request)
+    chunks, measured = 0, 0
     while True:
         try:
-            frame = graph.pull()
+            if tap is not None and meter is not None and measured <= chunks:
+                measured = next_tapped(chunks)
+                with suppress(av.BlockingIOError, av.EOFError):
+                    meter.add_chunk(tap.pull())
+            frame = sink.pull()
         except (av.BlockingIOError, av.EOFError):
             return
         except av.PatchWelcomeError:
@@ -233,11 +239,16 @@ def _read_chunks(container: av.container.InputContainer, url: str, request: Deco
         except av.FFmpegError:  # a packet that could not be decoded, and is consumed
             continue
         assert isinstance(frame, av.AudioFrame)
+        chunks += 1
         yield frame
 
 
 def _decode_by_packets(
-    container: av.container.InputContainer, request: DecodeRequest, clock: Clock, output: PcmOutput
+    container: av.container.InputContainer,
+    request: DecodeRequest,
+    clock: Clock,
+    output: PcmOutput,
+    meter: ChannelMeter | None,
 ) -> None:
     """Decode a stream whose format may change in the middle, and whose timestamps may jump.
 
@@ -246,6 +257,8 @@ def _decode_by_packets(
     graph, graph_format, layout, pushed = None, None, "", 0
     for frame in _decode_packets(container, request):
         layout = layout or layout_name(frame.layout, request.channels)
+        if meter is not None:
+            meter.add(frame)
         frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         jump = round(clock.move(frame_time(frame)) * request.sample_rate_hz)
         clock.position_s += frame.samples / frame.sample_rate

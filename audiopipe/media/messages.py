@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["AudioStream", "DecodeReport", "DecodeRequest", "Header", "HeaderRequest", "OpenRequest"]
+__all__ = ["AudioStream", "ChannelCounts", "DecodeReport", "DecodeRequest", "Header", "HeaderRequest", "OpenRequest"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class DecodeRequest(OpenRequest):
 
     `track` is the position of the audio stream among those of the file.
     `links` are the URLs of the parts of a chained file that follow the first; each has its own clock.
+    `counts_channels` requests `DecodeReport.channels`.
     """
 
     sample_rate_hz: int
@@ -41,6 +42,7 @@ class DecodeRequest(OpenRequest):
     sample_format: str
     links: Sequence[str] = ()
     track: int = 0
+    counts_channels: bool = False
 
     @property
     def frame_bytes(self) -> int:
@@ -48,20 +50,37 @@ class DecodeRequest(OpenRequest):
         return self.channels * (2 if self.sample_format == "s16" else 4)
 
 
+@dataclass
+class ChannelCounts:
+    """The blocks of a file: how many have sound, and in how many of them the mean or a channel has almost none.
+
+    `quiet` and `energies`, the sums of the blocks' powers, have an entry for each channel.
+    """
+
+    sounding: int
+    canceling: int
+    quiet: list[int]
+    energies: list[float]
+
+
 @dataclass(frozen=True)
 class DecodeReport:
     """The result of decoding: `gap_s` is the duration of the silence that was inserted.
 
     `missing` describes the first link of a chained file that ended early.
+    `channels` counts the blocks of a file of several channels, if that was requested.
     """
 
     gap_s: float
     missing: str | None = None
+    channels: ChannelCounts | None = None
 
     @classmethod
     def from_json(cls, data: str) -> DecodeReport:
         """Parse what `to_json` returns."""
-        return cls(**json.loads(data))
+        fields = json.loads(data)
+        channels = fields.pop("channels")
+        return cls(**fields, channels=None if channels is None else ChannelCounts(**channels))
 
     def to_json(self) -> str:
         """Serialize for the worker process."""
@@ -90,11 +109,15 @@ class AudioStream:
 
 @dataclass(frozen=True)
 class Header:
-    """The properties of a file, and of the chosen audio stream if there is one that can be decoded."""
+    """The properties of a file, and of the chosen audio stream if there is one that can be decoded.
+
+    `problem` says why there is none, if its tracks do not decode.
+    """
 
     container: str
     duration_s: float | None
     audio: AudioStream | None
+    problem: str | None = None
 
     @classmethod
     def from_json(cls, data: bytes) -> Header:

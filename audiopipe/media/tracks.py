@@ -1,4 +1,4 @@
-"""Choose among the audio streams of a file: by language, then the default flag, then the first that can be decoded.
+"""Choose among the audio streams of a file: by language, then the default flag, then the first that decodes.
 
 Commentaries and described video are chosen only if there is nothing else.
 """
@@ -6,7 +6,7 @@ Commentaries and described video are chosen only if there is nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import av
@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from audiopipe.media.languages import is_language, rank_distance, same_language
 
-__all__ = ["AudioTrack", "choose_track"]
+__all__ = ["AudioTrack", "TrackError", "choose_track"]
 
 SECONDARY_FLAGS = (
     Disposition.comment
@@ -26,6 +26,10 @@ SECONDARY_FLAGS = (
 SECONDARY_TITLE = re.compile(
     r"commentar|komment[ae]r|described|descriptive|audio.?des[ck]ri|h[öo]rfilm|visually impaired|hearing impaired", re.I
 )
+
+
+class TrackError(Exception):
+    """The audio streams that may be used do not decode."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +48,60 @@ class AudioTrack:
     note: str | None = None
 
 
-def choose_track(streams: Sequence[av.AudioStream], language: str) -> AudioTrack | None:
-    """Choose an audio stream; None if none can be decoded.
+def choose_track(
+    streams: Sequence[av.AudioStream], language: str, decodes: Callable[[av.AudioStream], bool] | None = None
+) -> AudioTrack | None:
+    """Choose an audio stream; None if the headers of all are damaged.
+
+    A stream that does not decode is replaced by the next one of the same rank: in the language of the video, or, if
+    none is, in any; never by a commentary.
 
     Args:
         language: that of the video in the catalog; 'und' if it is unknown.
+        decodes: function that decodes the start of a stream, and returns whether it has samples; it is called only if
+            there is a choice.
+
+    Raises:
+        TrackError: no stream of the best rank decodes, but there are others.
     """
     usable = [(index, stream) for index, stream in enumerate(streams) if _can_decode(stream)]
     candidates = [item for item in usable if not _is_secondary(item[1])] or usable
     if not candidates:
         return None
     matching = [item for item in candidates if same_language(language, _tag(item[1]))]
-    if matching:
-        index, stream = min(
-            matching, key=lambda item: (rank_distance(language, _tag(item[1])), not _is_default(item[1]))
-        )
-    else:
-        index, stream = min(candidates, key=lambda item: not _is_default(item[1]))
-    tag = _tag(stream)
-    label = f"{index + 1} of {len(streams)}" + (f" ({tag})" if tag else "")
+    ranked = sorted(
+        matching or candidates,
+        key=lambda item: (rank_distance(language, _tag(item[1])) if matching else 0, not _is_default(item[1])),
+    )
+    is_sound = decodes if decodes is not None and len(usable) > 1 else lambda _: True
+    chosen = next((item for item in ranked if is_sound(item[1])), None)
+    if chosen is None:
+        raise TrackError(_explain(streams, ranked, usable))
+    index, stream = chosen
+    label = _label(index, streams)
     tags = list(dict.fromkeys(_tag(candidate) for _, candidate in candidates if is_language(_tag(candidate))))
-    note = None
+    notes = []
+    if chosen != ranked[0]:
+        notes.append(f"audio: track {_label(ranked[0][0], streams)} does not decode; track {label} is used")
     if tags and not matching and is_language(language):
-        note = f"audio: no track in {language!r} among {', '.join(tags)}; track {label} is used"
-    return AudioTrack(stream, index, label, note)
+        notes.append(f"audio: no track in {language!r} among {', '.join(tags)}; track {label} is used")
+    return AudioTrack(stream, index, label, "; ".join(notes) or None)
+
+
+def _label(index: int, streams: Sequence[av.AudioStream]) -> str:
+    tag = _tag(streams[index])
+    return f"{index + 1} of {len(streams)}" + (f" ({tag})" if tag else "")
+
+
+def _explain(
+    streams: Sequence[av.AudioStream],
+    ranked: Sequence[tuple[int, av.AudioStream]],
+    usable: Sequence[tuple[int, av.AudioStream]],
+) -> str:
+    """Name the tracks that do not decode, and the others."""
+    damaged = ", ".join(_label(index, streams) for index, _ in ranked)
+    others = ", ".join(_label(item[0], streams) for item in usable if item not in ranked)
+    return f"audio track {damaged} does not decode; the others are not of its language or kind: {others or 'none'}"
 
 
 def _can_decode(stream: av.AudioStream) -> bool:

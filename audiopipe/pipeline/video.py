@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from audiopipe.dataset.fingerprints import pack_events
 from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, TransientVideoError, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
-from audiopipe.media.channels import ChannelLevels, find_substitute
+from audiopipe.media.channels import choose_channel, is_canceling
 from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
 from audiopipe.media.fetch import Source, fetch
-from audiopipe.media.messages import DecodeReport
+from audiopipe.media.messages import ChannelCounts, DecodeReport
 from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
@@ -158,11 +158,7 @@ class _VideoDecoder:
     source: Source
     config: RunConfig
     timer: StageTimer
-    levels: ChannelLevels = field(init=False)
-    is_compared: bool = False
-
-    def __post_init__(self) -> None:
-        self.levels = ChannelLevels(decoded_channels(self.media, self.config))
+    counts: ChannelCounts | None = None
 
     def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
         """Decode and cut at known times, and count the clips; twice if the channels cancel in their mean.
@@ -186,18 +182,18 @@ class _VideoDecoder:
 
     def use_substitute(self) -> bool:
         """Switch to one channel for another pass over the file if the channels cancel in their mean."""
-        record = self.record
-        if self.is_compared or self.media.channels == 1 or not self.levels.is_quiet():
+        record, counts = self.record, self.counts
+        if counts is None or record.channel is not None or not is_canceling(counts):
             return False
-        self.is_compared = True
-        channel = find_substitute(self.source, self.media, self.config, partial(self.timer.add_cpu, "decode"))
-        if channel is None:
-            return False
-        record.channel, record.first_index = channel, SECOND_PASS
+        channel = choose_channel(counts)
+        share = counts.canceling / counts.sounding
+        used = "no channel has the sound of all, so the mean stays" if channel is None else f"channel {channel} is used"
         record.notes.append(
-            f"the mean of its {self.media.channels} channels cancels, channel {channel} is used instead"
+            f"the mean of the {self.media.channels} channels cancels in {share:.0%} of the sound: {used}"
         )
-        return True
+        if channel is not None:
+            record.channel, record.first_index = channel, SECOND_PASS
+        return channel is not None
 
     def audio_blocks(self) -> Iterator[AudioBlock]:
         """Yield `blocks` for the voice stage."""
@@ -213,7 +209,7 @@ class _VideoDecoder:
         add_cpu = partial(self.timer.add_cpu, "decode")
         channel = self.record.channel
         channels = None if channel is None else self.media.channels
-        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu, self._record_gaps, channels)
+        decoded = decode(self.source, self.media, self.config, self._block_s(), add_cpu, self._record_report, channels)
         if channel is not None:
             decoded = (np.ascontiguousarray(block[channel : channel + 1]) for block in decoded)
         blocks = self._measure_duration(self.timer.iterate("decode", decoded))
@@ -222,8 +218,9 @@ class _VideoDecoder:
         yield from blocks
         refuse_truncated(self.source, self.media, self.record.decoded_s, self.config)
 
-    def _record_gaps(self, report: DecodeReport) -> None:
+    def _record_report(self, report: DecodeReport) -> None:
         self.record.gap_s = report.gap_s
+        self.counts = report.channels
 
     def _block_s(self) -> Seconds:
         """Return the length of a block: whole windows for fixed times, as a clip that is a block is not copied."""
@@ -237,8 +234,6 @@ class _VideoDecoder:
         for block in blocks:
             frames += block.shape[-1]
             self.record.decoded_s = frames / self.media.sample_rate_hz
-            if self.media.channels > 1 and self.record.channel is None:
-                self.levels.add(block)
             yield block
 
     def _fingerprint(self, blocks: Iterator[Pcm]) -> Iterator[Pcm]:

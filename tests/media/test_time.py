@@ -30,6 +30,7 @@ FORMATS = [
     ("a.m4a", ("-c:a", "aac"), 0),
     ("a.m4a", ("-c:a", "alac"), 0),
     ("a.m4a", ("-c:a", "aac", "-movflags", "+frag_keyframe+empty_moov", "-frag_duration", "500000"), 1024),
+    ("a.m4a", ("-c:a", "aac", "-movflags", "+frag_keyframe+delay_moov", "-frag_duration", "500000"), 0),
     ("a.m4a", ("-c:a", "aac", "-f", "adts"), 1024),
     ("a.mp4", ("-c:a", "aac", "-f", "mpegts"), 1024),
     ("a.mp3", ("-c:a", "libmp3lame"), 0),

@@ -106,7 +106,7 @@ def test_the_row_says_why_no_captions_are_used(tmp_path):
     assert (row["status"], row["captions"], row["audio_channel"]) == ("done", None, "left")
     first, second = row["notes"].split("; ")
     assert first == "captions: none in 'de' among en, fr"
-    assert "channel" in second
+    assert second == "the mean of the 2 channels cancels in 100% of the sound: channel 0 is used"
     assert {segment["text"] for segment in segments} == {None}
 
 
@@ -192,3 +192,19 @@ def test_a_timestamp_map_moves_captions_to_the_file(tmp_path, name, ticks, start
     assert segment["start_s"] == pytest.approx(start_s, abs=0.03)
     moved = f"captions: X-TIMESTAMP-MAP moves them by {segment['start_s'] - 1.0:.3f} s"
     assert row["notes"] == (None if start_s == 1.0 else moved)
+
+
+def test_half_of_a_file_in_opposite_phase_is_whole(tmp_path):
+    """Compare a loud file whose second half cancels with its left channel alone."""
+    x = synthetic_speech(5, 12.0)
+    is_first = np.arange(x.shape[1]) < x.shape[1] // 2
+    right = np.where(is_first, x, -x)
+    for name, channels in (("half", [x, right]), ("mono", [x])):
+        media_file(tmp_path / f"{name}.flac", np.concatenate(channels), 48_000)
+    videos = [Video(name, "de", str(tmp_path / f"{name}.flac")) for name in ("half", "mono")]
+    (row, _), segments, _ = run(tmp_path, *videos, segments="fixed", window_s=2.0)
+    assert (row["status"], row["audio_channel"]) == ("done", "left")
+    assert row["notes"].endswith("of the sound: channel 0 is used")
+    levels = {name: [s["loudness_lufs"] for s in segments if s["video_id"] == name] for name in ("half", "mono")}
+    assert levels["half"] == pytest.approx(levels["mono"], abs=0.01)
+    assert len(levels["half"]) == 6

@@ -1,8 +1,14 @@
+import html
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audiopipe.config import RunConfig
 from audiopipe.segment.cut import choose_spans
 from audiopipe.segment.merge import merge_spans
+from audiopipe.segment.sentences import split_sentences
+from audiopipe.segment.text import parse_markup
 from audiopipe.types import CaptionFile, SegmentSource, Span
 
 
@@ -108,3 +114,15 @@ def test_a_caption_of_many_words_is_cut_in_linear_time():
     words = "".join(f"<00:{second // 60:02}:{second % 60:02}.500><c> w{second}</c>" for second in range(700))
     merged = read_merged(f"WEBVTT\n\n00:00:00.000 --> 01:00:00.000\nw{words}\n")
     assert len(" ".join(text for *_, text in merged).split()) == 701
+
+
+@given(st.lists(st.tuples(st.text("ab .!&", max_size=6), st.floats(0, 9)), max_size=12), st.floats(0.5, 9))
+def test_cutting_at_words_loses_no_word(words, max_s):
+    raw = "".join(f"<00:00:0{time:.3f}><c>{html.escape(word)}</c>" for word, time in words)
+    span = Span(0.0, 9.5, parse_markup(raw).text, None, False, raw)
+    parts = list(split_sentences([span], max_s))
+    characters = "".join(part.text or "" for part in parts)
+    assert characters.replace(" ", "") == (span.text or "").replace(" ", "")
+    assert [part.start_s for part in parts] == sorted({part.start_s for part in parts})
+    assert [part.end_s for part in parts[:-1]] == [part.start_s for part in parts[1:]]
+    assert (parts[0].start_s, parts[-1].end_s) == (span.start_s, span.end_s)
