@@ -18,17 +18,17 @@ MAX_PACKETS = 200  # of a stream, in which one must decode; a few seconds
 
 
 def describe_audio(
-    container: av.container.InputContainer, open_again: Callable[[], av.container.InputContainer], language: str
+    container: av.container.InputContainer, open_copy: Callable[[], av.container.InputContainer], language: str
 ) -> tuple[AudioStream | None, str | None]:
     """Describe the audio stream for a language, and say why there is none if its tracks do not decode.
 
     Args:
-        open_again: function that opens the file once more, to decode the start of a stream.
+        open_copy: function that opens the file once more, to decode the start of a stream.
     """
 
     def decodes(stream: av.AudioStream) -> bool:
-        with open_again() as another:
-            return _starts_with_sound(another, list(container.streams.audio).index(stream))
+        with open_copy() as copy:
+            return _starts_with_sound(copy, list(container.streams.audio).index(stream))
 
     try:
         track = choose_track(container.streams.audio, language, decodes)
