@@ -97,6 +97,12 @@ class RunConfig(BaseModel):
         ge=1,
         le=1000,
     )
+    max_segments: int = _output_field(
+        100_000,
+        "maximum number of segments in a video's JSON or captions; more make it a dead letter",
+        ge=1,
+        le=100_000,
+    )
     voice_threshold: float = _output_field(
         0.5, "speech probability of a frame of 32 ms at which a segment starts", gt=0, lt=1
     )
@@ -131,6 +137,10 @@ class RunConfig(BaseModel):
         "reject", "media that ends before its declared duration: reject the video, or keep the audio that exists"
     )
     max_video_s: float = _output_field(43_200.0, "maximum seconds of a video; longer videos become dead letters", gt=0)
+    max_undeclared_s: float = _output_field(
+        600.0, "maximum seconds of audio after the declared end of a video; more makes it a dead letter", ge=1
+    )
+    max_source_mb: int = _output_field(20_000, "maximum megabytes of a video's object; larger: a dead letter", ge=1)
     max_channels: int = _output_field(
         8, "maximum number of audio channels; videos with more become dead letters", ge=1, le=64
     )

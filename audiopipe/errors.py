@@ -24,11 +24,12 @@ AudiopipeError
     ├── ForbiddenSource    the object may not be read, although others in the same place may
     ├── InvalidSource      the object is not a file, or its file system fails at it alone
     ├── EmptySource        the object has no bytes
+    ├── TooLarge           the object is larger than `max_source_mb`
     ├── BadTar             the object is not a tar, is truncated, or has an unsafe member
     ├── NoAudio            there is no audio member or no audio stream
     ├── UndecodableMedia   the decoder cannot decode the file
     ├── TruncatedMedia     the audio ends before its declared duration
-    ├── TooLong            the audio is longer than `max_video_s`
+    ├── TooLong            the audio is longer than `max_video_s`, or than it declares
     ├── BadSegments        the segment times cannot be read, or are required and missing
     ├── PoisonVideo        processes that worked on this video alone crashed
     └── SilentAudio        no sample of any segment exceeds `silence_dbfs`
@@ -45,7 +46,7 @@ __all__ = [
     "AudiopipeError", "BadSegments", "BadTar", "BrokenWorker", "CatalogError", "ClusterError", "ConfigError",
     "DecoderCrash", "DecoderTimeout", "EmptySource", "ForbiddenSource", "InvalidSource", "LedgerError",
     "LedgerUnavailable", "MissingExtra", "MissingSource", "NoAudio", "PermanentStoreError", "PlanError", "PoisonVideo",
-    "SilentAudio", "SourceUnavailable", "StoreError", "TooLong", "TransientError", "TransientVideoError",
+    "SilentAudio", "SourceUnavailable", "StoreError", "TooLarge", "TooLong", "TransientError", "TransientVideoError",
     "TruncatedMedia", "UndecodableMedia", "UnreadableSource", "VerifyError", "VideoError", "WorkerFailure",
 ]
 # fmt: on
@@ -111,9 +112,7 @@ class LedgerUnavailable(LedgerError):
     """The ledger cannot be used: a run continues without it and writes its updates later. `is_damaged` says why."""
 
     exit_code = 4
-    remedy = (
-        "free the lock or the disk, or start the server; then `audiopipe resume OUTPUT` writes what the ledger lacks"
-    )
+    remedy = "free the lock or the disk, or start the server; `audiopipe resume OUTPUT` then writes what it lacks"
     is_damaged = False
 
 
@@ -237,6 +236,13 @@ class EmptySource(VideoError):
     remedy = "upload the object again, then run `audiopipe retry OUTPUT`"
 
 
+class TooLarge(VideoError):
+    """The object is larger than `max_source_mb`."""
+
+    stage = "fetch"
+    remedy = "raise `max_source_mb` in another output, or split the video"
+
+
 class BadTar(VideoError):
     """The object is not a tar, is truncated, or has a member that is unsafe to extract."""
 
@@ -248,10 +254,7 @@ class NoAudio(VideoError):
     """The tar has no audio member, or the media file has no audio stream."""
 
     stage = "fetch"
-    remedy = (
-        "put one audio file of a supported kind (webm, opus, m4a, mp3, flac, wav, ...) into the tar; then run "
-        "`audiopipe retry OUTPUT`"
-    )
+    remedy = "put one audio file (webm, opus, m4a, mp3, flac, wav, ...) into the tar; then run `audiopipe retry OUTPUT`"
 
 
 class UndecodableMedia(VideoError):
@@ -269,10 +272,10 @@ class TruncatedMedia(VideoError):
 
 
 class TooLong(VideoError):
-    """The audio is longer than `max_video_s`."""
+    """The audio is longer than `max_video_s`, or longer than it declares by more than `max_undeclared_s`."""
 
     stage = "decode"
-    remedy = "raise `max_video_s` in another output, or split the video"
+    remedy = "raise the parameter that the message names in another output, or split the video"
 
 
 class BadSegments(VideoError):

@@ -38,6 +38,7 @@ def run(as_json: bool, quiet: bool, **parameters: object) -> None:
     The same command resumes a run that was interrupted.
     """
     config = RunConfig.of(**parameters)
+    _check_catalog(config)
     from audiopipe.driver.run import run as run_pipeline
 
     _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
@@ -85,6 +86,16 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> Non
     from audiopipe.driver.run import extend as extend_output
 
     _drive(lambda tick: extend_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+
+
+def _check_catalog(config: RunConfig) -> None:
+    """Raise if a new output's catalog cannot be read: before PyTorch and Dask are loaded, which takes seconds."""
+    from audiopipe.catalog.read import read_catalog
+    from audiopipe.plan.files import PLAN_FOLDER
+    from audiopipe.store.objects import Store
+
+    if not Store(config.output).list(PLAN_FOLDER):
+        read_catalog(config)
 
 
 def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:

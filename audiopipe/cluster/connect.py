@@ -33,6 +33,8 @@ __all__ = ["check_main_guard", "close", "connect", "connect_for"]
 DEFERRED_IMPORTS = {SSH: "asyncssh"}
 TLS_FILES = ("ca.pem", "node.pem", "node.key")
 CLOSE_TIMEOUT_S = 60.0
+# Dask raises these if a process of a cluster ends while it starts; an assertion where only some of them had started.
+START_ERRORS = (RuntimeError, OSError, TimeoutError, AssertionError)
 GUARD = 'put the call under if __name__ == "__main__":'
 # Dask settings by client id, from `connect` until `close`.
 _SETTINGS: dict[str, dask.config.set] = {}
@@ -88,9 +90,14 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         settings.__exit__(None, None, None)
         raise
     _SETTINGS[client.id] = settings
-    if chosen.local:
-        client.register_plugin(OwnProcessGroup())
-    _wait_for_workers(client, chosen, int(chosen.adapt["minimum"]) if chosen.adapt else engine.wait_workers)
+    try:
+        if chosen.local:
+            client.register_plugin(OwnProcessGroup())
+        _wait_for_workers(client, chosen, int(chosen.adapt["minimum"]) if chosen.adapt else engine.wait_workers)
+    except START_ERRORS as error:
+        with suppress(*START_ERRORS):
+            close(client)
+        raise _start_failure(chosen, error) from None
     return client
 
 
@@ -120,7 +127,7 @@ def _check_gpus(profile: str) -> None:
     reason = "; ".join(str(warning.message).split("\n")[0] for warning in caught) or "it finds no device"
     raise ConfigError(
         f"cluster profile '{profile}': NVIDIA's driver has {gpu_count()} GPUs, but PyTorch {torch.__version__} can use "
-        f"none ({reason}): install driver 580 or newer, or set cluster='local-cpu' to run without GPUs"
+        f"none ({reason}): install driver 580 or newer, or set device='cpu' to run without GPUs"
     )
 
 
@@ -161,16 +168,26 @@ def _start(profile: Profile, arguments: dict[str, object]) -> Client:
         warnings.filterwarnings("ignore", message=r"Port \d+ is already in use")
         try:
             cluster = start(**arguments)
-        except RuntimeError as error:
-            if not profile.local:
-                raise
-            raise ClusterError(
-                f"profile '{profile.name}': a worker process ended while it started ({error}); its last lines are "
-                f"above. If your script calls audiopipe at its top level, {GUARD}"
-            ) from None
+        except START_ERRORS as error:
+            raise _start_failure(profile, error) from None
     if profile.adapt:
         cluster.adapt(**profile.adapt)
-    return Client(cluster)
+    try:
+        return Client(cluster)
+    except START_ERRORS as error:
+        cluster.close()
+        raise _start_failure(profile, error) from None
+
+
+def _start_failure(profile: Profile, error: BaseException) -> ClusterError:
+    """Describe why a cluster did not start; a worker process of this machine has written its last lines."""
+    reason = f"{error or type(error).__name__}"
+    if not profile.local:
+        return ClusterError(f"profile '{profile.name}': the cluster did not start: {reason}; read the workers' logs")
+    return ClusterError(
+        f"profile '{profile.name}': a worker process ended while it started ({reason}); its last lines are above. "
+        f"If your script calls audiopipe at its top level, {GUARD}"
+    )
 
 
 def _cluster_class(profile: Profile) -> Callable[..., Cluster]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,7 @@ __all__ = [
     "is_http",
     "is_object_forbidden",
     "is_readable",
+    "is_web_page",
     "list_neighbors",
     "place_of",
     "record_readable",
@@ -120,7 +121,8 @@ def is_readable(uri: str) -> bool:
             return _is_local_readable(Path(path))
         if not getattr(fs, "async_impl", False):
             return bool(fs.info(path)["type"] == "file")
-        return bool(sync(fs.loop, fs._info, path, timeout=PROBE_TIMEOUT_S)["type"] == "file")
+        info = sync(fs.loop, fs._info, path, timeout=PROBE_TIMEOUT_S)
+        return bool(info["type"] == "file") and not is_web_page(uri, info)
     except Exception:  # noqa: BLE001 - whatever goes wrong in the store's client, the object cannot be read
         return False
 
@@ -128,6 +130,15 @@ def is_readable(uri: str) -> bool:
 def is_http(uri: str) -> bool:
     """Check whether an address is one of a web server, which lists nothing."""
     return uri.startswith(("http://", "https://"))
+
+
+def is_web_page(uri: str, info: Mapping[str, object]) -> bool:
+    """Check whether a server answers with a page for people: an error, a login, or a notice of maintenance.
+
+    Args:
+        info: what fsspec knows of the object.
+    """
+    return is_http(uri) and info.get("mimetype") in ("text/html", "application/xhtml+xml")
 
 
 def _address(uri: str) -> str:

@@ -22,19 +22,19 @@ from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.demuxers import DEMUXERS, main_error, name_format
 from audiopipe.media.fetch import Source
 from audiopipe.media.forkserver import Job
+from audiopipe.media.limits import refuse_excess, refuse_unusual
 from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, HeaderRequest
 from audiopipe.media.ogg import find_links, starts_as_ogg
 from audiopipe.media.wav import SampleBytes, read_sample_bytes
 from audiopipe.types import Media, Pcm, Seconds
 
-__all__ = ["decode", "decoded_channels", "probe", "refuse_truncated"]
+__all__ = ["decode", "decoded_channels", "probe"]
 
 PROTOCOLS = "subfile,file"
 OPEN_OPTIONS = {"protocol_whitelist": PROTOCOLS, "format_whitelist": DEMUXERS}
 SIXTEEN_BIT_FORMATS = frozenset({"u8", "s16", "s16p"})
 PROBE_TIMEOUT_S, MAX_HEADER_BYTES = 60.0, 1 << 16
 BLOCK_S = 3  # shorter blocks wake up several threads more often
-MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 OUTSIDE_SIGNALS = (2, 9, 15)  # a decoder does not send these to itself
 
 WEIGHTED_CHANNELS = (1, 2, 5, 6)  # numbers of channels for which BS.1770 has weights
@@ -86,18 +86,12 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         raise UndecodableMedia(f"{name}: {header.problem}")
     if audio is None:
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
-    if audio.channels > config.max_channels:
-        raise UndecodableMedia(f"{name} has {audio.channels} channels, more than max_channels ({config.max_channels})")
+    refuse_unusual(source, header, audio, config)
     container = header.container.split(",")[0]
     wav = read_sample_bytes(source.path, source.offset, source.size) if container == "wav" else None
     declared_s = _declared_end(source, _correct_duration(header, stderr, wav))
     if declared_s is not None and declared_s > config.max_video_s:
         raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
-    if not MIN_SAMPLE_RATE_HZ <= audio.sample_rate_hz <= MAX_SAMPLE_RATE_HZ:
-        raise UndecodableMedia(
-            f"{name} has a sample rate of {audio.sample_rate_hz} Hz, outside of "
-            f"{MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz"
-        )
     return Media(
         container=container,
         codec=audio.codec,
@@ -161,7 +155,7 @@ def decode(
     )
     with decoder_process.start_decoder(Job.DECODE, request) as decoder:
         try:
-            yield from _read_blocks(decoder, source, pcm_format, round(block_s * media.sample_rate_hz), config)
+            yield from _read_blocks(decoder, source, media, pcm_format, round(block_s * media.sample_rate_hz), config)
             status = decoder.wait(config.decode_timeout_s)
             _raise_for_failure(source, status)
             report = DecodeReport.from_json(status.stderr)
@@ -177,17 +171,6 @@ def decode(
             status = decoder.kill()
             if record_cpu_s:
                 record_cpu_s(status.cpu_s)
-
-
-def refuse_truncated(source: Source, media: Media, decoded_s: float, config: RunConfig) -> None:
-    """Raise if there is no audio, or if it ends well before its declared duration, which containers round a little."""
-    if decoded_s == 0:
-        raise UndecodableMedia(f"{source.video.uri}: not one sample of its {media.codec} could be decoded")
-    declared = media.declared_s or 0.0
-    if config.truncated == "reject" and decoded_s < declared - max(1.0, 0.02 * declared):
-        raise TruncatedMedia(
-            f"{source.video.uri} ends after {decoded_s:.1f} of {declared:.1f} s; truncated='keep' uses what there is"
-        )
 
 
 def _find_links(source: Source) -> list[tuple[int, int]]:
@@ -266,15 +249,14 @@ def _choose_format(media: Media, channels: int) -> _PcmFormat:
 
 
 def _read_blocks(
-    decoder: Decoder, source: Source, pcm_format: _PcmFormat, block_frames: int, config: RunConfig
+    decoder: Decoder, source: Source, media: Media, pcm_format: _PcmFormat, block_frames: int, config: RunConfig
 ) -> Iterator[Pcm]:
     frames, filled = 0, block_frames
     while filled == block_frames:
         block = np.empty((block_frames, pcm_format.channels), pcm_format.dtype)
         filled = decoder.samples.read_into(block.data.cast("B"), config.decode_timeout_s) // block[0].nbytes
         frames += filled
-        if frames > config.max_video_s * pcm_format.sample_rate_hz:
-            raise TooLong(f"{source.video.uri} is longer than max_video_s ({config.max_video_s:.0f})")
+        refuse_excess(source, media.declared_s, frames / media.sample_rate_hz, config)
         if filled:
             yield block[:filled].T
 

@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +20,7 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import (
     BadSegments,
+    BrokenWorker,
     ConfigError,
     EmptySource,
     ForbiddenSource,
@@ -27,71 +28,21 @@ from audiopipe.errors import (
     MissingSource,
     PermanentStoreError,
     StoreError,
-    UnreadableSource,
 )
-from audiopipe.media.access import check_bucket, is_object_forbidden, record_readable
+from audiopipe.media.access import check_bucket, is_object_forbidden, is_web_page, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
+from audiopipe.media.source import Source
 from audiopipe.redaction import is_redacted, without_query
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import is_name_invalid, with_retries
-from audiopipe.types import CaptionFile, Video, VideoInfo
+from audiopipe.types import Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
 RANGE_BYTES = 8 << 20
 # Per range, however slowly it arrives: a source slower than 140 kB/s delays the shard more than it is worth.
 RANGE_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """The object of a video on local disk. Close it to remove its scratch copy.
-
-    Attributes:
-        path, offset, size: file and byte range of the audio.
-        bytes_in: size of the whole object.
-        etag: the store's tag of the object, or "sha256:…" where it has none; of bare audio with the sha256 of the files
-            next to it that were read.
-        document: the JSON next to the audio that has segment times, if any.
-        captions: the captions next to the audio, if there are any in its language and no such JSON.
-        info: the metadata next to the audio.
-        notes: which files next to the audio are not used, and why.
-        is_scratch: the file is a copy in the scratch folder.
-    """
-
-    video: Video
-    path: Path
-    offset: int
-    size: int
-    bytes_in: int
-    etag: str
-    document: bytes | None = field(default=None, repr=False)
-    captions: CaptionFile | None = None
-    info: VideoInfo = field(default_factory=VideoInfo)
-    notes: tuple[str, ...] = ()
-    is_scratch: bool = False
-
-    @property
-    def url(self) -> str:
-        """The address of the audio for FFmpeg's `subfile` protocol."""
-        return self.range_url(self.offset, self.offset + self.size)
-
-    def range_url(self, start: int, end: int) -> str:
-        """Return the address of a byte range of `path` for FFmpeg's `subfile` protocol."""
-        return f"subfile,,start,{start},end,{end},,:{self.path}"
-
-    def require_readable(self) -> None:
-        """Raise `UnreadableSource` if the file is no longer there, because its disk or mount is lost."""
-        try:
-            self.path.stat()
-        except OSError as error:
-            raise UnreadableSource(f"{self.video.uri}: its file was lost while it was decoded: {error}") from None
-
-    def close(self) -> None:
-        """Remove the scratch copy, if there is one."""
-        if self.is_scratch:
-            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -141,7 +92,7 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
             digest = with_retries(label, lambda: _sha256(Path(remote)))
             record_readable(video)
             return _LocalFile(Path(remote), digest, is_scratch=False)
-        file = _download(fs, remote, scratch, label)
+        file = _download(video, fs, remote, scratch, label)
     except FileNotFoundError:
         check_bucket(video.uri)
         problem = "is a link to a file that does not exist" if os.path.islink(remote) else "does not exist"
@@ -160,6 +111,15 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     return file
 
 
+def _check_info(video: Video, info: Mapping[str, object]) -> None:
+    if info["type"] == "directory":
+        raise MissingSource(f"{video.uri} is a folder: it is not an object")
+    if is_web_page(video.uri, info):
+        raise StoreError(f"fetching {video.uri}: the server answers with a web page, not with the object")
+    if info["size"] is None:
+        raise InvalidSource(f"{video.uri}: the server does not say how large the object is (Content-Length)")
+
+
 def _sha256(path: Path) -> str:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
@@ -175,12 +135,13 @@ def _describe_mode(mode: int) -> str:
     return next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
 
 
-def _download(fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
+def _download(video: Video, fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
     info = with_retries(label, lambda: _object_info(fs, remote))
-    if info["type"] == "directory":
-        raise IsADirectoryError(remote)
+    _check_info(video, info)
     size, etag = int(str(info["size"])), _etag(info)
     digest = hashlib.sha256()
+    if not scratch.is_dir():
+        raise BrokenWorker(f"scratch folder {scratch} was removed while it was in use")
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="source-", delete=False) as file:
         try:
             for chunk in _read_ranges(fs, remote, size, label):

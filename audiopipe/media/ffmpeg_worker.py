@@ -70,7 +70,7 @@ def read_header(request: HeaderRequest, out: Writer) -> None:
     av.logging.set_libav_level(av.logging.WARNING)
     with _open_input(request) as container:
         audio, problem = describe_audio(container, partial(_open_input, request), request.language)
-        header = Header(container.format.name, _duration_of(container), audio, problem)
+        header = Header(container.format.name, _duration_of(container), audio, problem, len(container.streams))
     if header.audio is not None and request.links:
         track = header.audio.track
         ends = [header.audio.end_s, *(_read_end(OpenRequest(url, request.options), track) for url in request.links)]

@@ -109,7 +109,7 @@ class AudioStream:
 
 @dataclass(frozen=True)
 class Header:
-    """The properties of a file, and of the chosen audio stream if there is one that can be decoded.
+    """The properties of a file with its number of streams, and of the chosen audio stream if there is one to decode.
 
     `problem` says why there is none, if its tracks do not decode.
     """
@@ -118,6 +118,7 @@ class Header:
     duration_s: float | None
     audio: AudioStream | None
     problem: str | None = None
+    streams: int = 1
 
     @classmethod
     def from_json(cls, data: bytes) -> Header:

@@ -37,17 +37,22 @@ def scratch_folder(name: str, parent: str | None) -> Iterator[Path]:
         root.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(root)
         folder, lock = _make_locked(name, root)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
+    except OSError as error:
+        raise _to_broken_worker(root, error) from error
+    try:
+        yield folder
     except OSError as error:
         if error.errno not in FULL_ERRNOS:
             raise
-        raise BrokenWorker(
-            f"scratch folder {root}: {error.strerror}; free some space, or name another folder (parameter scratch)"
-        ) from error
+        raise _to_broken_worker(root, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _to_broken_worker(root: Path, error: OSError) -> BrokenWorker:
+    problem = error.strerror or error
+    return BrokenWorker(f"scratch folder {root}: {problem}; make room, or name another folder (parameter scratch)")
 
 
 def _make_locked(name: str, root: Path) -> tuple[Path, int]:

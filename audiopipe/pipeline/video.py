@@ -23,8 +23,9 @@ from audiopipe.dataset.writer import VideoRecord
 from audiopipe.errors import BadSegments, PoisonVideo, TransientVideoError, VideoError
 from audiopipe.kernels.fingerprint import Fingerprint
 from audiopipe.media.channels import choose_channel, is_canceling
-from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe, refuse_truncated
+from audiopipe.media.decode import BLOCK_S, decode, decoded_channels, probe
 from audiopipe.media.fetch import Source, fetch
+from audiopipe.media.limits import refuse_truncated
 from audiopipe.media.messages import ChannelCounts, DecodeReport
 from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import ErrorRow, Ledger, Role, RunStatus
+from audiopipe.ledger import ErrorRow, Ledger, Role, RunStatus, WorkerStatus
 from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.snapshot import LanguageSnapshot, RunSnapshot, WorkerSnapshot, take_snapshot
 from audiopipe.report.text import format_duration
@@ -126,6 +126,11 @@ def _list_warnings(snapshot: RunSnapshot, outage: str | None) -> list[str]:
         "if its process has died, run it again to resume"
         for driver in snapshot.drivers
         if driver.stale
+    ]
+    warnings += [
+        f"worker {worker.worker_id} was retired: {worker.last_error}"
+        for worker in snapshot.workers
+        if worker.status is WorkerStatus.FAILED and worker.last_error
     ]
     stale = sum(worker.stale for worker in snapshot.workers)
     if stale:

@@ -22,7 +22,7 @@ from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
 from audiopipe.segment.merge import merge_spans
 from audiopipe.segment.timestamp_map import FILE_CLOCK, MediaClock
-from audiopipe.segment.transcript import MAX_TIME_S, Transcript, end_with_audio, is_invalid
+from audiopipe.segment.transcript import MAX_TIME_S, Transcript, bound_text, end_with_audio, is_invalid
 from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
 __all__ = [
@@ -91,9 +91,18 @@ def choose_spans(
 
 
 def _merge(transcript: Transcript, config: RunConfig, clock: MediaClock) -> Sequence[Span]:
-    spans = transcript if clock.end_s is None else end_with_audio(transcript, clock.end_s)
+    """Join captions if the config says so, and check how many there are.
+
+    Raises:
+        BadSegments: there are more than `max_segments`, or joined ones have more text than any segment.
+    """
+    spans: Sequence[Span] = transcript if clock.end_s is None else end_with_audio(transcript, clock.end_s)
     if config.merge_captions == "on" or (config.merge_captions == "auto" and transcript.automatic):
-        return merge_spans(spans, config.min_segment_s, config.max_segment_s)
+        spans = merge_spans(spans, config.min_segment_s, config.max_segment_s)
+        for span in spans:
+            bound_text(1, len(span.text or ""), span.start_s)
+    if len(spans) > config.max_segments:
+        raise BadSegments(f"it has {len(spans)} segments, more than max_segments ({config.max_segments})")
     return spans
 
 

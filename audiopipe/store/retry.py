@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from audiopipe.errors import PermanentStoreError, StoreError
+from audiopipe.errors import BrokenWorker, PermanentStoreError, StoreError
 
 __all__ = ["http_cause", "is_forbidden", "is_name_invalid", "s3_error_code", "to_store_error", "with_retries"]
 
@@ -36,6 +36,7 @@ REFUSALS = {
         "(If-None-Match): use a store that has them, or a folder"
     ),
 }
+CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 MISSING_STATUSES = frozenset({404, 410})
 
@@ -66,6 +67,7 @@ def with_retries(action: str, operation: Callable[[], T]) -> T:
     Raises:
         FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the result of the operation.
         PermanentStoreError: wrong keys, no permission, no such bucket, or a full disk.
+        BrokenWorker: the clock of this machine is wrong.
         StoreError: `ATTEMPTS` attempts failed in another way.
     """
     attempts = Retrying(
@@ -95,6 +97,8 @@ def to_store_error(action: str, error: Exception) -> Exception:
     code = s3_error_code(error)
     if (status := _http_status(error)) in MISSING_STATUSES:
         return FileNotFoundError(f"{action}: the server answers {status}")
+    if code in CLOCK_CODES:
+        return BrokenWorker(f"{action}: the store refuses the time of this machine ({code}): set its clock")
     if code in EXISTS_CODES:
         return FileExistsError(f"{action}: the object exists already")
     if refusal := _explain_refusal(error, code):

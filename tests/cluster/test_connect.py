@@ -9,10 +9,12 @@ from pathlib import Path
 import dask.config
 import pytest
 from distributed import Client, LocalCluster
+from distributed.comm.core import CommClosedError
 from factories import config
 from waiting import has_ended, wait_until
 
 from audiopipe.cluster import connect, profiles
+from audiopipe.cluster.connect import GUARD
 from audiopipe.cluster.dask_patches import DRIVER_SECRETS, without_secrets
 from audiopipe.cluster.profiles import Profile
 from audiopipe.errors import ClusterError, ConfigError
@@ -29,7 +31,7 @@ def test_gpus_that_pytorch_cannot_use_are_reported(monkeypatch: pytest.MonkeyPat
         return False
 
     monkeypatch.setattr("torch.cuda.is_available", too_old)
-    with pytest.raises(ConfigError, match=r"has 2 GPUs, but PyTorch .*\(found version 11040\).*local-cpu"):
+    with pytest.raises(ConfigError, match=r"has 2 GPUs, but PyTorch .*\(found version 11040\).*device='cpu'"):
         connect.connect("auto")
 
 
@@ -47,6 +49,36 @@ def test_existing_without_an_address_says_where_to_set_it(monkeypatch: pytest.Mo
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     with pytest.raises(ConfigError, match="DASK_SCHEDULER_ADDRESS"):
         connect.connect("existing")
+
+
+# What Dask raises if a process of the cluster is killed, depending on when.
+KILLED = [RuntimeError("Nanny failed to start."), CommClosedError("in <TCP>"), AssertionError(), TimeoutError()]
+
+
+@pytest.mark.parametrize("error", KILLED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("profile", ["local-cpu", "local-cuda", "slurm"])
+def test_a_worker_that_is_killed_while_it_starts_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, profile: str
+) -> None:
+    def start(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(connect, "_cluster_class", lambda _: start)
+    monkeypatch.setattr(connect, "_check_gpus", lambda _: None)
+    monkeypatch.setattr(connect, "_security", lambda _: None)
+    with pytest.raises(ClusterError, match=f"profile '{profile}': .* start") as raised:
+        connect.connect(profile)
+    assert raised.value.exit_code == 4
+    assert (GUARD in str(raised.value)) is profile.startswith("local")
+
+
+def test_a_worker_that_is_killed_just_after_its_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def register(*_: object) -> None:
+        raise CommClosedError("the worker is gone")
+
+    monkeypatch.setattr(Client, "register_plugin", register)
+    with pytest.raises(ClusterError, match="a worker process ended while it started"):
+        connect.connect("local-cpu", n_workers=1, dashboard_address=":0")
 
 
 def test_a_scheduler_that_does_not_answer_is_named() -> None:

@@ -10,7 +10,8 @@ from output_factory import config, content, corpus, make_output
 
 from audiopipe.dataset.commit import read_commits
 from audiopipe.driver import retry, run, session
-from audiopipe.errors import ConfigError
+from audiopipe.errors import ConfigError, StoreError
+from audiopipe.pipeline import video
 from audiopipe.store.objects import Store
 
 
@@ -76,3 +77,22 @@ def test_another_catalog_adds_nothing_unless_extended(client: Client, catalog: P
         run.run(config(other, output), client=client)
     assert str(catalog) in str(error.value)
     assert run.run(config(other, output, language="en", extend=True), client=client).total.videos == 4
+
+
+def test_a_source_that_always_fails_costs_only_itself(
+    client: Client, catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, attempts = video.fetch, []
+
+    def fail(source, *rest):
+        if source.video_id == "video02":
+            attempts.append(source)
+            raise StoreError("the rate is below the minimum")
+        return real(source, *rest)
+
+    monkeypatch.setattr(video, "fetch", fail)
+    summary = run.run(config(catalog, tmp_path / "out", retries=2), client=client)
+    assert (summary.exit_code, summary.total.videos, len(attempts)) == (3, 4, 3)
+    assert letters(tmp_path / "out") == {("video02", "UnreadableSource")}
+    monkeypatch.undo()
+    assert run.retry(str(tmp_path / "out"), client=client).exit_code == 0

@@ -24,43 +24,7 @@ from audiopipe.driver import run
 from audiopipe.pipeline.scratch import PREFIX
 
 AUDIOPIPE = str(Path(sys.executable).parent / "audiopipe")
-# A library that moves only the wall clock, as when a real one is set; libfaketime also moves monotonic deadlines.
-CLOCK = """
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static long jump(void) {
-  char text[32] = {0};
-  int file = open(getenv("CLOCK_JUMP"), O_RDONLY);
-  if (file < 0) return 0;
-  long count = read(file, text, sizeof text - 1);
-  close(file);
-  return count > 0 ? atol(text) : 0;
-}
-int clock_gettime(clockid_t id, struct timespec *now) {
-  int result = syscall(SYS_clock_gettime, id, now);
-  if (id == CLOCK_REALTIME) now->tv_sec += jump();
-  return result;
-}
-int gettimeofday(struct timeval *now, void *zone) {
-  struct timespec real;
-  clock_gettime(CLOCK_REALTIME, &real);
-  now->tv_sec = real.tv_sec;
-  now->tv_usec = real.tv_nsec / 1000;
-  return 0;
-}
-time_t time(time_t *to) {
-  struct timespec real;
-  clock_gettime(CLOCK_REALTIME, &real);
-  if (to) *to = real.tv_sec;
-  return real.tv_sec;
-}
-"""
+CLOCK = Path(__file__).with_name("clock.c")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
 
@@ -155,7 +119,7 @@ def test_a_clock_that_jumps_back_and_forth_changes_nothing(
     catalog: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
     clock, library = tmp_path / "clock", tmp_path / "clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-xc", "-", "-o", str(library)], input=CLOCK, text=True, check=True)
+    subprocess.run(["gcc", "-shared", "-fPIC", str(CLOCK), "-o", str(library)], check=True)
     clock.write_text("0")
     faked = os.environ | {"LD_PRELOAD": str(library), "CLOCK_JUMP": str(clock)}
     (tmp_path / "later").write_text("86400")

@@ -21,10 +21,11 @@ from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.run_record import open_run
 from audiopipe.dataset.verify import verify
-from audiopipe.errors import ForbiddenSource, MissingSource, PermanentStoreError, StoreError
+from audiopipe.errors import ForbiddenSource, MissingSource, PermanentStoreError, SourceUnavailable, StoreError
 from audiopipe.media import access as source_access
 from audiopipe.media import fetch as source
 from audiopipe.media.fetch import fetch
+from audiopipe.media.places import SourcePlaces
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import create_plan
 from audiopipe.store import objects as store
@@ -238,6 +239,29 @@ def test_a_forbidden_bucket_is_refused_a_forbidden_object_skipped(
             environment(s3_server.environment(endpoint))
             with pytest.raises(PermanentStoreError, match="not permitted"):
                 fetch(private, tmp_path)
+
+
+def test_a_missing_object_is_distinct_from_a_wrong_prefix(
+    s3: Store,
+    s3_server: S3Server,  # noqa: F811
+    environment: Callable[[dict[str, str]], None],
+) -> None:
+    for name in ("en/a.tar", "en/b.tar", "b/b.tar", "deep/c/c.tar"):
+        s3.write(name, b"123")
+    reasons = []
+    shards = (("en/a", "en/x"), ("en/x",), ("deep/x/x",), ("wrong/x",), ("y",), ("wrong/a", "wrong/b"))
+    for *names, missing in shards:
+        videos = [Video(name.rpartition("/")[2], "en", f"{s3.url}/{name}.tar") for name in (*names, missing)]
+        places = SourcePlaces(videos, config("c", "o"))
+        reasons.append(type(places.explain(videos[-1], MissingSource("missing"))).__name__)
+    assert reasons == ["MissingSource"] * 3 + ["SourceUnavailable"] * 3
+    video = Video("x", "en", f"{s3.url}/en/x.tar")
+    with faulty_proxy(s3_server, 0.0, forbidden=b"list-type=2") as (endpoint, _):  # keys that may not list
+        environment(s3_server.environment(endpoint))
+        neighbor = Video("a", "en", f"{s3.url}/en/a.tar")
+        kind = type(SourcePlaces([video, neighbor], config("c", "o")).explain(video, MissingSource("missing")))
+        assert kind is MissingSource
+        assert type(SourcePlaces([video], config("c", "o")).explain(video, MissingSource(""))) is SourceUnavailable
 
 
 def test_unfinished_multipart_uploads_are_listed_and_aborted_by_gc(s3: Store, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from audiopipe.errors import (
 )
 from audiopipe.media import decode, decoder_process
 from audiopipe.media.demuxers import main_error
+from audiopipe.media.limits import refuse_truncated
 from audiopipe.media.ring import Reader, Writer
 from audiopipe.types import Media
 
@@ -309,8 +310,8 @@ def test_a_truncated_webm_is_detected_and_kept_only_on_request(tmp_path):
     seconds = pcm.shape[1] / media.sample_rate_hz
     assert 8 < seconds < 12
     with pytest.raises(TruncatedMedia, match=r"of 20\.0 s"):
-        decode.refuse_truncated(source_of(path), media, seconds, config())
-    decode.refuse_truncated(source_of(path), media, seconds, config(truncated="keep"))
+        refuse_truncated(source_of(path), media, seconds, config())
+    refuse_truncated(source_of(path), media, seconds, config(truncated="keep"))
 
 
 def test_the_catalogs_duration_replaces_a_missing_one_of_ogg(tmp_path):
@@ -324,11 +325,11 @@ def test_the_catalogs_duration_replaces_a_missing_one_of_ogg(tmp_path):
 def test_containers_may_round_their_duration():
     source = source_of(Path(__file__))
     media = Media("webm", "opus", 48_000, 2, "fltp", 100.0)
-    decode.refuse_truncated(source, media, 98.5, config())
+    refuse_truncated(source, media, 98.5, config())
     with pytest.raises(TruncatedMedia):
-        decode.refuse_truncated(source, media, 97.0, config())
+        refuse_truncated(source, media, 97.0, config())
     with pytest.raises(UndecodableMedia, match="not one sample"):
-        decode.refuse_truncated(source, media, 0.0, config(truncated="keep"))
+        refuse_truncated(source, media, 0.0, config(truncated="keep"))
 
 
 def test_too_long_is_found_by_the_header_or_by_counting(tmp_path):

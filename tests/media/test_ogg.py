@@ -11,7 +11,8 @@ from factories import config, media_file, source_of, tones
 
 from audiopipe.errors import TruncatedMedia, UndecodableMedia
 from audiopipe.media import ogg
-from audiopipe.media.decode import decode, probe, refuse_truncated
+from audiopipe.media.decode import decode, probe
+from audiopipe.media.limits import refuse_truncated
 from audiopipe.media.ogg import find_links
 
 SECONDS = 3

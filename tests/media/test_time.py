@@ -11,7 +11,8 @@ from factories import config, media_file, source_of
 
 from audiopipe.bench.corpus.media import find_ffmpeg
 from audiopipe.errors import TruncatedMedia, UndecodableMedia
-from audiopipe.media.decode import decode, probe, refuse_truncated
+from audiopipe.media.decode import decode, probe
+from audiopipe.media.limits import refuse_truncated
 from audiopipe.segment.cut import cut
 from audiopipe.types import Span
 

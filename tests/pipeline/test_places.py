@@ -275,7 +275,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
             body = body[first : last + 1]
         self.send_response(fault if isinstance(fault, int) else 200)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "text/html; charset=utf-8" if fault == "page" else "application/x-tar")
+        if fault == "endless":
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body)
@@ -308,7 +312,7 @@ def test_only_404_and_410_mean_that_a_url_is_missing(server, tmp_path, status):
         run(tmp_path, urls(server, "xyz"), index=2)
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, 403, "hang"])
+@pytest.mark.parametrize("fault", [500, 503, 429, 403, "hang", "page"])
 def test_one_url_that_always_fails_is_isolated_at_last(server, tmp_path, fault):
     server.faults["/v/b.tar"] = fault
     videos = urls(server, "abc")
@@ -320,7 +324,7 @@ def test_one_url_that_always_fails_is_isolated_at_last(server, tmp_path, fault):
     assert run(tmp_path, videos, last_attempt=True) == {"b": "UnreadableSource"}
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "hang", "refused"])
+@pytest.mark.parametrize("fault", [500, 503, 429, "hang", "refused", "page"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_host_that_fails_condemns_no_video(server, tmp_path, fault, count):
     server.default = fault
@@ -328,6 +332,11 @@ def test_a_host_that_fails_condemns_no_video(server, tmp_path, fault, count):
         server.shutdown()
         server.server_close()
     refuses(tmp_path, urls(server, "abc"[:count]), "no other object below http://127.0.0.1")
+
+
+def test_a_server_that_gives_no_size_is_named(server, tmp_path):
+    server.faults["/v/b.tar"] = "endless"
+    assert run(tmp_path, urls(server, "abc")) == {"b": "InvalidSource"}
 
 
 def test_an_unknown_host_condemns_no_video(tmp_path, tar):

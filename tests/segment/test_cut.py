@@ -251,3 +251,18 @@ def test_a_display_that_outlasts_the_audio_ends_with_it(name, ends):
     entries = [{"text": "a", "start": 1.0, name: 4.0}, {"text": "b", "start": 2.0, name: 9.0}]
     chosen = choose_spans(config(), json.dumps({"segments": entries}).encode(), None, MediaClock(None, 6.0))
     assert [span.end_s for span in chosen.spans] == ends
+
+
+def test_more_segments_than_the_limit_are_refused():
+    document = json.dumps([{"start": n, "end": n + 1} for n in range(11)]).encode()
+    assert len(choose_spans(config(max_segments=11), document, None).spans) == 11
+    with pytest.raises(BadSegments, match=r"it has 11 segments, more than max_segments \(10\)"):
+        choose_spans(config(max_segments=10), document, None)
+
+
+def test_joined_captions_have_no_more_text_than_a_segment():
+    cues = "".join(f"0:0{n}.000 --> 0:0{n + 1}.000\n{'a' * 9_000}\n\n" for n in range(1, 4))
+    captions = CaptionFile(SegmentSource.VTT, ("WEBVTT\n\n" + cues).encode())
+    assert len(choose_spans(config(), None, captions).spans) == 3
+    with pytest.raises(BadSegments, match="27002 characters of text"):
+        choose_spans(config(merge_captions="on"), None, captions)
