@@ -22,6 +22,7 @@ __all__ = [
     "is_redacted",
     "redact",
     "redact_address",
+    "redact_causes",
     "without_query",
 ]
 
@@ -89,6 +90,29 @@ class RedactedError(Exception):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(redact(str(message)))
+
+
+def redact_causes(error: BaseException) -> None:
+    """Replace the causes of an error whose message has a secret: a traceback prints them, and a log keeps it."""
+    known: set[int] = set()
+    while id(error) not in known:
+        known.add(id(error))
+        if error.__cause__ is not None:
+            error.__cause__ = _without_secret(error.__cause__)
+        if error.__context__ is not None:
+            suppressed, error.__context__ = error.__suppress_context__, _without_secret(error.__context__)
+            error.__suppress_context__ = suppressed
+        error = error.__cause__ or error.__context__ or error
+
+
+def _without_secret(error: BaseException) -> BaseException:
+    """Return an error as it is, or one with the redacted message, the same traceback and the same causes."""
+    if redact(str(error)) == str(error):
+        return error
+    shown = RedactedError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    shown.__cause__, shown.__context__ = error.__cause__, error.__context__
+    shown.__suppress_context__ = error.__suppress_context__
+    return shown
 
 
 class RedactingFilter(logging.Filter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 
 import pytest
 
@@ -15,6 +16,7 @@ from audiopipe.redaction import (
     is_redacted,
     redact,
     redact_address,
+    redact_causes,
 )
 from audiopipe.types import Video
 
@@ -111,6 +113,28 @@ def test_messages_of_errors_and_reprs_of_videos_have_no_secret() -> None:
     video = Video("a", "de", address)
     assert "SECRET" not in repr(video)
     assert video.uri == address
+
+
+def test_a_traceback_of_causes_has_no_secret() -> None:
+    secret = "SEC" + "RET"  # a traceback shows the lines of this file
+
+    def fail() -> None:
+        try:
+            try:
+                raise OSError(f"https://{secret}@host/x")
+            except OSError as error:
+                raise ValueError(f"https://host/x?sig={secret}") from error
+        except ValueError:
+            raise StoreError("reading")  # noqa: B904 - its context is the error above
+
+    with pytest.raises(StoreError) as caught:
+        fail()
+    redact_causes(caught.value)
+    text = "".join(traceback.format_exception(caught.value))
+    assert secret not in text
+    assert "OSError: https://…@host/x" in text
+    assert "sig=…" in text
+    assert text.count("in fail") == 3
 
 
 def test_a_log_handler_can_redact() -> None:

@@ -14,6 +14,7 @@ from audiopipe.errors import AudiopipeError, DecoderCrash, DecoderTimeout, Worke
 from audiopipe.pipeline.quarantine import process_isolated
 from audiopipe.pipeline.self_check import MIN_FREE_BYTES, check_worker, require_sound_worker
 from audiopipe.pipeline.shard import process_shard
+from audiopipe.redaction import redact_causes
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["Attempt", "Task", "get_attempt", "run_task"]
@@ -75,6 +76,7 @@ def run_task(
         result = _process(task, shard, config, run_id, f"{driver}/{worker.name}", isolated, last_attempt)
     except Exception as error:
         failure = _check(error, shard, config)
+        redact_causes(error)
         vars(failure or error)["attempt"] = replace(attempt, is_unsound=failure is not None)
         if failure is None or failure is error:
             raise

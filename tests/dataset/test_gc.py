@@ -91,7 +91,7 @@ def test_where_a_commit_is_damaged_nothing_is_removed(littered: Path) -> None:
 
 @pytest.mark.parametrize("copies", [True, False])
 def test_where_the_plan_is_lost_nothing_is_removed(littered: Path, copies: bool) -> None:
-    """Without its plan, every shard of a language would count as not planned."""
+    """Refuse: every shard of the language would count as not planned."""
     (littered / "_plan/en-000.parquet").unlink()
     if not copies:
         for path in (littered / "_backup/_plan").iterdir():

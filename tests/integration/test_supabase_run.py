@@ -67,6 +67,7 @@ def environment(server: Supabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def config(corpus: Path, output: Path, **parameters: Any) -> RunConfig:
     inputs = {"catalog": "supabase://videos", "ledger": "supabase://", "source_prefix": f"{corpus}/"}
     execution = {"cluster": "local-cpu", "workers": 1, "shard_videos": 2, "device": "cpu", "heartbeat_s": 0.5}
+    execution |= {"max_failed_share": 1.0}
     return RunConfig.of(**(inputs | execution | {"output": str(output)} | parameters))
 
 
