@@ -30,6 +30,7 @@ __all__ = [
     "RawCatalog",
     "check_ids",
     "check_languages",
+    "folder_url",
     "parse_numbers",
     "prepare_rows",
     "resolve_uris",
@@ -154,7 +155,7 @@ def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.Chun
     if prefix is not None:
         problem = f"is absolute and cannot be combined with source_prefix {prefix!r}; remove one of them"
         raw.refuse_rows(rows, is_absolute, "r2_tar_key", problem)
-        return pc.binary_join_element_wise(_folder_url(prefix), keys, "")
+        return pc.binary_join_element_wise(folder_url(prefix), keys, "")
     if not raw.is_local:
         names_local_file = pc.match_substring_regex(keys, "^/|^(?i:file|local)://")
         problem = "names a local file, which a remote catalog may not do; set source_prefix"
@@ -181,7 +182,7 @@ def _check_keys(raw: RawCatalog, rows: pa.Table) -> None:
         raw.refuse_rows(rows, pc.match_substring_regex(rows["r2_tar_key"], pattern), "r2_tar_key", problem)
 
 
-def _folder_url(prefix: str) -> str:
+def folder_url(prefix: str) -> str:
     """Return the prefix with a slash at its end; a local one as absolute path, for workers in other folders."""
     fs, path = open_filesystem(prefix)
     return (path if isinstance(fs, LocalFileSystem) else prefix).rstrip("/") + "/"

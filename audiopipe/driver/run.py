@@ -126,7 +126,7 @@ def run(
     run_id = open_run(store, config)
     recorded = read_config(store)
     refuse_other_catalog(config, recorded, store)
-    addresses = find_addresses(config) if is_moved(config, recorded) else {}
+    addresses = find_addresses(config, recorded, store) if is_moved(config, recorded) else {}
     plan = resolve_plan(config, store)
     return _work(config, store, run_id, plan, config.partition_index, client, on_tick, task, addresses)
 
@@ -156,7 +156,7 @@ def resume(
     check_main_guard()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
-    addresses = _moved_addresses(config, parameters)
+    addresses = _moved_addresses(config, store, parameters)
     planned = {shard.name: shard for shard in plan.shards()}
     for name in shards:
         if name not in planned:
@@ -176,7 +176,7 @@ def retry(
     check_main_guard()
     store = Store(output)
     config, run_id, _ = _open_run(store, parameters)
-    addresses = _moved_addresses(config, parameters)
+    addresses = _moved_addresses(config, store, parameters)
     planned = load_plan(store)
     commits = read_commits(store, planned.shard_names())
     dead_letters: dict[str, set[str]] = {}
@@ -213,9 +213,11 @@ def _open_run(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig
     return config, open_run(store, config), load_plan(store)
 
 
-def _moved_addresses(config: RunConfig, parameters: Mapping[str, object]) -> Addresses:
+def _moved_addresses(config: RunConfig, store: Store, parameters: Mapping[str, object]) -> Addresses:
     """Return the addresses of the videos by id if the parameters name their catalog or prefix, else no address."""
-    return find_addresses(config) if parameters.keys() & {"catalog", "source_prefix"} else {}
+    if not parameters.keys() & {"catalog", "source_prefix"}:
+        return {}
+    return find_addresses(config, read_config(store), store)
 
 
 def _work(

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from audiopipe.catalog.files import base_url
 from audiopipe.catalog.read import is_folder_catalog, read_catalog
+from audiopipe.catalog.validate import folder_url
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
 from audiopipe.plan.files import PLAN_FOLDER, ObjectStore
@@ -43,14 +46,47 @@ def is_moved(config: RunConfig, recorded: RunConfig) -> bool:
     return is_folder_catalog(config.catalog) and not _is_same_address(config.catalog, recorded.catalog)
 
 
-def find_addresses(config: RunConfig) -> dict[str, str]:
+def find_addresses(config: RunConfig, recorded: RunConfig, store: ObjectStore) -> dict[str, str]:
     """Return the addresses of all videos in the config's catalog by id.
+
+    With a `source_prefix` and a catalog that is a folder or cannot be read, the addresses are those of the plan below
+    the new prefix.
+
+    Args:
+        recorded: the config of the output's run.
 
     Raises:
         CatalogError, TransientError: as `read_catalog`.
     """
-    table = read_catalog(config.model_copy(update={"language": "all"})).table
-    return dict(zip(table["video_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+    try:
+        table = read_catalog(config.model_copy(update={"language": "all"})).table
+        return dict(zip(table["video_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
+    except CatalogError:
+        addresses = _replace_prefix(config, recorded, store)
+        if not addresses:
+            raise
+        return addresses
+
+
+def _replace_prefix(config: RunConfig, recorded: RunConfig, store: ObjectStore) -> dict[str, str]:
+    """Return the plan's addresses with the config's prefix in place of the recorded one or the catalog's folder."""
+    if config.source_prefix is None:
+        return {}
+    old, new = _planned_folder(recorded), folder_url(config.source_prefix)
+    tables = load_plan(store).tables.values()
+    rows = (zip(table["video_id"].to_pylist(), table["uri"].to_pylist(), strict=True) for table in tables)
+    return {video_id: new + uri.removeprefix(old) for table in rows for video_id, uri in table if uri.startswith(old)}
+
+
+def _planned_folder(recorded: RunConfig) -> str:
+    """Return the folder that the addresses of a plan are in, with a slash at its end."""
+    if recorded.source_prefix is not None:
+        return folder_url(recorded.source_prefix)
+    if not is_folder_catalog(recorded.catalog):
+        return base_url(recorded.catalog)[0]
+    before_wildcards = re.split(r"[*?\[]", recorded.catalog, maxsplit=1)[0]
+    is_glob = before_wildcards != recorded.catalog
+    return folder_url(before_wildcards.rpartition("/")[0] if is_glob else recorded.catalog)
 
 
 def move_shards(shards: Iterable[Shard], addresses: Addresses) -> Iterator[Shard]:

@@ -102,7 +102,7 @@ def test_videos_are_followed_to_another_prefix(planned: RunConfig, tmp_path: Pat
     moved = planned.model_copy(update={"source_prefix": "s3://videos/all"})
     assert is_moved(moved, planned)
     assert not is_moved(planned, planned)
-    addresses = find_addresses(moved)
+    addresses = find_addresses(moved, planned, Store(planned.output))
     del addresses["b"]
     (shard,) = move_shards([shard], addresses)
     assert [video.uri for video in shard.videos] == ["s3://videos/all/a.tar", str(tmp_path / "b.tar")]
@@ -116,4 +116,25 @@ def test_a_folder_that_moved_takes_its_videos_with_it(tmp_path: Path) -> None:
     shutil.move(tmp_path / "old", tmp_path / "new")
     refuse_other_catalog(new, old, Store(old.output))
     assert is_moved(new, old)
-    assert find_addresses(new) == {"a": str(tmp_path / "new/a.tar")}
+    assert find_addresses(new, old, Store(old.output)) == {"a": str(tmp_path / "new/a.tar")}
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.tar", "/*"])
+def test_a_prefix_replaces_the_folder_of_a_catalog(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/a.tar").write_bytes(b"1")
+    old = config(f"{tmp_path}/old{pattern}", tmp_path / "out")
+    create_plan(old, Store(old.output))
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    moved = old.model_copy(update={"source_prefix": str(tmp_path / "new")})
+    assert is_moved(moved, old)
+    assert find_addresses(moved, old, Store(old.output)) == {"a": str(tmp_path / "new/a.tar")}
+
+
+def test_a_prefix_is_replaced_without_the_catalog(planned: RunConfig, tmp_path: Path) -> None:
+    Path(planned.catalog).unlink()
+    moved = planned.model_copy(update={"source_prefix": "s3://bucket/new/"})
+    addresses = find_addresses(moved, planned, Store(planned.output))
+    assert addresses == {name: f"s3://bucket/new/{name}.tar" for name in "abcd"}
+    with pytest.raises(CatalogError):
+        find_addresses(planned, planned, Store(planned.output))
