@@ -160,6 +160,7 @@ class _VideoDecoder:
     config: RunConfig
     timer: StageTimer
     counts: ChannelCounts | None = None
+    is_compared: bool = False
 
     def clips(self, times: Iterable[Span]) -> Iterator[Clip]:
         """Decode and cut at known times, and count the clips; twice if the channels cancel in their mean.
@@ -184,8 +185,9 @@ class _VideoDecoder:
     def use_substitute(self) -> bool:
         """Switch to one channel for another pass over the file if the channels cancel in their mean."""
         record, counts = self.record, self.counts
-        if counts is None or record.channel is not None or not is_canceling(counts):
+        if counts is None or self.is_compared or not is_canceling(counts):
             return False
+        self.is_compared = True
         channel = choose_channel(counts)
         share = counts.canceling / counts.sounding
         used = "no channel has the sound of all, so the mean stays" if channel is None else f"channel {channel} is used"

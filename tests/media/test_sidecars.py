@@ -1,11 +1,15 @@
+import http.server
 import io
 import json
 import tarfile
+import threading
 import time
+from functools import partial
 
 import fsspec
 import pytest
 
+from audiopipe.catalog.files import read_folder
 from audiopipe.errors import BadSegments, MissingSource, NoAudio
 from audiopipe.media import sidecars
 from audiopipe.media.fetch import fetch
@@ -246,3 +250,31 @@ def test_names_of_very_many_tags_take_linear_time():
     start = time.process_time()
     choose_sidecars(names, lambda name: b"WEBVTT\n", "v.wav", "en", SidecarRules())
     assert time.process_time() - start < 3
+
+
+def test_captions_next_to_bare_audio_are_read_over_http(tmp_path):
+    (tmp_path / "videos/de").mkdir(parents=True)
+    for name, data in {
+        "a.webm": b"audio",
+        "a.de.vtt": MANUAL,
+        "a.info.json": b'{"title": "t"}',
+        "b.webm": b"b",
+    }.items():
+        (tmp_path / "videos/de" / name).write_bytes(data)
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            rows = read_folder(f"http://127.0.0.1:{server.server_port}/videos/de/*.webm").to_pylist()
+            assert [(row["youtube_id"], row["sidecars"]) for row in rows] == [
+                ("a", ["a.de.vtt", "a.info.json"]),
+                ("b", None),
+            ]
+            source = fetch(Video("a", "de", rows[0]["r2_tar_key"], sidecars=tuple(rows[0]["sidecars"])), tmp_path)
+            assert (source.captions.data, source.captions.name, source.info.title) == (MANUAL, "a.de.vtt", "t")
+            assert "+sidecars:" in source.etag
+            source.close()
+        finally:
+            server.shutdown()
+            thread.join()

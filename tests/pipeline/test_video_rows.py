@@ -208,3 +208,17 @@ def test_half_of_a_file_in_opposite_phase_is_whole(tmp_path):
     levels = {name: [s["loudness_lufs"] for s in segments if s["video_id"] == name] for name in ("half", "mono")}
     assert levels["half"] == pytest.approx(levels["mono"], abs=0.01)
     assert len(levels["half"]) == 6
+
+
+def test_a_dialog_on_two_channels_keeps_its_mean(tmp_path):
+    """Note once that a part cancels where either channel alone would lose a speaker; there is no voice to find."""
+    x = tones(12.0, 48_000, 1)[0]
+    time = np.arange(len(x)) / 48_000
+    start, first, second = time < 1.5, time < 6, time >= 6
+    dialog = np.stack([x * (start | first), x * (second - 1.0 * start)])
+    media_file(tmp_path / "v.flac", dialog, 48_000)
+    (row,), _, _ = run(tmp_path, Video("v", "de", str(tmp_path / "v.flac")), segments="auto")
+    assert (row["status"], row["audio_channel"], row["segments"]) == ("done", "mean", 3)
+    assert row["notes"] == (
+        "the mean of the 2 channels cancels in 12% of the sound: no channel has the sound of all, so the mean stays"
+    )
