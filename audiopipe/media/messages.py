@@ -111,7 +111,7 @@ class AudioStream:
 class Header:
     """The properties of a file with its number of streams, and of the chosen audio stream if there is one to decode.
 
-    `problem` says why there is none, if its tracks do not decode.
+    `problem` says why there is none, if its tracks do not decode; `streams` counts the streams of all kinds.
     """
 
     container: str
