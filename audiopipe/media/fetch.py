@@ -7,6 +7,7 @@ may seek in. A local source is not even copied.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 import tempfile
@@ -28,6 +29,7 @@ from audiopipe.errors import (
     MissingSource,
     PermanentStoreError,
     StoreError,
+    TooLarge,
 )
 from audiopipe.media.access import check_bucket, is_object_forbidden, is_web_page, record_readable
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
@@ -40,6 +42,7 @@ from audiopipe.types import Video
 
 __all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
 
+MEGABYTE = 1 << 20
 RANGE_BYTES = 8 << 20
 # Per range, however slowly it arrives: a source slower than 140 kB/s delays the shard more than it is worth.
 RANGE_TIMEOUT_S = 60.0
@@ -58,11 +61,12 @@ class _LocalFile:
             self.path.unlink(missing_ok=True)
 
 
-def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Source:
+def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None, max_mb: float = math.inf) -> Source:
     """Copy the object of a video to local disk and open it.
 
     Args:
         rules: which of the files next to the audio are used; default: those of the default config.
+        max_mb: maximum megabytes of the object; a larger one is not even downloaded.
 
     Raises:
         VideoError: the object is missing, empty or invalid; another attempt would not help.
@@ -71,7 +75,7 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Sou
 
     An object may also be missing because its mount or its host is: see `places.SourcePlaces`.
     """
-    file = _fetch_file(video, scratch)
+    file = _fetch_file(video, scratch, max_mb)
     try:
         return _open_source(video, file, rules or SidecarRules())
     except BaseException:
@@ -79,7 +83,7 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None) -> Sou
         raise
 
 
-def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
+def _fetch_file(video: Video, scratch: Path, max_mb: float) -> _LocalFile:
     if is_redacted(video.uri):
         raise MissingSource(f"{video.uri} is stored without its secret, and the catalog no longer has the address")
     try:
@@ -89,10 +93,10 @@ def _fetch_file(video: Video, scratch: Path) -> _LocalFile:
     label = f"fetching {video.uri}"
     try:
         if "file" in fs.protocol:
-            digest = with_retries(label, lambda: _sha256(Path(remote)))
+            digest = with_retries(label, lambda: _sha256(video, Path(remote), max_mb))
             record_readable(video)
             return _LocalFile(Path(remote), digest, is_scratch=False)
-        file = _download(video, fs, remote, scratch, label)
+        file = _download(video, fs, remote, scratch, label, max_mb)
     except FileNotFoundError:
         check_bucket(video.uri)
         problem = "is a link to a file that does not exist" if os.path.islink(remote) else "does not exist"
@@ -120,12 +124,18 @@ def _check_info(video: Video, info: Mapping[str, object]) -> None:
         raise InvalidSource(f"{video.uri}: the server does not say how large the object is (Content-Length)")
 
 
-def _sha256(path: Path) -> str:
+def _check_size(video: Video, size: int, max_mb: float) -> None:
+    if size > max_mb * MEGABYTE:
+        raise TooLarge(f"{video.uri} has {size / MEGABYTE:,.0f} MB, more than max_source_mb ({max_mb:,.0f})")
+
+
+def _sha256(video: Video, path: Path, max_mb: float) -> str:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(str(path))
     if not stat.S_ISREG(mode):  # to open a pipe would block
         raise InvalidSource(f"{path} is {_describe_mode(mode)}, not a file")
+    _check_size(video, path.stat().st_size, max_mb)
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -135,10 +145,13 @@ def _describe_mode(mode: int) -> str:
     return next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
 
 
-def _download(video: Video, fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str) -> _LocalFile:
+def _download(
+    video: Video, fs: fsspec.AbstractFileSystem, remote: str, scratch: Path, label: str, max_mb: float
+) -> _LocalFile:
     info = with_retries(label, lambda: _object_info(fs, remote))
     _check_info(video, info)
     size, etag = int(str(info["size"])), _etag(info)
+    _check_size(video, size, max_mb)
     digest = hashlib.sha256()
     if not scratch.is_dir():
         raise BrokenWorker(f"scratch folder {scratch} was removed while it was in use")

@@ -71,7 +71,7 @@ def fetch_video(
         raise PoisonVideo(excluded[video.video_id])
     with timer.measure("fetch"):
         try:
-            return fetch(video, folder, SidecarRules(config.segments, config.caption_tags))
+            return fetch(video, folder, SidecarRules(config.segments, config.caption_tags), config.max_source_mb)
         except SOURCE_ERRORS as error:
             explained = places.explain(video, error)
             if explained is error:

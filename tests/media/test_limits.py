@@ -3,13 +3,16 @@
 import struct
 import time
 
+import fsspec
 import numpy as np
 import pytest
 from factories import config, media_file, source_of, tones
 
-from audiopipe.errors import NoAudio, TooLong, UndecodableMedia
+from audiopipe.errors import NoAudio, TooLarge, TooLong, UndecodableMedia
 from audiopipe.media.decode import decode, probe
+from audiopipe.media.fetch import fetch
 from audiopipe.media.limits import MAX_STREAMS
+from audiopipe.types import Video
 
 RATE = 8_000
 
@@ -52,10 +55,10 @@ def test_a_file_of_very_many_streams_is_refused(tmp_path):
         probe(source_of(path), config())
 
 
-def test_a_very_large_picture_in_a_header_is_passed_over(tmp_path):
+def test_a_very_large_image_in_a_header_is_passed_over(tmp_path):
     audio = media_file(tmp_path / "a.mp3", tones(3, 16_000, 1), 16_000, "-id3v2_version", "0").read_bytes()
-    picture = b"\0image/png\0\3\0" + b"\x89PNG\r\n\x1a\n" + bytes(30 << 20)
-    frame = b"APIC" + struct.pack(">I", len(picture)) + bytes(2) + picture
+    image = b"\0image/png\0\3\0" + b"\x89PNG\r\n\x1a\n" + bytes(30 << 20)
+    frame = b"APIC" + struct.pack(">I", len(image)) + bytes(2) + image
     size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
     (tmp_path / "b.mp3").write_bytes(b"ID3\3\0\0" + size + frame + audio)
     assert decode_file(tmp_path / "b.mp3") == pytest.approx(3, abs=0.1)
@@ -69,3 +72,19 @@ def test_a_rate_that_no_speech_has_is_refused(tmp_path, rate):
     path.write_bytes(data)
     with pytest.raises((UndecodableMedia, NoAudio)):
         decode_file(path)
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://limits"])
+def test_an_object_that_is_too_large_is_not_read(tmp_path, monkeypatch, protocol):
+    path = protocol or str(tmp_path)
+    if protocol:
+        fs = fsspec.filesystem("memory")
+        fs.pipe_file("/limits/a.wav", bytes((2 << 20) + 1))
+        monkeypatch.setattr(fs, "cat_file", lambda *_, **__: pytest.fail("the object is read"))
+    else:
+        with (tmp_path / "a.wav").open("wb") as file:
+            file.truncate(200 << 30)  # sparse: to read it would take minutes
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(TooLarge, match=r"a\.wav has .* MB, more than max_source_mb \(2\)"):
+        fetch(Video("v", "en", f"{path}/a.wav"), tmp_path / "scratch", max_mb=2)
+    assert list((tmp_path / "scratch").iterdir()) == []

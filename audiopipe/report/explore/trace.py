@@ -211,7 +211,9 @@ def _decode_segment(trace: Trace, folder: Path) -> None:
     config, row = trace.config, trace.row
     # A video without segments is shown from its beginning.
     span = Span(0.0, config.window_s) if row is None else Span(float(row["start_s"]), float(row["end_s"]))
-    with closing(fetch(trace.video, folder, SidecarRules(config.segments, config.caption_tags))) as source:
+    with closing(
+        fetch(trace.video, folder, SidecarRules(config.segments, config.caption_tags), config.max_source_mb)
+    ) as source:
         trace.source = source
         trace.media = probe(source, config)
         rate_hz = trace.media.sample_rate_hz
