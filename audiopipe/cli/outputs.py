@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from audiopipe.cli.main import main
+from audiopipe.cli.main import CONSOLE, main
 from audiopipe.errors import ConfigError
 
 
@@ -104,23 +106,48 @@ def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> 
 @main.command()
 @click.argument("output")
 @click.option("--fast", is_flag=True, help="compare names and sizes only; do not read audio or tables")
+@click.option("--sample", help="check so many shards, chosen at random", type=click.IntRange(1))
+@click.option("--seed", default=0, show_default=True, help="number that decides which shards --sample chooses")
+@click.option("--threads", help="shards to read at the same time; default: one per core", type=click.IntRange(1))
+@click.option("--restart", is_flag=True, help="also read what an interrupted verification has read")
 @click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
-def verify(output: str, fast: bool, as_json: bool) -> None:
+def verify(
+    output: str, fast: bool, sample: int | None, seed: int, threads: int | None, restart: bool, as_json: bool
+) -> None:
     """Check all of an output.
 
-    It reads all objects and compares plan, commits, tars, tables and manifests.
+    It reads all objects and compares plan, commits, tars, tables and manifests. If it is interrupted, the same command
+    continues where it stopped.
     """
     from audiopipe.dataset.verify import verify as verify_output
 
-    result = verify_output(output, fast)
+    with _progress("shards") as on_shard:
+        result = verify_output(
+            output, fast, sample=sample, seed=seed, threads=threads, restart=restart, on_shard=on_shard
+        )
     if as_json:
         click.echo(json.dumps(asdict(result)))
     else:
         for finding in result.findings:
             click.echo(str(finding))
         verdict = f"{len(result.findings)} findings" if result.findings else "all objects match their commits"
-        click.echo(f"{result.shards} shards, {result.objects} objects, {result.samples} samples read: {verdict}")
+        known = f", {result.known} of them by an interrupted verification" if result.known else ""
+        shards = f"{result.checked} of {result.shards}" if sample is not None else f"{result.shards}"
+        click.echo(f"{shards} shards{known}, {result.objects} objects, {result.samples} samples read: {verdict}")
+        if result.checked < result.shards:
+            click.echo(f"with 95 % confidence, at most {result.max_bad_share:.1%} of all shards have findings")
     sys.exit(1 if result.findings else 0)
+
+
+@contextmanager
+def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that shows how much of something is done, if stderr is a terminal."""
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=CONSOLE, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(unit, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @main.command()

@@ -1,27 +1,34 @@
-"""Check that the objects of a shard agree with each other, with its plan and with its commit."""
+"""Check that the objects of a shard have the bytes of its commit, and agree with each other and with its plan.
+
+The tar is read once, in blocks: its samples are checked while its sha256 is computed.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import pyarrow as pa
 import soundfile as sf
 
-from audiopipe.dataset.commit import Commit
+from audiopipe.dataset.commit import Commit, CommittedObject
 from audiopipe.dataset.schema import object_names
 from audiopipe.media.encode import SUFFIXES
+from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Seconds, Shard
 
-__all__ = ["check_shard"]
+__all__ = ["ShardCheck", "check_shard"]
 
 # Encoders pad to whole frames: Opus by up to 20 ms, MP3 by two frames.
 PADDING_S = 0.1
+NOT_THE_SEGMENTS = "its tar does not hold the kept segments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +42,107 @@ class KeptSegment:
     audio_bytes: int
 
 
-def check_shard(shard: Shard, commit: Commit, bodies: Mapping[str, bytes], audio_format: str) -> Iterator[str]:
-    """Yield the contradictions between the objects of a shard, given that none of them is damaged.
+@dataclass
+class ShardCheck:
+    """The damaged objects of a shard, by the name of each the problem, and contradictions between the others."""
+
+    damaged: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def check_shard(store: Store, shard: Shard, commit: Commit, audio_format: str) -> ShardCheck:
+    """Read the objects of a shard and compare them with their commit, with each other and with the plan."""
+    roles = {name: role for role, name in object_names(shard.language, shard.index).items()}
+    items = {roles[item.name]: item for item in commit.objects if item.name in roles}
+    check = ShardCheck()
+    if len(items) < len(commit.objects) or not {"videos", "segments"} <= items.keys():
+        check.problems.append("its commit does not name the objects of a shard")
+        return check
+    tables = {role: _read_whole(store, item, check) for role, item in items.items() if role != "audio"}
+    if check.damaged:
+        if "audio" in items:
+            _read_whole(store, items["audio"], check, keep=False)
+        return check
+    segments = read_table(tables["segments"])
+    kept, suffix = _kept_segments(segments), SUFFIXES[audio_format]
+    check.problems += _check_tables(shard, commit, read_table(tables["videos"]), segments)
+    entries = [json.loads(line) for line in tables.get("manifest", b"").splitlines()]
+    if [entry["audio_filepath"] for entry in entries] != [segment.key + suffix for segment in kept]:
+        check.problems.append("its manifest does not list the kept segments")
+    if "audio" in items:
+        _check_audio(store, items["audio"], kept, suffix, check)
+    elif kept:
+        check.problems.append(NOT_THE_SEGMENTS)
+    return check
+
+
+def _read_whole(store: Store, item: CommittedObject, check: ShardCheck, keep: bool = True) -> bytes:
+    """Read an object and compare its sha256.
 
     Args:
-        bodies: the bytes of the shard's objects by their final names.
+        keep: return its bytes; an object that is not kept takes no memory.
     """
-    roles = {name: role for role, name in object_names(shard.language, shard.index).items()}
-    objects = {roles[name]: body for name, body in bodies.items() if name in roles}
-    if len(objects) < len(bodies) or not {"videos", "segments"} <= objects.keys():
-        yield "its commit does not name the objects of a shard"
-        return
-    videos, segments = read_table(objects["videos"]), read_table(objects["segments"])
-    kept = _kept_segments(segments)
-    suffix = SUFFIXES[audio_format]
-    yield from _check_tables(shard, commit, videos, segments)
-    entries = [json.loads(line) for line in objects.get("manifest", b"").splitlines()]
-    if [entry["audio_filepath"] for entry in entries] != [segment.key + suffix for segment in kept]:
-        yield "its manifest does not list the kept segments"
-    if kept or "audio" in objects:
-        yield from _check_tar(objects.get("audio", b""), kept, suffix)
+    reader = _HashingReader(store.read_blocks(item.name, item.size))
+    body = reader.read() if keep else b""
+    reader.compare(item, check)
+    return body
+
+
+def _check_audio(store: Store, item: CommittedObject, kept: list[KeptSegment], suffix: str, check: ShardCheck) -> None:
+    reader = _HashingReader(store.read_blocks(item.name, item.size))
+    problems = []
+    try:
+        problems = list(_check_tar(reader, kept, suffix))
+    except (tarfile.TarError, sf.LibsndfileError, ValueError, KeyError, EOFError) as error:
+        problems = [f"its tar cannot be read: {type(error).__name__}: {error}"]
+    reader.compare(item, check)
+    if item.name not in check.damaged:  # what is in damaged bytes means nothing
+        check.problems += problems
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A member of a tar, and the position of its data."""
+
+    name: str
+    data: bytes
+    offset: int
+
+
+class _HashingReader:
+    """A stream of blocks whose sha256 is computed while they are read."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = memoryview(b"")
+        self._digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read `size` bytes, fewer at the end; all that is left if it is negative."""
+        if 0 <= size <= len(self._block):  # the usual case, with one copy
+            whole, self._block = bytes(self._block[:size]), self._block[size:]
+            return whole
+        parts: list[memoryview] = []
+        missing = size
+        while missing != 0 and (self._block or self._next_block()):
+            part = self._block if size < 0 else self._block[:missing]
+            self._block = self._block[len(part) :]
+            parts.append(part)
+            missing = missing if size < 0 else missing - len(part)
+        return b"".join(parts)
+
+    def _next_block(self) -> bool:
+        block = next(self._blocks, b"")
+        self._digest.update(block)
+        self._block = memoryview(block)
+        return bool(block)
+
+    def compare(self, item: CommittedObject, check: ShardCheck) -> None:
+        """Read the rest, and note the object as damaged if its sha256 differs from the commit's."""
+        while self._next_block():
+            pass
+        if self._digest.hexdigest() != item.sha256:
+            check.damaged[item.name] = "differs from the sha256 in its commit"
 
 
 def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
@@ -81,19 +169,41 @@ def _check_tables(shard: Shard, commit: Commit, videos: pa.Table, segments: pa.T
         yield "its commit and its table name different failed videos"
 
 
-def _check_tar(body: bytes, kept: list[KeptSegment], suffix: str) -> Iterator[str]:
-    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-        members = {member.name: member for member in tar}
-    if list(members) != [segment.key + ending for segment in kept for ending in (suffix, ".json")]:
-        yield "its tar does not hold the kept segments"
-        return
-    for segment in kept:
-        audio, sidecar = members[segment.key + suffix], members[f"{segment.key}.json"]
-        if (audio.offset_data, audio.size) != (segment.tar_offset, segment.audio_bytes):
+def _check_tar(reader: _HashingReader, kept: list[KeptSegment], suffix: str) -> Iterator[str]:
+    audio, offset = b"", 0
+    expected = ((segment, ending) for segment in kept for ending in (suffix, ".json"))
+    for member, place in zip_longest(_read_members(reader), expected):
+        if member is None or place is None or member.name != place[0].key + place[1]:
+            yield NOT_THE_SEGMENTS
+            return
+        segment, ending = place
+        if ending == suffix:
+            audio, offset = member.data, member.offset
+        elif (offset, len(audio)) != (segment.tar_offset, segment.audio_bytes):
             yield f"sample {segment.key} is not where its row says"
-            continue
-        metadata = json.loads(body[sidecar.offset_data : sidecar.offset_data + sidecar.size])
-        samples = io.BytesIO(body[audio.offset_data : audio.offset_data + audio.size])
-        duration_s = float(sf.info(samples).duration)
-        if abs(duration_s - segment.duration_s) > PADDING_S or metadata["start_s"] != segment.start_s:
+        elif not _is_described(audio, json.loads(member.data), segment):
             yield f"sample {segment.key} is not the segment that its row describes"
+
+
+def _read_members(reader: _HashingReader) -> Iterator[TarMember]:
+    """Yield the members of a tar as audiopipe writes it: plain USTAR headers, one block each.
+
+    `tarfile` itself would copy each byte of a stream three times.
+    """
+    offset = 0
+    while (header := reader.read(tarfile.BLOCKSIZE)).strip(b"\0"):
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+        data = reader.read(info.size)
+        offset += tarfile.BLOCKSIZE
+        if not info.isreg() or len(data) < info.size:
+            raise tarfile.ReadError(f"member {info.name} is not a whole file")
+        yield TarMember(info.name, data, offset)
+        padding = -info.size % tarfile.BLOCKSIZE
+        reader.read(padding)
+        offset += info.size + padding
+
+
+def _is_described(audio: bytes, sidecar: Mapping[str, object], segment: KeptSegment) -> bool:
+    with sf.SoundFile(io.BytesIO(audio)) as file:
+        duration_s = file.frames / file.samplerate
+    return abs(duration_s - segment.duration_s) <= PADDING_S and sidecar["start_s"] == segment.start_s

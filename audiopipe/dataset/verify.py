@@ -1,78 +1,116 @@
 """Verify an output from its own objects: plan against commits, commits against objects, objects against each other.
 
-All objects are read again; a fast check compares names and sizes only. A finding names the object, the problem and the
-command that repairs it.
+All objects are read again, several shards at a time; a fast check compares names and sizes only. A finding names the
+object, the problem and the command that repairs it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from audiopipe.dataset.backup import BACKUP, BackupPair, find_backup_pairs
-from audiopipe.dataset.check import check_shard
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, commit_name, list_commits
 from audiopipe.dataset.describe import DESCRIPTION, description_files
 from audiopipe.dataset.duplicates import TABLE as DUPLICATES
 from audiopipe.dataset.duplicates import check_duplicates
+from audiopipe.dataset.findings import Finding, resume_command
 from audiopipe.dataset.gc import find_orphans
 from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_run_record
+from audiopipe.dataset.verify_journal import VerifyJournal, default_journal
+from audiopipe.dataset.verify_shards import ShardVerifier, choose_sample, upper_bound
 from audiopipe.errors import PlanError, VerifyError
 from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
-from audiopipe.types import Shard
 
-__all__ = ["Finding", "Verification", "verify"]
+__all__ = ["Finding", "OnShard", "Verification", "verify"]
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A mismatch: the object or shard, the problem, and the command that repairs it."""
-
-    name: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}; {self.remedy}"
+OnShard = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Numbers of planned shards, checked objects and checked samples, and the problems."""
+    """The outcome of a verification.
+
+    Attributes:
+        shards: number of planned shards.
+        checked: number of shards that were checked; fewer than `shards` in a sample.
+        known: how many of these an interrupted verification had checked.
+        bad: number of checked shards with findings.
+        objects, samples: how many objects and samples were read.
+    """
 
     shards: int
+    checked: int
+    known: int
+    bad: int
     objects: int
     samples: int
     findings: tuple[Finding, ...]
 
+    @property
+    def max_bad_share(self) -> float:
+        """The share of shards with findings that is not exceeded, with a confidence of 95 %."""
+        return self.bad / max(self.checked, 1) if self.checked == self.shards else upper_bound(self.bad, self.checked)
 
-def verify(url: str, fast: bool = False) -> Verification:
-    """Check a whole output.
+
+def verify(
+    url: str,
+    fast: bool = False,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    restart: bool = False,
+    on_shard: OnShard | None = None,
+) -> Verification:
+    """Check an output.
+
+    A verification that is interrupted continues where it stopped if it is started again; `VerifyJournal` says how.
 
     Args:
         fast: compare names and sizes only, and read neither audio nor tables.
+        sample: check so many shards, chosen at random by the seed, instead of all.
+        threads: shards that are read at the same time; default: the number of cores.
+        restart: read everything again, also what an interrupted verification has read.
+        on_shard: called after each shard with the numbers of checked shards, and of those to check.
 
     Raises:
         VerifyError: there is no run at that address.
     """
-    check = _Check(Store(url), fast)
+    journal = VerifyJournal(None if fast or sample is not None else default_journal(url))
+    if restart:
+        journal.remove()
+    check = _Check(Store(url), fast, journal, sample, seed, threads or os.cpu_count() or 1, on_shard)
     findings = tuple(check.findings())
-    return Verification(check.shards, check.objects, check.samples, findings)
+    journal.remove()
+    return Verification(check.shards, check.checked, check.known, check.bad, check.objects, check.samples, findings)
 
 
+@dataclass
 class _Check:
     """One pass over an output."""
 
-    def __init__(self, store: Store, fast: bool) -> None:
-        self.store, self.fast = store, fast
-        self.shards = self.objects = self.samples = 0
-        self.commits: dict[str, Commit] = {}
-        self.present: dict[str, int] = {}
+    store: Store
+    fast: bool
+    journal: VerifyJournal
+    sample: int | None
+    seed: int
+    threads: int
+    on_shard: OnShard | None
+    shards: int = 0
+    checked: int = 0
+    known: int = 0
+    bad: int = 0
+    objects: int = 0
+    samples: int = 0
+    commits: dict[str, Commit] = field(default_factory=dict)
+    present: dict[str, int] = field(default_factory=dict)
 
     def findings(self) -> Iterator[Finding]:
         """Yield all problems in the order in which they should be repaired."""
@@ -106,17 +144,24 @@ class _Check:
         """Check the shards, and if all commits can be read, what depends on all of them."""
         planned = {shard.name: shard for shard in plan.shards()}
         self.shards = len(planned)
-        intact = True
-        for shard in planned.values():
-            if shard.name not in bad_commits:
-                for finding in self._check_shard(shard, run):
-                    intact = False
-                    yield finding
+        readable = [shard for shard in planned.values() if shard.name not in bad_commits]
+        if self.sample is not None:
+            readable = choose_sample(readable, self.sample, self.seed)
+        verifier = ShardVerifier(self.store, run, self.commits, self.present, self.fast, self.journal)
+        for report in verifier.verify(readable, self.threads):
+            self.checked += 1
+            self.known += report.is_known
+            self.objects += report.objects
+            self.samples += report.samples
+            self.bad += bool(report.findings)
+            yield from report.findings
+            if self.on_shard is not None:
+                self.on_shard(self.checked, len(readable))
         if bad_commits:
             return
         yield from self._check_orphans(plan)
         if self.commits.keys() == planned.keys():
-            duplicate_findings = list(self._check_duplicates(run.duplicate_similarity, intact))
+            duplicate_findings = list(self._check_duplicates(run.duplicate_similarity, self.bad == 0))
             yield from duplicate_findings
             if not duplicate_findings:
                 yield from self._check_description(run, plan)
@@ -141,8 +186,7 @@ class _Check:
         return f"audiopipe gc {shlex.quote(self.store.url)} --remove"
 
     def _resume(self, *shards: str) -> str:
-        options = "".join(f" --shard {shlex.quote(name)}" for name in shards)
-        return f"audiopipe resume {shlex.quote(self.store.url)}{options}"
+        return resume_command(self.store.url, *shards)
 
     def _rerun(self) -> str:
         run_ids = sorted({commit.result.run_id for commit in self.commits.values()})
@@ -172,32 +216,6 @@ class _Check:
         for name, digest in digests.items():
             if name not in self.present or hashlib.sha256(self.store.read(name)).hexdigest() != digest:
                 yield Finding(name, f"differs from the plan that {DESCRIPTION} was made from", self._rerun())
-
-    def _check_shard(self, shard: Shard, run: RunRecord) -> Iterator[Finding]:
-        remedy = self._resume(shard.name)
-        commit = self.commits.get(shard.name)
-        if commit is None:
-            yield Finding(shard.name, "is planned but not committed", self._resume())
-            return
-        if commit.config_digest != run.config_digest:
-            yield Finding(shard.name, "was made with another config than the run's", remedy)
-        bodies: dict[str, bytes] = {}
-        for item in commit.objects:
-            self.objects += 1
-            if item.name not in self.present:
-                yield Finding(item.name, "is committed but missing", remedy)
-            elif self.present[item.name] != item.size:
-                yield Finding(item.name, f"has {self.present[item.name]} bytes, not the {item.size} committed", remedy)
-            elif not self.fast:
-                body = self.store.read(item.name)
-                if hashlib.sha256(body).hexdigest() != item.sha256:
-                    yield Finding(item.name, "differs from the sha256 in its commit", remedy)
-                else:
-                    bodies[item.name] = body
-        if len(bodies) == len(commit.objects) and not self.fast:
-            problems = check_shard(shard, commit, bodies, run.audio_format)
-            self.samples += commit.result.segments_kept
-            yield from (Finding(shard.name, problem, remedy) for problem in problems)
 
     def _check_orphans(self, plan: Plan) -> Iterator[Finding]:
         for name in find_orphans(self.present, self.commits, plan):

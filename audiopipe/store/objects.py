@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,15 @@ class Store:
         return bytes(
             with_retries(self._describe("reading", name), lambda: self.fs.cat_file(path, start=start, end=start + size))
         )
+
+    def read_blocks(self, name: str, size: int, block_bytes: int = 8 << 20) -> Iterator[bytes]:
+        """Yield the first `size` bytes of an object in blocks, each read by one request.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+        """
+        for start in range(0, size, block_bytes):
+            yield self.read_range(name, start, min(block_bytes, size - start))
 
     def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the bytes of many small objects by name; a remote store is read concurrently."""
