@@ -28,6 +28,7 @@ MAX_BACKOFF_S = 60.0
 REFUSALS = (PermanentStoreError, MissingExtra, BrokenWorker)
 # After this many refusals in a row, where no second worker can confirm one, the rest would fail too.
 MAX_REFUSALS = 3
+CONFIRMED = 2  # workers that were refused at one shard
 
 
 class Decision(Enum):
@@ -90,7 +91,7 @@ class RetryPolicy:
             others: number of sound workers on which the shard has not failed.
             refused_by: number of workers that were refused at this shard.
         """
-        if is_unsound or (is_refusal(error) and others):
+        if is_unsound or (is_refusal(error) and others and refused_by < CONFIRMED):
             self.undo_attempts([shard.name])
             return Decision.MOVE
         if isinstance(error, SourceUnavailable):
@@ -99,7 +100,7 @@ class RetryPolicy:
             self.probe = None
         if isinstance(error, REFUSALS):
             self.refusals += 1
-            if refused_by > 1 or self.refusals >= MAX_REFUSALS:
+            if refused_by >= CONFIRMED or self.refusals >= MAX_REFUSALS:
                 return Decision.STOP
         elif self._is_suspect(shard, error):
             self.suspects.add(shard.name)
@@ -136,6 +137,11 @@ class RetryPolicy:
         due = [item for item in self._delayed if item[0] <= now and self.probe in (None, item[1].name)]
         self._delayed = [item for item in self._delayed if item not in due]
         return [shard for _, shard in due]
+
+    def record_stranded(self, shard: Shard) -> None:
+        """Note that the workers of an attempt have left. The shard may be the reason, so it is isolated at last."""
+        if self.is_last(shard):
+            self.suspects.add(shard.name)
 
     def undo_attempts(self, names: Iterable[str]) -> None:
         """Uncount attempts that ended with their cluster or because of their worker."""

@@ -288,9 +288,9 @@ class Session:
         self.window = max(2, 2 * sum(worker.threads for worker in sound))
         self.recorder.heartbeat(self.workers, self.outcome.new, self.outcome.failed, status, self.steering.retired)
         if self.workers:
-            stranded = self.dispatcher.take_stranded([worker.address for worker in self.workers])
-            self.retry.undo_attempts(shard.name for shard in stranded)
-            self.pending.extendleft(stranded)
+            for shard in self.dispatcher.take_stranded([worker.address for worker in self.workers]):
+                self.retry.record_stranded(shard)
+                self.pending.appendleft(shard)
 
 
 def _lost(error: BaseException) -> str:

@@ -85,11 +85,12 @@ class SteeringPolicy:
     def choose(self, shard: str, workers: Sequence[WorkerInfo]) -> list[str] | None:
         """Return the addresses of the workers that may take a shard; None for all.
 
-        These are the sound ones on which it has not failed and that are not held back; if there are none, held ones,
-        and then those on which it has failed.
+        These are the sound ones on which it has not failed and that are not held back. If most are held, all have met
+        the same outage: then holds do not count, because what the few others are given stays with them. A shard that
+        has failed on all workers may try them all again.
         """
         now = time.monotonic()
         sound, untried = self.sound(workers), self.untried(shard, workers)
         ready = [worker for worker in untried if self._held_until.get(worker.name, now) <= now]
-        chosen = ready or untried or sound
+        chosen = (ready if 2 * len(ready) >= len(untried) else untried) or sound
         return None if not chosen or len(chosen) == len(workers) else [worker.address for worker in chosen]

@@ -84,9 +84,20 @@ def test_a_machines_error_on_a_sound_worker_isolates_the_last_attempt() -> None:
     assert [attempt(policy, error), attempt(policy, error)] == [Decision.RETRY, Decision.ISOLATE]
 
 
+def test_a_shard_whose_workers_leave_again_and_again_is_isolated() -> None:
+    policy = RetryPolicy(retries=1)
+    for is_suspect in (False, True):
+        policy.attempts[SHARD.name] += 1
+        policy.record_stranded(SHARD)
+        assert (SHARD.name in policy.suspects) is is_suspect
+
+
 def test_missing_sources_pause_the_run_and_one_shard_probes_them() -> None:
     policy, missing = RetryPolicy(retries=2), SourceUnavailable("the folder /videos is not there")
-    assert attempt(policy, missing, others=1) is Decision.MOVE
+    assert attempt(policy, missing, others=9, refused_by=1) is Decision.MOVE
+    assert attempt(policy, missing, others=8, refused_by=2) is Decision.PAUSE, "two of many workers are enough"
+    policy.record_success()
+    policy.attempts.clear()
     assert attempt(policy, missing) is Decision.PAUSE
     policy.delay(SHARD)
     policy.attempts[OTHER.name] += 1

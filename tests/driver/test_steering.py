@@ -57,6 +57,14 @@ def test_a_worker_that_fails_gets_no_work_for_ever_longer(clock: Clock) -> None:
     assert policy.choose("t", FLEET) is None, "a success ends the hold"
 
 
+def test_holds_of_most_workers_do_not_count(clock: Clock) -> None:
+    policy = SteeringPolicy()
+    for name in "ab":
+        policy.record_failure(f"shard of {name}", name)
+    assert policy.choose("s", FLEET) is None, "one worker must not be given the work of three"
+    assert policy.choose("s", [*FLEET, worker("d")]) == ["tcp://c:0", "tcp://d:0"]
+
+
 def test_the_only_worker_is_not_held_back(clock: Clock) -> None:
     policy = SteeringPolicy()
     policy.record_failure("s", "a")
