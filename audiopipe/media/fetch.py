@@ -130,12 +130,14 @@ def _check_size(video: Video, size: int, max_mb: float) -> None:
 
 
 def _sha256(video: Video, path: Path, max_mb: float) -> str:
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(str(path))
-    if not stat.S_ISREG(mode):  # to open a pipe would block
-        raise InvalidSource(f"{path} is {_describe_mode(mode)}, not a file")
-    _check_size(video, path.stat().st_size, max_mb)
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would block
+        raise InvalidSource(f"{path} is {_describe_mode(status.st_mode)}, not a file")
+    _check_size(video, status.st_size, max_mb)
+    if status.st_size == 0:  # to read a file of /proc may block
+        return f"sha256:{hashlib.sha256().hexdigest()}"
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

@@ -29,7 +29,9 @@ NAME_REMEDIES = {errno.ENAMETOOLONG: "shorten the name", errno.ELOOP: "correct t
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 DISK_REMEDIES = dict.fromkeys(FULL_ERRNOS, "make room, or make it writable") | NAME_REMEDIES
 EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+LONG_KEY = "KeyTooLongError"
 REFUSALS = {
+    LONG_KEY: "the key is too long: shorten it",
     "NoSuchBucket": "there is no such bucket: create it, or correct the URL",
     "NotImplemented": (
         "the store does not implement this request (NotImplemented). An output needs conditional writes "
@@ -132,6 +134,8 @@ def is_forbidden(error: BaseException | None) -> bool:
 
 def is_name_invalid(error: BaseException | None) -> bool:
     """Check whether an error means that no object can have the address: it is too long, or a link leads to itself."""
+    if error is not None and s3_error_code(error) == LONG_KEY:
+        return True
     return isinstance(error, OSError) and error.errno in NAME_REMEDIES
 
 

@@ -166,6 +166,19 @@ def test_retried_videos_that_are_still_missing_are_dead_letters(tmp_path, tar):
         run(tmp_path, retried, last_attempt=True, index=1)
 
 
+def test_a_file_without_bytes_is_not_opened(tmp_path, tar, monkeypatch):
+    """Files of /proc have no size, and reading them may block."""
+    videos, real = videos_in(tmp_path / "videos", "ab", tar), Path.open
+    (tmp_path / "videos/b.tar").write_bytes(b"")
+
+    def never_b(self, *rest, **options):
+        assert self.name != "b.tar"
+        return real(self, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", never_b)
+    assert run(tmp_path, videos) == {"b": "EmptySource"}
+
+
 def make_fifo(path):
     os.mkfifo(path)
 
@@ -324,8 +337,10 @@ def test_one_url_that_always_fails_is_isolated_at_last(server, tmp_path, fault):
     assert run(tmp_path, videos, last_attempt=True) == {"b": "UnreadableSource"}
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "hang", "refused", "page"])
-@pytest.mark.parametrize("count", [1, 3])
+HOST_FAULTS = [(500, 3), (503, 1), (429, 3), ("hang", 1), ("refused", 1), ("refused", 3), ("page", 3)]
+
+
+@pytest.mark.parametrize(("fault", "count"), HOST_FAULTS)
 def test_a_host_that_fails_condemns_no_video(server, tmp_path, fault, count):
     server.default = fault
     if fault == "refused":
