@@ -64,10 +64,10 @@ def test_any_number_of_threads_finds_the_same_in_plan_order(whole: Path, tmp_pat
         body = bytearray(tar.read_bytes())
         body[len(body) // 2] ^= 1
         tar.write_bytes(body)
-    one, many = (verify(str(out), threads=threads) for threads in (1, 4))
-    assert one == many
-    assert [finding.name for finding in one.findings] == [str(tar.relative_to(out)) for tar in (tars[0], tars[-1])]
-    assert (one.bad, one.max_bad_share) == (2, 2 / one.shards)
+    single, many = (verify(str(out), threads=threads) for threads in (1, 4))
+    assert single == many
+    assert [finding.name for finding in single.findings] == [str(tar.relative_to(out)) for tar in (tars[0], tars[-1])]
+    assert (single.bad, single.max_bad_share) == (2, 2 / single.shards)
 
 
 def test_an_interrupted_verification_continues(

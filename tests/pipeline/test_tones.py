@@ -16,7 +16,7 @@ from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Video
 
 RATE, SECONDS = 48_000, 9
-PICTURE = ("-f", "lavfi", "-i", f"color=s=16x16:r=10:d={SECONDS + 4}")
+VIDEO_INPUT = ("-f", "lavfi", "-i", f"color=s=16x16:r=10:d={SECONDS + 4}")
 FORMATS = {
     "opus.webm": ["-c:a", "libopus"],
     "vorbis.ogg": ["-c:a", "libvorbis"],
@@ -26,12 +26,12 @@ FORMATS = {
     "flac.mkv": ["-c:a", "flac"],
     "pcm.wav": ["-c:a", "pcm_s24le"],
 }
-LATE = {
+DELAYED = {
     "late.mkv": ["-c:v", "libx264", "-c:a", "libopus"],
     "late.webm": ["-c:v", "libvpx", "-c:a", "libvorbis"],
     "late.mp4": ["-c:v", "libx264", "-c:a", "aac"],  # with an edit list
 }
-LATE_S = 2.0
+DELAY_S = 2.0
 
 
 def hertz_of(second):
@@ -45,9 +45,9 @@ def make_ladder(channels=2):
     return np.stack([mono] * channels)
 
 
-def make_late(source, path, options):
-    """Add a picture before which the audio starts `LATE_S` later."""
-    command = [find_ffmpeg(), "-v", "error", "-y", *PICTURE, "-itsoffset", str(LATE_S), "-i", str(source)]
+def make_delayed(source, path, options):
+    """Add a picture before which the audio starts `DELAY_S` later."""
+    command = [find_ffmpeg(), "-v", "error", "-y", *VIDEO_INPUT, "-itsoffset", str(DELAY_S), "-i", str(source)]
     subprocess.run([*command, "-map", "0:v", "-map", "1:a", *options, str(path)], check=True, timeout=60)
 
 
@@ -66,14 +66,14 @@ def test_emitted_clips_have_the_tone_of_their_second(tmp_path):
         name: media_file(tmp_path / name, make_ladder(), RATE, *options).read_bytes()
         for name, options in FORMATS.items()
     }
-    for name, options in LATE.items():
-        make_late(tmp_path / "flac.mkv", tmp_path / name, options)
+    for name, options in DELAYED.items():
+        make_delayed(tmp_path / "flac.mkv", tmp_path / name, options)
         files[name] = (tmp_path / name).read_bytes()
     drop_packets(tmp_path / "flac.mkv", tmp_path / "gap.mkv", lambda time_s: 3.9 < time_s < 5.9)
     files["gap.mkv"] = (tmp_path / "gap.mkv").read_bytes()
     videos = []
     for name, data in files.items():
-        shift = LATE_S if name.startswith("late") else 0.0
+        shift = DELAY_S if name.startswith("late") else 0.0
         seconds = [n for n in range(SECONDS) if name != "gap.mkv" or not 3 < n < 6]
         entries = [
             {"start": n + shift - 0.25, "end": n + shift + 0.7, "text": str(n)} for n in seconds if n + shift > 0.2
