@@ -9,7 +9,7 @@ the bytes are the same.
 No video is condemned before a known-good one (`self_check.py`) has passed in the same kind of child on this worker.
 
 Dask's workers are daemons and may not have children of `multiprocessing`, so the child is a plain process that receives
-its task in a file.
+its task through a pipe.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ def _require_sound_worker(config: RunConfig) -> None:
 def _run_in_child(scratch: str | None, function: Callable[..., Any], *arguments: object) -> Any:
     """Call a function in a child process, and return its result or raise its error."""
     with scratch_folder("child", scratch) as folder:
-        task, answer = folder / "task", folder / "answer"
-        task.write_bytes(pickle.dumps((function, arguments)))
+        answer = folder / "answer"
+        # Through a pipe, because the addresses of videos may have a password or a signature.
         process = subprocess.run(
-            [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(task), str(answer)],
+            [sys.executable, "-m", "audiopipe.pipeline.quarantine", str(answer)],
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=pickle.dumps((function, arguments)),
         )
         if process.returncode or not answer.exists():
             raise _ChildFailedError(f"ended with {_describe_exit(process.returncode)}")
@@ -116,11 +116,11 @@ def _describe_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code} ({signal.strsignal(-code)})"
 
 
-def _main(task: Path, answer: Path) -> None:
+def _main(answer: Path) -> None:
     """Do the task in the child, and write the result or the exception to the file that the parent reads."""
     # The child ends with its worker: if that is killed, no process reads the answer.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    function, arguments = pickle.loads(task.read_bytes())
+    function, arguments = pickle.loads(sys.stdin.buffer.read())
     outcome: tuple[object, Exception | None]
     try:
         outcome = function(*arguments), None
@@ -132,4 +132,4 @@ def _main(task: Path, answer: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))
+    _main(Path(sys.argv[1]))
