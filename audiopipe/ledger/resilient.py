@@ -1,9 +1,9 @@
 """Keep a run independent of its ledger: what cannot be written now is kept in memory and written later, in order.
 
 The object store is the truth, and the ledger is a view for people. A locked file, a full or read-only disk or a damaged
-database therefore costs a warning and not the run. No call waits longer than the ledger waits for a lock, and while the
-ledger fails, it is tried again only every `RETRY_S` seconds. What a driver could not write until its end is written by
-the next run from the commits.
+database therefore costs a warning and not the run. No call waits longer than the ledger waits for a lock. While the
+ledger fails, it is tried again after `RETRY_S` seconds, and then less and less often. What a driver could not write
+until its end is written by the next run from the commits.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from audiopipe.types import ShardResult
 
 __all__ = ["ResilientLedger", "set_aside"]
 
-RETRY_S = 15.0
+RETRY_S, MAX_RETRY_S = 15.0, 240.0  # an attempt may wait for a lock, so a long outage is looked at less often
 DATABASE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class ResilientLedger:
         self._pending: deque[_Update] = deque()
         self._lasting: list[_Update] = []
         self._failure: LedgerError | None = None
-        self._next_attempt = 0.0
+        self._next_attempt, self._retry_s = 0.0, RETRY_S
         try:
             self._ledger = self._open_or_replace()
         except LedgerUnavailable as error:
@@ -232,12 +232,13 @@ class ResilientLedger:
         if self._failure is None:
             log.warning("%s; the run continues, and its updates are written when the ledger can be used again", error)
         self._failure = error
-        self._next_attempt = time.monotonic() + RETRY_S
+        self._next_attempt = time.monotonic() + self._retry_s
+        self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
 
     def _note_success(self) -> None:
         if self._failure is not None:
             log.warning("the ledger can be used again; the pending updates are written")
-        self._failure = None
+        self._failure, self._retry_s = None, RETRY_S
 
 
 def set_aside(path: Path) -> None:

@@ -129,9 +129,10 @@ class SqliteLedger(SqliteReader):
             self._enqueue("failure", error_row)
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
-        now = utc_now()
-        rows = [{"run_id": run_id, **worker.as_row(), "updated_at": now} for worker in workers]
         with self._transaction() as connection:
+            # After the wait for the lock, so that the last writer has the last time.
+            now = utc_now()
+            rows = [{"run_id": run_id, **worker.as_row(), "updated_at": now} for worker in workers]
             for row in rows:
                 row["last_heartbeat"] = row["last_heartbeat"] or now
                 sql, values = build_insert("worker_progress", row)

@@ -213,3 +213,20 @@ def test_an_update_that_the_ledger_rejects_does_not_block_the_others(
         whole_run(ledger)
     assert_complete(path)
     assert "this update is left out" in warnings_of(caplog)[0]
+
+
+def test_a_long_outage_is_tried_less_and_less_often(path: Path, lock: Lock, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(resilient.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(resilient, "RETRY_S", 15.0)
+    attempts: list[float] = []
+
+    def open_locked() -> Ledger:
+        attempts.append(now[0])
+        raise LedgerUnavailable("locked")
+
+    ledger = resilient.ResilientLedger(open_locked, path)
+    for second in range(1200):
+        now[0] = float(second)
+        ledger.heartbeat(RUN, [WorkerRow("w")])
+    assert attempts == [0.0, 15.0, 45.0, 105.0, 225.0, 465.0, 705.0, 945.0, 1185.0]
