@@ -175,6 +175,7 @@ class Span:
     Args:
         sound_event: whether the text has a mark of music or another sound; None where there is no text at all.
         raw_text: the text before tags, entities, speakers and marks of sounds were removed.
+        word_times: starts of words and their positions in the raw text, where the format has them apart from the text.
     """
 
     start_s: Seconds
@@ -183,6 +184,7 @@ class Span:
     speaker: str | None = None
     sound_event: bool | None = field(default=None, compare=False)
     raw_text: str | None = field(default=None, compare=False, repr=False)
+    word_times: tuple[tuple[Seconds, int], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def duration_s(self) -> Seconds:

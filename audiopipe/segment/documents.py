@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 
 from audiopipe.errors import BadSegments
 from audiopipe.segment.text import normalize_text, parse_markup, raw_line
@@ -26,6 +27,8 @@ from audiopipe.types import Seconds, Span
 __all__ = ["load_json", "read_json"]
 
 MAX_VALUES = 2_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
+
+MAX_BETWEEN_WORDS = 10  # characters
 
 Entry = dict[str, object]
 
@@ -100,7 +103,20 @@ def _parse_entry(entry: object) -> Span:
         text = _join([_to_text(word.get("word", word.get("text"))) or "" for word in word_entries])
     speaker = _to_text(entry.get("speaker")) or ""
     bound_text(1, len(speaker), start)
-    return _make_span(start, end, text, normalize_text(speaker))
+    return _make_span(start, end, text, normalize_text(speaker), _word_times(word_entries, text or ""))
+
+
+def _word_times(word_entries: list[Entry], text: str) -> list[tuple[Seconds, int]]:
+    """Return the starts of words and their positions in a text; none if it does not consist of these words."""
+    times, position = [], 0
+    for word in word_entries:
+        spoken = (_to_text(word.get("word", word.get("text"))) or "").strip()
+        first = text.find(spoken, position, position + len(spoken) + MAX_BETWEEN_WORDS)
+        if first < 0:
+            return []
+        position = first + len(spoken)
+        times.append((_parse_number(word.get("start")), first))
+    return times
 
 
 def _word_entries(entry: Entry) -> list[Entry]:
@@ -113,12 +129,20 @@ def _join(word_entries: list[str]) -> str:
     return "".join(word_entries) if any(word[:1].isspace() for word in word_entries) else " ".join(word_entries)
 
 
-def _make_span(start: Seconds, end: Seconds, raw: str | None, speaker: str | None = None) -> Span:
+def _make_span(
+    start: Seconds,
+    end: Seconds,
+    raw: str | None,
+    speaker: str | None = None,
+    word_times: Iterable[tuple[Seconds, int]] = (),
+) -> Span:
     if raw is None:
         return Span(start, end, speaker=speaker)
     bound_text(raw.count("\n"), len(raw), start)
     text, named, sound_event = parse_markup(raw, has_tags=False)
-    return Span(start, end, text, speaker or named, sound_event, raw_line(raw))
+    line = raw_line(raw)
+    times = tuple(word_times) if len(line) == len(raw) else ()  # the positions are those in the raw text
+    return Span(start, end, text, speaker or named, sound_event, line, times)
 
 
 def _from_whisper_cpp(entry: object) -> object:
@@ -148,8 +172,23 @@ def _read_json3(events: list[object]) -> Transcript:
         start = _parse_number(event.get("tStartMs"))
         offset = _parse_number(word_entries[0].get("tOffsetMs", 0))
         end = start + _parse_number(event.get("dDurationMs"))
-        spans.append(_make_span((start + offset) / 1000, end / 1000, raw.strip("\n")))
+        times = _piece_times(pieces, start, len(raw) - len(raw.lstrip("\n")))
+        spans.append(_make_span((start + offset) / 1000, end / 1000, raw.strip("\n"), word_times=times))
     return end_on_screen(spans, automatic)
+
+
+def _piece_times(pieces: list[object], start_ms: float, removed: int) -> Iterator[tuple[Seconds, int]]:
+    """Yield the start of each piece that has an offset, and its position in the text.
+
+    Args:
+        removed: number of characters removed from the start of the text.
+    """
+    position = -removed
+    for piece in pieces:
+        if isinstance(piece, dict):
+            if "tOffsetMs" in piece:
+                yield (start_ms + _parse_number(piece["tOffsetMs"])) / 1000, max(0, position)
+            position += len(_to_text(piece.get("utf8")) or "")
 
 
 def _parse_number(value: object) -> Seconds:

@@ -34,11 +34,11 @@ def ends_sentence(text: str) -> bool:
 def split_sentences(spans: Iterable[Span], max_s: Seconds) -> Iterator[Span]:
     """Cut captions before each word that follows the end of a sentence, and where they are longer than `max_s`.
 
-    The word times are those in the raw text. Captions without such times, or with times outside of the caption, stay as
-    they are.
+    The word times are those of the span or those in its raw text. Captions without such times, or with times outside of
+    the caption, stay as they are.
     """
     for span in spans:
-        if span.raw_text is None or "<" not in span.raw_text or is_invalid(span):
+        if span.raw_text is None or is_invalid(span) or not (span.word_times or "<" in span.raw_text):
             yield span
         else:
             yield from _split(span, span.raw_text, max_s)
@@ -46,12 +46,12 @@ def split_sentences(spans: Iterable[Span], max_s: Seconds) -> Iterator[Span]:
 
 def _split(span: Span, raw: str, max_s: Seconds) -> Iterator[Span]:
     """Yield the parts of a caption."""
-    words = [(parse_timestamp(match[1]), match.start()) for match in WORD_TIME.finditer(raw)]
+    words = span.word_times or [(parse_timestamp(match[1]), match.start()) for match in WORD_TIME.finditer(raw)]
     words = [(time, position) for time, position in words if span.start_s < time < span.end_s]
     part_start, part_position, before = span.start_s, 0, 0
     ends = [*(time for time, _ in words), span.end_s][1:]
     for (time, position), following in zip(words, ends, strict=True):
-        text = parse_markup(raw[max(part_position, before - TAIL) : position]).text or ""
+        text = parse_markup(raw[max(part_position, before - TAIL) : position], not span.word_times).text or ""
         is_full = following - part_start > max_s
         if time > part_start and text and (ends_sentence(text) or is_full):
             yield _part(span, raw[part_position:position], part_start, time)
@@ -64,9 +64,10 @@ def _split(span: Span, raw: str, max_s: Seconds) -> Iterator[Span]:
 
 
 def _part(span: Span, raw: str, start_s: Seconds, end_s: Seconds) -> Span:
-    text, speaker, sound_event = parse_markup(raw)
+    text, speaker, sound_event = parse_markup(raw, not span.word_times)
     return replace(
         span,
+        word_times=(),
         start_s=start_s,
         end_s=end_s,
         text=text,

@@ -1,4 +1,5 @@
 import html
+import json
 
 import pytest
 from hypothesis import given
@@ -126,3 +127,52 @@ def test_cutting_at_words_loses_no_word(words, max_s):
     assert [part.start_s for part in parts] == sorted({part.start_s for part in parts})
     assert [part.end_s for part in parts[:-1]] == [part.start_s for part in parts[1:]]
     assert (parts[0].start_s, parts[-1].end_s) == (span.start_s, span.end_s)
+
+
+JSON3 = {
+    "wireMagic": "pb3",
+    "events": [
+        {"tStartMs": 0, "dDurationMs": 9000, "id": 1},
+        {
+            "tStartMs": 1000,
+            "dDurationMs": 4000,
+            "segs": [
+                {"utf8": "\n"},
+                {"utf8": "we"},
+                {"utf8": " wait.", "tOffsetMs": 400},
+                {"utf8": " then", "tOffsetMs": 1000},
+            ],
+        },
+        {"tStartMs": 3000, "dDurationMs": 2000, "segs": [{"utf8": "no"}, {"utf8": " end", "tOffsetMs": 700}]},
+    ],
+}
+WHISPER = [
+    {
+        "text": " We wait.  Then",
+        "start": 1.0,
+        "end": 3.0,
+        "words": [
+            {"word": " We", "start": 1.0},
+            {"word": " wait.", "start": 1.4},
+            {"word": " Then", "start": 2.0, "end": 3.0},
+        ],
+    },
+    {"text": "no end", "start": 3.0, "end": 5.0},
+]
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (JSON3, [(1.0, 2.0, "we wait."), (2.0, 5.0, "then no end")]),
+        ({"segments": WHISPER}, [(1.0, 2.0, "We wait."), (2.0, 5.0, "Then no end")]),
+        ({"segments": [{**WHISPER[0], "text": "quite other words."}]}, [(1.0, 3.0, "quite other words.")]),
+    ],
+)
+def test_json_with_word_times_is_cut_within(document, expected):
+    config = RunConfig.of(catalog="c", output="o", merge_captions="on", max_segment_s=3.5, window_s=1.0)
+    data = json.dumps(document).encode()
+    file = CaptionFile(SegmentSource.JSON3, data)
+    is_captions = "events" in document
+    spans = choose_spans(config, None if is_captions else data, file if is_captions else None).spans
+    assert [(span.start_s, span.end_s, span.text) for span in spans] == expected
