@@ -29,6 +29,7 @@ __all__ = ["SqliteReader"]
 PRIMARY_CODE = 0xFF  # the rest of an error code of SQLite is a detail
 DAMAGED_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+ADVICE = dict.fromkeys(BUSY_CODES, "another process holds its lock") | {sqlite3.SQLITE_FULL: "make room on its disk"}
 
 
 class SqliteReader:
@@ -128,7 +129,7 @@ class SqliteReader:
 def _to_ledger_error(path: Path, error: sqlite3.Error | OSError) -> LedgerError:
     """Convert an error of the file or its database."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE
-    advice = "another process holds its lock" if code in BUSY_CODES else "give a local path with --ledger"
+    advice = ADVICE.get(code, "permit writing there, or give a local path with --ledger")
     unavailable = LedgerUnavailable(f"{path} cannot be used as a ledger: {error}; {advice}")
     unavailable.is_damaged = code in DAMAGED_CODES
     return unavailable

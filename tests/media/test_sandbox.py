@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from factories import config, inject_decoder_code, media_file, source_of, tones
+from output_factory import config as run_config
+from output_factory import corpus, make_output
 
+from audiopipe.dataset.commit import read_commits
 from audiopipe.errors import UndecodableMedia
 from audiopipe.media import decoder_process
 from audiopipe.media.decode import decode, probe
@@ -94,6 +97,12 @@ def without_filter(folder: Path) -> str:
     with (folder / "code" / "sitecustomize.py").open("a") as file:
         file.write("\nimport platform\nplatform.machine = lambda: 'riscv64'\n")
     return code["PYTHONPATH"]
+
+
+@has_filter
+def test_a_commit_records_whether_decoders_had_network(tmp_path: Path) -> None:
+    store = make_output(run_config(corpus(tmp_path / "c", videos=1, missing=False), tmp_path / "out"))
+    assert {commit.result.decoder_network for commit in read_commits(store).values()} == {False}
 
 
 def test_only_listed_variables_reach_a_decoder() -> None:
