@@ -35,7 +35,7 @@ BUCKET_SCHEMES = frozenset({"s3", "s3a", "gs", "gcs", "r2"})  # their addresses 
 # The name before '@' is a container or a login, which needs no hiding without a password.
 NAME_SCHEMES = frozenset({"abfs", "abfss", "wasb", "wasbs", "hdfs", "sftp", "ssh", "smb", "git+ssh"})
 SECRET_NAME = (
-    r"[\w.-]{0,40}(?:signature|credential|token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key(?:[_-]?id)?)[\w.-]{0,20}"
+    r"[\w.-]{0,40}(?:signature|credential|token|secret|passw(?:or)?d|api[_-]?key|access[_-]?key(?:[_-]?id)?|account[_-]?key)[\w.-]{0,20}"
     r"|sig|key|pwd|auth|authorization|jwt|hmac|policy|hdnea|hdnts|code"
 )
 QUERY_SECRET = re.compile(rf"(?P<name>[?&;#](?:{SECRET_NAME})=)(?P<value>[^&;#\s\"'<>`]+)", re.IGNORECASE)

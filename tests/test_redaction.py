@@ -45,6 +45,7 @@ SECRET_ADDRESSES = [
     ),
     ("https://h/x?api_key=SECRET#top", "https://h/x?api_key=…#top"),
     ("https://h/x#access_token=SECRET", "https://h/x#access_token=…"),
+    ("https://h/;AccountName=x;AccountKey=SECRET", "https://h/;AccountName=x;AccountKey=…"),
 ]
 PLAIN_ADDRESSES = [
     "s3://bucket/user@example.com/x.tar",
