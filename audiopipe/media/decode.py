@@ -73,8 +73,11 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         DecoderTimeout: it took too long.
     """
     name = source.video.uri
-    options: dict[str, str] = {}
+    wav = read_sample_bytes(source.path, source.offset, source.size)
+    options = {"ignore_length": "1"} if wav and wav.declared is None else {}
     links = _find_links(source) if starts_as_ogg(source.path, source.offset) else []
+    if wav and wav.end is not None:
+        links = [(source.offset, wav.end)]
     header, stderr = _read_header(source, options, links, record_cpu_s)
     if header.audio is None and header.container == "mpegts":
         options = LONG_PROBE_OPTIONS
@@ -88,7 +91,6 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         raise NoAudio(f"{name} is {header.container} without an audio stream that can be read")
     refuse_unusual(source, header, audio, config)
     container = header.container.split(",")[0]
-    wav = read_sample_bytes(source.path, source.offset, source.size) if container == "wav" else None
     declared_s = _declared_end(source, _correct_duration(header, stderr, wav))
     if declared_s is not None and declared_s > config.max_video_s:
         raise TooLong(f"{name} declares {declared_s:.0f} s, more than max_video_s ({config.max_video_s:.0f})")
@@ -104,7 +106,7 @@ def probe(source: Source, config: RunConfig, record_cpu_s: RecordCpu | None = No
         track=audio.track,
         track_label=audio.label,
         track_note=audio.note,
-        options=options | ({"ignore_length": "1"} if wav and wav.declared is None else {}),
+        options=options,
     )
 
 

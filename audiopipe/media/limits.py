@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import TooLong, TruncatedMedia, UndecodableMedia
+from audiopipe.media.appended import find_appended
 from audiopipe.media.fetch import Source
 from audiopipe.media.messages import AudioStream, Header
 from audiopipe.types import Media, Seconds
@@ -15,12 +16,15 @@ MAX_STREAMS = 100  # audio, pictures and subtitles; films have up to 60
 
 
 def refuse_unusual(source: Source, header: Header, audio: AudioStream, config: RunConfig) -> None:
-    """Raise if a file has too many streams or channels, or a sample rate that no speech has.
+    """Raise if a file has too many streams or channels, a sample rate that no speech has, or another file after it.
 
     Raises:
         UndecodableMedia: it does.
     """
     name = source.video.uri
+    position = find_appended(header.container.split(",")[0], source.path, source.offset, source.size)
+    if position is not None:
+        raise UndecodableMedia(f"{name} has another file appended at byte {position}, which would be lost; split them")
     if header.streams > MAX_STREAMS:
         raise UndecodableMedia(f"{name} has {header.streams} streams, more than {MAX_STREAMS}; remux its audio alone")
     if audio.channels > config.max_channels:

@@ -7,7 +7,7 @@ leave 0 or nearly the largest number. A decoder that believes it loses the rest 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 __all__ = ["SampleBytes", "read_sample_bytes"]
@@ -22,10 +22,15 @@ MAX_TRAILER_BYTES = 4096  # bytes after the last chunk that are padding
 
 @dataclass(frozen=True)
 class SampleBytes:
-    """The size of a WAV file's samples in bytes: as declared, None if that is wrong, and as there are in the file."""
+    """The size of a WAV file's samples in bytes: as declared, None if that is wrong, and as there are in the file.
+
+    `end` is an offset in the local file after which nothing is needed, None for the end of the file. FFmpeg takes what
+    follows for a chunk, and with some sizes it never returns from reading the header.
+    """
 
     declared: int | None
     available: int
+    end: int | None = None
 
 
 def read_sample_bytes(path: Path, offset: int, size: int) -> SampleBytes | None:
@@ -37,6 +42,8 @@ def read_sample_bytes(path: Path, offset: int, size: int) -> SampleBytes | None:
     Args:
         offset, size: the byte range of the WAV file.
     """
+    if not path.is_file():  # opening a pipe would wait for its writer
+        return None
     with path.open("rb") as file:
         file.seek(offset)
         if file.read(4) != b"RIFF":
@@ -54,7 +61,7 @@ def read_sample_bytes(path: Path, offset: int, size: int) -> SampleBytes | None:
                     return SampleBytes(None, size - start)
             elif samples and not (_is_chunk_name(name) and position <= size + 1):
                 return SampleBytes(None, samples.available)
-    return samples
+    return replace(samples, end=offset + position) if samples and position < size else samples
 
 
 def _is_placeholder(size: int) -> bool:

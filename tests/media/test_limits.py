@@ -64,6 +64,38 @@ def test_a_very_large_image_in_a_header_is_passed_over(tmp_path):
     assert decode_file(tmp_path / "b.mp3") == pytest.approx(3, abs=0.1)
 
 
+# Chunks of these sizes, after the samples, keep FFmpeg's WAV reader from returning.
+TRAILERS = [b"\x12\x18u\xbdj\xa4,\xbd\xc2\x94\xa8\xbc", b"x", bytes(4000), b"abcd\xff\xff\xff\xff1234"]
+
+
+@pytest.mark.parametrize("trailer", TRAILERS)
+@pytest.mark.parametrize("chunk", [b"", b"LIST\4\0\0\0INFO"])
+def test_bytes_after_the_chunks_of_a_wav_are_passed_over(tmp_path, trailer, chunk):
+    path = media_file(tmp_path / "a.wav", tones(2, 16_000, 1), 16_000, "-c:a", "pcm_f32le")
+    path.write_bytes(path.read_bytes() + chunk + trailer)
+    assert decode_file(path) == 2
+
+
+APPENDED = [("a.wav", ()), ("a.m4a", ("-c:a", "aac")), ("f.mp4", ("-c:a", "aac", "-movflags", "empty_moov"))]
+
+
+@pytest.mark.parametrize(("name", "options"), APPENDED)
+def test_a_file_that_would_be_lost_after_the_first_is_named(tmp_path, name, options):
+    path = media_file(tmp_path / name, tones(2, 16_000, 1), 16_000, *options)
+    first = path.read_bytes()
+    assert decode_file(path) == pytest.approx(2, abs=0.2)
+    path.write_bytes(first * 2)
+    with pytest.raises(UndecodableMedia, match=f"has another file appended at byte {len(first)}"):
+        decode_file(path)
+
+
+@pytest.mark.parametrize("options", [("a.flac",), ("a.webm", "-c:a", "libopus"), ("a.mkv", "-c:a", "aac"), ("a.mp3",)])
+def test_files_that_follow_each_other_are_read(tmp_path, options):
+    path = media_file(tmp_path / options[0], tones(2, 16_000, 1), 16_000, *options[1:])
+    path.write_bytes(path.read_bytes() * 2)
+    assert decode_file(path) == pytest.approx(4, abs=0.2)
+
+
 @pytest.mark.parametrize("rate", [1, 7_999, 192_001, 2**31 - 1])
 def test_a_rate_that_no_speech_has_is_refused(tmp_path, rate):
     path = media_file(tmp_path / "a.wav", tones(1, RATE, 1), RATE)

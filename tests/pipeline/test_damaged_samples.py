@@ -1,4 +1,4 @@
-"""Samples that are not numbers, or no audio, are named; they change nothing outside of their own segment."""
+"""Samples that are not numbers, or no audio, are named; they change nothing outside of the segment."""
 
 import json
 import math
