@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterable, Iterator
 
 from audiopipe.errors import BadSegments
@@ -29,6 +30,10 @@ __all__ = ["load_json", "read_json"]
 MAX_VALUES = 2_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
 
 MAX_BETWEEN_WORDS = 10  # characters
+
+# A document takes ten times its bytes in memory: one is parsed at a time in a worker, which costs no time, as the
+# interpreter runs one thread at a time anyway.
+_PARSER_LOCK = threading.Lock()
 
 Entry = dict[str, object]
 
@@ -59,9 +64,8 @@ def read_json(data: bytes) -> Transcript:
     Raises:
         BadSegments: the file is not JSON, or its segments are not a list or have no valid times at all.
     """
-    document = load_json(data)
-    with refuse_damage("json", data):
-        transcript = _read_document(document)
+    with _PARSER_LOCK, refuse_damage("json", data):
+        transcript = _read_document(load_json(data))
     return require_valid_times("json", transcript)
 
 
