@@ -17,7 +17,7 @@ import torch
 from audiopipe import kernels
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
-from audiopipe.errors import BrokenWorker, TransientError
+from audiopipe.errors import BrokenWorker, WorkerFailure
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, get_device_lock, transfer
 from audiopipe.types import Clip, Decibels, Seconds, Span
@@ -111,7 +111,7 @@ def score(batch: Batch | DeviceBatch, config: RunConfig, device: torch.device) -
     """Compute the metrics and the resampled signal of a batch's clips, in their order.
 
     Raises:
-        TransientError: the device does not have the memory for one clip.
+        WorkerFailure: the device does not have the memory for one clip.
     """
     if isinstance(batch, Batch):
         batch = transfer(batch, device)
@@ -132,7 +132,7 @@ def _score_in_tiles(batch: DeviceBatch, config: RunConfig, device: torch.device)
             return [scored for tile in tiles for scored in _score(batch, tile, config, device)]
         except torch.OutOfMemoryError:
             if rows == 1:
-                raise TransientError(
+                raise WorkerFailure(
                     f"{device} does not have the memory for one clip; end other programs that use it"
                 ) from None
         rows = -(-rows // 2)

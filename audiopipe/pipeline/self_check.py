@@ -39,7 +39,7 @@ MIN_FREE_BYTES = 64 << 20
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_BYTES = 1 << 20
 # Fields that decide how a worker works; the thresholds of a run could drop the sample.
-CHECKED_FIELDS = ("device", "scratch", "sample_rate", "audio_format", "decode_timeout_s")
+CHECKED_FIELDS = ("device", "scratch", "sample_rate", "audio_format")
 # Small, and a memory budget that the worker's shards do not share: the sample must not wait for them.
 LIMITS = {"batch_mb": 8, "batch_queue_mb": 8, "memory_mb": 25}
 

@@ -15,7 +15,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from factories import delay_decoders
+from factories import delay_decoders, inject_decoder_code, is_decoder_process
 from fleet import Fleet
 from output_factory import RUN_ID, config, content, corpus, make_output
 from waiting import wait_until
@@ -144,15 +144,35 @@ def test_a_worker_whose_clock_jumps_loses_nothing(fleet: Fleet, expected: dict[s
     assert_finished(fleet, expected)
 
 
-def test_a_worker_that_is_stopped_for_a_while_blames_no_video(fleet: Fleet, expected: dict[str, bytes]) -> None:
+def has_waiting_decoder(fleet: Fleet) -> bool:
+    """Check whether the broken worker has a decoder that is past the header, which takes less than a second."""
+    for process in fleet.process_tree("broken"):
+        with suppress(psutil.NoSuchProcess):
+            if is_decoder_process(process.pid) and time.time() - process.create_time() > 1.0:
+                return True
+    return False
+
+
+def test_a_worker_that_is_stopped_for_a_while_blames_no_video(
+    fleet: Fleet, expected: dict[str, bytes], tmp_path: Path
+) -> None:
     """Stop worker, nanny and decoders, as `docker pause` or a moved virtual machine does."""
-    run_with(fleet, "--decode-timeout-s", str(DECODE_TIMEOUT_S), "--retries", "0")
-    wait_until(fleet.started_shards, lambda: fleet.log("driver"))
+    # The worker waits for samples when it is stopped: a plain limit would have passed when it continues.
+    waiting = inject_decoder_code(tmp_path / "waiting", "if job == 'decode': time.sleep(3.0)")
+    run_with(fleet, "--decode-timeout-s", str(DECODE_TIMEOUT_S), **waiting)
+    wait_until(lambda: has_waiting_decoder(fleet), lambda: fleet.log("driver"), poll_s=0.1)
     stopped = fleet.process_tree("broken")
-    for number in (signal.SIGSTOP, signal.SIGCONT):
-        for process in stopped:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        if number == signal.SIGSTOP:
-            time.sleep(STOP_S)  # longer than the limit of the decoders
+    decoders = [process for process in stopped if is_decoder_process(process.pid)]
+    send(signal.SIGSTOP, stopped)
+    time.sleep(STOP_S)  # longer than the limit of the decoders
+    send(signal.SIGCONT, [process for process in stopped if process not in decoders])
+    time.sleep(2.0)  # the worker looks at the clock before its decoders send anything
+    send(signal.SIGCONT, decoders)
     assert_finished(fleet, expected)
+    assert "attempt 1 of" not in fleet.log("driver"), "no attempt has failed"
+
+
+def send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -7,7 +7,7 @@ from factories import clip, config
 
 from audiopipe import kernels
 from audiopipe.dataset.schema import METRIC_NAMES
-from audiopipe.errors import TransientError
+from audiopipe.errors import WorkerFailure
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.score import RULES, drop_reason, resolve_device, score
 from audiopipe.types import Clip, Span
@@ -161,7 +161,7 @@ def test_no_memory_for_one_clip_is_an_error_of_the_machine(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(kernels, "measure_and_resample", out_of_memory)
-    with pytest.raises(TransientError, match="does not have the memory for one clip"):
+    with pytest.raises(WorkerFailure, match="does not have the memory for one clip"):
         score(Batch((clip(16_000), clip(16_000))), keep_all(), CPU)
 
 
