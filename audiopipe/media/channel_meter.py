@@ -52,15 +52,14 @@ class ChannelMeter:
         if frame.layout.nb_channels != self.channels or name not in CODES:
             return
         self._scale = SCALES[name]
-        for channel in range(self.channels):
-            plane = memoryview(frame.planes[channel if frame.format.is_planar else 0]).cast("B").cast(CODES[name])
-            step = 1 if frame.format.is_planar else self.channels
-            first = 0 if frame.format.is_planar else channel
-            runs = self._runs[channel]
-            for start in range(0, frame.samples, PERIOD):
-                stop = min(start + RUN, frame.samples)
-                runs += plane[first + start * step : stop * step : step].tolist()
-        self._samples += frame.samples
+        is_planar, samples, planes = frame.format.is_planar, frame.samples, frame.planes
+        step = 1 if is_planar else self.channels
+        for channel, runs in enumerate(self._runs):
+            plane = memoryview(planes[channel if is_planar else 0]).cast("B").cast(CODES[name])
+            first = 0 if is_planar else channel
+            for start in range(0, samples, PERIOD):
+                runs.extend(plane[first + start * step : min(start + RUN, samples) * step : step].tolist())
+        self._samples += samples
         if self._samples >= BLOCK_SAMPLES:
             self._end_block()
 
@@ -77,22 +76,26 @@ class ChannelMeter:
 
     def _end_block(self) -> None:
         if self._samples:
-            self._count([self._clean(run) for run in self._runs])
+            self._count()
         self._runs = [[] for _ in range(self.channels)]
         self._samples = 0
 
-    def _clean(self, run: list[float]) -> list[float]:
+    def _energy(self, channel: int, zeros: list[float]) -> float:
+        """Return the sum of the squares of a channel, without damaged samples."""
         limit = MAX_SAMPLE * self._scale
-        if all(map(limit.__gt__, map(abs, run))):  # false for NaN
-            return run
-        return [value if abs(value) < limit else 0.0 for value in run]
+        energy = math.dist(self._runs[channel], zeros) ** 2
+        if energy < limit**2:  # false for NaN
+            return energy
+        self._runs[channel] = [value if abs(value) < limit else 0.0 for value in self._runs[channel]]
+        return math.dist(self._runs[channel], zeros) ** 2
 
-    def _count(self, runs: list[list[float]]) -> None:
-        length, zeros = len(runs[0]), [0.0] * len(runs[0])
-        squares = [math.dist(run, zeros) ** 2 for run in runs]
-        sums = [sum(run) for run in runs]
+    def _count(self) -> None:
+        length = len(self._runs[0])
+        zeros = [0.0] * length
+        squares = [self._energy(channel, zeros) for channel in range(self.channels)]
+        sums = [sum(run) for run in self._runs]
         # The square of a sum is the number of its terms times their squares, less the squares of all differences.
-        differences = sum(math.dist(first, second) ** 2 for first, second in combinations(runs, 2))
+        differences = sum(math.dist(first, second) ** 2 for first, second in combinations(self._runs, 2))
         unit = length * self._scale**2
         powers = [
             max(0.0, square / unit - (total / length / self._scale) ** 2)

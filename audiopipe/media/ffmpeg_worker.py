@@ -223,7 +223,8 @@ def _read_chunks(
     options = ":".join(f"{name}={value}" for name, value in request.options.items())
     source = graph.add("amovie", filename=url, format_opts=options, streams=f"a:{track}", dec_threads="1")
     source, tap = (source, None) if meter is None else add_tap(graph, source)
-    sink = build_graph(graph, source, layout.nb_channels, layout_name(layout, request.channels), request)
+    name = layout_name(layout, request.channels)
+    sink = build_graph(graph, source, layout.nb_channels, name, request, is_collected=tap is not None)
     chunks, measured = 0, 0
     while True:
         try:

@@ -44,14 +44,22 @@ def new_buffer_graph(frame: av.AudioFrame, layout: str, request: DecodeRequest) 
 
 
 def build_graph(
-    graph: av.filter.Graph, source: FilterContext, source_channels: int, layout: str, request: DecodeRequest
+    graph: av.filter.Graph,
+    source: FilterContext,
+    source_channels: int,
+    layout: str,
+    request: DecodeRequest,
+    is_collected: bool = False,
 ) -> FilterContext:
     """Connect a source to filters that collect, mix and convert, configure the graph and return its sink.
 
     If the source has more or fewer channels than requested, each output channel is the mean of all source channels:
     for a mean, and where a stream changes its layout in the middle.
+
+    Args:
+        is_collected: the source's frames are chunks already.
     """
-    steps = [source, graph.add("asetnsamples", f"n={CHUNK_SAMPLES}:p=0")]
+    steps = [source] if is_collected else [source, graph.add("asetnsamples", f"n={CHUNK_SAMPLES}:p=0")]
     if source_channels != request.channels:
         mean = "+".join(f"{1 / source_channels:.9f}*c{index}" for index in range(source_channels))
         gains = "|".join(f"c{index}={mean}" for index in range(request.channels))
