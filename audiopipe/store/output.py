@@ -8,6 +8,7 @@ from pathlib import Path
 
 from audiopipe.errors import AudiopipeError, PermanentStoreError
 from audiopipe.store.objects import Store
+from audiopipe.store.retry import to_store_error
 
 __all__ = ["check_output"]
 
@@ -32,6 +33,9 @@ def _check_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        converted = to_store_error(f"creating the output {folder}", error)
+        if isinstance(converted, PermanentStoreError):
+            raise converted from None
         raise PermanentStoreError(f"output {folder} cannot be created ({error.strerror}): {REMEDY}") from None
 
 
