@@ -34,6 +34,7 @@ def replacements(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return {
         "s3://videos/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
         "s3://videos/": f"{tiny_corpus}/",
+        "s3://bucket/new": str(tiny_corpus),
         "s3://speech/en": str(folder / "bucket"),
         "/data/strict": str(folder / "strict"),
         "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
