@@ -16,6 +16,7 @@ from factories import media_file, tones
 from output_factory import config, content, corpus, make_output
 from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - the fixture
 
+from audiopipe.dataset.backup import backup
 from audiopipe.dataset.commit import commit_shard, read_commit
 from audiopipe.dataset.describe import finalize
 from audiopipe.dataset.gc import collect_garbage
@@ -165,6 +166,7 @@ def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
         run_id = open_run(stormy, settings)
         for shard in create_plan(settings, stormy).shards():
             process_shard(shard, settings, run_id)
+        backup(stormy)
         finalize(stormy)
         _forget()
     environment(s3_server.environment())
@@ -307,6 +309,7 @@ def test_attempts_from_two_nodes_make_one_shard(s3: Store, tmp_path: Path) -> No
     assert committed is not None
     assert commit_shard(s3, committed) == results[0]
     assert s3.list("_parts") == {}
+    backup(s3)
     finalize(s3)
     assert verify(s3.url).findings == ()
 
