@@ -19,7 +19,13 @@ import dask.config
 from distributed import Client, LocalCluster, Security
 from distributed.deploy.cluster import Cluster
 
-from audiopipe.cluster.dask_patches import NannyWithoutSecrets, OwnProcessGroup, patch, without_secrets
+from audiopipe.cluster.dask_patches import (
+    NannyWithoutSecrets,
+    OwnProcessGroup,
+    hide_interrupted_sync,
+    patch,
+    without_secrets,
+)
 from audiopipe.cluster.engines import EXISTING, SSH, engine_arguments
 from audiopipe.cluster.profiles import LOCAL_CUDA, Profile, gpu_count, resolve_profile
 from audiopipe.cluster.ssh import supervised
@@ -75,6 +81,7 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         ClusterError: the cluster cannot be reached, or its workers did not start in time.
     """
     check_main_guard()
+    hide_interrupted_sync()
     chosen = resolve_profile(profile, **overrides)
     engine = engine_arguments(chosen)
     if chosen.engine == EXISTING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -23,10 +24,36 @@ from audiopipe.cluster.engines import KUBERNETES
 from audiopipe.cluster.profiles import LOCAL_CPU, LOCAL_CUDA, Profile
 from audiopipe.errors import ClusterError
 
-__all__ = ["DRIVER_SECRETS", "NannyWithoutSecrets", "OwnProcessGroup", "patch", "without_secrets"]
+__all__ = [
+    "DRIVER_SECRETS",
+    "NannyWithoutSecrets",
+    "OwnProcessGroup",
+    "hide_interrupted_sync",
+    "patch",
+    "without_secrets",
+]
 
 # Only the driver talks to Supabase: workers, which read files of strangers, are started without its keys.
 DRIVER_SECRETS = ("SUPABASE_SERVICE_KEY", "SUPABASE_KEY", "SUPABASE_ACCESS_TOKEN")
+
+
+class _InterruptedSync(logging.Filter):
+    """Drops the error of a request to the scheduler that is interrupted before it has begun.
+
+    `distributed.utils.sync` then cancels a variable that does not exist yet. Nothing is wrong: the request is not sent.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return not (kind is NameError and "sync.<locals>.cancel" in record.getMessage())
+
+
+_INTERRUPTED_SYNC = _InterruptedSync()
+
+
+def hide_interrupted_sync() -> None:
+    """Keep a traceback out of the log of a run that is stopped by a signal."""
+    logging.getLogger("tornado.application").addFilter(_INTERRUPTED_SYNC)
 
 
 def patch(cluster_class: type[Cluster], profile: Profile) -> type[Cluster]:
