@@ -78,13 +78,19 @@ def choose_spans(
             times.
     """
     choice = config.segments
-    if choice in ("auto", "json") and document is not None and (transcript := read_json(document)):
-        return ChosenSpans(SegmentSource.JSON, _merge(transcript, config, clock))
-    if choice in ("auto", "captions") and captions is not None and (transcript := read_captions(captions, clock)):
-        moved = f"captions: X-TIMESTAMP-MAP moves them by {transcript.moved_s:.3f} s" if transcript.moved_s else None
-        return ChosenSpans(captions.format, _merge(transcript, config, clock), moved)
+    note: str | None = None
+    if choice in ("auto", "json") and document is not None:
+        if transcript := read_json(document):
+            return ChosenSpans(SegmentSource.JSON, _merge(transcript, config, clock))
+        note = "JSON: it has no segments"
+    if choice in ("auto", "captions") and captions is not None:
+        if transcript := read_captions(captions, clock):
+            moved_s = transcript.moved_s
+            note = f"captions: X-TIMESTAMP-MAP moves them by {moved_s:.3f} s" if moved_s else note
+            return ChosenSpans(captions.format, _merge(transcript, config, clock), note)
+        note = f"captions: {captions.name} has no text"
     if choice in ("auto", "voice"):
-        return ChosenSpans(SegmentSource.VOICE, None)
+        return ChosenSpans(SegmentSource.VOICE, None, note)
     if choice == "fixed":
         return ChosenSpans(SegmentSource.FIXED, fixed_windows(config.window_s))
     raise BadSegments(f"there are no segment times in {choice}, which segments='{choice}' requires; use 'auto' instead")

@@ -53,8 +53,12 @@ def times_of(clips):
 
 def test_auto_prefers_json_then_captions_then_voice():
     assert choose_spans(config(), JSON, SUBRIP) == ChosenSpans(SegmentSource.JSON, [Span(0, 1)])
-    assert choose_spans(config(), b"{}", SUBRIP) == ChosenSpans(SegmentSource.SRT, [Span(0, 2, "hi")])
-    assert choose_spans(config(), None, EMPTY_WEBVTT) == ChosenSpans(SegmentSource.VOICE, None)
+    no_segments = "JSON: it has no segments"
+    assert choose_spans(config(), b"{}", SUBRIP) == ChosenSpans(SegmentSource.SRT, [Span(0, 2, "hi")], no_segments)
+    assert choose_spans(config(), b"{}", None) == ChosenSpans(SegmentSource.VOICE, None, no_segments)
+    assert choose_spans(config(), None, None) == ChosenSpans(SegmentSource.VOICE, None)
+    no_text = f"captions: {EMPTY_WEBVTT.name} has no text"
+    assert choose_spans(config(), None, EMPTY_WEBVTT) == ChosenSpans(SegmentSource.VOICE, None, no_text)
 
 
 def test_fixed_windows_are_adjacent_and_endless():
