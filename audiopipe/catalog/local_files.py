@@ -65,7 +65,8 @@ def list_local_files(base: str, suffixes: Iterable[str]) -> list[FileInfo]:
             skipped.setdefault(problem, []).append(path)
     for problem, paths in sorted(skipped.items()):
         names = ", ".join(ascii(path) for path in paths[:MAX_NAMED]) + (", …" if len(paths) > MAX_NAMED else "")
-        LOG.warning("catalog %s: skipped %d entries, each %s: %s", ascii(base), len(paths), problem, names)
+        count = "one entry," if len(paths) == 1 else f"{len(paths):,} entries, each"
+        LOG.warning("catalog %s: skipped %s %s: %s", ascii(base), count, problem, names)
     return files
 
 

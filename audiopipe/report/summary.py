@@ -49,7 +49,8 @@ def describe_problem(summary: RunSummary) -> str | None:
     text = f"{missing:,} of {pluralize(summary.shards_planned, 'shard')} not committed"
     if summary.shards_failed:
         shard, reason = next(iter(summary.shards_failed.items()))
-        text += f"; {len(summary.shards_failed):,} failed, the first is {shard}: {reason}"
+        text += f"; {len(summary.shards_failed):,} failed, the first is {shard}"
+        text += "" if summary.stopped and reason in summary.stopped else f": {reason}"
     if summary.stopped:
         text += f"; the run stopped early: {summary.stopped}"
     action = "correct this, then run the same" if summary.needs_person else "run the same again"
