@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from factories import delay_decoders, inject_decoder_code, is_decoder_process
-from fleet import Fleet
-from output_factory import RUN_ID, config, content, corpus, make_output
+from fleet import BIN, FIXED, Fleet
+from output_factory import RUN_ID, content, corpus
 from waiting import wait_until
 
 from audiopipe.dataset.commit import read_commits
@@ -48,10 +48,12 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(mounted: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(mounted)
-        store = make_output(config(mounted / "catalog.parquet", tmp_path_factory.mktemp("expected") / "out"))
-    return content(store.url)
+    """Make the dataset in another process, whose decoders start in its folder."""
+    output = tmp_path_factory.mktemp("expected") / "out"
+    command = ["run", "--catalog", str(mounted / "catalog.parquet"), "--output", str(output), "--quiet"]
+    options = [*FIXED.split(), "--cluster", "local-cpu", "--workers", "1"]
+    subprocess.run([BIN / "audiopipe", *command, *options], check=True, cwd=mounted, timeout=240)
+    return content(str(output))
 
 
 @pytest.fixture

@@ -114,3 +114,20 @@ def test_the_last_cell_of_an_unfinished_run_fails_naming_the_rest(capsys):
     with pytest.raises(session.RunIncomplete, match=r"2 of 2 shards not committed.*en-000000: StoreError: 503"):
         session.finish(summary, None)
     assert "NOT DONE" in capsys.readouterr().out
+
+
+def test_too_many_failed_videos_are_an_error_only_to_papermill(capsys, monkeypatch):
+    from audiopipe.dataset.totals import Totals
+    from audiopipe.driver.run import RunSummary
+    from audiopipe.ledger import RunStatus
+    from audiopipe.report.notebook import session
+
+    total = Totals(shards=1, videos=4, videos_failed=2)
+    total.errors["BadTar"] = 2
+    summary = RunSummary("r", "o", RunStatus.DONE, total, total, 1, {}, 1.0, max_failed_share=0.1)
+    monkeypatch.setenv("JPY_SESSION_NAME", "run.ipynb")
+    session.finish(summary, None)
+    assert "2 of 4 videos failed" in capsys.readouterr().out
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    with pytest.raises(session.TooManyFailed, match="2 of 4 videos failed"):
+        session.finish(summary, None)

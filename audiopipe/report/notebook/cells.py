@@ -18,9 +18,10 @@ from audiopipe.extras import require_extra
 with require_extra("notebooks", "a notebook"):
     from IPython.core.getipython import get_ipython
 
-__all__ = ["prepare", "read_parameters"]
+__all__ = ["JUPYTERLAB", "prepare", "read_parameters"]
 
 MARK = "# Parameters"
+JUPYTERLAB = "JPY_SESSION_NAME"  # set in the kernels that a Jupyter server starts
 
 
 def read_parameters(known: Collection[str] | None = None) -> dict[str, object]:
@@ -76,7 +77,7 @@ def prepare() -> str:
     JupyterLab in a checkout of this repository, the working directory is therefore changed to the folder above
     `notebooks/`.
     """
-    session, folder = os.environ.get("JPY_SESSION_NAME"), Path.cwd()
+    session, folder = os.environ.get(JUPYTERLAB), Path.cwd()
     if session and Path(session).parent.name in ("", folder.name) and (folder.parent / "pyproject.toml").is_file():
         os.chdir(folder.parent)
     return str(Path.cwd())
