@@ -1,6 +1,6 @@
 """Run a part of the GPU check on the fake GPU: `python tests/rehearse_gpu_part.py NAME AUDIO OUT`.
 
-It shows that every part runs to its end where there is no GPU; the times it prints mean nothing.
+Every part runs to its end on a machine without a GPU. The times are those of the fake device.
 """
 
 from __future__ import annotations

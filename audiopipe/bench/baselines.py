@@ -10,7 +10,6 @@ import ctypes
 import io
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import soundfile as sf
 import torch
 
+from audiopipe.bench.cpu_time import used_cpu_s
 from audiopipe.bench.decoders import Ffmpeg, decode_all, decode_samples, run_ffmpeg
 from audiopipe.bench.inputs import SEGMENT_S
 from audiopipe.bench.task import Outcome, ProcessResult, Task
@@ -181,14 +180,14 @@ def prepare_command(task: Task) -> Work:
         catalog.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
         options = ["--catalog", str(catalog), "--output", str(root / name), "--quiet"]
         options += ["--segments", "fixed", "--window-s", f"{SEGMENT_S}", "--shard-videos", "4", "--scratch", str(root)]
-        cpu_s, started = _used_cpu_s(), time.perf_counter()
+        cpu_s, started = used_cpu_s(), time.perf_counter()
         command = [sys.executable, "-P", "-c", "from audiopipe.cli import main; main()", "run", *options]
         with (root / f"{name}.log").open("wb") as log:
             subprocess.run(command, check=True, cwd=root, stdout=log, stderr=log)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        return time.perf_counter() - started, _used_cpu_s() - cpu_s
+        return time.perf_counter() - started, used_cpu_s() - cpu_s
 
     cores = len(os.sched_getaffinity(0))
     startup_s, startup_cpu_s = run("startup", cores)
@@ -218,13 +217,6 @@ METHODS: dict[str, Callable[[Task], Work]] = {
 }
 
 
-def _used_cpu_s() -> float:
-    """Return the CPU seconds of this process and its children, running or ended."""
-    usages = (resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    ended = math.fsum(usage.ru_utime + usage.ru_stime for usage in usages)
-    return ended + math.fsum(math.fsum(child.cpu_times()[:4]) for child in psutil.Process().children())
-
-
 def _peak_mb() -> float:
     """Return the peak resident memory in MB. `ru_maxrss` does not do: it starts with the parent's."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -239,10 +231,10 @@ def main(method: str, task: Task) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    cpu_s, started = _used_cpu_s(), time.perf_counter()
+    cpu_s, started = used_cpu_s(), time.perf_counter()
     outcome = work()
     wall_s = time.perf_counter() - started - outcome.startup_s
-    cpu_s = _used_cpu_s() - cpu_s - outcome.startup_cpu_s
+    cpu_s = used_cpu_s() - cpu_s - outcome.startup_cpu_s
     sys.stdout.write(ProcessResult(outcome, wall_s, cpu_s, ready_mb, _peak_mb()).to_json() + "\n")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audiopipe.bench.corpus.media import find_ffmpeg
+from audiopipe.bench.cpu_time import used_cpu_s
 from audiopipe.errors import MissingExtra
 
 __all__ = ["IN_PROCESS", "Ffmpeg", "choose_fastest", "decode_all", "decode_samples", "find_programs", "run_ffmpeg"]
@@ -59,14 +59,9 @@ def choose_fastest(ways: Iterable[Ffmpeg], work: Callable[[Ffmpeg], object]) -> 
 
 
 def _measure_cpu_s(work: Callable[[], object]) -> float:
-    before = _used_cpu_s()
+    before = used_cpu_s()
     work()
-    return _used_cpu_s() - before
-
-
-def _used_cpu_s() -> float:
-    usages = [resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+    return used_cpu_s() - before
 
 
 def run_ffmpeg(program: str, *arguments: str) -> None:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from audiopipe.bench.task import CheckRow
+
 __all__ = ["PLAN", "PartResult", "PlannedPart", "run_gpu_check"]
 
 PROGRAM = (sys.executable, "-m", "audiopipe.bench.gpu_parts")
@@ -49,12 +51,12 @@ TESTS = ("tests/kernels/test_measure.py", "tests/pipeline/test_device.py")
 
 @dataclass(frozen=True)
 class PartResult:
-    """The outcome of a part: 'passed', 'missed a bar', 'failed' or 'ran out of time', its duration, and its rows."""
+    """The outcome of a part: 'passed', 'missed a target', 'failed' or 'ran out of time', its duration, and its rows."""
 
     part: PlannedPart
     outcome: str
     seconds: float
-    rows: list[dict[str, str | bool | None]]
+    rows: list[CheckRow]
 
 
 def run_gpu_check(
@@ -93,10 +95,10 @@ def _run(part: PlannedPart, audio: Path, out: Path, program: Sequence[str]) -> P
             outcome = "ran out of time"
         finally:
             _kill_group(process)
-    read = json.loads(rows.read_text(encoding="utf-8")) if rows.exists() else []
+    read = [CheckRow(**row) for row in json.loads(rows.read_text(encoding="utf-8"))] if rows.exists() else []
     rows.unlink(missing_ok=True)
-    if outcome == "passed" and any(row["is_met"] is False for row in read):
-        outcome = "missed a bar"
+    if outcome == "passed" and any(row.is_met is False for row in read):
+        outcome = "missed a target"
     return PartResult(part, outcome, time.monotonic() - started, read)
 
 
@@ -114,16 +116,14 @@ def _write_report(done: Sequence[PartResult], plan: Sequence[PlannedPart], out: 
     lines += [f"| {part.title} | not run | |" for part in plan[len(done) :]]
     for result in done:
         if result.rows:
-            lines += ["", f"## {result.part.title}", "", "| | value | bar | |", "| --- | --- | --- | --- |"]
-            lines += [
-                f"| {row['label']} | {row['value']} | {row['bar']} | {_mark(row['is_met'])} |" for row in result.rows
-            ]
+            lines += ["", f"## {result.part.title}", "", "| | value | target | |", "| --- | --- | --- | --- |"]
+            lines += [f"| {row.label} | {row.value} | {row.target} | {_mark(row.is_met)} |" for row in result.rows]
     (out / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     body = json.dumps([asdict(result) for result in done], indent=1)
     (out / "results.json").write_text(body + "\n", encoding="utf-8")
 
 
-def _mark(is_met: str | bool | None) -> str:
+def _mark(is_met: bool | None) -> str:
     return "" if is_met is None else "met" if is_met else "missed"
 
 

@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,60 +21,50 @@ from audiopipe import kernels
 from audiopipe.bench import pipeline, results
 from audiopipe.bench.decoders import decode_samples
 from audiopipe.bench.gpu import measure_gpu
-from audiopipe.bench.inputs import SEGMENT_S, BenchmarkInput
+from audiopipe.bench.inputs import SEGMENT_S, BenchmarkInput, find_speech
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.task import CheckRow
 from audiopipe.config import RunConfig
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.score import ScoredClip, score
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Clip, Shard, Span, Video
 
-__all__ = ["PARTS", "Row", "run_part"]
+__all__ = ["PARTS", "run_part"]
 
 DEVICE = torch.device("cuda")
 RATE_HZ, OUT_RATE_HZ = 48_000, 16_000
 MIN_COPY_SHARE, MIN_SEGMENTS_PER_S, MIN_FLOOR_SHARE = 0.8, 12_000, 0.85
 MAX_DIFFERENCE = 1e-3  # of a metric from that of the CPU, relative above 1
-INPUTS = {"speech.webm": ("Opus 48 kHz stereo, webm", 48_000), "speech.m4a": ("AAC 44.1 kHz stereo, m4a", 44_100)}
 MINUTES_PER_CORE, ROUNDS = 12.0, 2
 SHARD_VIDEOS = 4
 OOM_CLIPS = 128
 OOM_HEADROOM_BYTES = 256 << 20  # beyond what is allocated; a batch of 128 clips needs several times as much
 
 
-@dataclass(frozen=True)
-class Row:
-    """A measured value as text, the bar it has to meet, and whether it does; None if there is no bar."""
-
-    label: str
-    value: str
-    bar: str = ""
-    is_met: bool | None = None
-
-
-def check_machine(audio: Path, out: Path) -> Iterator[Row]:
+def check_machine(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Describe the machine."""
     for name, value in Machine.detect().as_text().items():
-        yield Row(name, value)
+        yield CheckRow(name, value)
     if DEVICE.type == "cuda":
         properties = torch.cuda.get_device_properties(DEVICE)
-        yield Row("memory of the GPU, GiB", f"{properties.total_memory / 2**30:.0f}")
-    yield Row("CUDA of torch", str(torch.version.cuda))
+        yield CheckRow("memory of the GPU, GiB", f"{properties.total_memory / 2**30:.0f}")
+    yield CheckRow("CUDA of torch", str(torch.version.cuda))
 
 
-def check_kernels(audio: Path, out: Path) -> Iterator[Row]:
+def check_kernels(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Time the kernels from device memory, and from pinned memory to results on the host."""
-    bars = {
+    targets = {
         "(b) pinned host to results on the host, segments/s": MIN_SEGMENTS_PER_S,
         "(b) share of the pinned copy rate": MIN_COPY_SHARE,
     }
     for result in measure_gpu(on=DEVICE):
-        bar = bars.get(result.label)
-        is_met = None if bar is None else float(result.value.replace(",", "")) >= bar
-        yield Row(result.label, result.value, "" if bar is None else f">= {bar:,}", is_met)
+        target = targets.get(result.label)
+        is_met = None if target is None else float(result.value.replace(",", "")) >= target
+        yield CheckRow(result.label, result.value, "" if target is None else f">= {target:,}", is_met)
 
 
-def check_parity(audio: Path, out: Path) -> Iterator[Row]:
+def check_parity(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Compare every metric, and the resampled signal, with the CPU's on real speech."""
     x = torch.from_numpy(_segments(audio / "speech.webm"))
     lengths = torch.full((len(x),), x.shape[-1])
@@ -83,16 +73,16 @@ def check_parity(audio: Path, out: Path) -> Iterator[Row]:
     difference = (on_device.stack().cpu() - expected.stack()).abs() / expected.stack().abs().clamp(min=1.0)
     worst = torch.nan_to_num(difference).amax(0)
     for name, value in zip(kernels.METRICS, worst.tolist(), strict=True):
-        yield Row(f"{name}: largest difference", f"{value:.1e}", f"<= {MAX_DIFFERENCE}", value <= MAX_DIFFERENCE)
+        yield CheckRow(f"{name}: largest difference", f"{value:.1e}", f"<= {MAX_DIFFERENCE}", value <= MAX_DIFFERENCE)
     error = float((resampled.cpu() - reference).abs().max())
-    yield Row("resampled signal: largest difference", f"{error:.1e}", "<= 1e-05", error <= 1e-5)
+    yield CheckRow("resampled signal: largest difference", f"{error:.1e}", "<= 1e-05", error <= 1e-5)
 
 
-def check_repeat(audio: Path, out: Path) -> Iterator[Row]:
+def check_repeat(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Process the same shard twice on the device, and once on the CPU; compare the bytes and the counts."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        paths = [audio / name for name in INPUTS for _ in range(SHARD_VIDEOS // len(INPUTS))]
+        paths = [path for path, _, _ in find_speech(audio)] * (SHARD_VIDEOS // 2)
         videos = tuple(Video(f"v{n}", "en", str(p), p.stat().st_size) for n, p in enumerate(paths))
         outputs = {}
         for name, device in (("first", DEVICE.type), ("second", DEVICE.type), ("cpu", "cpu")):
@@ -100,36 +90,38 @@ def check_repeat(audio: Path, out: Path) -> Iterator[Row]:
             config = RunConfig.of(catalog="check", output=str(root / name), **options)
             result = process_shard(Shard("en", 0, 0, videos), config, "check")
             outputs[name] = result
-            yield Row(f"{name}: segments kept of {result.segments}", f"{result.segments_kept} in {result.wall_s:.1f} s")
+            yield CheckRow(
+                f"{name}: segments kept of {result.segments}", f"{result.segments_kept} in {result.wall_s:.1f} s"
+            )
         is_same = _objects(root / "first") == _objects(root / "second")
-        yield Row("the same bytes twice on the device", str(is_same), "True", is_same)
+        yield CheckRow("the same bytes twice on the device", str(is_same), "True", is_same)
         first, cpu = outputs["first"], outputs["cpu"]
         is_equal = (first.segments, first.segments_kept, first.drops) == (cpu.segments, cpu.segments_kept, cpu.drops)
-        yield Row("the same segments as on the CPU", str(is_equal), "True", is_equal)
+        yield CheckRow("the same segments as on the CPU", str(is_equal), "True", is_equal)
 
 
-def check_memory(audio: Path, out: Path) -> Iterator[Row]:
+def check_memory(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Score a batch with plenty of memory, and again with too little for it: the results must be the same."""
     pcm = _segments(audio / "speech.webm")
     rows = [pcm[number % len(pcm)] for number in range(OOM_CLIPS)]
     clips = tuple(Clip("v", number, Span(0.0, SEGMENT_S), RATE_HZ, row) for number, row in enumerate(rows))
     config = RunConfig.of(catalog="check", output="check")
     expected = score(Batch(clips), config, DEVICE)
-    yield Row("peak memory of a batch, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:.0f}")
+    yield CheckRow("peak memory of a batch, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:.0f}")
     torch.cuda.empty_cache()
     allowed = (torch.cuda.memory_allocated() + OOM_HEADROOM_BYTES) / torch.cuda.mem_get_info()[1]
     torch.cuda.set_per_process_memory_fraction(allowed)
     limited = score(Batch(clips), config, DEVICE)
     is_same = all(map(_is_same_clip, expected, limited))
-    yield Row(f"the same results with {OOM_HEADROOM_BYTES >> 20} MiB", str(is_same), "True", is_same)
+    yield CheckRow(f"the same results with {OOM_HEADROOM_BYTES >> 20} MiB", str(is_same), "True", is_same)
 
 
-def check_pipeline(audio: Path, out: Path) -> Iterator[Row]:
+def check_pipeline(audio: Path, out: Path) -> Iterator[CheckRow]:
     """Time the whole pipeline with workers as on a node, and save its tables."""
     inputs = [
-        BenchmarkInput(label, audio / name, rate_hz, seconds, max(1, round(MINUTES_PER_CORE * 60 / seconds)))
-        for name, (label, rate_hz) in INPUTS.items()
-        for seconds in [_duration_s(audio / name)]
+        BenchmarkInput(name, path, form.sample_rate_hz, seconds, max(1, round(MINUTES_PER_CORE * 60 / seconds)))
+        for path, name, form in find_speech(audio)
+        for seconds in [_duration_s(path)]
     ]
     measured = pipeline.run_benchmark(inputs, ROUNDS)
     results.save_results(measured, out)
@@ -139,12 +131,12 @@ def check_pipeline(audio: Path, out: Path) -> Iterator[Row]:
             share = result.speed / by_case[result.input, results.FLOOR, result.cores].speed
             label = f"{result.input}, {result.cores} cores"
             is_met = share >= MIN_FLOOR_SHARE
-            yield Row(f"{label}: share of the codec floor", f"{share:.2f}", f">= {MIN_FLOOR_SHARE}", is_met)
-            yield Row(f"{label}: videos/min", f"{result.videos_per_min:.1f}")
-            yield Row(f"{label}: hours for 500,000 videos", f"{result.hours:.1f}")
+            yield CheckRow(f"{label}: share of the codec floor", f"{share:.2f}", f">= {MIN_FLOOR_SHARE}", is_met)
+            yield CheckRow(f"{label}: videos/min", f"{result.videos_per_min:.1f}")
+            yield CheckRow(f"{label}: hours for 500,000 videos", f"{result.hours:.1f}")
 
 
-Check = Callable[[Path, Path], Iterator[Row]]
+Check = Callable[[Path, Path], Iterator[CheckRow]]
 
 PARTS: dict[str, Check] = {
     "machine": check_machine,
@@ -158,10 +150,10 @@ PARTS: dict[str, Check] = {
 
 def run_part(name: str, audio: Path, out: Path) -> None:
     """Run a part; after each row, write all rows so far to `NAME.json`, so that a part cut short has results."""
-    rows: list[Row] = []
+    rows: list[CheckRow] = []
     for row in PARTS[name](audio, out):
         rows.append(row)
-        sys.stdout.write(f"{row.label}: {row.value} {row.bar}\n")
+        sys.stdout.write(f"{row.label}: {row.value} {row.target}\n")
         sys.stdout.flush()
         (out / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
 

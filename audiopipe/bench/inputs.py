@@ -18,9 +18,10 @@ from audiopipe.bench.corpus.mix import PLAIN, mix
 from audiopipe.bench.corpus.prompts import Samples
 from audiopipe.bench.corpus.sources import find_cache_folder
 
-__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "BenchmarkInput", "make_inputs", "make_speech"]
+__all__ = ["SEGMENT_S", "VIDEO_SEGMENTS", "BenchmarkInput", "find_speech", "make_inputs", "make_speech"]
 
 SEGMENT_S, VIDEO_SEGMENTS = 5.0, 207
+INPUT_NAMES = ("Opus 48 kHz stereo, webm", "AAC 44.1 kHz stereo, m4a")  # of the first formats of the corpus
 CHUNK_S = 60.0  # seconds mixed at a time, so that a long video needs little memory
 
 
@@ -44,10 +45,9 @@ def make_inputs(folder: Path, cache: Path, minutes: float) -> list[BenchmarkInpu
     seconds = min(VIDEO_SEGMENTS * SEGMENT_S, round(total_s / SEGMENT_S) * SEGMENT_S)
     videos = max(1, round(total_s / seconds))
     folder.mkdir(parents=True, exist_ok=True)
-    names = ("Opus 48 kHz stereo, webm", "AAC 44.1 kHz stereo, m4a")
     return [
         BenchmarkInput(name, _make_file(folder, cache, form, seconds), form.sample_rate_hz, seconds, videos)
-        for name, form in zip(names, FORMATS[:2], strict=True)
+        for name, form in zip(INPUT_NAMES, FORMATS, strict=False)
     ]
 
 
@@ -63,10 +63,14 @@ def _make_file(folder: Path, cache: Path, form: Format, seconds: float) -> Path:
 
 def make_speech(folder: Path, cache: Path, seconds: float) -> None:
     """Make `speech.webm` and `speech.m4a`, for a machine that can neither download nor encode speech."""
-    for form in FORMATS[:2]:
-        path = folder / f"speech.{form.container}"
+    for path, _, form in find_speech(folder):
         if not path.exists():
             _make_file(folder, cache, form, seconds).rename(path)
+
+
+def find_speech(folder: Path) -> list[tuple[Path, str, Format]]:
+    """List the files of `make_speech`, with their names as inputs and their formats."""
+    return [(folder / f"speech.{form.container}", name, form) for name, form in zip(INPUT_NAMES, FORMATS, strict=False)]
 
 
 def _make_signal(prompts: list[Prompt], form: Format, seconds: float) -> Samples:

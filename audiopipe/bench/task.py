@@ -1,11 +1,11 @@
-"""Define what a process of the pipeline benchmark receives and returns, as JSON on its command line and its stdout."""
+"""Define what the processes of benchmarks receive and return, as JSON."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Outcome", "ProcessResult", "Task"]
+__all__ = ["CheckRow", "Outcome", "ProcessResult", "Task"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,13 @@ class ProcessResult:
     def from_json(cls, text: str) -> ProcessResult:
         body = json.loads(text)
         return cls(**body | {"outcome": Outcome(**body["outcome"])})
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """A value that the GPU check has measured, as text; its target, and whether it is met, None without a target."""
+
+    label: str
+    value: str
+    target: str = ""
+    is_met: bool | None = None

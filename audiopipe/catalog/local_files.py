@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from audiopipe.store.local_files import describe_irregular
+
 __all__ = ["FileInfo", "check_regular", "list_local_files"]
 
 LOG = logging.getLogger(__name__)
 
 MAX_NAMED = 5
-KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a disk"}
 LINK_ERRORS = {
     errno.ENOENT: "a link to nothing",
     errno.ELOOP: "a link that leads to itself",
@@ -41,9 +42,8 @@ def check_regular(path: str) -> None:
     Raises:
         OSError: it cannot be examined.
     """
-    mode = Path(path).stat().st_mode
-    if stat.S_IFMT(mode) in KINDS:
-        raise ValueError(f"it is {KINDS[stat.S_IFMT(mode)]}, not a file")
+    if kind := describe_irregular(Path(path).stat().st_mode):
+        raise ValueError(f"it is {kind}, not a file")
 
 
 def list_local_files(base: str, suffixes: Iterable[str]) -> list[FileInfo]:
@@ -111,6 +111,6 @@ def _examine(path: str) -> tuple[str | None, int | None]:
         status = Path(path).stat()
     except OSError as error:
         return LINK_ERRORS.get(error.errno or 0, f"a file that cannot be examined ({error.strerror})"), None
-    if not stat.S_ISREG(status.st_mode):
-        return KINDS.get(stat.S_IFMT(status.st_mode), "not a file"), None
-    return None, status.st_size
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder", None
+    return describe_irregular(status.st_mode), status.st_size

@@ -89,12 +89,16 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> Non
 
 
 def _check_catalog(config: RunConfig) -> None:
-    """Raise if a new output's catalog cannot be read: before PyTorch and Dask are loaded, which takes seconds."""
+    """Raise if a new output's catalog cannot be read: before PyTorch and Dask are loaded, which takes seconds.
+
+    A remote catalog is read only when the run is planned: to read it twice would take longer.
+    """
     from audiopipe.catalog.read import read_catalog
     from audiopipe.plan.files import PLAN_FOLDER
+    from audiopipe.store.local_files import is_local
     from audiopipe.store.objects import Store
 
-    if not Store(config.output).list(PLAN_FOLDER):
+    if is_local(config.catalog) and not Store(config.output).list(PLAN_FOLDER):
         read_catalog(config)
 
 

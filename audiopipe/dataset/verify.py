@@ -83,10 +83,11 @@ def verify(
     Raises:
         VerifyError: there is no run at that address.
     """
-    journal = VerifyJournal(None if fast or sample is not None else default_journal(url))
+    store = Store(url)
+    journal = VerifyJournal(None if fast or sample is not None else default_journal(store.root))
     if restart:
         journal.remove()
-    check = _Check(Store(url), fast, journal, sample, seed, threads or os.cpu_count() or 1, on_shard)
+    check = _Check(store, fast, journal, sample, seed, threads or os.cpu_count() or 1, on_shard)
     findings = tuple(check.findings())
     journal.remove()
     return Verification(check.shards, check.checked, check.known, check.bad, check.objects, check.samples, findings)

@@ -30,9 +30,13 @@ class JournalEntry:
     samples: int
 
 
-def default_journal(url: str) -> Path:
-    """Return the path of the journal of an output, in this user's state folder."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+def default_journal(root: str) -> Path:
+    """Return the path of the journal of an output, in this user's state folder.
+
+    Args:
+        root: the output's path on its file system, which is absolute.
+    """
+    name = hashlib.sha256(root.encode()).hexdigest()[:16]
     return platformdirs.user_state_path("audiopipe") / f"verify-{name}.jsonl"
 
 

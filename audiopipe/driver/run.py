@@ -238,22 +238,21 @@ def _work(
     """
     started = time.monotonic()
     backup(store)
-    commits = _complete_commits(store)
+    whole = load_plan(store)
+    commits = _complete_commits(store, whole)
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
-    uncommitted = complete_addresses([shard for shard in shards if shard.name not in commits], config)
-    completed = {shard.name: shard for shard in uncommitted}
-    shards = [completed.get(shard.name, shard) for shard in shards]
+    shards = complete_addresses(shards, config, commits.keys())
     with open_run_ledger(config.ledger, config.output) as ledger:
         session = Session(
-            config, run_id, load_plan(store), ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task
+            config, run_id, whole, ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task
         )
         session.open()
         if session.pending:
             session.work(client)
-            commits = _complete_commits(store)
-        whole = load_plan(store)
+            whole = load_plan(store)  # other drivers may have extended it
+            commits = _complete_commits(store, whole)
         if all(shard.name in commits for shard in whole.shards()):
             finalize(store)
         status = session.close(commits)
@@ -273,9 +272,9 @@ def _work(
     )
 
 
-def _complete_commits(store: Store) -> dict[str, Commit]:
-    """Read the commits of planned shards whose objects all exist, by the sizes of one listing."""
-    commits = read_commits(store, load_plan(store).shard_names())
+def _complete_commits(store: Store, plan: Plan) -> dict[str, Commit]:
+    """Read the commits of a plan's shards whose objects all exist, by the sizes of one listing."""
+    commits = read_commits(store, plan.shard_names())
     sizes = store.list() if commits else {}
     return {
         shard: commit

@@ -18,6 +18,7 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import PermanentStoreError, StoreError, TransientError
 from audiopipe.media.safe_tar import AUDIO_SUFFIXES
+from audiopipe.store.local_files import is_local
 from audiopipe.store.objects import S3_PROTOCOLS, open_filesystem
 from audiopipe.store.retry import is_forbidden, with_retries
 from audiopipe.types import Video
@@ -143,7 +144,7 @@ def is_web_page(uri: str, info: Mapping[str, object]) -> bool:
 
 def _address(uri: str) -> str:
     """Return the path of a local address, and any other address as it is."""
-    return open_filesystem(uri)[1] if "://" not in uri or uri.startswith("file://") else uri
+    return open_filesystem(uri)[1] if is_local(uri) else uri
 
 
 def _is_named_after(folder: str, video: Video, name: str) -> bool:

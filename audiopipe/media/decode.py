@@ -22,7 +22,7 @@ from audiopipe.media.decoder_process import Decoder, ExitStatus
 from audiopipe.media.demuxers import DEMUXERS, main_error, name_format
 from audiopipe.media.fetch import Source
 from audiopipe.media.forkserver import Job
-from audiopipe.media.limits import refuse_excess, refuse_unusual
+from audiopipe.media.limits import refuse_overlong, refuse_unusual
 from audiopipe.media.messages import DecodeReport, DecodeRequest, Header, HeaderRequest
 from audiopipe.media.ogg import find_links, starts_as_ogg
 from audiopipe.media.wav import SampleBytes, read_sample_bytes
@@ -258,7 +258,7 @@ def _read_blocks(
         block = np.empty((block_frames, pcm_format.channels), pcm_format.dtype)
         filled = decoder.samples.read_into(block.data.cast("B"), config.decode_timeout_s) // block[0].nbytes
         frames += filled
-        refuse_excess(source, media.declared_s, frames / media.sample_rate_hz, config)
+        refuse_overlong(source, media.declared_s, frames / media.sample_rate_hz, config)
         if filled:
             yield block[:filled].T
 

@@ -36,6 +36,7 @@ from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
 from audiopipe.media.source import Source
 from audiopipe.redaction import is_redacted, without_query
+from audiopipe.store.local_files import describe_irregular
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import is_name_invalid, with_retries
 from audiopipe.types import Video
@@ -133,18 +134,13 @@ def _sha256(video: Video, path: Path, max_mb: float) -> str:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(str(path))
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe would block
-        raise InvalidSource(f"{path} is {_describe_mode(status.st_mode)}, not a file")
+    if kind := describe_irregular(status.st_mode):  # to open a pipe would block
+        raise InvalidSource(f"{path} is {kind}, not a file")
     _check_size(video, status.st_size, max_mb)
     if status.st_size == 0:  # to read a file of /proc may block
         return f"sha256:{hashlib.sha256().hexdigest()}"
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-
-
-def _describe_mode(mode: int) -> str:
-    kinds = {"a pipe": stat.S_ISFIFO, "a socket": stat.S_ISSOCK, "a device": stat.S_ISCHR, "a disk": stat.S_ISBLK}
-    return next((kind for kind, is_kind in kinds.items() if is_kind(mode)), "something else")
 
 
 def _download(

@@ -1,27 +1,25 @@
 """Classify the JSON files next to the audio of a video: segment times, timed text, metadata, or something else.
 
-A parsed document may take ten times its bytes. So one is parsed at a time in a worker, and only its metadata is kept.
+A parsed document may take ten times its bytes, so only its metadata is kept.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from audiopipe.store.bounded_json import PARSER_LOCK, load_json
 from audiopipe.types import VideoInfo
 
 __all__ = ["JsonFile", "JsonKind", "classify_json", "merge_info", "unreadable_json"]
 
-MAX_VALUES = 2_000_000  # as in segment times: more are refused there, and are not metadata
 MAX_TEXT = 1000  # characters of a title
 MAX_CHAPTERS = 1000
 MAX_LANGUAGES = 10_000  # YouTube has a few hundred
 TRANSCRIPT_KEYS = ("segments", "transcription")  # Whisper, WhisperX and this project; whisper.cpp
-_PARSER_LOCK = threading.Lock()
 TIMES = frozenset({"start", "end", "duration", "offsets", "words", "timestamps"})
 
 
@@ -57,8 +55,8 @@ class JsonFile:
 def classify_json(name: str, data: bytes) -> JsonFile:
     """Parse a JSON file and decide what it is for."""
     try:
-        with _PARSER_LOCK:
-            return _classify(name, data, _parse(data))
+        with PARSER_LOCK:
+            return _classify(name, data, load_json(data))
     except MemoryError:  # the worker's, not the file's
         raise
     except Exception as error:  # noqa: BLE001 - whatever a file makes the parser raise is the file's fault
@@ -111,21 +109,6 @@ def _read_info(document: dict[str, object]) -> VideoInfo:
         manual_captions=_keys(document.get("subtitles")),
         automatic_captions=_keys(document.get("automatic_captions")),
     )
-
-
-def _parse(data: bytes) -> object:
-    """Parse JSON of a bounded number of values and depth.
-
-    Raises:
-        ValueError: it is not such JSON.
-    """
-    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
-        raise ValueError(f"it has more than {MAX_VALUES} values")
-    try:
-        document: object = json.loads(data)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return document
 
 
 def _is_json_lines(data: bytes) -> bool:

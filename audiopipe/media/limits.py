@@ -9,7 +9,7 @@ from audiopipe.media.fetch import Source
 from audiopipe.media.messages import AudioStream, Header
 from audiopipe.types import Media, Seconds
 
-__all__ = ["MAX_STREAMS", "refuse_excess", "refuse_truncated", "refuse_unusual"]
+__all__ = ["MAX_STREAMS", "refuse_overlong", "refuse_truncated", "refuse_unusual"]
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 8_000, 192_000
 MAX_STREAMS = 100  # audio, pictures and subtitles; films have up to 60
@@ -36,7 +36,7 @@ def refuse_unusual(source: Source, header: Header, audio: AudioStream, config: R
         )
 
 
-def refuse_excess(source: Source, declared_s: Seconds | None, decoded_s: Seconds, config: RunConfig) -> None:
+def refuse_overlong(source: Source, declared_s: Seconds | None, decoded_s: Seconds, config: RunConfig) -> None:
     """Raise if there is more audio than `max_video_s`, or than declared and `max_undeclared_s`.
 
     Raises:

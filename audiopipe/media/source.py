@@ -49,7 +49,7 @@ class Source:
         return f"subfile,,start,{start},end,{end},,:{self.path}"
 
     def require_readable(self) -> None:
-        """Raise `UnreadableSource` if the file is no longer there, because its disk or mount is lost."""
+        """Raise `UnreadableSource` if the file cannot be found any more, because its disk or mount is lost."""
         try:
             self.path.stat()
         except OSError as error:

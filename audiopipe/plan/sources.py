@@ -23,6 +23,7 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
 from audiopipe.plan.files import PLAN_FOLDER, ObjectStore
 from audiopipe.plan.plan import load_plan
+from audiopipe.store.local_files import is_local
 from audiopipe.store.objects import open_filesystem
 from audiopipe.types import Shard
 
@@ -115,7 +116,7 @@ def refuse_other_catalog(config: RunConfig, recorded: RunConfig, store: ObjectSt
         CatalogError, TransientError: a catalog at another address cannot be read.
     """
     is_same = _is_same_address(config.catalog, recorded.catalog)
-    if config.extend or not store.list(PLAN_FOLDER) or (is_same and not _is_local(config.catalog)):
+    if config.extend or not store.list(PLAN_FOLDER) or (is_same and not is_local(config.catalog)):
         return
     tables = load_plan(store).tables
     planned = _ids(tables.values())
@@ -160,9 +161,5 @@ def _is_same_address(url: str, other: str) -> bool:
     return url == other or _normalize(url) == _normalize(other)
 
 
-def _is_local(url: str) -> bool:
-    return "://" not in url or url.startswith("file://")
-
-
 def _normalize(url: str) -> str:
-    return os.path.realpath(open_filesystem(url)[1]) if _is_local(url) else url.rstrip("/")
+    return os.path.realpath(open_filesystem(url)[1]) if is_local(url) else url.rstrip("/")

@@ -6,9 +6,7 @@ Whisper's and WhisperX's segments with `words`; whisper.cpp's `transcription`; Y
 
 from __future__ import annotations
 
-import json
 import math
-import threading
 from collections.abc import Iterable, Iterator
 
 from audiopipe.errors import BadSegments
@@ -23,37 +21,14 @@ from audiopipe.segment.transcript import (
     refuse_damage,
     require_valid_times,
 )
+from audiopipe.store.bounded_json import PARSER_LOCK, load_json
 from audiopipe.types import Seconds, Span
 
-__all__ = ["load_json", "read_json"]
-
-MAX_VALUES = 2_000_000  # ten hours of words with probabilities and tokens have a million; a value takes up to 250 bytes
+__all__ = ["read_json"]
 
 MAX_BETWEEN_WORDS = 10  # characters
 
-# A document takes ten times its bytes in memory: one is parsed at a time in a worker, which costs no time, as the
-# interpreter runs one thread at a time anyway.
-_PARSER_LOCK = threading.Lock()
-
 Entry = dict[str, object]
-
-
-def load_json(data: bytes) -> object:
-    """Parse JSON of bounded size, depth and number of values.
-
-    Raises:
-        BadSegments: it is not JSON, or goes beyond a limit.
-    """
-    with refuse_damage("json", data):
-        # An upper bound, as text has commas too. Every value but the first follows one of these.
-        bound_count("json", sum(map(data.count, (b",", b"[", b"{"))), MAX_VALUES)
-        try:
-            document: object = json.loads(data)
-        except RecursionError as error:
-            raise BadSegments("the JSON next to the audio is nested too deeply") from error
-        except ValueError as error:
-            raise BadSegments(f"the JSON next to the audio cannot be read: {error}") from error
-    return document
 
 
 def read_json(data: bytes) -> Transcript:
@@ -64,9 +39,16 @@ def read_json(data: bytes) -> Transcript:
     Raises:
         BadSegments: the file is not JSON, or its segments are not a list or have no valid times at all.
     """
-    with _PARSER_LOCK, refuse_damage("json", data):
-        transcript = _read_document(load_json(data))
+    with PARSER_LOCK, refuse_damage("json", data):
+        transcript = _read_document(_load(data))
     return require_valid_times("json", transcript)
+
+
+def _load(data: bytes) -> object:
+    try:
+        return load_json(data)
+    except ValueError as error:
+        raise BadSegments(f"the JSON next to the audio cannot be read: {error}") from error
 
 
 def _read_document(document: object) -> Transcript:

@@ -20,7 +20,7 @@ PART = """
 import json, subprocess, sys, time
 name, audio, out = sys.argv[1:]
 def write(is_met):
-    row = {"label": "speed", "value": "7", "bar": ">= 8", "is_met": is_met}
+    row = {"label": "speed", "value": "7", "target": ">= 8", "is_met": is_met}
     open(f"{out}/{name}.json", "w").write(json.dumps([row]))
 if name == "good": write(True)
 if name == "slow": write(False)
@@ -47,13 +47,13 @@ def test_a_part_that_hangs_or_fails_costs_only_itself(tmp_path):
     assert outcomes == {
         "broken": "failed",
         "stuck": "ran out of time",
-        "slow": "missed a bar",
+        "slow": "missed a target",
         "good": "passed",
     }
-    assert [row["value"] for row in results[1].rows] == ["7"], "a part cut short keeps its rows"
+    assert [row.value for row in results[1].rows] == ["7"], "a part cut short keeps its rows"
     wait_until(lambda: not psutil.pid_exists(int((out / "child").read_text())), "the child of a part is alive")
     report = (out / "report.md").read_text()
-    assert "| Slow | missed a bar |" in report
+    assert "| Slow | missed a target |" in report
     assert "| speed | 7 | >= 8 | missed |" in report
     assert "no such device" in (out / "log.txt").read_text()
     assert len(json.loads((out / "results.json").read_text())) == 4

@@ -8,7 +8,7 @@ from distributed import Client, KilledWorker, LocalCluster
 from output_factory import RUN_ID, config, content, corpus, make_output
 
 from audiopipe.config import RunConfig
-from audiopipe.driver import retry, run, session, steering, task
+from audiopipe.driver import run, steering, task
 from audiopipe.errors import BrokenWorker, PermanentStoreError, SourceUnavailable, StoreError, WorkerFailure
 from audiopipe.ledger import WorkerStatus, open_ledger
 from audiopipe.pipeline.shard import process_shard
@@ -39,10 +39,8 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "BACKOFF_S", 0.05)
+def short_waits(fast_ticks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steering, "HOLD_S", 0.2)
-    monkeypatch.setattr(session, "TICK_S", 0.05)
 
 
 def settings_for(catalog: Path, folder: Path) -> RunConfig:

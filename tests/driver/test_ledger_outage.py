@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from distributed import Client
 from output_factory import config, content, corpus, make_output
 
-from audiopipe.driver import session
 from audiopipe.driver.run import resume, run
 from audiopipe.errors import LedgerError
 from audiopipe.ledger import Ledger, RunStatus, open_ledger, resilient
@@ -22,15 +20,8 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return corpus(tmp_path_factory.mktemp("corpus") / "c")
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
-        yield client
-
-
 @pytest.fixture(autouse=True)
-def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "TICK_S", 0.05)
+def short_waits(fast_ticks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_address, "DRIVER_BUSY_S", 0.05)
     monkeypatch.setattr(resilient, "RETRY_S", 0.2)
 

@@ -18,8 +18,6 @@ from private_server import CANARY, files_with_canary, private_catalog, private_s
 from audiopipe.cli import main
 from audiopipe.config import RunConfig
 from audiopipe.dataset.verify import verify
-from audiopipe.driver import retry as driver_retry
-from audiopipe.driver import session
 from audiopipe.driver.run import resume, retry, run
 from audiopipe.errors import AudiopipeError, ConfigError
 from audiopipe.ledger import open_ledger
@@ -28,17 +26,7 @@ from audiopipe.plan.addresses import complete_addresses
 from audiopipe.plan.plan import create_plan
 from audiopipe.store.objects import Store
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_retry, "BACKOFF_S", 0.05)
-    monkeypatch.setattr(session, "TICK_S", 0.05)
+pytestmark = pytest.mark.usefixtures("fast_ticks")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +15,14 @@ from output_factory import RUN_ID, config, content, corpus, make_output
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
-from audiopipe.driver import retry, run, session
+from audiopipe.driver import run
 from audiopipe.errors import ConfigError, PermanentStoreError, PlanError, StoreError
 from audiopipe.ledger import open_ledger
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
+
+pytestmark = pytest.mark.usefixtures("fast_ticks")
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +36,6 @@ def reference_output(catalog: Path, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("reference") / "out"
     make_output(config(catalog, out))
     return out
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "BACKOFF_S", 0.05)
-    monkeypatch.setattr(session, "TICK_S", 0.05)
 
 
 ATTEMPTS: Counter[str] = Counter()  # of the tasks below, which run on in-process workers

@@ -1,7 +1,6 @@
 """Run an output whose videos are not where its catalog says, and one that is given another catalog."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,22 +8,12 @@ from distributed import Client
 from output_factory import config, content, corpus, make_output
 
 from audiopipe.dataset.commit import read_commits
-from audiopipe.driver import retry, run, session
+from audiopipe.driver import run
 from audiopipe.errors import ConfigError, StoreError
 from audiopipe.pipeline import video
 from audiopipe.store.objects import Store
 
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "BACKOFF_S", 0.05)
-    monkeypatch.setattr(session, "TICK_S", 0.05)
+pytestmark = pytest.mark.usefixtures("fast_ticks")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-from types import SimpleNamespace
-
 import pytest
+from clock import Clock
 from factories import shard_of
 
 from audiopipe.driver import speculation
@@ -10,20 +9,9 @@ from audiopipe.types import Video
 A, B, DONE = (shard_of([], index=index) for index in range(3))
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(speculation, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+    return Clock(monkeypatch, speculation)
 
 
 def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:

@@ -1,26 +1,14 @@
-from types import SimpleNamespace
-
 import pytest
+from clock import Clock
 
 from audiopipe.driver import steering
 from audiopipe.driver.heartbeat import WorkerInfo
 from audiopipe.driver.steering import HOLD_S, MAX_HOLD_S, SteeringPolicy
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(steering, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+    return Clock(monkeypatch, steering)
 
 
 def worker(name: str, process: int = 0) -> WorkerInfo:

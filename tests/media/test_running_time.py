@@ -3,30 +3,19 @@ import signal
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import psutil
 import pytest
+from clock import Clock
 from waiting import wait_until
 
 from audiopipe.media import running_time
 from audiopipe.media.running_time import MAX_DELAY_S, SLICE_S, RunningTimeLimit, receive
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(running_time, "time", SimpleNamespace(monotonic=clock.monotonic))
-    return clock
+    return Clock(monkeypatch, running_time)
 
 
 def test_a_limit_ends_after_its_time_in_short_slices(clock: Clock) -> None:
