@@ -9,7 +9,7 @@ PAPERMILL := $(BIN)/papermill --no-progress-bar --log-level WARNING
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # The unit tests of one shard, from catalog to encoded clips; not those that wait for servers that hang.
 QUICK := $(addprefix tests/,catalog plan pipeline segment store test_config.py test_layers.py) \
-	--ignore tests/pipeline/test_places.py --ignore tests/pipeline/test_tones.py
+	--ignore tests/pipeline/test_web_places.py --ignore tests/pipeline/test_tones.py
 
 .PHONY: help demo quick test test-all test-failed lab bench gpu-check lint clean
 
