@@ -20,8 +20,11 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(audiopipe.__path__,
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"redaction"}),
     frozenset({"errors", "kernels", "parameter_messages", "types"}),
-    frozenset({"config", "extras"}),
-    frozenset({"estimation", "ledger", "models", "store"}),
+    frozenset({"extras"}),
+    frozenset({"models"}),
+    frozenset({"scorers"}),
+    frozenset({"config"}),  # the digest covers the scorers' versions
+    frozenset({"estimation", "ledger", "store"}),
     frozenset({"catalog", "cluster", "media", "segment"}),
     frozenset({"plan"}),
     frozenset({"dataset"}),

@@ -1,0 +1,1 @@
+"""Compute columns of segments: measures of the signal, learned scores, speakers, findings in the text."""
