@@ -47,13 +47,20 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """A segment apart from its samples."""
+    """A segment apart from its samples.
+
+    Args:
+        language: the catalog's language of the video.
+        text: the words alone.
+        raw_text: the text before tags, speakers and marks of sounds were removed; None if it is not known.
+    """
 
     video_id: str
     language: str
     duration_s: float
     text: str | None
     speaker: str | None
+    raw_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
