@@ -74,11 +74,13 @@ class ScorerBatch:
             channels, zero after each segment's end; None for a scorer that needs no audio.
         lengths: [B] samples of each segment, at least 1; empty without audio.
         segments: [B].
+        sample_rate: that of the samples in Hz.
     """
 
     samples: torch.Tensor | None = field(repr=False)
     lengths: Sequence[int]
     segments: Sequence[SegmentInfo]
+    sample_rate: int = 16_000
 
 
 class Scorer(ABC):

@@ -1,0 +1,106 @@
+"""Create scorers from their names: built-in ones, those of installed packages, and networks in a file."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from audiopipe.errors import AudiopipeError, ConfigError
+from audiopipe.scorers.scorer import Column, Scorer
+
+__all__ = ["BUILT_IN", "GROUP", "create_scorers", "known_scorers", "stored_columns"]
+
+GROUP = "audiopipe.scorers"  # of the entry points of other packages: NAME = "MODULE:CLASS"
+
+BUILT_IN = {
+    "signal": "audiopipe.scorers.signal:Signal",
+    "dnsmos": "audiopipe.scorers.dnsmos:Dnsmos",
+    "speakers": "audiopipe.scorers.speakers:Speakers",
+    "transcript": "audiopipe.scorers.transcript:Transcript",
+}
+
+
+def known_scorers() -> list[str]:
+    """Return the names of the built-in scorers and of those of installed packages."""
+    return [*BUILT_IN, *sorted({item.name for item in entry_points(group=GROUP)} - BUILT_IN.keys())]
+
+
+def create_scorers(names: str, *, speaker_labels: bool = False, speaker_embeddings: bool = False) -> tuple[Scorer, ...]:
+    """Create the scorers of a comma-separated list, in its order.
+
+    Args:
+        names: names of scorers; `signal` is first where it is listed. An entry that ends with .yaml is the description
+            of a network.
+        speaker_labels, speaker_embeddings: options of the scorer `speakers`.
+
+    Raises:
+        ConfigError: a scorer is unknown or listed twice, two have a column in common, or one cannot be created.
+        MissingExtra: a scorer's module needs a package that is not installed.
+    """
+    entries = [name.strip() for name in names.split(",")]
+    if not all(entries):
+        raise ConfigError(f"scorers '{names}': must be names separated by commas")
+    if "signal" in entries[1:]:
+        raise ConfigError(f"scorers '{names}': signal must be first, since the others follow it in the pipeline")
+    if (speaker_labels or speaker_embeddings) and "speakers" not in entries:
+        option = "speaker_labels" if speaker_labels else "speaker_embeddings"
+        raise ConfigError(f"{option} needs the scorer 'speakers', and scorers is '{names}'")
+    options = {"speakers": {"speaker_labels": speaker_labels, "speaker_embeddings": speaker_embeddings}}
+    scorers = tuple(_create(entry, options.get(entry, {})) for entry in entries)
+    _check_unique("scorer", [scorer.name for scorer in scorers])
+    _check_unique("column", [column.name for scorer in scorers for column in scorer.columns])
+    return scorers
+
+
+def stored_columns(scorers: Sequence[Scorer]) -> tuple[Column, ...]:
+    """Return the columns that tables get from scorers, in their order."""
+    return tuple(column for scorer in scorers for column in scorer.columns if column.stored)
+
+
+def _create(entry: str, options: dict[str, bool]) -> Scorer:
+    factory = _factory_of(entry)
+    try:
+        scorer = factory(**options)
+    except AudiopipeError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"scorer '{entry}' cannot be created: {error!r}") from error
+    if not isinstance(scorer, Scorer):
+        raise ConfigError(f"scorer '{entry}': {factory!r} is not a subclass of audiopipe.scorers.scorer.Scorer")
+    return scorer
+
+
+def _factory_of(entry: str) -> Callable[..., object]:
+    """Return the class of a scorer.
+
+    Raises:
+        ConfigError: there is no scorer of this name.
+    """
+    if entry in BUILT_IN:
+        module, _, attribute = BUILT_IN[entry].partition(":")
+        factory: Callable[..., object] = getattr(import_module(module), attribute)
+        return factory
+    points = [item for item in entry_points(group=GROUP) if item.name == entry]
+    if not points:
+        known = known_scorers()
+        matches = difflib.get_close_matches(entry, known, n=1)
+        hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(known)}"
+        raise ConfigError(f"unknown scorer '{entry}': {hint}")
+    return _load(points[0])
+
+
+def _load(point: EntryPoint) -> Callable[..., object]:
+    try:
+        factory: Callable[..., object] = point.load()
+    except Exception as error:
+        raise ConfigError(f"scorer '{point.name}' ({point.value}) cannot be imported: {error!r}") from error
+    return factory
+
+
+def _check_unique(kind: str, names: list[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ConfigError(f"the scorers have {kind} '{repeated[0]}' twice: leave one of them out")
