@@ -20,7 +20,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(audiopipe.__path__,
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"redaction"}),
     frozenset({"errors", "kernels", "parameter_messages", "types"}),
-    frozenset({"extras"}),
+    frozenset({"conditions", "extras"}),
     frozenset({"models"}),
     frozenset({"scorers"}),
     frozenset({"config"}),  # the digest covers the scorers' versions
