@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.catalog.files import COLUMNS
-from audiopipe.config import LANGUAGE
+from audiopipe.config.checks import LANGUAGE
 from audiopipe.errors import CatalogError
 from audiopipe.redaction import redact_address
 from audiopipe.store.objects import open_filesystem

@@ -1,0 +1,82 @@
+"""Build a model from flat parameters, with checks of single texts: addresses, languages, names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import describe_invalid, describe_unknown
+from audiopipe.redaction import find_address_problem, has_secret
+
+__all__ = ["LANGUAGE", "CheckedParameters", "output_field", "run_field"]
+
+ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
+LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
+
+
+def output_field(default: object, description: str, **limits: float) -> Any:
+    """Return a field that the bytes of the output depend on; the digest covers it."""
+    return Field(default, description=description, json_schema_extra={"digest": True}, **limits)  # type: ignore[call-overload]
+
+
+def run_field(default: object, description: str, **limits: float) -> Any:
+    """Return a field that changes where and how fast a run works, but not the bytes of its output."""
+    return Field(default, description=description, **limits)  # type: ignore[call-overload]
+
+
+class CheckedParameters(BaseModel):
+    """A frozen model of flat parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def of(cls, **parameters: object) -> Self:
+        """Validate flat parameters.
+
+        Raises:
+            ConfigError: parameters are unknown, missing or invalid; the message names all of them and what is allowed.
+        """
+        unknown = [name for name in parameters if name not in cls.model_fields]
+        if unknown:
+            raise ConfigError("; ".join(describe_unknown(name, list(cls.model_fields)) for name in unknown))
+        try:
+            return cls.model_validate(parameters)
+        except ValidationError as error:
+            raise ConfigError("; ".join(describe_invalid(item) for item in error.errors())) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_text(cls, value: object, info: ValidationInfo) -> object:
+        is_address = info.field_name in ADDRESSES and isinstance(value, str)
+        if isinstance(value, str) and (is_address or has_secret(value)) and (problem := find_address_problem(value)):
+            raise ValueError(problem)
+        if is_address and not str(value).strip():
+            raise ValueError("is empty")
+        return value
+
+    @field_validator("language", check_fields=False)
+    @classmethod
+    def _check_languages(cls, value: str) -> str:
+        for name in value.split(","):
+            if not LANGUAGE.fullmatch(name.strip()):
+                raise ValueError("must be 'all' or names of letters, digits, '-' and '_', separated by commas")
+        return ",".join(name.strip() for name in value.split(","))
+
+    @field_validator("caption_languages", check_fields=False)
+    @classmethod
+    def _check_caption_languages(cls, value: str | None) -> str | None:
+        names = [] if value is None else [name.strip() for name in value.split(",")]
+        for name in names:
+            if not LANGUAGE.fullmatch(name):
+                raise ValueError("must be language tags such as 'en' or 'pt-BR', separated by commas")
+        return ",".join(names) or None
+
+    @field_validator("run_id", check_fields=False)
+    @classmethod
+    def _check_run_id(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
+            raise ValueError("must be 1 to 64 letters, digits, '-', '_' and '.'")
+        return value
