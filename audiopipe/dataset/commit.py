@@ -124,21 +124,23 @@ def _upload(store: Store, path: Path, folder: str, name: str) -> CommittedObject
     return CommittedObject(part, name, path.stat().st_size, digest)
 
 
-def commit_shard(store: Store, commit: Commit) -> ShardResult:
+def commit_shard(store: Store, commit: Commit, name: str | None = None) -> ShardResult:
     """Commit an uploaded attempt, unless another attempt was faster, and publish the shard.
+
+    Args:
+        name: of the commit; default: that of a shard of the dataset.
 
     Returns:
         The result of the attempt that is the shard: this one or the faster one.
     """
-    shard, winner = commit.result.shard, commit
-    if not store.create(commit_name(shard), commit.to_json()):
-        existing = read_commit(store, shard)
-        if existing is None:
+    winner, name = commit, name or commit_name(commit.result.shard)
+    if not store.create(name, commit.to_json()):
+        try:
+            winner = Commit.from_json(store.read(name), name)
+        except FileNotFoundError:
             raise StoreError(
-                f"the commit of {shard} disappeared from {store.url}: another program writes there; "
-                "stop it, then resume the run"
-            )
-        winner = existing
+                f"{name} disappeared from {store.url}: another program writes there; stop it, then resume the run"
+            ) from None
     if winner.result.attempt != commit.result.attempt:
         store.remove(_parts(commit.result))
     publish(store, winner)

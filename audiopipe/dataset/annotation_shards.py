@@ -1,0 +1,81 @@
+"""Commit the tables of an annotation, shard by shard, by the protocol of `commit.py`."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from audiopipe.dataset.annotations import AnnotationRecord
+from audiopipe.dataset.commit import Commit, commit_shard, publish, upload
+from audiopipe.errors import VerifyError
+from audiopipe.store.objects import Store
+from audiopipe.types import ShardResult
+
+__all__ = ["commit_annotation", "publish_annotation", "read_annotation_commits", "reopen_annotation"]
+
+
+def read_annotation_commits(store: Store, record: AnnotationRecord) -> dict[str, Commit]:
+    """Read the commits of an annotation by shard, of those whose tables exist with their sizes.
+
+    Raises:
+        VerifyError: a commit is damaged.
+    """
+    sizes = store.list(record.folder)
+    start, end = f"{record.folder}/", ".json"
+    names = [name for name in sizes if name.endswith(end) and name != record.columns_name]
+    commits = {
+        name[len(start) : -len(end)]: Commit.from_json(body, name) for name, body in store.read_all(names).items()
+    }
+    return {
+        shard: commit
+        for shard, commit in commits.items()
+        if all(sizes.get(item.name) == item.size for item in commit.objects)
+    }
+
+
+def publish_annotation(store: Store, record: AnnotationRecord, shard: str) -> Commit | None:
+    """Publish the table of a shard that is committed; return its commit, None if there is none.
+
+    A commit whose table was lost is removed, so that the shard can be annotated again.
+    """
+    name = record.commit_name(shard)
+    try:
+        commit = Commit.from_json(store.read(name), name)
+        publish(store, commit)
+    except FileNotFoundError:
+        return None
+    except VerifyError:
+        reopen_annotation(store, record, [shard])
+        return None
+    return commit
+
+
+def commit_annotation(store: Store, record: AnnotationRecord, result: ShardResult, table: pa.Table) -> ShardResult:
+    """Commit the table of a shard, unless another attempt was faster.
+
+    Args:
+        result: of the shard; its attempt and its bytes are set here.
+
+    Returns:
+        The result of the attempt that was committed.
+    """
+    attempt = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory(prefix="audiopipe-annotation-") as folder:
+        path = Path(folder) / "table"
+        pq.write_table(table, path, compression="zstd")
+        objects = upload(store, result.shard, attempt, {record.table_name(result.shard): path})
+    result = replace(result, attempt=attempt, bytes_out=sum(item.size for item in objects))
+    return commit_shard(store, Commit(result, objects, record.digest), record.commit_name(result.shard))
+
+
+def reopen_annotation(store: Store, record: AnnotationRecord, shards: Iterable[str]) -> None:
+    """Remove the commits of shards, then their tables, so that these shards can be annotated again."""
+    names = list(shards)
+    store.remove_all([record.commit_name(shard) for shard in names])
+    store.remove_all([record.table_name(shard) for shard in names])
