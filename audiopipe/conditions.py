@@ -247,9 +247,9 @@ def _conjuncts(node: Node) -> Iterator[Node]:
 def _write(connection: duckdb.DuckDBPyConnection, where: Node) -> str:
     """Write an expression as SQL, without parentheses around it."""
     base = {"type": "BASE_TABLE", "table_name": ROWS, "qualified_name": {"path": [ROWS]}}
-    one = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "literal": {"kind": "INTEGER", "text": "1"}}
+    constant = {"class": "CONSTANT", "type": "VALUE_CONSTANT", "literal": {"kind": "INTEGER", "text": "1"}}
     node = {
-        "type": "SELECT_NODE", "cte_map": {}, "select_list": [one], "from_table": base, "where_clause": where,
+        "type": "SELECT_NODE", "cte_map": {}, "select_list": [constant], "from_table": base, "where_clause": where,
         "aggregate_handling": "STANDARD_HANDLING",
     }  # fmt: skip
     tree = {"error": False, "statements": [{"node": node}]}

@@ -43,8 +43,8 @@ COLUMNS = {
 def test_a_condition_is_parsed_and_written_again(text: str, parts: tuple[str, ...] | None) -> None:
     condition = parse_condition(text, COLUMNS)
     assert parts is None or condition.parts == parts
-    again = parse_condition(condition.text, COLUMNS)
-    assert again == condition
+    reparsed = parse_condition(condition.text, COLUMNS)
+    assert reparsed == condition
     assert set(condition.columns) <= COLUMNS.keys()
 
 
