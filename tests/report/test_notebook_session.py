@@ -6,7 +6,7 @@ import pytest
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import ConfigError
-from audiopipe.report.notebook import cells
+from audiopipe.report.notebook import cells, session
 
 PARAMETERS_CELL = '# Parameters: any field of RunConfig\ncatalog = "c"\noutput = "o"\nworkers = None\n'
 
@@ -79,7 +79,6 @@ def test_under_papermill_paths_start_where_it_was_called(tmp_path, monkeypatch):
 
 
 def test_an_interrupted_kernel_says_how_to_resume(monkeypatch):
-    from audiopipe.report.notebook import session
 
     def interrupt(*arguments, **parameters):
         raise KeyboardInterrupt
@@ -95,19 +94,24 @@ def test_an_interrupted_kernel_says_how_to_resume(monkeypatch):
 def test_a_preview_writes_nothing(tmp_path):
     from output_factory import config, corpus
 
-    from audiopipe.report.notebook import session
-
     preview = session.preview(config(corpus(tmp_path / "corpus"), tmp_path / "out"))
     assert preview.shards_left == 3
     assert "committed before" in preview._repr_html_()
     assert not (tmp_path / "out").exists()
 
 
+def test_two_threads_of_a_core_count_as_one(tmp_path, monkeypatch):
+    for cpu, siblings in enumerate(("0,2", "1", "0,2")):
+        (tmp_path / f"cpu{cpu}").write_text(siblings + "\n")
+    monkeypatch.setattr(session, "SIBLINGS", str(tmp_path / "cpu{}"))
+    monkeypatch.setattr(session.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert session.count_cores() == 3  # cpu3 has no entry, as in some containers
+
+
 def test_the_last_cell_of_an_unfinished_run_fails_naming_the_rest(capsys):
     from audiopipe.dataset.totals import Totals
     from audiopipe.driver.run import RunSummary
     from audiopipe.ledger import RunStatus
-    from audiopipe.report.notebook import session
 
     failed = {"en-000000": "StoreError: 503"}
     summary = RunSummary("r", "o", RunStatus.INCOMPLETE, Totals(), Totals(), 2, failed, 1.0)
@@ -120,7 +124,6 @@ def test_too_many_failed_videos_are_an_error_only_to_papermill(capsys, monkeypat
     from audiopipe.dataset.totals import Totals
     from audiopipe.driver.run import RunSummary
     from audiopipe.ledger import RunStatus
-    from audiopipe.report.notebook import session
 
     total = Totals(shards=1, videos=4, videos_failed=2)
     total.errors["BadTar"] = 2

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Preview", "RunIncomplete", "Stopped", "TooManyFailed", "connect", "finish", "preview", "run_shards"]
 
 REDRAW_S = 1.0
-THREADS_PER_CORE = 2  # the second thread of a core adds no speed, as audiopipe.estimation assumes
+SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"  # of Linux
 
 
 class RunIncomplete(AudiopipeError):
@@ -94,11 +95,21 @@ class Preview:
         gpu = torch.cuda.is_available() and self.config.device != "cpu"
         rates = load_rates()
         core_h = left_h / (rates.core_x_with_gpu if gpu else rates.core_x_without_gpu)
-        cores = len(os.sched_getaffinity(0)) / THREADS_PER_CORE
+        cores = count_cores()
         time_here, time_on_core = format_duration(3600 * core_h / cores), format_duration(3600 * core_h)
-        machine = f"on this machine (cores: {cores:g}{', with its GPU' if gpu else ''})"
+        machine = f"on this machine (cores: {cores}{', with its GPU' if gpu else ''})"
         estimate = f"<b>Estimated time: at least {time_here}</b> {machine}, {time_on_core} on one core"
         return Html(f"<p>{estimate}; {esc(rates.describe())}. Many short videos take longer.</p>")
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use; the second thread of a core adds no speed."""
+
+    def siblings(cpu: int) -> str:
+        path = Path(SIBLINGS.format(cpu))
+        return path.read_text(encoding="ascii") if path.exists() else str(cpu)
+
+    return len({siblings(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 class _DraftStore:
