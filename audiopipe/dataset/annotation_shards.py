@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,43 @@ from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.types import ShardResult
 
-__all__ = ["commit_annotation", "publish_annotation", "read_annotation_commits", "reopen_annotation"]
+__all__ = [
+    "annotation_result",
+    "commit_annotation",
+    "publish_annotation",
+    "read_annotation_commits",
+    "reopen_annotation",
+]
+
+
+def annotation_result(shard: ShardResult, rows: int, scored: int, started_at: str) -> ShardResult:
+    """Return the result of an annotated shard: what it shares with the shard, and its own counts.
+
+    Args:
+        shard: the result of the dataset's shard.
+        rows: rows of the table.
+        scored: how many of them were given to scorers, or read from a file.
+    """
+    return replace(
+        shard,
+        worker="local",
+        videos_failed=0,
+        segments=rows,
+        segments_kept=scored,
+        drops={},
+        audio_s=0.0,
+        kept_s=0.0,
+        bytes_in=0,
+        bytes_out=0,
+        stage_s={},
+        stage_cpu_s={},
+        stage_items={},
+        queue_depths={},
+        wall_s=round((datetime.now(UTC) - datetime.fromisoformat(started_at)).total_seconds(), 3),
+        started_at=started_at,
+        finished_at=datetime.now(UTC).isoformat(),
+        dead_letters=(),
+    )
 
 
 def read_annotation_commits(store: Store, record: AnnotationRecord) -> dict[str, Commit]:

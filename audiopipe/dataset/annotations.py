@@ -209,8 +209,10 @@ def _check_columns(store: Store, record: AnnotationRecord, existing: Collection[
 def _differences(recorded: AnnotationRecord, new: AnnotationRecord) -> str:
     """Describe what two records of one name and version differ in."""
     if recorded.columns != new.columns:
-        there, here = (", ".join(column.name for column in item.columns) for item in (recorded, new))
-        return f"its columns ({there} there, {here} here)" if there != here else "the description of its columns"
+        there, new_names = (", ".join(column.name for column in item.columns) for item in (recorded, new))
+        return (
+            f"its columns ({there} there, {new_names} here)" if there != new_names else "the description of its columns"
+        )
     names = sorted(recorded.source.keys() | new.source.keys())
     changed = [name for name in names if recorded.source.get(name) != new.source.get(name)]
     return ", ".join(f"{name} ({recorded.source.get(name)} there, {new.source.get(name)} here)" for name in changed)
@@ -218,7 +220,7 @@ def _differences(recorded: AnnotationRecord, new: AnnotationRecord) -> str:
 
 def annotation_paths(store: Store, annotations: Iterable[Annotation], shards: Collection[str]) -> list[str]:
     """Return the tables of annotations as DuckDB opens them, for a connection that may open only known paths."""
-    return [_address(store, name) for annotation in annotations for name in annotation.tables(shards)]
+    return [store.address(name) for annotation in annotations for name in annotation.tables(shards)]
 
 
 def join_annotations(
@@ -247,8 +249,3 @@ def join_annotations(
         condition = " AND ".join(f"{left}.{name} = {right}.{name}" for name in KEYS)
         segments = connection.sql(f"SELECT {left}.*, {columns} FROM {left} LEFT JOIN {right} ON {condition}")
     return segments
-
-
-def _address(store: Store, name: str) -> str:
-    path = store.path(name)
-    return path if store.local_folder is not None else str(store.fs.unstrip_protocol(path))

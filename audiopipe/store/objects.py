@@ -105,6 +105,11 @@ class Store:
         """Return the path of an object on the file system."""
         return f"{self.root}/{name}"
 
+    def address(self, name: str) -> str:
+        """Return the address of an object as other libraries open it: a local path, or a URL."""
+        path = self.path(name)
+        return path if self.local_folder is not None else str(self.fs.unstrip_protocol(path))
+
     def _describe(self, operation: str, name: str) -> str:
         return f"{operation} {self.url}/{name}"
 
