@@ -6,99 +6,37 @@ DuckDB, which reads only the columns and rows that a query needs; the audio of a
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import soundfile as sf
+import pyarrow.compute as pc
 
+from audiopipe.conditions import parse_condition
 from audiopipe.dataset.commit import Commit, read_commits
+from audiopipe.dataset.database import checked, choose, open_database, quoted
 from audiopipe.dataset.run_record import read_run_record
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, object_names
+from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, object_names
+from audiopipe.dataset.segment import Segment
+from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
-from audiopipe.types import Seconds, ShardResult
+from audiopipe.types import ShardResult, shard_name
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["Dataset", "Segment"]
 
-Result = TypeVar("Result")
-
-# A video that was tried again has a row in each shard that the plan has it in.
-LAST_VIDEOS = """
-CREATE VIEW videos AS SELECT * FROM video_attempts
-QUALIFY row_number() OVER (PARTITION BY language, video_id ORDER BY shard DESC) = 1
-"""
 ROWS_PER_READ = 1024  # rows of a table that an iteration holds at a time
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One segment of a dataset. `audio` is read when it is asked for, by one ranged read.
-
-    `metrics` has the value of each metric by name, None where it does not exist; `row` has all columns of the segment.
-    """
-
-    key: str
-    video_id: str
-    language: str
-    start_s: Seconds
-    end_s: Seconds
-    text: str | None
-    speaker: str | None
-    metrics: Mapping[str, float | None]
-    row: Mapping[str, Any]
-    _store: Store
-
-    def __repr__(self) -> str:
-        return f"Segment({self.key!r}, {self.language}, {self.start_s:.2f}-{self.end_s:.2f} s, {self.text!r})"
-
-    @property
-    def duration_s(self) -> Seconds:
-        """The length of the audio in seconds."""
-        return float(self.row["duration_s"])
-
-    @property
-    def tar(self) -> str:
-        """The name of the tar that holds the audio, relative to the dataset."""
-        return object_names(self.language, int(self.row["shard"]))["audio"]
-
-    def read_bytes(self) -> bytes:
-        """Read the encoded audio, in the format of the dataset (FLAC by default).
-
-        Raises:
-            ConfigError: the segment was dropped, so that the dataset has no audio of it.
-            FileNotFoundError: the tar is missing; `verify` reports what else is.
-        """
-        if self.row["tar_offset"] is None:
-            raise ConfigError(
-                f"segment {self.key} was dropped ({self.row['drop_reason']}): the dataset has no audio of it"
-            )
-        return self._store.read_range(self.tar, int(self.row["tar_offset"]), int(self.row["audio_bytes"]))
-
-    @cached_property
-    def _decoded(self) -> tuple[npt.NDArray[np.float32], int]:
-        samples, rate = sf.read(io.BytesIO(self.read_bytes()), dtype="float32")
-        return samples, int(rate)
-
-    @property
-    def audio(self) -> npt.NDArray[np.float32]:
-        """The samples, mono [T] in -1..1; raises as `read_bytes`."""
-        return self._decoded[0]
-
-    @property
-    def sample_rate(self) -> int:
-        """The sample rate of `audio` in Hz; raises as `read_bytes`."""
-        return self._decoded[1]
+# The order of samples: random by the hash of seed and segment, the same for any order of rows.
+SAMPLE_ORDER = "md5({seed} || ':' || language || '/' || key)"
+BUFFER_SHUFFLED, BUFFER_ORDERED = 1024, 64
 
 
 class Dataset:
@@ -133,11 +71,10 @@ class Dataset:
         """Return a view of the segments that a SQL condition over their columns holds for, on top of earlier ones.
 
         Raises:
-            ConfigError: the condition has an unknown column or is not valid SQL.
+            ConfigError: the condition has an unknown column, is not valid SQL or could read files.
         """
-        view = self._view((*self.conditions, condition), {"commits": self.commits})
-        view._connect().close()
-        return view
+        text = parse_condition(condition, self.column_types).text
+        return self._view((*self.conditions, text), {"commits": self.commits})
 
     def select_shards(self, shards: Iterable[str]) -> Dataset:
         """Return a view of some committed shards. Nothing is read from the others."""
@@ -145,8 +82,14 @@ class Dataset:
 
     def _view(self, conditions: tuple[str, ...], shared: Mapping[str, Any]) -> Dataset:
         view = object.__new__(Dataset)
-        view.__dict__.update(url=self.url, store=self.store, run=self.run, conditions=conditions, **shared)
+        view.__dict__.update(
+            {"url": self.url, "store": self.store, "run": self.run, "conditions": conditions, **shared}
+        )
         return view
+
+    def reopen(self) -> Dataset:
+        """Return the same view with a connection of the calling process to its store."""
+        return self._view(self.conditions, {"commits": self.commits, "store": Store(self.url)})
 
     @cached_property
     def commits(self) -> Mapping[str, Commit]:
@@ -165,6 +108,23 @@ class Dataset:
         names = sorted({result.language for result in results})
         return {name: Totals.of(result for result in results if result.language == name) for name in names}
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table of segments."""
+        return tuple(SEGMENTS_SCHEMA.names)
+
+    @cached_property
+    def column_types(self) -> Mapping[str, str]:
+        """The type of each column, as DuckDB names it."""
+        with duckdb.connect() as connection:
+            table = connection.from_arrow(SEGMENTS_SCHEMA.empty_table())
+            return dict(zip(table.columns, map(str, table.types), strict=True))
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The columns that scorers and annotations add."""
+        return METRIC_NAMES
+
     def segments(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Read the table of segments, kept and dropped, in the order of shards, videos and segments.
 
@@ -176,8 +136,10 @@ class Dataset:
             ConfigError: there is no such column, or the condition is not valid SQL.
         """
         with self._connect() as connection:
-            rows = _where(connection.table("segments"), where).order("language, shard, video_id, segment")
-            return _checked(lambda: rows.select(*map(_quoted, columns or SEGMENTS_SCHEMA.names)).to_arrow_table())
+            rows = choose(connection.table("segments"), self._checked_condition(where)).order(
+                "language, shard, video_id, segment"
+            )
+            return checked(lambda: rows.select(*map(quoted, columns or self.columns)).to_arrow_table())
 
     def videos(self) -> pa.Table:
         """Read the table of videos; of a video that was tried again, the last row."""
@@ -198,11 +160,81 @@ class Dataset:
             ConfigError: it is not one SELECT, or DuckDB refuses it.
         """
         with self._connect() as connection:
-            statements = _checked(lambda: connection.extract_statements(sql))
+            statements = checked(lambda: connection.extract_statements(sql))
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise ConfigError(f"a query is one SELECT over the tables segments and videos, not: {sql}")
-            table: pa.Table = _checked(lambda: connection.sql(sql).to_arrow_table())
+            table: pa.Table = checked(lambda: connection.sql(sql).to_arrow_table())
             return table
+
+    def sample(self, n: int, seed: int = 0) -> list[Segment]:
+        """Draw kept segments at random, without replacement: all of them if there are at most `n`.
+
+        The same dataset and seed give the same segments in the same order.
+        """
+        with self._connect() as connection:
+            rows = connection.table("segments").filter("kept").order(SAMPLE_ORDER.format(seed=int(seed)))
+            return [self.segment_of(row) for row in rows.limit(n).to_arrow_table().to_pylist()]
+
+    def iterate(
+        self,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        worker: tuple[int, int] | None = None,
+        columns: Sequence[str] | None = None,
+        buffer: int | None = None,
+        threads: int = 4,
+        drop_last: bool = False,
+    ) -> SegmentStream:
+        """Return the kept segments as a `torch.utils.data.IterableDataset`, for a DataLoader.
+
+        Ranks and workers get parts that have no segment in common and miss none. The audio is read ahead in large
+        ranges; of a filtered dataset only the ranges that are needed are read.
+
+        Args:
+            shuffle: mix the segments: the order of all shards, of blocks of 32 neighbors within 8 shards, and of the
+                segments within `buffer`. Call `set_epoch` on the stream to change the order.
+            seed: of the order.
+            rank, world_size: of this process; by default those of torch.distributed or torchrun, else 0 and 1.
+            worker: the number of a reader in this rank, and of how many; by default the worker of the DataLoader.
+            columns: those to read, for speed; by default all.
+            buffer: segments that are read together, and mixed if shuffled: 1024 then, else 64. A worker holds up to
+                three times as many in memory, encoded.
+            threads: concurrent reads of a worker.
+            drop_last: leave out up to one segment less than there are readers, so that all get the same number.
+
+        Raises:
+            ConfigError: there is no such column or rank.
+        """
+        rank, world_size = find_rank(rank, world_size)
+        buffer = buffer or (BUFFER_SHUFFLED if shuffle else BUFFER_ORDERED)
+        names = stream_columns(columns, self.columns)
+        options = StreamOptions(shuffle, seed, rank, world_size, worker, buffer, threads, drop_last, names)
+        return SegmentStream(self, options)
+
+    def count_by_shard(self) -> dict[str, int]:
+        """Count the kept segments of each shard of the view, by its name; shards without any are left out."""
+        if not self.conditions:
+            counts = {shard: commit.result.segments_kept for shard, commit in sorted(self.commits.items())}
+            return {shard: count for shard, count in counts.items() if count}
+        with self._connect() as connection:
+            rows = connection.table("segments").filter("kept").aggregate("language, shard, count(*)").fetchall()
+        return {shard_name(language, index): count for language, index, count in sorted(rows)}
+
+    def kept_by_shard(self, columns: Sequence[str]) -> dict[str, pa.Table]:
+        """Read the kept segments of each shard of the view, in the order of its tar."""
+        with self._connect(threads=1, with_videos=False) as connection:
+            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
+            table = checked(lambda: rows.select(*map(quoted, columns)).to_arrow_table())
+        return {shard: self._rows_of(table, *numbers) for shard, numbers in self._numbers.items()}
+
+    @staticmethod
+    def _rows_of(table: pa.Table, language: str, index: int) -> pa.Table:
+        return table.filter(pc.and_(pc.equal(table["language"], language), pc.equal(table["shard"], index)))
+
+    def _checked_condition(self, where: str | None) -> str | None:
+        return None if where is None else parse_condition(where, self.column_types).text
 
     def __len__(self) -> int:
         with self._connect() as connection:
@@ -215,67 +247,29 @@ class Dataset:
             rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
             for batch in rows.to_arrow_reader(ROWS_PER_READ):
                 for row in batch.to_pylist():
-                    yield self._segment(row)
+                    yield self.segment_of(row)
 
     def __getitem__(self, key: str) -> Segment:
         """Return the segment with a key, kept or dropped; raises KeyError if the view has none."""
         rows = self.segments(where=f"key = '{key.replace(chr(39), chr(39) * 2)}'").to_pylist()
         if not rows:
             raise KeyError(key)
-        return self._segment(rows[0])
+        return self.segment_of(rows[0])
 
-    def _segment(self, row: dict[str, Any]) -> Segment:
-        fields = {name: row[name] for name in ("key", "video_id", "language", "start_s", "end_s", "text", "speaker")}
-        metrics = {name: _finite(row[name]) for name in METRIC_NAMES}
-        return Segment(**fields, metrics=metrics, row=row, _store=self.store)
+    def segment_of(self, row: dict[str, Any], data: bytes | None = None) -> Segment:
+        """Make a segment of a row of the table; `data` is its encoded audio, if it was read already."""
+        return Segment(row, self.scores, self.store, data)
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        """Open a database that has the tables `segments` and `videos`, and can reach nothing but their files."""
-        connection = duckdb.connect()
-        if self.store.local_folder is None:
-            connection.register_filesystem(self.store.fs)
-        segments, videos = (self._addresses(role) for role in ("segments", "videos"))
-        connection.execute("SET allowed_paths = $paths", {"paths": segments + videos})
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        rows = _table(connection, segments, SEGMENTS_SCHEMA)
-        for condition in self.conditions:
-            rows = _where(rows, condition)
-        rows.create_view("segments")
-        _table(connection, videos, VIDEOS_SCHEMA).create_view("video_attempts")
-        connection.execute(LAST_VIDEOS)
-        return connection
+    def place_of(self, row: Mapping[str, Any]) -> tuple[str, int, int]:
+        """Return the name of the tar that has the audio of a kept segment, and the offset and size of it there."""
+        tar = object_names(row["language"], row["shard"])["audio"]
+        return tar, int(row["tar_offset"]), int(row["audio_bytes"])
 
-    def _addresses(self, role: str) -> list[str]:
-        """List the tables of the committed shards, as DuckDB opens them."""
-        shards = [(commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()]
-        paths = [self.store.path(object_names(*shard)[role]) for shard in sorted(shards)]
-        return (
-            paths
-            if self.store.local_folder is not None
-            else [str(self.store.fs.unstrip_protocol(path)) for path in paths]
-        )
+    def _connect(self, threads: int | None = None, with_videos: bool = True) -> duckdb.DuckDBPyConnection:
+        shards = list(self._numbers.values())
+        return open_database(self.store, shards, SEGMENTS_SCHEMA, self.conditions, threads, with_videos)
 
-
-def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:
-    return connection.read_parquet(paths) if paths else connection.from_arrow(schema.empty_table())
-
-
-def _where(rows: duckdb.DuckDBPyRelation, condition: str | None) -> duckdb.DuckDBPyRelation:
-    return rows if condition is None else _checked(lambda: rows.filter(condition))
-
-
-def _checked(run: Callable[[], Result]) -> Result:
-    """Run a query; what DuckDB says of wrong SQL becomes a ConfigError."""
-    try:
-        return run()
-    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.PermissionException) as error:
-        raise ConfigError(f"the condition or query is not valid: {error}") from None
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    @property
+    def _numbers(self) -> dict[str, tuple[str, int]]:
+        """The language and the number of each committed shard."""
+        return {shard: (commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()}

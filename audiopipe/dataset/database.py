@@ -1,0 +1,88 @@
+"""Open the tables of an output as a DuckDB database that can reach nothing but their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from audiopipe.dataset.schema import VIDEOS_SCHEMA, object_names
+from audiopipe.errors import ConfigError
+from audiopipe.store.objects import Store
+
+__all__ = ["checked", "choose", "open_database", "quoted"]
+
+Result = TypeVar("Result")
+
+# A video that was tried again has a row in each shard that the plan has it in.
+LAST_VIDEOS = """
+CREATE VIEW videos AS SELECT * FROM video_attempts
+QUALIFY row_number() OVER (PARTITION BY language, video_id ORDER BY shard DESC) = 1
+"""
+
+
+def open_database(
+    store: Store,
+    shards: Sequence[tuple[str, int]],
+    schema: pa.Schema,
+    conditions: Sequence[str] = (),
+    threads: int | None = None,
+    with_videos: bool = True,
+) -> duckdb.DuckDBPyConnection:
+    """Open a database with the tables `segments` and `videos` of some shards.
+
+    Args:
+        shards: the language and number of each.
+        schema: of the table of segments, for an output without shards.
+        conditions: SQL conditions that hold for the rows of `segments`.
+        threads: of DuckDB; by default one per core.
+        with_videos: add the table `videos`, which takes a read of each of its files.
+    """
+    connection = duckdb.connect()
+    if store.local_folder is None:
+        connection.register_filesystem(store.fs)
+    segments = _addresses(store, shards, "segments")
+    videos = _addresses(store, shards, "videos") if with_videos else []
+    if threads is not None:
+        connection.execute(f"SET threads = {threads}")
+    connection.execute("SET allowed_paths = $paths", {"paths": segments + videos})
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    rows = _table(connection, segments, schema)
+    for condition in conditions:
+        rows = choose(rows, condition)
+    rows.create_view("segments")
+    if with_videos:
+        _table(connection, videos, VIDEOS_SCHEMA).create_view("video_attempts")
+        connection.execute(LAST_VIDEOS)
+    return connection
+
+
+def choose(rows: duckdb.DuckDBPyRelation, condition: str | None) -> duckdb.DuckDBPyRelation:
+    """Return the rows that a condition holds for; raise ConfigError if it is not valid SQL."""
+    return rows if condition is None else checked(lambda: rows.filter(condition))
+
+
+def checked(run: Callable[[], Result]) -> Result:
+    """Run a query; what DuckDB says of wrong SQL becomes a ConfigError."""
+    try:
+        return run()
+    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.PermissionException) as error:
+        raise ConfigError(f"the condition or query is not valid: {error}") from None
+
+
+def quoted(column: str) -> str:
+    """Return a column's name as SQL writes it."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _addresses(store: Store, shards: Sequence[tuple[str, int]], role: str) -> list[str]:
+    """List tables as DuckDB opens them."""
+    paths = [store.path(object_names(*shard)[role]) for shard in sorted(shards)]
+    return paths if store.local_folder is not None else [str(store.fs.unstrip_protocol(path)) for path in paths]
+
+
+def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:
+    return connection.read_parquet(paths) if paths else connection.from_arrow(schema.empty_table())
