@@ -25,6 +25,7 @@ __all__ = [
     "Shard",
     "ShardResult",
     "Span",
+    "Value",
     "Video",
     "VideoInfo",
     "shard_name",
@@ -32,6 +33,7 @@ __all__ = [
 
 Seconds = float
 Decibels = float
+Value = float | int | bool | str | list[float] | None  # of a scorer's column; None where it does not exist
 Pcm = npt.NDArray[np.int16 | np.float32]
 
 

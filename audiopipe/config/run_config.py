@@ -9,11 +9,13 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from audiopipe.config.checks import CheckedParameters, output_field, run_field
+from audiopipe.scorers.registry import create_scorers
+from audiopipe.scorers.scorer import Scorer
 
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
 # Raise it whenever the same input and parameters give other bytes: kernels, segmentation, encoders, layout.
-OUTPUT_VERSION = 6
+OUTPUT_VERSION = 7
 
 
 class RunConfig(CheckedParameters):
@@ -123,6 +125,20 @@ class RunConfig(CheckedParameters):
         -70.0, "a video whose sample peaks all stay below this level in dBFS becomes a dead letter", le=0
     )
 
+    # Scorers.
+    scorers: str = output_field(
+        "signal",
+        "scorers of segments, separated by commas, signal first: dnsmos, speakers, transcript, those of installed "
+        "packages, and networks by the address of their YAML file",
+    )
+    speaker_labels: bool = output_field(
+        False,
+        "let the scorer speakers tell the speakers of a video apart, and fill in speaker where the source has none",
+    )
+    speaker_embeddings: bool = output_field(
+        False, "add voice embeddings of the scorer speakers: they identify persons, which the law may restrict"
+    )
+
     # Thresholds: a segment beyond any of them is dropped with the reason; None switches a threshold off.
     min_loudness_lufs: float | None = output_field(
         -50.0, "minimum integrated loudness in LUFS; drop reason 'too_quiet'"
@@ -189,7 +205,16 @@ class RunConfig(CheckedParameters):
             raise ValueError(f"window_s must not exceed max_segment_s ({self.max_segment_s})")
         if self.audio_format == "opus" and self.sample_rate not in (8_000, 12_000, 16_000, 24_000, 48_000):
             raise ValueError("sample_rate must be 8000, 12000, 16000, 24000 or 48000 with audio_format 'opus'")
+        if self.scorers.split(",")[0].strip() != "signal":
+            raise ValueError("scorers must start with signal: the thresholds need its columns")
+        self.create_scorers()
         return self
+
+    def create_scorers(self) -> tuple[Scorer, ...]:
+        """Create the scorers of the run."""
+        return create_scorers(
+            self.scorers, speaker_labels=self.speaker_labels, speaker_embeddings=self.speaker_embeddings
+        )
 
     @property
     def languages(self) -> frozenset[str] | None:
@@ -207,9 +232,13 @@ class RunConfig(CheckedParameters):
         return tuple(self.caption_languages.split(",")) if self.caption_languages else ()
 
     def output_fields(self) -> dict[str, str | float | bool | None]:
-        """Return the names and values of the fields that the bytes of the output depend on."""
+        """Return the names and values of the fields that the bytes of the output depend on.
+
+        Of scorers these are the names and versions, not the addresses of files.
+        """
         names = [name for name, info in type(self).model_fields.items() if info.json_schema_extra]
-        return {name: getattr(self, name) for name in names}
+        scorers = ",".join(f"{scorer.name}-{scorer.version}" for scorer in self.create_scorers())
+        return {name: getattr(self, name) for name in names} | {"scorers": scorers}
 
     @property
     def digest(self) -> str:

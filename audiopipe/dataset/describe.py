@@ -10,7 +10,7 @@ from audiopipe.dataset.checksum import add_checksum
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
 from audiopipe.dataset.hugging_face import card_header
-from audiopipe.dataset.run_record import RunRecord, read_run_record
+from audiopipe.dataset.run_record import RunRecord, read_columns, read_run_record
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.plan.files import PLAN_FOLDER
@@ -39,6 +39,7 @@ class DatasetDescription:
             "version": self.run.versions["audiopipe"],
             "config_digest": self.run.config_digest,
             "config": self.run.config,
+            "scorers": [scorer.to_dict() for scorer in self.run.scorers],
             "plan": self.plan,
             "total": self.total.counts(),
             "languages": {language: totals.counts() for language, totals in self.languages.items()},
@@ -57,7 +58,7 @@ class DatasetDescription:
         suffix = SUFFIXES[run.audio_format][1:]
         return "\n".join(
             [
-                *card_header(suffix, self.languages, bool(run.config.get("sidecar_info"))),
+                *card_header(suffix, self.languages, read_columns(run), bool(run.config.get("sidecar_info"))),
                 "",
                 "# Speech dataset",
                 "",
@@ -81,9 +82,19 @@ class DatasetDescription:
                 'dataset = datasets.load_dataset("FOLDER", split="train", streaming=True)',
                 "```",
                 "",
+                *self._scorer_lines(),
                 *(self._duplicate_lines() if self.duplicates is not None else []),
             ]
         )
+
+    def _scorer_lines(self) -> list[str]:
+        """List the columns of the scorers."""
+        rows = [
+            f"| `{column.name}` | {scorer.name} {scorer.version} | {column.unit} | {column.description} |"
+            for scorer in self.run.scorers
+            for column in scorer.columns
+        ]
+        return ["| column | scorer | unit | meaning |", "| --- | --- | --- | --- |", *rows, ""]
 
     def _duplicate_lines(self) -> list[str]:
         assert self.duplicates is not None

@@ -7,18 +7,20 @@ for example `loudness_range_lu` where all segments are shorter than 3 s, and a n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from audiopipe.dataset.sidecar import sidecar_types
+from audiopipe.scorers.scorer import Column
 
 __all__ = ["card_header"]
 
 
-def card_header(audio: str, languages: Iterable[str], with_info: bool) -> list[str]:
+def card_header(audio: str, languages: Iterable[str], columns: Sequence[Column], with_info: bool) -> list[str]:
     """Return the lines of the YAML header of a dataset's card: a configuration for each language, and one for all.
 
     Args:
         audio: the suffix of the audio, without a dot.
+        columns: those of the scorers.
         with_info: the config's `sidecar_info`.
     """
     folders = {"default": "*"} | {language: language for language in languages}
@@ -27,7 +29,7 @@ def card_header(audio: str, languages: Iterable[str], with_info: bool) -> list[s
         "configs:",
         *(line for name, folder in folders.items() for line in _data_files(name, folder)),
         "dataset_info:",
-        *(line for name in folders for line in _features(name, audio, with_info)),
+        *(line for name in folders for line in _features(name, audio, sidecar_types(columns, with_info))),
         "---",
     ]
 
@@ -37,12 +39,11 @@ def _data_files(name: str, folder: str) -> list[str]:
     return [f"- config_name: {json.dumps(name)}", "  data_files:", "  - split: train", f"    path: {path}"]
 
 
-def _features(name: str, audio: str, with_info: bool) -> list[str]:
+def _features(name: str, audio: str, types: Mapping[str, str]) -> list[str]:
     """Describe the features once, in the first configuration; the others refer to them."""
     head = f"- config_name: {json.dumps(name)}"
     if name != "default":
         return [head, "  features: *features"]
-    fields = sidecar_types(with_info).items()
     return [
         head,
         "  features: &features",
@@ -50,9 +51,13 @@ def _features(name: str, audio: str, with_info: bool) -> list[str]:
         "    dtype: audio",
         "  - name: json",
         "    struct:",
-        *(line for field, kind in fields for line in (f"    - name: {field}", f"      dtype: {kind}")),
+        *(line for field, kind in types.items() for line in (f"    - name: {field}", _dtype(kind))),
         "  - name: __key__",
         "    dtype: string",
         "  - name: __url__",
         "    dtype: string",
     ]
+
+
+def _dtype(kind: str) -> str:
+    return f"      list: {kind[5:-1]}" if kind.startswith("list<") else f"      dtype: {kind}"

@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 from audiopipe.conditions import parse_condition
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.database import checked, choose, open_database, quoted
-from audiopipe.dataset.run_record import read_run_record
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, object_names
+from audiopipe.dataset.run_record import read_columns, read_run_record
+from audiopipe.dataset.schema import object_names, segments_schema
 from audiopipe.dataset.segment import Segment
 from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load_plan
+from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
 from audiopipe.types import ShardResult, shard_name
 
@@ -111,19 +112,29 @@ class Dataset:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the table of segments."""
-        return tuple(SEGMENTS_SCHEMA.names)
+        return tuple(self.schema.names)
 
     @cached_property
     def column_types(self) -> Mapping[str, str]:
         """The type of each column, as DuckDB names it."""
         with duckdb.connect() as connection:
-            table = connection.from_arrow(SEGMENTS_SCHEMA.empty_table())
+            table = connection.from_arrow(self.schema.empty_table())
             return dict(zip(table.columns, map(str, table.types), strict=True))
+
+    @cached_property
+    def score_columns(self) -> tuple[Column, ...]:
+        """The columns of the run's scorers, with their units and descriptions."""
+        return read_columns(self.run)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The schema of the table of segments in the output's files."""
+        return segments_schema(self.score_columns)
 
     @property
     def scores(self) -> tuple[str, ...]:
         """The columns that scorers and annotations add."""
-        return METRIC_NAMES
+        return tuple(column.name for column in self.score_columns)
 
     def segments(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Read the table of segments, kept and dropped, in the order of shards, videos and segments.
@@ -267,7 +278,7 @@ class Dataset:
 
     def _connect(self, threads: int | None = None, with_videos: bool = True) -> duckdb.DuckDBPyConnection:
         shards = list(self._numbers.values())
-        return open_database(self.store, shards, SEGMENTS_SCHEMA, self.conditions, threads, with_videos)
+        return open_database(self.store, shards, self.schema, self.conditions, threads, with_videos)
 
     @property
     def _numbers(self) -> dict[str, tuple[str, int]]:

@@ -3,25 +3,54 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 import torch
 
 from audiopipe import __version__
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
+from audiopipe.dataset.schema import segments_schema
 from audiopipe.errors import ConfigError, VerifyError
+from audiopipe.scorers.registry import stored_columns
+from audiopipe.scorers.scorer import Column, Scorer
 from audiopipe.store.objects import Store
 
-__all__ = ["RUN_RECORD", "RunRecord", "open_run", "read_config", "read_run_record"]
+__all__ = ["RUN_RECORD", "RunRecord", "ScorerRecord", "open_run", "read_columns", "read_config", "read_run_record"]
 
 RUN_RECORD = "_run.json"
 
-# The parameters that say where the videos come from. They are not part of the digest; a retry needs them.
-SOURCE_PARAMETERS = ("catalog", "source_prefix", "language", "partition_count")
+# The parameters that say where the videos and the files of scorers come from. They are not part of the digest; a retry
+# needs them.
+SOURCE_PARAMETERS = ("catalog", "source_prefix", "language", "partition_count", "scorers")
 
 Value = str | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerRecord:
+    """The name and version of a scorer, and the columns that tables have of it."""
+
+    name: str
+    version: str
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> Self:
+        """Describe a scorer."""
+        return cls(scorer.name, scorer.version, stored_columns([scorer]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of the scorer."""
+        columns = [{key: value for key, value in asdict(column).items() if key != "stored"} for column in self.columns]
+        return {"name": self.name, "version": self.version, "columns": columns}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned."""
+        return cls(body["name"], body["version"], tuple(Column(**column) for column in body["columns"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +58,7 @@ class RunRecord:
     """The content of `_run.json`.
 
     `config` holds the parameters that the bytes of the output depend on, `source` those that say where the videos come
-    from, `versions` the versions of audiopipe and torch that the run was started with.
+    from, `versions` the versions of audiopipe and torch that the run was started with, `scorers` what was computed.
     """
 
     run_id: str
@@ -38,10 +67,17 @@ class RunRecord:
     output_version: int
     source: Mapping[str, Value]
     versions: Mapping[str, str]
+    scorers: Sequence[ScorerRecord]
 
     @classmethod
     def of(cls, config: RunConfig) -> RunRecord:
-        """Describe a new run."""
+        """Describe a new run.
+
+        Raises:
+            ConfigError: a scorer has the name of a column that every dataset has.
+        """
+        scorers = config.create_scorers()
+        segments_schema(stored_columns(scorers))
         return cls(
             run_id=config.run_id or str(uuid.uuid4()),
             config_digest=config.digest,
@@ -49,18 +85,21 @@ class RunRecord:
             output_version=OUTPUT_VERSION,
             source={name: getattr(config, name) for name in SOURCE_PARAMETERS},
             versions={"audiopipe": __version__, "torch": torch.__version__},
+            scorers=[ScorerRecord.of(scorer) for scorer in scorers],
         )
 
     def to_json(self) -> bytes:
         """Serialize the record with a checksum."""
-        return add_checksum(asdict(self))
+        body = {field.name: getattr(self, field.name) for field in fields(self)}
+        return add_checksum(body | {"scorers": [scorer.to_dict() for scorer in self.scorers]})
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """Read what `to_json` wrote; raise `VerifyError` if a byte of it has changed."""
         body = verify_checksum(data, RUN_RECORD)
         try:
-            return cls(**{field.name: body[field.name] for field in fields(cls)})
+            values = {field.name: body[field.name] for field in fields(cls)}
+            return cls(**values | {"scorers": [ScorerRecord.from_dict(scorer) for scorer in body["scorers"]]})
         except KeyError as error:
             raise VerifyError(
                 f"{RUN_RECORD} has no {error}: read this output with the audiopipe it was made by"
@@ -76,6 +115,11 @@ class RunRecord:
         """The similarity from which on videos count as duplicates; None if duplicates are not searched."""
         value = self.config["duplicate_similarity"]
         return None if value is None else float(value)
+
+
+def read_columns(run: RunRecord) -> tuple[Column, ...]:
+    """Return the columns that an output's tables have of its scorers, in order."""
+    return tuple(column for scorer in run.scorers for column in scorer.columns)
 
 
 def open_run(store: Store, config: RunConfig) -> str:

@@ -1,6 +1,6 @@
-"""Put samples first in a tar that have a number for each metric.
+"""Put samples first in a tar that have a number for each column of numbers.
 
-Hugging Face's loader takes the types of all sidecars from the first five samples of the first tar. A metric that is
+Hugging Face's loader takes the types of all sidecars from the first five samples of the first tar. A column that is
 null in all five has the type null there, and the first number after them ends the load with an error.
 """
 
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass
 class SampleOrder(Generic[T]):
-    """Holds samples back until the first five of a tar can have a number for each metric, then passes them on.
+    """Holds samples back until the first five of a tar can have a number for each column, then passes them on.
 
     Their order changes only as far as that needs. It depends on the samples alone.
 
     Args:
-        names: the metrics.
+        names: the columns of numbers.
     """
 
     names: Collection[str]
@@ -36,7 +36,7 @@ class SampleOrder(Generic[T]):
         """Take the next sample; yield those that can be written.
 
         Args:
-            numbers: the metrics that have a number in it.
+            numbers: the columns that have a number in it.
         """
         if self._is_open:
             yield sample
@@ -49,7 +49,7 @@ class SampleOrder(Generic[T]):
             yield from self.finish()
 
     def finish(self) -> Iterator[T]:
-        """Yield the samples that wait: those with the most metrics between them first."""
+        """Yield the samples that wait: those with the most numbers between them first."""
         self._is_open = True
         first = sorted(self._choose())
         waiting, self._waiting, self._examples = self._waiting, [], {}
@@ -58,7 +58,7 @@ class SampleOrder(Generic[T]):
         yield from (sample for number, (_, sample) in enumerate(waiting) if number not in chosen)
 
     def _choose(self) -> list[int]:
-        """Choose at most five waiting samples, each with the most metrics that those before it lack."""
+        """Choose at most five waiting samples, each with the most numbers that those before it lack."""
         chosen: list[int] = []
         missing = set(self.names)
         while missing and len(chosen) < FIRST_SAMPLES:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 import pyarrow as pa
 
+from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
+from audiopipe.scorers.scorer import Column, ColumnType
 
-__all__ = ["INFO_COLUMNS", "METRIC_NAMES", "SEGMENTS_SCHEMA", "VIDEOS_SCHEMA", "object_names", "sample_key"]
+__all__ = ["INFO_COLUMNS", "METRIC_NAMES", "VIDEOS_SCHEMA", "object_names", "sample_key", "segments_schema"]
 
-METRIC_NAMES: tuple[str, ...] = tuple(METRICS)
+METRIC_NAMES: tuple[str, ...] = tuple(METRICS)  # the columns of the scorer `signal`
+COLUMN_TYPES: dict[ColumnType, pa.DataType] = {
+    "float": pa.float32(),
+    "int": pa.int32(),
+    "bool": pa.bool_(),
+    "string": pa.string(),
+    "floats": pa.list_(pa.float32()),
+}
 
 # A value that does not exist is null, never NaN: DuckDB's average over a column with one NaN is NaN. The loudness of
 # silence, minus infinity, is null as well.
 # A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Both are null where dropped.
-SEGMENTS_SCHEMA = pa.schema(
+COLUMNS_BEFORE_SCORES = pa.schema(
     [
         ("key", pa.string()),
         ("video_id", pa.string()),
@@ -32,7 +42,10 @@ SEGMENTS_SCHEMA = pa.schema(
         ("segment_times", pa.string()),
         ("kept", pa.bool_()),
         ("drop_reason", pa.string()),
-        *((name, pa.float32()) for name in METRIC_NAMES),
+    ]
+)
+COLUMNS_AFTER_SCORES = pa.schema(
+    [
         ("tar_offset", pa.int64()),
         ("audio_bytes", pa.int64()),
         ("source_uri", pa.string()),
@@ -85,6 +98,23 @@ VIDEOS_SCHEMA = pa.schema(
         ("fingerprint", pa.binary()),
     ]
 )
+
+
+def segments_schema(columns: Sequence[Column]) -> pa.Schema:
+    """Return the schema of the table of segments.
+
+    Args:
+        columns: those of the output's scorers, as `run_record.read_columns` returns them.
+
+    Raises:
+        ConfigError: a scorer's column has the name of another column.
+    """
+    fields = [pa.field(column.name, COLUMN_TYPES[column.type]) for column in columns if column.stored]
+    schema = pa.schema([*COLUMNS_BEFORE_SCORES, *fields, *COLUMNS_AFTER_SCORES])
+    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"a scorer has the column '{repeated[0]}', which every dataset has: it must be renamed")
+    return schema
 
 
 def object_names(language: str, index: int) -> dict[str, str]:

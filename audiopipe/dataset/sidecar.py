@@ -1,23 +1,20 @@
 """Define the JSON next to the audio of a sample: its fields, their types, and how a missing value is written.
 
 Loaders infer types from values. A text that does not exist is empty and a flag false, as null would be another type. A
-metric that does not exist is null, as JSON has no NaN; `sample_order.py` and the dataset's card give it its type.
+number that does not exist is null, as JSON has no NaN; `sample_order.py` and the dataset's card give it its type.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from audiopipe.dataset.schema import INFO_COLUMNS, METRIC_NAMES, SEGMENTS_SCHEMA
-from audiopipe.types import VideoInfo
+from audiopipe.dataset.schema import INFO_COLUMNS, segments_schema
+from audiopipe.scorers.scorer import Column
+from audiopipe.types import Value, VideoInfo
 
 __all__ = ["serialize_sidecar", "sidecar_types"]
 
@@ -26,14 +23,16 @@ NOT_IN_SIDECAR = ("kept", "drop_reason", "tar_offset", "audio_bytes")
 MISSING: Mapping[str, str | bool] = {"string": "", "bool": False}
 
 
-@cache
-def sidecar_types(with_info: bool) -> Mapping[str, str]:
-    """Return the fields of a sidecar in order, each with its type: string, bool, int64 or float64.
+def sidecar_types(columns: Sequence[Column], with_info: bool) -> dict[str, str]:
+    """Return the fields of a sidecar in order, each with its type: string, bool, int64, float64 or list<float64>.
 
     Args:
+        columns: those of the scorers.
         with_info: the config's `sidecar_info`.
     """
-    fields = {column.name: _json_type(column.type) for column in SEGMENTS_SCHEMA if column.name not in METRIC_NAMES}
+    scores = {column.name for column in columns}
+    schema = {field.name: _json_type(field.type) for field in segments_schema(columns)}
+    fields = {name: kind for name, kind in schema.items() if name not in scores}
     ordered: dict[str, str] = {}
     for name, kind in fields.items():
         if name not in NOT_IN_SIDECAR:
@@ -42,33 +41,44 @@ def sidecar_types(with_info: bool) -> Mapping[str, str]:
             ordered["raw_text"] = "string"  # which is in no table
     if with_info:
         ordered |= dict.fromkeys(INFO_COLUMNS, "string")
-    return ordered | {"sample_rate_hz": "int64"} | dict.fromkeys(METRIC_NAMES, "float64")
+    return ordered | {"sample_rate_hz": "int64"} | {name: schema[name] for name in schema if name in scores}
 
 
 def serialize_sidecar(
-    row: Mapping[str, Any], metrics: npt.NDArray[np.float64], sample_rate_hz: int, info: VideoInfo | None
+    types: Mapping[str, str],
+    row: Mapping[str, Any],
+    scores: Mapping[str, Value],
+    sample_rate_hz: int,
+    info: VideoInfo | None,
 ) -> bytes:
     """Serialize the JSON member of a sample.
 
     Args:
-        row: a value for each column of the segments but the metrics, and `raw_text`.
-        metrics: in the order of `METRIC_NAMES`.
+        types: those of `sidecar_types`.
+        row: a value for each column of the segments but those of scorers, and `raw_text`.
+        scores: a value for each column of the scorers; None where it does not exist.
         info: the metadata of the video, if the sidecar is to have it.
     """
-    values = dict(row) | {"sample_rate_hz": sample_rate_hz}
+    values = {**row, "sample_rate_hz": sample_rate_hz}
     if info is not None:
         values |= {column: getattr(info, name) for column, name in INFO_COLUMNS.items()}
-    for name, value in zip(METRIC_NAMES, metrics.tolist(), strict=True):
-        values[name] = float(f"{value:.6g}") if math.isfinite(value) else None
-    body = {
-        name: MISSING.get(kind) if values[name] is None else values[name]
-        for name, kind in sidecar_types(info is not None).items()
-    }
+    for name, value in scores.items():
+        values[name] = _shorten(value)
+    body = {name: MISSING.get(kind) if values[name] is None else values[name] for name, kind in types.items()}
     return json.dumps(body, ensure_ascii=False).encode()
+
+
+def _shorten(value: Value) -> Value:
+    """Round floats to the digits that a float32 has."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return [float(f"{number:.6g}") for number in value] if isinstance(value, list) else value
 
 
 def _json_type(column: pa.DataType) -> str:
     """Return the type that loaders infer for a column's values in JSON."""
     if pa.types.is_integer(column):
         return "int64"
+    if pa.types.is_list(column):
+        return f"list<{_json_type(column.value_type)}>"
     return "float64" if pa.types.is_floating(column) else str(column)

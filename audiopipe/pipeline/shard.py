@@ -38,6 +38,7 @@ from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
 from audiopipe.pipeline.worker_errors import raise_worker_failures
+from audiopipe.scorers.registry import stored_columns
 from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
@@ -87,7 +88,8 @@ def process_shard(
     with ExitStack() as stack:
         stack.enter_context(raise_worker_failures())
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
-        files = stack.enter_context(closing(ShardFiles(shard, config, folder)))
+        columns = stored_columns(config.create_scorers())
+        files = stack.enter_context(closing(ShardFiles(shard, config, folder, columns)))
         device = resolve_device(config)
         bytes_in = _run_stages(shard, config, files, timer, device, excluded, last_attempt)
         if confirm is not None and any(letter.stage != "fetch" for letter in files.dead_letters):

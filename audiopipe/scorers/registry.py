@@ -37,7 +37,7 @@ def create_scorers(names: str, *, speaker_labels: bool = False, speaker_embeddin
         speaker_labels, speaker_embeddings: options of the scorer `speakers`.
 
     Raises:
-        ConfigError: a scorer is unknown or listed twice, two have a column in common, or one cannot be created.
+        ConfigError: a scorer is unknown or listed twice, or cannot be created.
         MissingExtra: a scorer's module needs a package that is not installed.
     """
     entries = [name.strip() for name in names.split(",")]
@@ -51,13 +51,18 @@ def create_scorers(names: str, *, speaker_labels: bool = False, speaker_embeddin
     options = {"speakers": {"speaker_labels": speaker_labels, "speaker_embeddings": speaker_embeddings}}
     scorers = tuple(_create(entry, options.get(entry, {})) for entry in entries)
     _check_unique("scorer", [scorer.name for scorer in scorers])
-    _check_unique("column", [column.name for scorer in scorers for column in scorer.columns])
     return scorers
 
 
 def stored_columns(scorers: Sequence[Scorer]) -> tuple[Column, ...]:
-    """Return the columns that tables get from scorers, in their order."""
-    return tuple(column for scorer in scorers for column in scorer.columns if column.stored)
+    """Return the columns that tables get from scorers, in their order.
+
+    Raises:
+        ConfigError: two columns have the same name.
+    """
+    columns = [column for scorer in scorers for column in scorer.columns]
+    _check_unique("column", [column.name for column in columns])
+    return tuple(column for column in columns if column.stored)
 
 
 def _create(entry: str, options: dict[str, bool]) -> Scorer:

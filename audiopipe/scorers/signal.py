@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 from audiopipe.scorers.scorer import Column, Scorer, ScorerBatch, Values
 
@@ -18,10 +19,12 @@ class Signal(Scorer):
     name = "signal"
     version = "1"
 
-    def __init__(self) -> None:
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:  # type: ignore[override]  # never assigned
+        """The metrics."""
         from audiopipe.kernels import METRICS  # noqa: PLC0415 - the kernels import torch
 
-        self.columns = tuple(
+        return tuple(
             Column(name, "float", metric.unit, metric.description, *_range(name, metric.unit))
             for name, metric in METRICS.items()
         )

@@ -13,10 +13,14 @@ from factories import config, shard_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiopipe.dataset.schema import METRIC_NAMES, SEGMENTS_SCHEMA, VIDEOS_SCHEMA, sample_key
+from audiopipe.dataset.schema import METRIC_NAMES, VIDEOS_SCHEMA, sample_key, segments_schema
 from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
+from audiopipe.errors import ConfigError
+from audiopipe.scorers.registry import create_scorers, stored_columns
+from audiopipe.scorers.scorer import Column
 from audiopipe.types import DeadLetter, Media, Span, Video
 
+COLUMNS = stored_columns(create_scorers("signal"))
 MEDIA = Media("matroska", "opus", 48_000, 2, "fltp", 20.0)
 
 
@@ -36,7 +40,7 @@ TWO = (Video("a", "en", "a.tar"), Video("b", "en", "b.tar"))
 
 def write_shard(folder, videos=TWO, **kinds):
     folder.mkdir()
-    with closing(ShardFiles(shard_of(videos, index=7), config(), folder)) as files:
+    with closing(ShardFiles(shard_of(videos, index=7), config(), folder, COLUMNS)) as files:
         for video in videos:
             files.add(record_of(files, video, **kinds))
         return files, files.finish()
@@ -114,7 +118,7 @@ def test_an_undefined_metric_is_null_in_json_and_parquet(tmp_path):
 
 
 def test_times_that_are_not_numbers_are_null(tmp_path):
-    with closing(ShardFiles(shard_of(TWO), config(), tmp_path)) as files:
+    with closing(ShardFiles(shard_of(TWO), config(), tmp_path, COLUMNS)) as files:
         record = record_of(files, TWO[0], kept=0, dropped=1)
         record.segments[0].span = Span(math.nan, math.inf)
         record.segments[0].duration_s = math.nan
@@ -128,7 +132,7 @@ def test_missing_texts_are_strings_in_the_sidecar(tmp_path):
     with tarfile.open(paths["audio"]) as tar:
         body = json.loads(tar.extractfile("a_00000.json").read())
     assert body["speaker"] == ""
-    texts = [column.name for column in SEGMENTS_SCHEMA if str(column.type) == "string"]
+    texts = [column.name for column in segments_schema(COLUMNS) if str(column.type) == "string"]
     assert all(isinstance(body[name], str) for name in {*texts, "raw_text"} - {"drop_reason"})
     assert body["sound_event"] is False
     assert pq.read_table(paths["segments"])["speaker"].to_pylist() == [None] * 8
@@ -137,7 +141,7 @@ def test_missing_texts_are_strings_in_the_sidecar(tmp_path):
 def test_tables_hold_every_segment_and_every_video(tmp_path):
     files, paths = write_shard(tmp_path / "x")
     segments, videos = pq.read_table(paths["segments"]), pq.read_table(paths["videos"])
-    assert segments.schema.equals(SEGMENTS_SCHEMA)
+    assert segments.schema.equals(segments_schema(COLUMNS))
     assert videos.schema.equals(VIDEOS_SCHEMA)
     assert segments["kept"].to_pylist() == [True, True, True, False] * 2
     assert segments["drop_reason"].to_pylist() == [None, None, None, "noisy"] * 2
@@ -167,7 +171,7 @@ def test_a_shard_with_nothing_kept_has_tables_and_no_tar(tmp_path):
 
 def test_a_shard_without_any_segment_still_has_its_columns(tmp_path):
     _, paths = write_shard(tmp_path / "x", kept=0, dropped=0)
-    assert pq.read_table(paths["segments"]).schema.equals(SEGMENTS_SCHEMA)
+    assert pq.read_table(paths["segments"]).schema.equals(segments_schema(COLUMNS))
     assert pq.read_table(paths["videos"])["segments"].to_pylist() == [0, 0]
 
 
@@ -206,3 +210,31 @@ def test_keys_of_any_ids_are_safe_and_different(ids, index):
 )
 def test_hostile_ids_become_harmless_keys(video_id, key):
     assert sample_key(video_id, 3) == key
+
+
+def test_columns_of_all_types_reach_table_and_sidecar(tmp_path):
+    columns = (*COLUMNS, *(Column(kind, kind, "1", kind) for kind in ("float", "int", "bool", "string", "floats")))
+    scores = {"float": 0.123456789, "int": 3, "bool": True, "string": "x", "floats": [0.5, 1.5]}
+    with closing(ShardFiles(shard_of(TWO), config(), tmp_path, columns)) as files:
+        record = record_of(files, TWO[0], kept=2, dropped=1)
+        record.segments[1].scores = scores
+        files.add(record)
+        paths = files.finish()
+    table = pq.read_table(paths["segments"])
+    assert table.schema.equals(segments_schema(columns))
+    assert [table[name].to_pylist()[1] for name in scores] == [
+        pytest.approx(0.123456789, rel=1e-7),
+        *list(scores.values())[1:],
+    ]
+    assert {tuple(table[name].to_pylist()[::2]) for name in scores} == {(None, None)}
+    with tarfile.open(paths["audio"]) as tar:
+        names = tar.getnames()
+        bodies = [json.loads(tar.extractfile(name).read()) for name in names if name.endswith(".json")]
+    assert names[0] == "a_00001.flac"  # the sample that has a number for each column is first
+    assert [bodies[0][name] for name in scores] == [0.123457, 3, True, "x", [0.5, 1.5]]
+    assert [bodies[1][name] for name in scores] == [None, None, False, "", None]
+
+
+def test_a_scorer_cannot_replace_a_column_of_every_dataset():
+    with pytest.raises(ConfigError, match="column 'text'"):
+        segments_schema([*COLUMNS, Column("text", "string", "", "x")])
