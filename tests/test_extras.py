@@ -129,6 +129,10 @@ def test_a_missing_extra_is_one_line(command: list[str], package: str, extra: st
         ("from audiopipe.report.figure import draw; draw(print)", "matplotlib", "notebooks"),
         ("import audiopipe.report.notebook", "IPython", "notebooks"),
         ("import audiopipe.report.notebook.session", "IPython", "notebooks"),
+        (
+            "from audiopipe.scorers.text_language import TextLanguageIdentifier; TextLanguageIdentifier()",
+            *("py3langid", "transcript"),
+        ),
         ("from audiopipe.bench.corpus.media import find_ffmpeg; find_ffmpeg()", "imageio_ffmpeg", "bench"),
         ("from audiopipe.cluster.connect import connect; connect('slurm', tls=False)", "dask_jobqueue", "slurm"),
     ],

@@ -18,7 +18,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(audiopipe.__path__,
 # A package imports from lower layers only, and not from another package of its layer. A package or module that is
 # on no layer fails, and so does an entry that names nothing.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"redaction"}),
+    frozenset({"languages", "redaction"}),
     frozenset({"errors", "kernels", "parameter_messages", "types"}),
     frozenset({"conditions", "extras"}),
     frozenset({"models"}),

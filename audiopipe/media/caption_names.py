@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from audiopipe.media.languages import is_language, languages_match, rank_distance, same_language
+from audiopipe.languages import is_language, languages_match, rank_distance, same_language
 from audiopipe.types import SegmentSource, VideoInfo
 
 __all__ = ["CaptionName", "choose_captions", "parse_caption_name"]

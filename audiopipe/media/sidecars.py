@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from audiopipe.errors import BadSegments
+from audiopipe.languages import is_language
 from audiopipe.media.caption_names import CaptionName, choose_captions, parse_caption_name
 from audiopipe.media.json_files import JsonFile, JsonKind, classify_json, merge_info, unreadable_json
-from audiopipe.media.languages import is_language
 from audiopipe.types import CAPTION_FORMATS, CaptionFile, SegmentSource, VideoInfo
 
 __all__ = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import av
 from av.stream import Disposition
 
-from audiopipe.media.languages import is_language, rank_distance, same_language
+from audiopipe.languages import is_language, rank_distance, same_language
 
 __all__ = ["AudioTrack", "TrackError", "choose_track"]
 

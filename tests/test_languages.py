@@ -1,6 +1,6 @@
 import pytest
 
-from audiopipe.media.languages import is_language, languages_match, rank_distance, same_language
+from audiopipe.languages import is_language, languages_match, rank_distance, same_language
 
 MATCHES = [
     ("de", "ger"),
