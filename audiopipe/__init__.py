@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from audiopipe.dataset.reader import Dataset as Dataset
     from audiopipe.dataset.reader import Segment as Segment
     from audiopipe.dataset.verify import verify as verify
+    from audiopipe.driver.annotate import annotate as annotate
     from audiopipe.driver.run import RunSummary as RunSummary
     from audiopipe.driver.run import extend as extend
     from audiopipe.driver.run import resume as resume
@@ -37,6 +38,7 @@ _MODULES = {
     "RunConfig": "audiopipe.config",
     "RunSummary": "audiopipe.driver.run",
     "Segment": "audiopipe.dataset.reader",
+    "annotate": "audiopipe.driver.annotate",
     "estimate": "audiopipe.estimation",
     "extend": "audiopipe.driver.run",
     "resume": "audiopipe.driver.run",
@@ -53,6 +55,7 @@ __all__ = [
     "RunSummary",
     "Segment",
     "__version__",
+    "annotate",
     "errors",
     "estimate",
     "extend",

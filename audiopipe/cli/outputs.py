@@ -16,6 +16,8 @@ from rich.console import Console
 from audiopipe.cli.main import CONSOLE, main
 from audiopipe.errors import ConfigError
 
+__all__ = ["show_progress"]
+
 
 @main.command()
 @click.argument("output", required=False)
@@ -121,7 +123,7 @@ def verify(
     """
     from audiopipe.dataset.verify import verify as verify_output
 
-    with _progress("shards") as on_shard:
+    with show_progress("shards") as on_shard:
         result = verify_output(
             output, fast, sample=sample, seed=seed, threads=threads, restart=restart, on_shard=on_shard
         )
@@ -140,12 +142,12 @@ def verify(
 
 
 @contextmanager
-def _progress(unit: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(unit: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback that shows how much of something is done, if stderr is a terminal."""
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=CONSOLE, transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=CONSOLE, transient=True, disable=quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task(unit, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

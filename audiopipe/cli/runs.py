@@ -18,6 +18,8 @@ from audiopipe.config import RunConfig
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.redaction import RedactingFilter
 
+__all__ = ["live_progress", "log_to_stderr", "without_none"]
+
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
     from audiopipe.driver.session import OnTick
@@ -55,7 +57,7 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
     """
     from audiopipe.driver.run import resume as resume_output
 
-    _drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+    _drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -69,7 +71,7 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None
     """
     from audiopipe.driver.run import retry as retry_output
 
-    _drive(lambda tick: retry_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+    _drive(lambda tick: retry_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -85,7 +87,7 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> Non
     """
     from audiopipe.driver.run import extend as extend_output
 
-    _drive(lambda tick: extend_output(output, on_tick=tick, **_without_none(parameters)), as_json, quiet)
+    _drive(lambda tick: extend_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 def _check_catalog(config: RunConfig) -> None:
@@ -106,9 +108,12 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     """Run a driver with live progress, print its summary, and exit with its exit code."""
     from audiopipe.report.summary import summary_lines
 
-    _log_to_stderr()
+    log_to_stderr()
     try:
-        with SignalGuard(signal.SIGTERM, signal.SIGINT) as stop, _live(quiet or not sys.stderr.isatty()) as show:
+        with (
+            SignalGuard(signal.SIGTERM, signal.SIGINT) as stop,
+            live_progress(quiet or not sys.stderr.isatty()) as show,
+        ):
             summary = work(stop.before(show))
     except KeyboardInterrupt:
         CONSOLE.print("stopped; committed shards are safe: run the same command again to continue")
@@ -130,7 +135,7 @@ def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> 
     sys.exit(summary.exit_code)
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
     """Print this package's log messages, such as the dashboard's link, on stderr."""
     log, handler = logging.getLogger("audiopipe"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -139,12 +144,12 @@ def _log_to_stderr() -> None:
     log.setLevel(logging.INFO)
 
 
-def _without_none(parameters: dict[str, object]) -> dict[str, Any]:
+def without_none(parameters: dict[str, object]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
 
 
 @contextmanager
-def _live(quiet: bool) -> Iterator[OnTick]:
+def live_progress(quiet: bool) -> Iterator[OnTick]:
     """Yield a callback that redraws a run's progress in the terminal."""
     from rich.live import Live
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiopipe.dataset.annotations import AnnotationRecord
+from audiopipe.dataset.annotations import ANNOTATIONS, COLUMNS, AnnotationRecord
+from audiopipe.dataset.backup import remove_backup
 from audiopipe.dataset.commit import Commit, commit_shard, publish, upload
-from audiopipe.errors import VerifyError
+from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.types import ShardResult
 
@@ -23,6 +24,7 @@ __all__ = [
     "commit_annotation",
     "publish_annotation",
     "read_annotation_commits",
+    "remove_annotation",
     "reopen_annotation",
 ]
 
@@ -116,3 +118,21 @@ def reopen_annotation(store: Store, record: AnnotationRecord, shards: Iterable[s
     names = list(shards)
     store.remove_all([record.commit_name(shard) for shard in names])
     store.remove_all([record.table_name(shard) for shard in names])
+
+
+def remove_annotation(store: Store, annotation_id: str) -> None:
+    """Remove an annotation: its record, then its commits and tables. No process may be working on it.
+
+    Args:
+        annotation_id: its name and version, as `AnnotationRecord.id`.
+
+    Raises:
+        ConfigError: there is no such annotation.
+    """
+    known = sorted({name.split("/")[1] for name in store.list(ANNOTATIONS)})
+    if annotation_id not in known:
+        raise ConfigError(f"{store.url} has no annotation '{annotation_id}': it has {', '.join(known) or 'none'}")
+    record = f"{ANNOTATIONS}/{annotation_id}/{COLUMNS}"
+    remove_backup(store, record)
+    store.remove_all([record])
+    store.remove(f"{ANNOTATIONS}/{annotation_id}")

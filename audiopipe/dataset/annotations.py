@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
@@ -18,17 +19,20 @@ import duckdb
 import pyarrow as pa
 
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
+from audiopipe.dataset.schema import COLUMN_TYPES
 from audiopipe.errors import ConfigError, VerifyError
-from audiopipe.scorers.scorer import Column, ColumnType
+from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
 
 __all__ = [
     "ANNOTATIONS",
+    "COLUMNS",
     "KEYS",
     "Annotation",
     "AnnotationRecord",
     "annotation_paths",
     "annotation_schema",
+    "annotation_shard_of",
     "join_annotations",
     "list_annotations",
     "open_annotation",
@@ -40,13 +44,6 @@ KEYS = ("language", "shard", "key")  # a video may be in two languages, so that 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 COLUMN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
-    "float": pa.float32(),
-    "int": pa.int32(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-    "floats": pa.list_(pa.float32()),
-}
 
 Source = Mapping[str, str | bool]
 
@@ -99,6 +96,16 @@ class AnnotationRecord:
         """Return the name of a shard's table."""
         return f"{self.folder}/{shard}.parquet"
 
+    def command(self, url: str) -> str:
+        """Return the command that makes the annotation, or what it lacks."""
+        command, source = f"audiopipe annotate {shlex.quote(url)}", self.source
+        if "file" not in source:
+            return f"{command} --scorers {shlex.quote(str(source['scorer']))}{source.get('options', '')}"
+        key, columns = str(source["key"]), ",".join(column.name for column in self.columns)
+        key_option = f" --key-column {shlex.quote(key)}" if "," not in key and key != "key" else ""
+        file = f"--from {shlex.quote(str(source['file']))} --name {self.name}"
+        return f"{command} {file}{key_option} --columns {shlex.quote(columns)}"
+
     def to_json(self) -> bytes:
         """Serialize the record with a checksum."""
         body = asdict(self)
@@ -132,10 +139,15 @@ class Annotation:
         return [self.record.table_name(shard) for shard in shards if shard in self.shards]
 
 
+def annotation_shard_of(name: str) -> str:
+    """Return the shard in the name of a commit or a table of an annotation."""
+    return name.rpartition("/")[2].removesuffix(".json").removesuffix(".parquet")
+
+
 def annotation_schema(columns: Sequence[Column]) -> pa.Schema:
     """Return the schema of an annotation's tables."""
     keys = [("language", pa.string()), ("shard", pa.int32()), ("key", pa.string())]
-    return pa.schema([*keys, *((column.name, ARROW_TYPES[column.type]) for column in columns)])
+    return pa.schema([*keys, *((column.name, COLUMN_TYPES[column.type]) for column in columns)])
 
 
 def list_annotations(store: Store) -> tuple[Annotation, ...]:

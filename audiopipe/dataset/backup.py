@@ -1,4 +1,4 @@
-"""Keep second copies of the objects that no run can continue without: `_run.json` and the plan.
+"""Keep second copies of the objects that nothing can be made again from: `_run.json`, the plan, annotations' records.
 
 A damaged commit is rebuilt from its shard's videos, but `_run.json` and the plan define which videos these are. A
 copy's name ends in the sha256 of its bytes, which shows whether the original or the copy is damaged.
@@ -7,16 +7,17 @@ copy's name ends in the sha256 of its bytes, which shows whether the original or
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from audiopipe.dataset.annotations import ANNOTATIONS, COLUMNS
 from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
-__all__ = ["BACKUP", "BackupPair", "backup", "find_backup_pairs", "restore"]
+__all__ = ["BACKUP", "BackupPair", "backup", "find_backup_pairs", "list_originals", "remove_backup", "restore"]
 
 BACKUP = "_backup"
 
@@ -43,19 +44,35 @@ def find_backup_pairs(store: Store) -> Iterator[BackupPair]:
         yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
 
 
+def list_originals(names: Iterable[str]) -> list[str]:
+    """Return those of an output's objects that have a copy."""
+    return [
+        name
+        for name in names
+        if name == RUN_RECORD
+        or name.startswith(f"{PLAN_FOLDER}/")
+        or (name.startswith(f"{ANNOTATIONS}/") and name.endswith(f"/{COLUMNS}"))
+    ]
+
+
 def backup(store: Store) -> None:
-    """Copy `_run.json` and the files of the plan that have no copy yet.
+    """Copy `_run.json`, the files of the plan and the records of annotations that have no copy yet.
 
     Raises:
         VerifyError: an original is damaged.
     """
     pairs = {pair.name: pair for pair in find_backup_pairs(store)}
-    for name in [RUN_RECORD, *store.list(PLAN_FOLDER)]:
+    for name in list_originals([RUN_RECORD, *store.list(PLAN_FOLDER), *store.list(ANNOTATIONS)]):
         if name not in pairs:
             data = store.read(name)
             store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
         elif not pairs[name].original_is_good:
             raise VerifyError(f"{name} is damaged; `audiopipe restore {store.url}` restores it from its backup")
+
+
+def remove_backup(store: Store, name: str) -> None:
+    """Remove the copy of an object that is removed on purpose."""
+    store.remove_all([pair.copy for pair in find_backup_pairs(store) if pair.name == name])
 
 
 def restore(url: str) -> list[str]:

@@ -5,7 +5,6 @@ The tar is read once, in blocks: its samples are checked while its sha256 is com
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -19,6 +18,7 @@ import soundfile as sf
 
 from audiopipe.dataset.commit import Commit, CommittedObject
 from audiopipe.dataset.schema import object_names
+from audiopipe.dataset.tar_stream import HashingReader, read_members
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
@@ -82,67 +82,28 @@ def _read_whole(store: Store, item: CommittedObject, check: ShardCheck, keep: bo
     Args:
         keep: return its bytes; an object that is not kept takes no memory.
     """
-    reader = _HashingReader(store.read_blocks(item.name, item.size))
+    reader = HashingReader(store.read_blocks(item.name, item.size))
     body = reader.read() if keep else b""
-    reader.compare(item, check)
+    _compare(reader, item, check)
     return body
 
 
+def _compare(reader: HashingReader, item: CommittedObject, check: ShardCheck) -> None:
+    """Read the rest of an object, and note it as damaged if its sha256 differs from the commit's."""
+    if reader.finish() != item.sha256:
+        check.damaged[item.name] = "differs from the sha256 in its commit"
+
+
 def _check_audio(store: Store, item: CommittedObject, kept: list[KeptSegment], suffix: str, check: ShardCheck) -> None:
-    reader = _HashingReader(store.read_blocks(item.name, item.size))
+    reader = HashingReader(store.read_blocks(item.name, item.size))
     problems = []
     try:
         problems = list(_check_tar(reader, kept, suffix))
     except (tarfile.TarError, sf.LibsndfileError, ValueError, KeyError, EOFError) as error:
         problems = [f"its tar cannot be read: {type(error).__name__}: {error}"]
-    reader.compare(item, check)
+    _compare(reader, item, check)
     if item.name not in check.damaged:  # what is in damaged bytes means nothing
         check.problems += problems
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """A member of a tar, and the position of its data."""
-
-    name: str
-    data: bytes
-    offset: int
-
-
-class _HashingReader:
-    """A stream of blocks whose sha256 is computed while they are read."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = blocks
-        self._block = memoryview(b"")
-        self._digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes, fewer at the end; all that is left if it is negative."""
-        if 0 <= size <= len(self._block):  # the usual case, with one copy
-            whole, self._block = bytes(self._block[:size]), self._block[size:]
-            return whole
-        parts: list[memoryview] = []
-        missing = size
-        while missing != 0 and (self._block or self._next_block()):
-            part = self._block if size < 0 else self._block[:missing]
-            self._block = self._block[len(part) :]
-            parts.append(part)
-            missing = missing if size < 0 else missing - len(part)
-        return b"".join(parts)
-
-    def _next_block(self) -> bool:
-        block = next(self._blocks, b"")
-        self._digest.update(block)
-        self._block = memoryview(block)
-        return bool(block)
-
-    def compare(self, item: CommittedObject, check: ShardCheck) -> None:
-        """Read the rest, and note the object as damaged if its sha256 differs from the commit's."""
-        while self._next_block():
-            pass
-        if self._digest.hexdigest() != item.sha256:
-            check.damaged[item.name] = "differs from the sha256 in its commit"
 
 
 def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
@@ -169,10 +130,10 @@ def _check_tables(shard: Shard, commit: Commit, videos: pa.Table, segments: pa.T
         yield "its commit and its table name different failed videos"
 
 
-def _check_tar(reader: _HashingReader, kept: list[KeptSegment], suffix: str) -> Iterator[str]:
+def _check_tar(reader: HashingReader, kept: list[KeptSegment], suffix: str) -> Iterator[str]:
     audio, offset = b"", 0
     expected = ((segment, ending) for segment in kept for ending in (suffix, ".json"))
-    for member, place in zip_longest(_read_members(reader), expected):
+    for member, place in zip_longest(read_members(reader), expected):
         if member is None or place is None or member.name != place[0].key + place[1]:
             yield NOT_THE_SEGMENTS
             return
@@ -183,24 +144,6 @@ def _check_tar(reader: _HashingReader, kept: list[KeptSegment], suffix: str) -> 
             yield f"sample {segment.key} is not where its row says"
         elif not _is_described(audio, json.loads(member.data), segment):
             yield f"sample {segment.key} is not the segment that its row describes"
-
-
-def _read_members(reader: _HashingReader) -> Iterator[TarMember]:
-    """Yield the members of a tar as audiopipe writes it: plain USTAR headers, one block each.
-
-    `tarfile` itself would copy each byte of a stream three times.
-    """
-    offset = 0
-    while (header := reader.read(tarfile.BLOCKSIZE)).strip(b"\0"):
-        info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
-        data = reader.read(info.size)
-        offset += tarfile.BLOCKSIZE
-        if not info.isreg() or len(data) < info.size:
-            raise tarfile.ReadError(f"member {info.name} is not a whole file")
-        yield TarMember(info.name, data, offset)
-        padding = -info.size % tarfile.BLOCKSIZE
-        reader.read(padding)
-        offset += info.size + padding
 
 
 def _is_described(audio: bytes, sidecar: Mapping[str, object], segment: KeptSegment) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from audiopipe.dataset.annotations import AnnotationRecord, list_annotations
 from audiopipe.dataset.checksum import add_checksum
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
@@ -17,7 +18,7 @@ from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
 
-__all__ = ["DESCRIPTION", "description_files", "finalize"]
+__all__ = ["DESCRIPTION", "describe", "description_files", "finalize"]
 
 DESCRIPTION = "dataset.json"
 
@@ -31,6 +32,7 @@ class DatasetDescription:
     total: Totals
     languages: Mapping[str, Totals]
     duplicates: DuplicateCounts | None
+    annotations: tuple[AnnotationRecord, ...] = ()
 
     def to_json(self) -> bytes:
         """Serialize the description with a checksum."""
@@ -46,6 +48,8 @@ class DatasetDescription:
         }
         if self.duplicates is not None:
             body["duplicates"] = asdict(self.duplicates)
+        if self.annotations:
+            body["annotations"] = {record.id: [column.name for column in record.columns] for record in self.annotations}
         return add_checksum(body)
 
     def to_card(self) -> str:
@@ -83,6 +87,7 @@ class DatasetDescription:
                 "```",
                 "",
                 *self._scorer_lines(),
+                *(self._annotation_lines() if self.annotations else []),
                 *(self._duplicate_lines() if self.duplicates is not None else []),
             ]
         )
@@ -95,6 +100,21 @@ class DatasetDescription:
             for column in scorer.columns
         ]
         return ["| column | scorer | unit | meaning |", "| --- | --- | --- | --- |", *rows, ""]
+
+    def _annotation_lines(self) -> list[str]:
+        rows = [
+            f"| `{column.name}` | `{record.folder}` | {column.unit} | {column.description} |"
+            for record in self.annotations
+            for column in record.columns
+        ]
+        return [
+            "Columns that were added later are in tables with the key of the segment, one for each shard:",
+            "",
+            "| column | folder | unit | meaning |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
 
     def _duplicate_lines(self) -> list[str]:
         assert self.duplicates is not None
@@ -115,6 +135,15 @@ def finalize(store: Store) -> None:
         store.write(name, data)
 
 
+def describe(store: Store) -> None:
+    """Write the description of a complete dataset again, for example with a new annotation; else do nothing."""
+    run, plan = read_run_record(store), load_plan(store)
+    commits = read_commits(store, plan.shard_names())
+    if commits.keys() == plan.shard_names() and store.size(DESCRIPTION) is not None:
+        for name, data in description_files(store, run, commits, plan).items():
+            store.write(name, data)
+
+
 def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit], plan: Plan) -> dict[str, bytes]:
     """Return the objects that describe the whole dataset, by name.
 
@@ -132,6 +161,7 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
         plan={name: hashlib.sha256(store.read(name)).hexdigest() for name in store.list(PLAN_FOLDER)},
         total=Totals.of(ordered),
         languages=dict(sorted(by_language.items())),
+        annotations=tuple(item.record for item in list_annotations(store) if item.shards >= commits.keys()),
         duplicates=None if run.duplicate_similarity is None else count_duplicates(store),
     )
     return {

@@ -1,7 +1,7 @@
 """Find and remove the objects of an output that no commit names, and commits of shards that no plan has.
 
 They are parts of failed attempts, orphaned objects, and commits that were copied into the output or whose plan was
-removed on purpose.
+removed on purpose. Of annotations they are tables without a commit, and what an interrupted removal has left.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from audiopipe.dataset.annotations import ANNOTATIONS, COLUMNS
 from audiopipe.dataset.backup import find_backup_pairs
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, list_commits
 from audiopipe.dataset.describe import DESCRIPTION
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.dataset.run_record import read_run_record
+from audiopipe.dataset.verify_annotations import find_annotation_orphans
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import Plan, load_plan
@@ -81,9 +83,12 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     commit_names = list_commits(listed)
     bodies = store.read_all([name for shard, name in commit_names.items() if shard in planned])
     commits = {name: Commit.from_json(body, name) for name, body in bodies.items()}
+    waiting = _unpublished_annotations(store, listed)
+    orphans = [name for name in find_annotation_orphans(listed, planned) if listed[name].age_h >= min_age_h]
     foreign = store.read_all([name for shard, name in commit_names.items() if shard not in planned])
     names = {
-        *_unneeded_parts(listed, commits.values(), min_age_h),
+        *_unneeded_parts(listed, [*commits.values(), *waiting], min_age_h),
+        *orphans,
         *find_orphans(listed, commits, plan),
         *foreign,
         *(_objects_of(foreign) & listed.keys()) - _objects_of(bodies),
@@ -97,6 +102,22 @@ def collect_garbage(url: str, remove: bool = False, min_age_h: float = 24.0) -> 
     return Garbage(
         objects, remove, {upload.name: f"started {upload.started_at:%Y-%m-%d %H:%M} UTC" for upload in uploads}
     )
+
+
+def _unpublished_annotations(store: Store, listed: Iterable[str]) -> Iterator[Commit]:
+    """Read the commits of annotations whose tables are still among the parts."""
+    names = set(listed)
+    commits = [
+        name
+        for name in names
+        if name.startswith(f"{ANNOTATIONS}/")
+        and name.endswith(".json")
+        and not name.endswith(f"/{COLUMNS}")
+        and name.removesuffix(".json") + ".parquet" not in names
+    ]
+    for name, body in store.read_all(sorted(commits)).items():
+        with suppress(VerifyError):
+            yield Commit.from_json(body, name)
 
 
 def _objects_of(bodies: Mapping[str, bytes]) -> set[str]:

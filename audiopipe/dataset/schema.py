@@ -12,7 +12,15 @@ from audiopipe.errors import ConfigError
 from audiopipe.kernels import METRICS
 from audiopipe.scorers.scorer import Column, ColumnType
 
-__all__ = ["INFO_COLUMNS", "METRIC_NAMES", "VIDEOS_SCHEMA", "object_names", "sample_key", "segments_schema"]
+__all__ = [
+    "COLUMN_TYPES",
+    "INFO_COLUMNS",
+    "METRIC_NAMES",
+    "VIDEOS_SCHEMA",
+    "object_names",
+    "sample_key",
+    "segments_schema",
+]
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)  # the columns of the scorer `signal`
 COLUMN_TYPES: dict[ColumnType, pa.DataType] = {

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from audiopipe.dataset.backup import BACKUP, BackupPair, find_backup_pairs
+from audiopipe.dataset.backup import BACKUP, BackupPair, find_backup_pairs, list_originals
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, commit_name, list_commits
 from audiopipe.dataset.describe import DESCRIPTION, description_files
@@ -21,6 +21,7 @@ from audiopipe.dataset.duplicates import check_duplicates
 from audiopipe.dataset.findings import Finding, resume_command
 from audiopipe.dataset.gc import find_orphans
 from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_run_record
+from audiopipe.dataset.verify_annotations import AnnotationVerifier, find_annotation_orphans
 from audiopipe.dataset.verify_journal import VerifyJournal, default_journal
 from audiopipe.dataset.verify_shards import ShardVerifier, choose_sample, upper_bound
 from audiopipe.errors import PlanError, VerifyError
@@ -148,6 +149,7 @@ class _Check:
         readable = [shard for shard in planned.values() if shard.name not in bad_commits]
         if self.sample is not None:
             readable = choose_sample(readable, self.sample, self.seed)
+        names = {shard.name for shard in readable}
         verifier = ShardVerifier(self.store, run, self.commits, self.present, self.fast, self.journal)
         for report in verifier.verify(readable, self.threads):
             self.checked += 1
@@ -158,13 +160,17 @@ class _Check:
             yield from report.findings
             if self.on_shard is not None:
                 self.on_shard(self.checked, len(readable))
+        commits = {shard: commit for shard, commit in self.commits.items() if shard in names}
+        annotations = AnnotationVerifier(self.store, commits, self.present, self.fast)
+        annotation_findings = list(annotations.findings(self.threads))
+        yield from annotation_findings
         if bad_commits:
             return
         yield from self._check_orphans(plan)
         if self.commits.keys() == planned.keys():
             duplicate_findings = list(self._check_duplicates(run.duplicate_similarity, self.bad == 0))
             yield from duplicate_findings
-            if not duplicate_findings:
+            if not duplicate_findings and not annotation_findings:
                 yield from self._check_description(run, plan)
 
     def _check_backup(self, pairs: Iterable[BackupPair]) -> Iterator[Finding]:
@@ -178,8 +184,7 @@ class _Check:
 
     def _find_missing_copies(self, pairs: Iterable[BackupPair]) -> Iterator[Finding]:
         copied = {pair.name for pair in pairs}
-        originals = [RUN_RECORD, *(name for name in self.present if name.startswith(f"{PLAN_FOLDER}/"))]
-        for name in originals:
+        for name in list_originals(self.present):
             if name not in copied:
                 yield Finding(f"{BACKUP}/{name}", "is missing", f"audiopipe restore {shlex.quote(self.store.url)}")
 
@@ -219,7 +224,8 @@ class _Check:
                 yield Finding(name, f"differs from the plan that {DESCRIPTION} was made from", self._rerun())
 
     def _check_orphans(self, plan: Plan) -> Iterator[Finding]:
-        for name in find_orphans(self.present, self.commits, plan):
+        annotations = find_annotation_orphans(self.present, plan.shard_names())
+        for name in [*find_orphans(self.present, self.commits, plan), *annotations]:
             yield Finding(name, "is named by no commit", self._collect())
 
     def _check_duplicates(self, similarity: float | None, intact: bool) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ from audiopipe.plan.sources import Addresses, find_addresses, is_moved, move_sha
 from audiopipe.store.objects import Store
 from audiopipe.store.output import check_output
 
-__all__ = ["RunSummary", "extend", "resume", "retry", "run"]
+__all__ = ["RunSummary", "complete_commits", "extend", "resume", "retry", "run"]
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def _work(
     started = time.monotonic()
     backup(store)
     whole = load_plan(store)
-    commits = _complete_commits(store, whole)
+    commits = complete_commits(store, whole)
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
@@ -252,7 +252,7 @@ def _work(
         if session.pending:
             session.work(client)
             whole = load_plan(store)  # other drivers may have extended it
-            commits = _complete_commits(store, whole)
+            commits = complete_commits(store, whole)
         if all(shard.name in commits for shard in whole.shards()):
             finalize(store)
         status = session.close(commits)
@@ -272,7 +272,7 @@ def _work(
     )
 
 
-def _complete_commits(store: Store, plan: Plan) -> dict[str, Commit]:
+def complete_commits(store: Store, plan: Plan) -> dict[str, Commit]:
     """Read the commits of a plan's shards whose objects all exist, by the sizes of one listing."""
     commits = read_commits(store, plan.shard_names())
     sizes = store.list() if commits else {}
