@@ -84,6 +84,7 @@ def test_kernels_import_with_torch_and_numpy_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_base_installation_runs_monitors_and_verifies(tmp_path: Path) -> None:
     hidden = modules_beyond(PROJECT["dependencies"])
     assert {"s3fs", "botocore", "supabase", "matplotlib", "IPython", "dask_cuda", "papermill"} <= hidden

@@ -21,6 +21,7 @@ def inputs(tmp_path):
     return [BenchmarkInput("A", path, 48_000, 20.0, 2)]
 
 
+@pytest.mark.slow
 def test_every_method_is_measured_and_the_bottleneck_named(tmp_path, inputs, monkeypatch):
     one_core = {min(os.sched_getaffinity(0))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: one_core)

@@ -189,6 +189,7 @@ def interrupt(job: list[str], commits: int, number: signal.Signals, log: Path) -
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bytes(tiny_corpus: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     job = ["run", "--catalog", str(tiny_corpus / "catalog.parquet"), "--output", str(output), "--shard-videos", "2"]

@@ -243,6 +243,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_local_cluster_that_does_not_close_ends_with_its_process(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(UNCLOSABLE)

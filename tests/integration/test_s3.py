@@ -85,6 +85,7 @@ def test_objects_are_written_uploaded_published_listed_and_removed(s3: Store, tm
     assert s3.list() == {"en/y": 3}
 
 
+@pytest.mark.slow
 def test_a_race_of_eight_creators_has_one_winner(s3: Store) -> None:
     barrier = threading.Barrier(8)
 
@@ -147,7 +148,8 @@ def _upload_corpus(catalog: Path, s3: Store) -> str:
     return f"{s3.url}/corpus/catalog.parquet"
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.slow
 def test_a_run_through_a_misbehaving_network_gives_the_same_bytes(
     s3: Store,
     s3_server: S3Server,  # noqa: F811
