@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
 from audiopipe.config.checks import CheckedParameters, output_field, run_field
 from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer
+
+if TYPE_CHECKING:
+    from audiopipe.conditions import Condition
 
 __all__ = ["OUTPUT_VERSION", "RunConfig"]
 
@@ -139,6 +142,12 @@ class RunConfig(CheckedParameters):
         False, "add voice embeddings of the scorer speakers: they identify persons, which the law may restrict"
     )
 
+    keep_if: str | None = output_field(
+        None,
+        "SQL condition over the columns of segments, for example 'dnsmos_ovrl >= 3 AND speakers = 1'; a segment is "
+        "dropped if a part of it is false, not if a value is missing; the part is the drop reason",
+    )
+
     # Thresholds: a segment beyond any of them is dropped with the reason; None switches a threshold off.
     min_loudness_lufs: float | None = output_field(
         -50.0, "minimum integrated loudness in LUFS; drop reason 'too_quiet'"
@@ -208,7 +217,22 @@ class RunConfig(CheckedParameters):
         if self.scorers.split(",")[0].strip() != "signal":
             raise ValueError("scorers must start with signal: the thresholds need its columns")
         self.create_scorers()
+        _ = self.keep_condition
         return self
+
+    @property
+    def keep_condition(self) -> Condition | None:
+        """Return the condition of `keep_if`; None if there is none."""
+        if self.keep_if is None:
+            return None
+        from audiopipe.config.keep_if import parse_keep_if  # noqa: PLC0415 - the condition needs DuckDB
+
+        return parse_keep_if(self.keep_if, self.create_scorers())
+
+    @property
+    def learned_scorers(self) -> str:
+        """Return the list of scorers without `signal`, which the pipeline computes in the pass that resamples."""
+        return self.scorers.partition(",")[2]
 
     def create_scorers(self) -> tuple[Scorer, ...]:
         """Create the scorers of the run."""
@@ -234,11 +258,15 @@ class RunConfig(CheckedParameters):
     def output_fields(self) -> dict[str, str | float | bool | None]:
         """Return the names and values of the fields that the bytes of the output depend on.
 
-        Of scorers these are the names and versions, not the addresses of files.
+        Of scorers these are the names and versions, not the addresses of files; conditions are in one spelling.
         """
+        condition = self.keep_condition
         names = [name for name, info in type(self).model_fields.items() if info.json_schema_extra]
         scorers = ",".join(f"{scorer.name}-{scorer.version}" for scorer in self.create_scorers())
-        return {name: getattr(self, name) for name in names} | {"scorers": scorers}
+        return {name: getattr(self, name) for name in names} | {
+            "scorers": scorers,
+            "keep_if": condition and condition.text,
+        }
 
     @property
     def digest(self) -> str:

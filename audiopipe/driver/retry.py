@@ -15,6 +15,7 @@ from audiopipe.errors import (
     BrokenWorker,
     MissingExtra,
     PermanentStoreError,
+    ScorerError,
     SourceUnavailable,
     WorkerFailure,
 )
@@ -94,6 +95,8 @@ class RetryPolicy:
         if is_unsound or (is_refusal(error) and others and refused_by < CONFIRMED):
             self.undo_attempts([shard.name])
             return Decision.MOVE
+        if isinstance(error, ScorerError):
+            return Decision.STOP
         if isinstance(error, SourceUnavailable):
             return self._decide_without_sources(shard)
         if shard.name == self.probe:  # the sources can be read again

@@ -12,6 +12,7 @@ from audiopipe.dataset.writer import SegmentRecord, ShardFiles, VideoRecord
 from audiopipe.errors import SilentAudio, UndecodableMedia, VideoError
 from audiopipe.media.encode import encode
 from audiopipe.pipeline.score import ScoredClip
+from audiopipe.pipeline.scorer_stage import KeepFilter, ScorerStage
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, to_dead_letter
 from audiopipe.types import Clip, Shard
@@ -30,10 +31,17 @@ class ShardAssembler:
     """Encodes the clips of a shard, which are scored out of order, and writes its videos in the plan's order."""
 
     def __init__(
-        self, shard: Shard, config: RunConfig, files: ShardFiles, timer: StageTimer, encoders: Executor
+        self,
+        shard: Shard,
+        config: RunConfig,
+        files: ShardFiles,
+        timer: StageTimer,
+        encoders: Executor,
+        scorers: ScorerStage,
     ) -> None:
         self.bytes_in = 0
         self._config, self._files, self._timer, self._encoders = config, files, timer, encoders
+        self._scorers, self._filter = scorers, KeepFilter.of(config, shard.language)
         self._unwritten = deque(video.video_id for video in shard.videos)
         self._segments: dict[str, list[SegmentRecord]] = {video_id: [] for video_id in self._unwritten}
         self._records: dict[str, VideoRecord] = {}
@@ -74,6 +82,7 @@ class ShardAssembler:
         for clips, encoded in batch:
             for clip, data in zip(clips, encoded.result(), strict=True):
                 record = SegmentRecord(clip.index, clip.span, clip.duration_s, clip.drop_reason, clip.metrics)
+                record.scores = clip.scores
                 if data is not None and clip.samples is not None:
                     record.duration_s = len(clip.samples) / self._config.sample_rate
                     record.gain_db = clip.gain_db
@@ -98,6 +107,10 @@ class ShardAssembler:
             _refuse_unusable(record, self._config)
         except VideoError as error:
             record.failure = to_dead_letter(record.video, error)
+        if record.failure is None:
+            self._scorers.finish_video(record.segments)
+            if self._filter is not None:
+                self._filter.apply(video_id, record.segments)
         with self._timer.measure("write"):
             self._files.add(record)
 

@@ -6,8 +6,7 @@ import math
 import operator
 import os
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +16,11 @@ import torch
 from audiopipe import kernels
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES
-from audiopipe.errors import BrokenWorker, WorkerFailure
+from audiopipe.errors import BrokenWorker
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.device import DeviceBatch, get_device_lock, transfer
-from audiopipe.types import Clip, Decibels, Seconds, Span
+from audiopipe.pipeline.device import DeviceBatch, transfer
+from audiopipe.pipeline.tiles import run_in_tiles
+from audiopipe.types import Clip, Decibels, Seconds, Span, Value
 
 __all__ = ["MAX_PEAK_DBFS", "NOT_FINITE", "RULES", "DropRule", "ScoredClip", "drop_reason", "resolve_device", "score"]
 
@@ -36,9 +36,10 @@ Values = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class ScoredClip:
-    """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None if it was dropped.
+    """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None.
 
-    The source samples are not kept: until the clip is encoded, they would need six times the memory of `samples`.
+    A clip that was dropped has samples until other scorers have seen them, unless some are not finite. The source
+    samples are not kept: until the clip is encoded, they would need six times the memory of `samples`.
     """
 
     video_id: str
@@ -49,6 +50,7 @@ class ScoredClip:
     drop_reason: str | None
     samples: npt.NDArray[np.int16] | None
     gain_db: Decibels = 0.0
+    scores: dict[str, Value] = field(default_factory=dict)
 
 
 class DropRule(NamedTuple):
@@ -113,29 +115,8 @@ def score(batch: Batch | DeviceBatch, config: RunConfig, device: torch.device) -
     Raises:
         WorkerFailure: the device does not have the memory for one clip.
     """
-    if isinstance(batch, Batch):
-        batch = transfer(batch, device)
-    with suppress(torch.OutOfMemoryError), get_device_lock(device).shared():
-        return _score(batch, slice(None), config, device)
-    with get_device_lock(device).exclusive():
-        return _score_in_tiles(batch, config, device)
-
-
-def _score_in_tiles(batch: DeviceBatch, config: RunConfig, device: torch.device) -> list[ScoredClip]:
-    """Score as many clips at a time as fit on the device, while no other pass uses it."""
-    rows = len(batch.clips)
-    while True:
-        # Not in the handler: its exception keeps the tensors of the failed pass alive.
-        torch.cuda.empty_cache()
-        try:
-            tiles = [slice(start, start + rows) for start in range(0, len(batch.clips), rows)]
-            return [scored for tile in tiles for scored in _score(batch, tile, config, device)]
-        except torch.OutOfMemoryError:
-            if rows == 1:
-                raise WorkerFailure(
-                    f"{device} does not have the memory for one clip; end other programs that use it"
-                ) from None
-        rows = -(-rows // 2)
+    whole = transfer(batch, device) if isinstance(batch, Batch) else batch
+    return run_in_tiles(len(whole.clips), lambda tile: _score(whole, tile, config, device), device)
 
 
 def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.device) -> list[ScoredClip]:
@@ -158,7 +139,7 @@ def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.dev
             duration_s=clip.frames / rate,
             metrics=row,
             drop_reason=reason,
-            samples=None if reason else samples,
+            samples=samples if reason is None or (reason != NOT_FINITE and config.learned_scorers) else None,
             gain_db=0.0 if reason else gain_db,
         )
         for clip, row, reason, (samples, gain_db) in zip(clips, metrics, reasons, emitted, strict=True)

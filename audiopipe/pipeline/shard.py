@@ -1,9 +1,11 @@
 """Turn a list of videos into a committed shard: the stages in order. Read this file first.
 
-    fetch -> decode -> segment by known times, or by voice -> batch -> score and resample -> encode -> tar -> commit
+    fetch -> decode -> segment by known times, or by voice -> batch -> score and resample -> learned scorers -> encode
+    -> tar -> commit
 
 Each stage runs ahead of the next, within bounds and in order: downloads and decoders in their own threads (the decoders
-are processes; a thread only receives what they write), scoring in one thread, encoders in a pool. The task's own thread
+are processes; a thread only receives what they write), scoring in one thread, learned scorers in another, encoders in a
+pool. The task's own thread
 passes segments on and writes. The order is the plan's and never that of arrival, so that the same shard gives the same
 bytes. `video.py` reads one video and cuts its clips; `assemble.py` encodes scored clips and writes the shard's files.
 """
@@ -34,6 +36,7 @@ from audiopipe.pipeline.malloc import raise_malloc_thresholds
 from audiopipe.pipeline.memory import get_worker_budget
 from audiopipe.pipeline.prefetch import Prefetcher, interleave, submit_ahead
 from audiopipe.pipeline.score import ScoredClip, resolve_device, score
+from audiopipe.pipeline.scorer_stage import ScorerStage, emitted_bytes
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
@@ -75,6 +78,7 @@ def process_shard(
     Raises:
         SourceUnavailable: the place of the sources cannot be used; nothing is committed.
         WorkerFailure: the machine cannot work: its GPU, its memory, its disk or a library; nothing is committed.
+        ScorerError: a scorer raises, or returns wrong values; nothing is committed.
         TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
     """
     store = Store(config.output)
@@ -185,10 +189,16 @@ def _run_stages(
         )
         if device.type != "cpu":
             batched = stack.enter_context(closing(Prefetcher(batched, 1, name="transfer")))
-        scored = (_score(event, config, timer, device) for event in batched)
+        scored: Iterable[list[ScoredClip] | Event] = (_score(event, config, timer, device) for event in batched)
+        scorers = ScorerStage(shard, config, device, timer)
+        if not scorers.is_empty:
+            limit, on_take = BATCHES_AHEAD * config.batch_mb * MEGABYTE, partial(timer.record_depth, "resampled")
+            emitted = Prefetcher(scored, limit, emitted_bytes, "score", on_take, budget)
+            stack.enter_context(closing(emitted))
+            scored = (scorers.score(event) if isinstance(event, list) else event for event in emitted)
         on_take = partial(timer.record_depth, "scored")
         scoring = Prefetcher(scored, BATCHES_AHEAD, name="score", on_take=on_take)
-        assembler = ShardAssembler(shard, config, files, timer, encoders)
+        assembler = ShardAssembler(shard, config, files, timer, encoders, scorers)
         for event in stack.enter_context(closing(scoring)):
             assembler.add(event)
         return assembler.finish()
