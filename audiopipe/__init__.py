@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from audiopipe.driver.run import resume as resume
     from audiopipe.driver.run import retry as retry
     from audiopipe.driver.run import run as run
+    from audiopipe.driver.select import select as select
     from audiopipe.errors import AudiopipeError as AudiopipeError
     from audiopipe.estimation import estimate as estimate
 
@@ -44,6 +45,7 @@ _MODULES = {
     "resume": "audiopipe.driver.run",
     "retry": "audiopipe.driver.run",
     "run": "audiopipe.driver.run",
+    "select": "audiopipe.driver.select",
     "verify": "audiopipe.dataset.verify",
 }
 _SUBMODULES = ("errors", "kernels")
@@ -63,6 +65,7 @@ __all__ = [
     "resume",
     "retry",
     "run",
+    "select",
     "verify",
 ]
 

@@ -9,7 +9,7 @@ import click
 
 from audiopipe.config import RunConfig
 
-__all__ = ["Command", "config_options", "output_options"]
+__all__ = ["Command", "config_options", "execution_options", "output_options"]
 
 Command = Callable[..., None]
 
@@ -61,9 +61,13 @@ def config_options(command: Command) -> Command:
 
 def output_options(command: Command) -> Command:
     """Add the argument and the options of a command that continues an existing output."""
+    return click.argument("output")(execution_options(command))
+
+
+def execution_options(command: Command) -> Command:
+    """Add the options that say where and how a command works."""
     fields = RunConfig.model_fields
     decorators = [
-        click.argument("output"),
         *(
             click.option(_flag(name), name, type=_click_type(fields[name].annotation), help=fields[name].description)
             for name in EXECUTION_FIELDS

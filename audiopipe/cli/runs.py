@@ -18,12 +18,11 @@ from audiopipe.config import RunConfig
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.redaction import RedactingFilter
 
-__all__ = ["live_progress", "log_to_stderr", "without_none"]
+__all__ = ["drive", "live_progress", "log_to_stderr", "without_none"]
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
     from audiopipe.driver.session import OnTick
-
 
 CATALOG_OPTION = click.option(
     "--catalog", help="where videos that are still to be processed are now; default: as they were planned"
@@ -43,7 +42,7 @@ def run(as_json: bool, quiet: bool, **parameters: object) -> None:
     _check_catalog(config)
     from audiopipe.driver.run import run as run_pipeline
 
-    _drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
+    drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -57,7 +56,7 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
     """
     from audiopipe.driver.run import resume as resume_output
 
-    _drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **without_none(parameters)), as_json, quiet)
+    drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -71,7 +70,7 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None
     """
     from audiopipe.driver.run import retry as retry_output
 
-    _drive(lambda tick: retry_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
+    drive(lambda tick: retry_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -87,7 +86,7 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> Non
     """
     from audiopipe.driver.run import extend as extend_output
 
-    _drive(lambda tick: extend_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
+    drive(lambda tick: extend_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
 
 
 def _check_catalog(config: RunConfig) -> None:
@@ -104,7 +103,7 @@ def _check_catalog(config: RunConfig) -> None:
         read_catalog(config)
 
 
-def _drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
+def drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:
     """Run a driver with live progress, print its summary, and exit with its exit code."""
     from audiopipe.report.summary import summary_lines
 
@@ -145,6 +144,7 @@ def log_to_stderr() -> None:
 
 
 def without_none(parameters: dict[str, object]) -> dict[str, Any]:
+    """Leave out the parameters that were not given."""
     return {name: value for name, value in parameters.items() if value is not None}
 
 

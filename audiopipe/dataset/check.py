@@ -9,15 +9,16 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import soundfile as sf
 
 from audiopipe.dataset.commit import Commit, CommittedObject
-from audiopipe.dataset.schema import object_names
+from audiopipe.dataset.schema import TAR_URL, object_names
 from audiopipe.dataset.tar_stream import HashingReader, read_members
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.store.objects import Store
@@ -50,8 +51,14 @@ class ShardCheck:
     problems: list[str] = field(default_factory=list)
 
 
-def check_shard(store: Store, shard: Shard, commit: Commit, audio_format: str) -> ShardCheck:
-    """Read the objects of a shard and compare them with their commit, with each other and with the plan."""
+def check_shard(
+    store: Store, shard: Shard, commit: Commit, audio_format: str, planned: Sequence[tuple[str, str]]
+) -> ShardCheck:
+    """Read the objects of a shard and compare them with their commit, with each other and with the plan.
+
+    Args:
+        planned: id and address of the videos that it must have.
+    """
     roles = {name: role for role, name in object_names(shard.language, shard.index).items()}
     items = {roles[item.name]: item for item in commit.objects if item.name in roles}
     check = ShardCheck()
@@ -65,13 +72,13 @@ def check_shard(store: Store, shard: Shard, commit: Commit, audio_format: str) -
         return check
     segments = read_table(tables["segments"])
     kept, suffix = _kept_segments(segments), SUFFIXES[audio_format]
-    check.problems += _check_tables(shard, commit, read_table(tables["videos"]), segments)
+    check.problems += _check_tables(planned, commit, read_table(tables["videos"]), segments)
     entries = [json.loads(line) for line in tables.get("manifest", b"").splitlines()]
     if [entry["audio_filepath"] for entry in entries] != [segment.key + suffix for segment in kept]:
         check.problems.append("its manifest does not list the kept segments")
     if "audio" in items:
         _check_audio(store, items["audio"], kept, suffix, check)
-    elif kept:
+    elif kept and TAR_URL not in segments.column_names:
         check.problems.append(NOT_THE_SEGMENTS)
     return check
 
@@ -107,18 +114,21 @@ def _check_audio(store: Store, item: CommittedObject, kept: list[KeptSegment], s
 
 
 def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
-    """Return the kept segments in the order of the tar."""
+    """Return the kept segments in the order of the tar; of a virtual selection, those of tars of kept segments."""
     rows = segments.filter(segments["kept"])
+    if TAR_URL in rows.column_names:
+        rows = rows.filter(pc.invert(pc.match_substring(rows[TAR_URL], "/dropped_")))
     names = ("key", "start_s", "duration_s", "tar_offset", "audio_bytes")
     segments_kept = [KeptSegment(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
     return sorted(segments_kept, key=lambda segment: segment.tar_offset)
 
 
-def _check_tables(shard: Shard, commit: Commit, videos: pa.Table, segments: pa.Table) -> Iterator[str]:
+def _check_tables(
+    planned: Sequence[tuple[str, str]], commit: Commit, videos: pa.Table, segments: pa.Table
+) -> Iterator[str]:
     result = commit.result
     ids = videos["video_id"].to_pylist()
-    planned = [(video.video_id, video.shown_uri) for video in shard.videos]
-    if list(zip(ids, videos["uri"].to_pylist(), strict=True)) != planned:
+    if list(zip(ids, videos["uri"].to_pylist(), strict=True)) != list(planned):
         yield "its videos differ from the plan's"
     stated = {video_id: count for video_id, count in zip(ids, videos["segments"].to_pylist(), strict=True) if count}
     if stated != Counter(segments["video_id"].to_pylist()):

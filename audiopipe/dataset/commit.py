@@ -31,6 +31,7 @@ __all__ = [
     "commit_name",
     "commit_shard",
     "list_commits",
+    "part_name",
     "publish",
     "read_commit",
     "read_commits",
@@ -113,15 +114,19 @@ def read_commits(store: Store, planned: Set[str] | None = None) -> dict[str, Com
 
 def upload(store: Store, shard: str, attempt: str, files: Mapping[str, Path]) -> tuple[CommittedObject, ...]:
     """Upload an attempt's files (final name -> local path) to the folder where only this attempt writes."""
-    return tuple(_upload(store, path, f"_parts/{shard}/{attempt}", name) for name, path in files.items())
+    return tuple(_upload(store, path, part_name(shard, attempt, name), name) for name, path in files.items())
 
 
-def _upload(store: Store, path: Path, folder: str, name: str) -> CommittedObject:
+def _upload(store: Store, path: Path, part: str, name: str) -> CommittedObject:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    part = f"{folder}/{name.rsplit('/', 1)[-1]}"
     store.upload(path, part)
     return CommittedObject(part, name, path.stat().st_size, digest)
+
+
+def part_name(shard: str, attempt: str, name: str) -> str:
+    """Return where an attempt uploads the object that is to have a final name."""
+    return f"_parts/{shard}/{attempt}/{name.rsplit('/', 1)[-1]}"
 
 
 def commit_shard(store: Store, commit: Commit, name: str | None = None) -> ShardResult:

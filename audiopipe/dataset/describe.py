@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from audiopipe.dataset.annotations import AnnotationRecord, list_annotations
 from audiopipe.dataset.checksum import add_checksum
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
-from audiopipe.dataset.hugging_face import card_header
-from audiopipe.dataset.run_record import RunRecord, read_columns, read_run_record
+from audiopipe.dataset.hugging_face import card_header, tar_patterns
+from audiopipe.dataset.run_record import RunRecord, read_run_record
+from audiopipe.dataset.select_lists import read_summary
 from audiopipe.dataset.totals import Totals, effective_results
+from audiopipe.dataset.virtual import is_virtual
 from audiopipe.media.encode import SUFFIXES
 from audiopipe.plan.files import PLAN_FOLDER
 from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
+from audiopipe.types import shard_name
 
 __all__ = ["DESCRIPTION", "describe", "description_files", "finalize"]
 
@@ -25,7 +29,10 @@ DESCRIPTION = "dataset.json"
 
 @dataclass(frozen=True, slots=True)
 class DatasetDescription:
-    """The content of `dataset.json` and of the dataset's card. `plan` has the sha256 of each file of the plan."""
+    """The content of `dataset.json` and of the dataset's card.
+
+    `plan` has the sha256 of each file of the plan, `summary` the counts of a selection before and after.
+    """
 
     run: RunRecord
     plan: Mapping[str, str]
@@ -33,6 +40,7 @@ class DatasetDescription:
     languages: Mapping[str, Totals]
     duplicates: DuplicateCounts | None
     annotations: tuple[AnnotationRecord, ...] = ()
+    summary: Mapping[str, Any] | None = None
 
     def to_json(self) -> bytes:
         """Serialize the description with a checksum."""
@@ -50,6 +58,8 @@ class DatasetDescription:
             body["duplicates"] = asdict(self.duplicates)
         if self.annotations:
             body["annotations"] = {record.id: [column.name for column in record.columns] for record in self.annotations}
+        if self.summary is not None:
+            body |= {"parent": self.run.parent, "selection": self.summary}
         return add_checksum(body)
 
     def to_card(self) -> str:
@@ -60,9 +70,11 @@ class DatasetDescription:
             for language, totals in self.languages.items()
         ]
         suffix = SUFFIXES[run.audio_format][1:]
+        columns = [column for scorer in run.scorers for column in scorer.columns]
+        header = card_header(suffix, self._files(), columns, bool(run.config.get("sidecar_info")))
         return "\n".join(
             [
-                *card_header(suffix, self.languages, read_columns(run), bool(run.config.get("sidecar_info"))),
+                *(header if not is_virtual(run) else []),
                 "",
                 "# Speech dataset",
                 "",
@@ -74,6 +86,7 @@ class DatasetDescription:
                 "| --- | --- | --- | --- |",
                 *rows,
                 "",
+                *self._selection_lines(),
                 f"Audio is {run.config['sample_rate']} Hz mono {suffix}, in WebDataset tars that `tars.txt` lists:",
                 "",
                 "```python",
@@ -91,6 +104,30 @@ class DatasetDescription:
                 *(self._duplicate_lines() if self.duplicates is not None else []),
             ]
         )
+
+    def _files(self) -> dict[str, dict[str, list[str]]]:
+        """Return the patterns of the tars of each language by split."""
+        splits = {} if self.summary is None else self.summary["splits"]
+        return {
+            language: {
+                split: tar_patterns(language, first, end) for split, (first, end) in splits.get(language, {}).items()
+            }
+            or {"train": [f"{language}/audio_*.tar"]}
+            for language in self.languages
+        }
+
+    def _selection_lines(self) -> list[str]:
+        """Say what a selection was made from."""
+        if self.run.parent is None:
+            return []
+        parent, options = self.run.parent, self.run.parent["options"]
+        lines = [
+            f"A selection from run `{parent['run_id']}`: `{options['where']}`. `dataset.json` has all options, and"
+        ]
+        lines.append("the segments of each language that were left out, with the reasons.")
+        if options["virtual"]:
+            lines.append("Audio is not copied: the tables and manifests name members of the tars of that run.")
+        return [*lines, ""]
 
     def _scorer_lines(self) -> list[str]:
         """List the columns of the scorers."""
@@ -163,9 +200,23 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
         languages=dict(sorted(by_language.items())),
         annotations=tuple(item.record for item in list_annotations(store) if item.shards >= commits.keys()),
         duplicates=None if run.duplicate_similarity is None else count_duplicates(store),
+        summary=None if run.parent is None else read_summary(store),
     )
+    split_lists = _split_lists(description.summary, commits)
     return {
+        **split_lists,
         DESCRIPTION: description.to_json(),
         "tars.txt": "".join(f"{name}\n" for name in tars).encode(),
         "README.md": description.to_card().encode(),
     }
+
+
+def _split_lists(summary: Mapping[str, Any] | None, commits: Mapping[str, Commit]) -> dict[str, bytes]:
+    """Return a list of tars for each split of a selection, by the name of the list."""
+    lists: dict[str, list[str]] = {}
+    for language, splits in ({} if summary is None else summary["splits"]).items():
+        for split, (first, end) in splits.items():
+            for index in range(first, end):
+                objects = commits[shard_name(language, index)].objects if shard_name(language, index) in commits else ()
+                lists.setdefault(split, []).extend(item.name for item in objects if item.name.endswith(".tar"))
+    return {f"tars_{split}.txt": "".join(f"{tar}\n" for tar in tars).encode() for split, tars in lists.items()}

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from audiopipe.dataset.epoch import Batch, Slice
 from audiopipe.dataset.segment import Segment
+from audiopipe.dataset.virtual import open_tar
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 
@@ -152,7 +153,8 @@ class _Fetcher:
 
 
 def _read_range(store: Store, item: Range) -> bytes:
-    data = store.read_range(item.tar, item.start, item.stop - item.start)
+    place, name = open_tar(store, item.tar)
+    data = place.read_range(name, item.start, item.stop - item.start)
     if len(data) < item.stop - item.start:
         raise VerifyError(f"{item.tar} is shorter than its table says; `audiopipe verify {store.url}` checks all tars")
     return data

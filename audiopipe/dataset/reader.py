@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 from audiopipe.conditions import parse_condition
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.database import checked, choose, open_database, quoted
-from audiopipe.dataset.run_record import read_columns, read_run_record
-from audiopipe.dataset.schema import object_names, segments_schema
+from audiopipe.dataset.run_record import read_columns, read_run_record, read_schema
 from audiopipe.dataset.segment import Segment
 from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
 from audiopipe.dataset.totals import Totals, effective_results
+from audiopipe.dataset.virtual import tar_name
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load_plan
 from audiopipe.scorers.scorer import Column
@@ -129,7 +129,7 @@ class Dataset:
     @cached_property
     def schema(self) -> pa.Schema:
         """The schema of the table of segments in the output's files."""
-        return segments_schema(self.score_columns)
+        return read_schema(self.run)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -273,8 +273,7 @@ class Dataset:
 
     def place_of(self, row: Mapping[str, Any]) -> tuple[str, int, int]:
         """Return the name of the tar that has the audio of a kept segment, and the offset and size of it there."""
-        tar = object_names(row["language"], row["shard"])["audio"]
-        return tar, int(row["tar_offset"]), int(row["audio_bytes"])
+        return tar_name(row), int(row["tar_offset"]), int(row["audio_bytes"])
 
     def _connect(self, threads: int | None = None, with_videos: bool = True) -> duckdb.DuckDBPyConnection:
         shards = list(self._numbers.values())

@@ -7,18 +7,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+import pyarrow as pa
 import torch
 
 from audiopipe import __version__
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
-from audiopipe.dataset.schema import segments_schema
+from audiopipe.dataset.schema import SELECTION_COLUMNS, TAR_URL, segments_schema
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.scorers.registry import stored_columns
 from audiopipe.scorers.scorer import Column, Scorer
 from audiopipe.store.objects import Store
 
-__all__ = ["RUN_RECORD", "RunRecord", "ScorerRecord", "open_run", "read_columns", "read_config", "read_run_record"]
+__all__ = [
+    "RUN_RECORD",
+    "RunRecord",
+    "ScorerRecord",
+    "open_run",
+    "read_columns",
+    "read_config",
+    "read_run_record",
+    "read_schema",
+]
 
 RUN_RECORD = "_run.json"
 
@@ -59,6 +69,8 @@ class RunRecord:
 
     `config` holds the parameters that the bytes of the output depend on, `source` those that say where the videos come
     from, `versions` the versions of audiopipe and torch that the run was started with, `scorers` what was computed.
+    `parent` says what a selection was made from (`selection.py`), and has the columns of annotations that it took over;
+    it is None for a run.
     """
 
     run_id: str
@@ -68,6 +80,7 @@ class RunRecord:
     source: Mapping[str, Value]
     versions: Mapping[str, str]
     scorers: Sequence[ScorerRecord]
+    parent: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, config: RunConfig) -> RunRecord:
@@ -91,12 +104,14 @@ class RunRecord:
     def to_json(self) -> bytes:
         """Serialize the record with a checksum."""
         body = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.parent is None:
+            del body["parent"]
         return add_checksum(body | {"scorers": [scorer.to_dict() for scorer in self.scorers]})
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """Read what `to_json` wrote; raise `VerifyError` if a byte of it has changed."""
-        body = verify_checksum(data, RUN_RECORD)
+        body = {"parent": None, **verify_checksum(data, RUN_RECORD)}
         try:
             values = {field.name: body[field.name] for field in fields(cls)}
             return cls(**values | {"scorers": [ScorerRecord.from_dict(scorer) for scorer in body["scorers"]]})
@@ -118,8 +133,18 @@ class RunRecord:
 
 
 def read_columns(run: RunRecord) -> tuple[Column, ...]:
-    """Return the columns that an output's tables have of its scorers, in order."""
-    return tuple(column for scorer in run.scorers for column in scorer.columns)
+    """Return the columns that an output's tables have of its scorers, in order, and a selection's of annotations."""
+    taken = () if run.parent is None else map(ScorerRecord.from_dict, run.parent["annotations"])
+    return tuple(column for scorer in (*run.scorers, *taken) for column in scorer.columns)
+
+
+def read_schema(run: RunRecord) -> pa.Schema:
+    """Return the schema of an output's table of segments."""
+    schema = segments_schema(read_columns(run))
+    if run.parent is None:
+        return schema
+    is_virtual = run.parent["options"]["virtual"]
+    return pa.schema([*schema, *SELECTION_COLUMNS, *([(TAR_URL, pa.string())] if is_virtual else [])])
 
 
 def open_run(store: Store, config: RunConfig) -> str:
@@ -133,6 +158,8 @@ def open_run(store: Store, config: RunConfig) -> str:
     if store.create(RUN_RECORD, new.to_json()):
         return new.run_id
     recorded = read_run_record(store)
+    if recorded.parent is not None:
+        raise ConfigError(f"{store.url} holds a selection of {recorded.parent['url']}: choose another output")
     if recorded.config_digest != new.config_digest:
         raise ConfigError(
             f"{store.url} holds a run made with other parameters ({_differences(recorded, new)}): "

@@ -16,6 +16,8 @@ __all__ = [
     "COLUMN_TYPES",
     "INFO_COLUMNS",
     "METRIC_NAMES",
+    "SELECTION_COLUMNS",
+    "TAR_URL",
     "VIDEOS_SCHEMA",
     "object_names",
     "sample_key",
@@ -67,6 +69,16 @@ COLUMNS_AFTER_SCORES = pa.schema(
         ("version", pa.string()),
     ]
 )
+# Of a selection: the split, and the shard, tar and position of the audio in the dataset that it was made from.
+SELECTION_COLUMNS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("parent_shard", pa.int32()),
+        ("parent_tar", pa.string()),
+        ("parent_offset", pa.int64()),
+    ]
+)
+TAR_URL = "tar_url"  # of a virtual selection: the address of the tar that `tar_offset` and `audio_bytes` belong to
 # The columns of a video's metadata, with the names of `VideoInfo`; also of a sidecar with `sidecar_info`.
 INFO_COLUMNS = {
     "title": "title",

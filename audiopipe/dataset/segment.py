@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from audiopipe.dataset.schema import object_names
+from audiopipe.dataset.virtual import open_tar, tar_name
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
 from audiopipe.types import Seconds
@@ -85,8 +85,8 @@ class Segment:
 
     @property
     def tar(self) -> str:
-        """The name of the tar that holds the audio, relative to the dataset."""
-        return object_names(self.language, int(self.row["shard"]))["audio"]
+        """The name of the tar that holds the audio, relative to the dataset; an address in a virtual selection."""
+        return tar_name(self.row)
 
     def read_bytes(self) -> bytes:
         """Read the encoded audio, in the format of the dataset (FLAC by default).
@@ -101,7 +101,8 @@ class Segment:
             raise ConfigError(
                 f"segment {self.key} was dropped ({self.row['drop_reason']}): the dataset has no audio of it"
             )
-        return self._store.read_range(self.tar, int(self.row["tar_offset"]), int(self.row["audio_bytes"]))
+        store, name = open_tar(self._store, self.tar)
+        return store.read_range(name, int(self.row["tar_offset"]), int(self.row["audio_bytes"]))
 
     @cached_property
     def _decoded(self) -> tuple[npt.NDArray[np.float32], int]:

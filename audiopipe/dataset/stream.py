@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from audiopipe.dataset.epoch import EpochOrder
 from audiopipe.dataset.read_ahead import read_ahead
+from audiopipe.dataset.schema import TAR_URL
 from audiopipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -167,5 +168,6 @@ class SegmentStream(IterableDataset[Any]):
 
 def stream_columns(columns: Sequence[str] | None, all_columns: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that a stream reads: the given ones and those that a segment needs."""
-    needed = ("key", "language", "shard", "tar_offset", "audio_bytes")
+    needed: tuple[str, ...] = ("key", "language", "shard", "tar_offset", "audio_bytes")
+    needed += (TAR_URL,) if TAR_URL in all_columns else ()
     return tuple(dict.fromkeys([*needed, *columns])) if columns is not None else tuple(all_columns)

@@ -16,6 +16,7 @@ from audiopipe.dataset.check import check_shard
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.findings import Finding, resume_command
 from audiopipe.dataset.run_record import RunRecord
+from audiopipe.dataset.select_lists import read_planned_videos
 from audiopipe.dataset.verify_journal import JournalEntry, VerifyJournal
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard
@@ -67,6 +68,12 @@ class ShardVerifier:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def _planned_videos(self, shard: Shard) -> list[tuple[str, str]]:
+        """Return id and address of the videos that a shard must have; a selection has a list of them."""
+        if self.run.parent is not None:
+            return read_planned_videos(self.store, shard)
+        return [(video.video_id, video.shown_uri) for video in shard.videos]
+
     def _verify_once(self, shard: Shard, known: JournalEntry | None) -> ShardReport:
         """Verify a shard, unless the journal knows it and its objects still have their sizes."""
         if known is not None and not self._compare_sizes(shard):
@@ -82,7 +89,7 @@ class ShardVerifier:
         if commit.config_digest != self.run.config_digest:
             findings.insert(0, Finding(shard.name, "was made with another config than the run's", remedy))
         if not self.fast and not any(finding.name != shard.name for finding in findings):
-            check = check_shard(self.store, shard, commit, self.run.audio_format)
+            check = check_shard(self.store, shard, commit, self.run.audio_format, self._planned_videos(shard))
             findings += [Finding(name, problem, remedy) for name, problem in check.damaged.items()]
             findings += [Finding(shard.name, problem, remedy) for problem in check.problems]
             samples = 0 if check.damaged else commit.result.segments_kept

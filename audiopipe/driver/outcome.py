@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from audiopipe.driver.recorder import Failure
-from audiopipe.errors import AudiopipeError
+from audiopipe.errors import AudiopipeError, VerifyError
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["MISUSED", "NOT_FINISHED", "TOO_MANY_FAILED", "SessionOutcome"]
@@ -37,7 +37,8 @@ class SessionOutcome:
     def leave(self, shard: Shard, failure: Failure) -> None:
         """Leave a shard open that has failed too often."""
         self.failed[shard.name] = str(failure)
-        if isinstance(failure.error, AudiopipeError) and failure.error.exit_code == MISUSED:
+        needs_person = isinstance(failure.error, AudiopipeError) and failure.error.exit_code == MISUSED
+        if needs_person or isinstance(failure.error, VerifyError):
             self.exit_code = MISUSED
 
     def stop(self, shard: Shard, failure: Failure, reason: str) -> None:

@@ -17,6 +17,7 @@ from audiopipe.errors import (
     PermanentStoreError,
     ScorerError,
     SourceUnavailable,
+    VerifyError,
     WorkerFailure,
 )
 from audiopipe.types import Shard
@@ -108,7 +109,8 @@ class RetryPolicy:
         elif self._is_suspect(shard, error):
             self.suspects.add(shard.name)
             return Decision.ISOLATE
-        return Decision.LEAVE if self.is_last(shard) else Decision.RETRY
+        is_final = self.is_last(shard) or isinstance(error, VerifyError)  # damaged objects stay damaged
+        return Decision.LEAVE if is_final else Decision.RETRY
 
     def _decide_without_sources(self, shard: Shard) -> Decision:
         """Try one shard after another backoff; all others wait without losing an attempt."""

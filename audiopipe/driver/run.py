@@ -18,8 +18,9 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.backup import backup
 from audiopipe.dataset.commit import Commit, read_commits, reopen_shard
 from audiopipe.dataset.describe import finalize
-from audiopipe.dataset.run_record import open_run, read_config
+from audiopipe.dataset.run_record import open_run, read_config, read_run_record
 from audiopipe.dataset.schema import object_names
+from audiopipe.dataset.select_lists import has_plan
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.driver.outcome import MISUSED, NOT_FINISHED, TOO_MANY_FAILED
 from audiopipe.driver.recorder import without_ledger_errors
@@ -27,6 +28,7 @@ from audiopipe.driver.session import OnTick, Session
 from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_run_ledger
+from audiopipe.pipeline.copy import copy_shard
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.addresses import complete_addresses
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
@@ -163,7 +165,7 @@ def resume(
             example = next(iter(planned), "en-000000")
             raise ConfigError(f"no shard '{name}' in the plan of {output}: its shards are named like {example}")
         reopen_shard(store, name, object_names(planned[name].language, planned[name].index).values())
-    return _work(config, store, run_id, plan, None, client, on_tick, addresses=addresses)
+    return _work(config, store, run_id, plan, None, client, on_tick, _task_of(store), addresses)
 
 
 def retry(
@@ -183,7 +185,7 @@ def retry(
     for result in effective_results(commits, planned).values():
         dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
     plan = plan_retry(config, store, dead_letters, commits.keys(), addresses)
-    return _work(config, store, run_id, plan, None, client, on_tick, addresses=addresses)
+    return _work(config, store, run_id, plan, None, client, on_tick, _task_of(store), addresses)
 
 
 def extend(
@@ -201,6 +203,8 @@ def extend(
     check_main_guard()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
+    if read_run_record(store).parent is not None:
+        raise ConfigError(f"{output} is a selection, which has no catalog: extend its parent and select again")
     if "language" not in parameters and config.listed_languages is not None:
         languages = dict.fromkeys([*config.listed_languages, *plan.languages()])
         config = read_config(store, **parameters, language=",".join(languages))
@@ -210,7 +214,17 @@ def extend(
 def _open_run(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
     config = read_config(store, **parameters)
     check_output(store)
-    return config, open_run(store, config), load_plan(store)
+    record = read_run_record(store)
+    if record.parent is None:
+        return config, open_run(store, config), load_plan(store)
+    if not has_plan(store):
+        raise ConfigError(f"the selection in {store.url} was interrupted before its plan was complete: select again")
+    return config, record.run_id, load_plan(store)
+
+
+def _task_of(store: Store) -> Task:
+    """Return what a worker does for a shard of an output: process videos, or copy segments of a parent."""
+    return process_shard if read_run_record(store).parent is None else copy_shard
 
 
 def _moved_addresses(config: RunConfig, store: Store, parameters: Mapping[str, object]) -> Addresses:
@@ -243,7 +257,8 @@ def _work(
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *plan.languages()]
     shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
-    shards = complete_addresses(shards, config, commits.keys())
+    if task is not copy_shard:  # which fetches no video
+        shards = complete_addresses(shards, config, commits.keys())
     with open_run_ledger(config.ledger, config.output) as ledger:
         session = Session(
             config, run_id, whole, ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task

@@ -62,7 +62,7 @@ def run_task(
 
     Args:
         driver: id of the driver; `<driver>/<worker's name>` becomes the result's `worker`.
-        isolated: try each video in a child process instead of calling `task`, because a video may kill its worker.
+        isolated: try each video in a child process instead of `process_shard`, because one may kill its worker.
         last_attempt: no attempt follows, so a transient error that belongs to one video makes it a dead letter.
 
     Raises:
@@ -89,7 +89,7 @@ def run_task(
 def _process(
     task: Task, shard: Shard, config: RunConfig, run_id: str, worker: str, isolated: bool, last_attempt: bool
 ) -> ShardResult:
-    if isolated:
+    if isolated and task is process_shard:
         return process_isolated(shard, config, run_id, worker, last_attempt=last_attempt)
     if task is process_shard:
         return process_shard(

@@ -255,7 +255,8 @@ def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
     rows = table if partition is None else table.filter(pc.field("partition") == partition)
     sizes, durations = rows["size_bytes"], rows["duration_s"]
     return PlanTotals(
-        videos=rows.num_rows,
+        videos=rows.num_rows
+        - (pc.sum(pc.equal(rows["video_id"], "")).as_py() or 0),  # rows of shards with no new video
         shards=shards,
         hours=(pc.sum(durations).as_py() or 0.0) / 3600,
         videos_with_duration=len(durations) - durations.null_count,
