@@ -13,18 +13,25 @@ import click
 from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import output_options
 from audiopipe.cli.outputs import show_progress
-from audiopipe.cli.runs import log_to_stderr, without_none
+from audiopipe.cli.runs import live_progress, log_to_stderr, without_none
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from audiopipe.driver.annotate import AnnotationSummary
 
-SOURCES = ("file", "removed", "is_list")
+SOURCES = ("scorers", "file", "removed", "is_list")
 
 
 @main.command(epilog=EXIT_CODES)
 @output_options
+@click.option(
+    "--scorers", help="scorers to run over the audio on the cluster, separated by commas: dnsmos, speakers, …"
+)
+@click.option("--speaker-labels", is_flag=True, help="let the scorer speakers tell the speakers of a video apart")
+@click.option(
+    "--speaker-embeddings", is_flag=True, help="add voice embeddings of the scorer speakers, which identify persons"
+)
 @click.option("--from", "file", help="Parquet, CSV, TSV or JSON lines at any address, with a row for each segment")
 @click.option("--name", help="name of the annotation; default: the name of the file")
 @click.option("--key-column", help="column of the file with the segment's key; default: key, or video_id and segment")
@@ -36,11 +43,12 @@ SOURCES = ("file", "removed", "is_list")
 def annotate(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None:
     """Add columns to the segments of an output.
 
-    The values come from a file. The same command continues where an interrupted one stopped.
+    The values come from scorers, which read the committed audio, or from a file. The same command continues where an
+    interrupted one stopped.
     """
     chosen = [source for source in SOURCES if parameters[source]]
     if len(chosen) != 1:
-        raise ConfigError("give exactly one of --from, --list and --remove")
+        raise ConfigError("give exactly one of --scorers, --from, --list and --remove")
     removed, is_list = parameters.pop("removed"), parameters.pop("is_list")
     if is_list:
         _list(output, as_json)
@@ -60,8 +68,13 @@ def _annotate(output: str, parameters: dict[str, Any], as_json: bool, quiet: boo
     if parameters["columns"] is not None:
         parameters["columns"] = [name.strip() for name in parameters["columns"].split(",")]
     try:
-        with SignalGuard(signal.SIGTERM, signal.SIGINT) as stop, show_progress("shards", quiet) as on_shard:
-            summary = annotate_output(output, on_shard=stop.before(on_shard), **without_none(parameters))
+        with SignalGuard(signal.SIGTERM, signal.SIGINT) as stop:
+            if parameters["scorers"] is not None:
+                with live_progress(quiet or not sys.stderr.isatty()) as on_tick:
+                    summary = annotate_output(output, on_tick=stop.before(on_tick), **without_none(parameters))
+            else:
+                with show_progress("shards", quiet) as on_shard:
+                    summary = annotate_output(output, on_shard=stop.before(on_shard), **without_none(parameters))
     except KeyboardInterrupt:
         CONSOLE.print("stopped; annotated shards are safe: run the same command again to continue")
         sys.exit(4)
@@ -81,6 +94,7 @@ def _lines(summary: AnnotationSummary) -> list[str]:
             f"{counts.segments - counts.matched:,} get null; {counts.unknown:,} rows left out"
         )
     lines += [f"{shard}: {reason}" for shard, reason in list(summary.failed.items())[:10]]
+    lines += [f"retired   worker {worker}: {reason}" for worker, reason in summary.workers_retired.items()]
     if summary.stopped is not None:
         lines.append(f"NOT DONE  {summary.stopped}")
     if summary.uncommitted:

@@ -33,6 +33,7 @@ __all__ = [
     "annotation_paths",
     "annotation_schema",
     "annotation_shard_of",
+    "check_columns",
     "join_annotations",
     "list_annotations",
     "open_annotation",
@@ -181,7 +182,7 @@ def open_annotation(store: Store, record: AnnotationRecord, existing: Collection
     Raises:
         ConfigError: it exists with other columns or another source, or a column's name is invalid or in use.
     """
-    _check_columns(store, record, existing)
+    check_columns(store, record, existing)
     name = record.columns_name
     if not store.create(name, record.to_json()):
         recorded = AnnotationRecord.from_json(store.read(name), name)
@@ -193,14 +194,18 @@ def open_annotation(store: Store, record: AnnotationRecord, existing: Collection
         return
     try:
         # Another one may have been created since the first check. Whichever is created last finds the other.
-        _check_columns(store, record, existing)
+        check_columns(store, record, existing)
     except ConfigError:
         store.remove_all([name])
         raise
 
 
-def _check_columns(store: Store, record: AnnotationRecord, existing: Collection[str]) -> None:
-    """Raise if a column has an invalid name, or that of a column of the segments or of another annotation."""
+def check_columns(store: Store, record: AnnotationRecord, existing: Collection[str]) -> None:
+    """Check the columns of an annotation before it is created.
+
+    Raises:
+        ConfigError: a name is invalid, or is that of a column of the segments or of another annotation.
+    """
     used = {name.lower(): "the segments" for name in existing} | dict.fromkeys(KEYS, "every annotation")
     for annotation in list_annotations(store):
         if annotation.record.id != record.id:
