@@ -17,13 +17,22 @@ from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_valu
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import format_number, humanize, pluralize
+from audiopipe.scorers.scorer import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["comparison"]
 
-CHARTS = ("loudness_lufs", "snr_db", "bandwidth_hz", "silence_ratio", "true_peak_dbtp", "spectral_centroid_hz")
+CHARTS = (
+    "dnsmos_ovrl",
+    "loudness_lufs",
+    "snr_db",
+    "bandwidth_hz",
+    "silence_ratio",
+    "true_peak_dbtp",
+    "spectral_centroid_hz",
+)
 BINS = 60
 MAX_CHANGES = 12
 EXAMPLES = 3
@@ -37,7 +46,8 @@ def comparison(tables: DatasetTables) -> Html:
         return Html("")
     heading = Html(f"<h2>Compared with {esc(other.dataset.url)}</h2>")
     legend = page.legend({"this output": KEPT, other.dataset.url: DROPPED})
-    charts = page.grid(_distributions([tables, other], metric) for metric in CHARTS)
+    shared = other.present(tables.present(CHARTS))
+    charts = page.grid(_distributions([tables, other], tables.metrics[metric]) for metric in shared)
     pieces = (_parameters(tables, other), _totals(tables, other), legend, charts, _decisions(tables, other))
     return page.join(heading, *pieces)
 
@@ -78,9 +88,9 @@ def _difference(value: float, digits: int = 0) -> str:
     return "·" if not round(value, digits) else ("+" if value > 0 else "") + format_number(value, digits)
 
 
-def _distributions(sides: Sequence[DatasetTables], metric: str) -> Html:
+def _distributions(sides: Sequence[DatasetTables], metric: Column) -> Html:
     """Draw a metric's distribution among the kept segments of both outputs, scaled to the same area."""
-    left, right = (finite_values(side.kept[metric]) for side in sides)
+    left, right = (finite_values(side.kept[metric.name]) for side in sides)
     values = np.concatenate([left, right])
     if not len(values):
         return page.figure("", metric_title(metric), "no value in any kept segment")

@@ -6,7 +6,7 @@ held, in whole shards drawn at random from each language in proportion.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,10 +15,10 @@ import pandas as pd
 
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.reader import Dataset
-from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.dataset.totals import Totals
 from audiopipe.errors import ConfigError
 from audiopipe.report.thresholds import Threshold, active_thresholds
+from audiopipe.scorers.scorer import Column
 from audiopipe.types import DeadLetter
 
 __all__ = ["PARAMETERS", "DatasetTables", "read_tables"]
@@ -26,8 +26,8 @@ __all__ = ["PARAMETERS", "DatasetTables", "read_tables"]
 PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed", "compare_with")
 MAX_EXAMPLES, MAX_SEGMENTS = 12, 10**7
 COLUMNS = (
-    *("key", "video_id", "language", "shard", "segment", "start_s", "end_s", "duration_s", "text"),
-    *("kept", "drop_reason", *METRIC_NAMES, "tar_offset", "audio_bytes"),
+    *("key", "video_id", "language", "shard", "segment", "start_s", "end_s", "duration_s", "text", "speaker"),
+    *("kept", "drop_reason", "tar_offset", "audio_bytes"),
 )
 
 
@@ -35,7 +35,8 @@ COLUMNS = (
 class DatasetTables:
     """The tables of an output, or of some of its languages.
 
-    `segments` has a row for each segment of the shards that were read. `other` is an output to compare with.
+    `segments` has a row for each segment of the shards that were read, with the columns of all scorers and annotations
+    but lists. `other` is an output to compare with.
     """
 
     dataset: Dataset
@@ -59,6 +60,20 @@ class DatasetTables:
     def kept(self) -> pd.DataFrame:
         return self.segments[self.segments["kept"]]
 
+    @cached_property
+    def columns(self) -> Mapping[str, Column]:
+        """Return the columns of scorers and annotations in `segments` by name, in their order."""
+        return {column.name: column for column in self.dataset.score_columns if column.type != "floats"}
+
+    @property
+    def metrics(self) -> Mapping[str, Column]:
+        """Return those of them that are numbers."""
+        return {name: column for name, column in self.columns.items() if column.type in ("float", "int")}
+
+    def present(self, names: Sequence[str]) -> list[str]:
+        """Return those of the names that are metrics of this dataset, for not every scorer was used in every run."""
+        return [name for name in names if name in self.metrics]
+
     @property
     def dead_letters(self) -> list[DeadLetter]:
         return [letter for result in self.dataset.results.values() for letter in result.dead_letters]
@@ -71,7 +86,7 @@ class DatasetTables:
     @property
     def thresholds(self) -> list[Threshold]:
         """Return the run's thresholds that are on, in the order in which the pipeline applies them."""
-        return active_thresholds(self.config)
+        return [threshold for threshold in active_thresholds(self.config) if threshold.metric in self.metrics]
 
 
 def read_tables(
@@ -100,7 +115,8 @@ def read_tables(
     dataset = _select_languages(Dataset(output), language)
     sample = dataset.select_shards(_sample(dataset.commits, max_segments, seed))
     other = read_tables(compare_with, language, 0, max_segments, seed) if compare_with else None
-    return DatasetTables(dataset, sample.to_pandas(COLUMNS), examples_per_kind, other)
+    scores = [column.name for column in dataset.score_columns if column.type != "floats"]
+    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *scores]), examples_per_kind, other)
 
 
 def _check_range(parameter: str, value: int, low: int, high: int) -> None:

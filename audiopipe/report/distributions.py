@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from audiopipe.extras import require_extra
-from audiopipe.kernels import METRICS
 from audiopipe.report import page
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
-from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
+from audiopipe.report.metric_labels import column_of, format_metric, metric_title, unit_label
 from audiopipe.report.page import Html
 from audiopipe.report.text import format_number, format_percent
 from audiopipe.report.thresholds import Threshold
+from audiopipe.scorers.scorer import Column
 
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.ticker import MaxNLocator
@@ -39,17 +39,17 @@ def metrics(tables: DatasetTables) -> Html:
     thresholds = {threshold.metric: threshold for threshold in tables.thresholds}
     languages = sorted(tables.segments["language"].unique())
     shown = languages[:MAX_LANGUAGES]
-    charts = [_panel(tables.segments, metric, shown, thresholds.get(metric)) for metric in METRICS]
+    charts = [_panel(tables.segments, column, shown, thresholds.get(column.name)) for column in tables.metrics.values()]
     legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
     hidden = len(languages) - len(shown)
     note = page.note(f"{hidden} more languages are not drawn. Choose some with the parameter <code>language</code>.")
     return page.join(legend, page.grid(charts), note if hidden else Html(""))
 
 
-def _panel(segments: pd.DataFrame, metric: str, languages: list[str], threshold: Threshold | None) -> Html:
-    values = segments[metric].to_numpy(dtype=float)
+def _panel(segments: pd.DataFrame, metric: Column, languages: list[str], threshold: Threshold | None) -> Html:
+    values = segments[metric.name].to_numpy(dtype=float)
     finite = np.isfinite(values)
-    meaning = METRICS[metric].description
+    meaning = metric.description
     if not finite.any():
         return page.figure("", metric_title(metric), f"{meaning}; no value in any segment")
     edges = bin_edges(values[finite], BINS, threshold.limit if threshold else None)
@@ -88,7 +88,7 @@ def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -
         axes.plot([median, median], [base, base + 0.13], color=KEPT, linewidth=2, solid_capstyle="butt")
 
 
-def _summary(metric: str, values: Values, finite: npt.NDArray[np.bool_]) -> str:
+def _summary(metric: Column, values: Values, finite: npt.NDArray[np.bool_]) -> str:
     text = f"median {format_metric(metric, float(np.median(values[finite])))}"
     missing = len(values) - int(finite.sum())
     return text + (f"; missing in {format_percent(missing, len(values))}" if missing else "")
@@ -116,7 +116,7 @@ def _curve(segments: pd.DataFrame, threshold: Threshold) -> Html:
         axes.plot(limits, kept, color=KEPT, linewidth=1.8)
         axes.axvline(threshold.limit, color=LIMIT, linewidth=1.4, linestyle="--")
         axes.plot([threshold.limit], [at_limit], "o", color=LIMIT, markersize=5)
-        unit = METRICS[threshold.metric].unit
+        unit = column_of(threshold.metric).unit
         axes.set(xlabel=threshold.parameter + ("" if unit == "1" else f" ({unit})"), ylabel="kept (%)", ylim=(0, 104))
         axes.grid(axis="y")
 

@@ -15,10 +15,12 @@ from audiopipe.report.metric_labels import format_metric, metric_name, with_unit
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import format_duration, humanize
 from audiopipe.report.thresholds import Threshold
+from audiopipe.scorers.scorer import Column
 
-__all__ = ["best", "borderline", "card", "near_misses", "ranks", "worst"]
+__all__ = ["MOS", "best", "borderline", "card", "has_mos", "near_misses", "ranks", "worst"]
 
-# The metrics that make a segment good, and whether a higher value is better. All of them have the same weight.
+MOS = "dnsmos_ovrl"
+# Without a MOS: the metrics that make a segment good, and whether a higher value is better, with the same weight.
 HIGHER_IS_BETTER = {
     "snr_db": True,
     "bandwidth_hz": True,
@@ -26,23 +28,41 @@ HIGHER_IS_BETTER = {
     "clipping_ratio": False,
     "true_peak_dbtp": False,
 }
-CHIPS = ("loudness_lufs", "snr_db", "true_peak_dbtp", "silence_ratio", "clipping_ratio", "bandwidth_hz")
+CHIPS = (MOS, "loudness_lufs", "snr_db", "true_peak_dbtp", "silence_ratio", "clipping_ratio", "bandwidth_hz")
 MIN_S = 2.0
 MAX_MARGIN = 0.5  # of a borderline segment, in units of `_scale`
 
 
 def ranks(tables: DatasetTables) -> pd.Series:
-    """Return a score of 0 to 1 for each kept segment that is not short: the mean of its ranks within its language."""
+    """Return a score of 0 to 1 for each kept segment that is not short: its rank within its language.
+
+    The rank is that of the predicted MOS where the dataset has one, otherwise the mean of several metrics' ranks.
+    """
     kept = tables.kept
     kept = kept[kept["duration_s"] >= min(MIN_S, kept["duration_s"].median())] if len(kept) else kept
     groups = kept.groupby("language")
-    parts = [groups[metric].rank(pct=True, ascending=higher) for metric, higher in HIGHER_IS_BETTER.items()]
-    return pd.concat(parts, axis=1).mean(axis=1)
+    metrics = [MOS] if has_mos(tables) else tables.present([*HIGHER_IS_BETTER])
+    parts = [groups[metric].rank(pct=True, ascending=HIGHER_IS_BETTER.get(metric, True)) for metric in metrics]
+    return pd.concat(parts, axis=1).mean(axis=1).dropna() if parts else pd.Series(0.5, index=kept.index)
+
+
+def has_mos(tables: DatasetTables) -> bool:
+    """Check whether the kept segments have a predicted MOS."""
+    return MOS in tables.metrics and bool(tables.kept[MOS].notna().any())
 
 
 def best(tables: DatasetTables) -> Html:
     """Show the kept segments with the highest ranks."""
-    return _cards(tables, _diverse(tables, ranks(tables).sort_values(ascending=False, kind="stable")))
+    cards = _cards(tables, _diverse(tables, ranks(tables).sort_values(ascending=False, kind="stable")))
+    return page.join(_ranking(tables), cards)
+
+
+def _ranking(tables: DatasetTables) -> Html:
+    if has_mos(tables):
+        return page.note(f"Ranked by <code>{MOS}</code>, the predicted MOS, within each language.")
+    names = [metric_name(tables.metrics[metric]) for metric in tables.present([*HIGHER_IS_BETTER])]
+    listed = f"the mean rank of {', '.join(names)}" if names else "no metric, as this dataset has none of them"
+    return page.note(f"Ranked within each language by {listed}.")
 
 
 def worst(tables: DatasetTables) -> Html:
@@ -116,7 +136,7 @@ def _cards(tables: DatasetTables, rows: pd.DataFrame, thresholds: dict[int, Thre
         return page.note("There are no such segments.")
     near = thresholds or {}
     return page.grid(
-        card(tables, rows.loc[index], _chips(rows.loc[index], near.get(int(index)))) for index in rows.index
+        card(tables, rows.loc[index], _chips(tables, rows.loc[index], near.get(int(index)))) for index in rows.index
     )
 
 
@@ -146,16 +166,17 @@ def _text(row: pd.Series) -> str:
     return row["text"] if isinstance(row["text"], str) else ""
 
 
-def _chips(row: pd.Series, threshold: Threshold | None) -> str:
+def _chips(tables: DatasetTables, row: pd.Series, threshold: Threshold | None) -> str:
     """Show the main metrics, first the one that is close to its limit."""
-    metrics = CHIPS if threshold is None else dict.fromkeys((threshold.metric, *CHIPS))
+    names = CHIPS if threshold is None else tuple(dict.fromkeys((threshold.metric, *CHIPS)))
     return "".join(
-        _chip(metric, row, threshold if threshold and threshold.metric == metric else None) for metric in metrics
+        _chip(tables.metrics[name], row, threshold if threshold and threshold.metric == name else None)
+        for name in tables.present(names)
     )
 
 
-def _chip(metric: str, row: pd.Series, threshold: Threshold | None) -> str:
-    label = esc(f"{metric_name(metric)} {with_unit(metric, float(row[metric]))}")
+def _chip(metric: Column, row: pd.Series, threshold: Threshold | None) -> str:
+    label = esc(f"{metric_name(metric)} {with_unit(metric, float(row[metric.name]))}")
     if threshold is None:
         return f"<span>{label}</span>"
     return f'<span class="near">{label}; limit {format_metric(metric, threshold.limit)}</span>'

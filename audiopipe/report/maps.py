@@ -16,6 +16,7 @@ from audiopipe.report.histogram import Values, bin_edges
 from audiopipe.report.metric_labels import metric_name, unit_label
 from audiopipe.report.page import Html
 from audiopipe.report.text import format_percent
+from audiopipe.scorers.scorer import Column
 
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.colors import to_rgb
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["maps"]
 
 PAIRS = (
+    ("snr_db", "dnsmos_ovrl"),
     ("snr_db", "loudness_lufs"),
     ("bandwidth_hz", "snr_db"),
     ("silence_ratio", "loudness_lufs"),
@@ -36,30 +38,33 @@ MIN_OPACITY = 0.28  # of a cell with one segment, relative to the densest cell
 
 
 def maps(tables: DatasetTables) -> Html:
-    """Draw a density map for each pair of metrics."""
+    """Draw a density map for each pair of metrics that the dataset has."""
     limits = {threshold.metric: threshold.limit for threshold in tables.thresholds}
     legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
     note = page.note("A stronger color means more segments, on a logarithmic scale. Mixed colors mean both kinds.")
-    return page.join(legend, note, page.grid((_map(tables.segments, x, y, limits) for x, y in PAIRS), two=True))
+    pairs = [(tables.metrics[x], tables.metrics[y]) for x, y in PAIRS if len(tables.present((x, y))) == 2]
+    if not pairs:
+        return page.note("This dataset has none of the pairs of metrics.")
+    return page.join(legend, note, page.grid((_map(tables.segments, x, y, limits) for x, y in pairs), two=True))
 
 
-def _map(segments: pd.DataFrame, x: str, y: str, limits: dict[str, float]) -> Html:
-    points = segments[[x, y]].to_numpy(dtype=float)
+def _map(segments: pd.DataFrame, x: Column, y: Column, limits: dict[str, float]) -> Html:
+    points = segments[[x.name, y.name]].to_numpy(dtype=float)
     finite = np.isfinite(points).all(axis=1)
     name = f"{metric_name(x)} and {metric_name(y)}"
     if not finite.any():
         return page.figure("", name, "no segment has both metrics")
     points, kept = points[finite], segments["kept"].to_numpy(dtype=bool)[finite]
-    edges = [bin_edges(points[:, axis], BINS[axis], limits.get(metric)) for axis, metric in enumerate((x, y))]
+    edges = [bin_edges(points[:, axis], BINS[axis], limits.get(metric.name)) for axis, metric in enumerate((x, y))]
     image = _image(points, kept, edges)
 
     def plot(axes: Axes) -> None:
         extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
         axes.imshow(image, origin="lower", aspect="auto", extent=extent)
-        if x in limits:
-            axes.axvline(limits[x], color=LIMIT, linewidth=1.4, linestyle="--")
-        if y in limits:
-            axes.axhline(limits[y], color=LIMIT, linewidth=1.4, linestyle="--")
+        if x.name in limits:
+            axes.axvline(limits[x.name], color=LIMIT, linewidth=1.4, linestyle="--")
+        if y.name in limits:
+            axes.axhline(limits[y.name], color=LIMIT, linewidth=1.4, linestyle="--")
         axes.set(xlabel=_label(x), ylabel=_label(y))
 
     missing = len(segments) - len(points)
@@ -67,7 +72,7 @@ def _map(segments: pd.DataFrame, x: str, y: str, limits: dict[str, float]) -> Ht
     return page.figure(draw(plot, 470, 250), name[0].upper() + name[1:], caption)
 
 
-def _label(metric: str) -> str:
+def _label(metric: Column) -> str:
     return f"{metric_name(metric)} ({unit_label(metric)})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -15,10 +16,11 @@ from audiopipe.report.metric_labels import format_metric, metric_title
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
 from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
+from audiopipe.scorers.scorer import Column
 
 __all__ = ["PARAMETERS", "counts", "drops", "failures", "headline", "languages", "read_tables", "remedy"]
 
-MEDIANS = ("loudness_lufs", "true_peak_dbtp", "snr_db", "silence_ratio", "bandwidth_hz")
+MEDIANS = ("dnsmos_ovrl", "loudness_lufs", "true_peak_dbtp", "snr_db", "silence_ratio", "bandwidth_hz")
 MAX_EXAMPLES = 3
 LARGE_LOSS = 0.25  # of a language's segments; more than that is pointed out
 LARGE_FAILURE = 0.1  # of the videos
@@ -94,18 +96,20 @@ def _provenance(tables: DatasetTables) -> Html:
 
 def languages(tables: DatasetTables) -> Html:
     """Show a row for each language: sums over all its shards, and medians of its kept segments."""
-    medians = tables.kept.groupby("language")[list(MEDIANS)].median()
-    rows = [_language(name, total, medians) for name, total in tables.by_language.items()]
-    overall = tables.kept[list(MEDIANS)].median()
-    last = ["all", "", *_sums(tables.total), *(format_metric(metric, overall[metric]) for metric in MEDIANS)]
-    head = ["language", "", "segments kept", "hours kept", "videos", "failed", *map(metric_title, MEDIANS)]
+    metrics = tables.present(MEDIANS)
+    medians = tables.kept.groupby("language")[metrics].median()
+    columns = [tables.metrics[metric] for metric in metrics]
+    rows = [_language(name, total, medians, columns) for name, total in tables.by_language.items()]
+    overall = tables.kept[metrics].median()
+    last = ["all", "", *_sums(tables.total), *(format_metric(column, overall[column.name]) for column in columns)]
+    head = ["language", "", "segments kept", "hours kept", "videos", "failed", *map(metric_title, columns)]
     legend = page.legend({"kept": KEPT, "dropped": DROPPED})
-    note = page.note("The five columns on the right are medians of the kept segments.")
+    note = page.note("The columns on the right are medians of the kept segments.")
     return page.join(page.table(head, rows, "ll", last), legend, note)
 
 
-def _language(name: str, total: Totals, medians: pd.DataFrame) -> list[str | Html]:
-    values = [format_metric(metric, medians[metric].get(name, float("nan"))) for metric in MEDIANS]
+def _language(name: str, total: Totals, medians: pd.DataFrame, columns: Sequence[Column]) -> list[str | Html]:
+    values = [format_metric(column, medians[column.name].get(name, float("nan"))) for column in columns]
     share = total.segments_kept / total.segments if total.segments else 0.0
     bar = page.bar([(share, KEPT), (1 - share if total.segments else 0.0, DROPPED)])
     return [name, bar, *_sums(total), *values]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 from output_factory import config, corpus, make_output
 
@@ -35,3 +38,18 @@ def ledger(dataset):
         ledger.heartbeat("tests", [*workers, WorkerRow("host/p0/1", status=WorkerStatus.DONE, memory_bytes=10**9)])
         ledger.finish_run("tests", RunStatus.DONE)
     return dataset
+
+
+@pytest.fixture(scope="session")
+def add_columns():
+    """Return the function that adds columns of scorers to the tables of a report."""
+    return _add_columns
+
+
+def _add_columns(tables, columns, **values):
+    """Return tables that have further columns of scorers, with these values."""
+    dataset = copy.copy(tables.dataset)
+    for name in ("schema", "column_types", "columns"):
+        vars(dataset).pop(name, None)
+    vars(dataset)["score_columns"] = (*tables.dataset.score_columns, *columns)
+    return replace(tables, dataset=dataset, segments=tables.segments.assign(**values))
