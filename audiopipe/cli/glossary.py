@@ -1,4 +1,4 @@
-"""Collect the glossary of `audiopipe explain`: terms, errors, drop reasons, exit codes, metrics, parameters.
+"""Collect the glossary of `audiopipe explain`: terms, errors, drop reasons, exit codes, metrics, scorers, parameters.
 
 Each entry is read from the place that defines the word, so that the glossary cannot be out of date.
 """
@@ -6,6 +6,8 @@ Each entry is read from the place that defines the word, so that the glossary ca
 from __future__ import annotations
 
 import inspect
+import itertools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, TransientVideoError, VideoError
 from audiopipe.pipeline.score import MAX_PEAK_DBFS, NOT_FINITE, RULES
+from audiopipe.scorers.registry import known_columns
+from audiopipe.scorers.scorer import Column, Scorer
 from audiopipe.segment.cut import TOO_LONG, TOO_SHORT
 
 __all__ = ["GlossaryEntry", "glossary"]
@@ -25,6 +29,7 @@ TERMS = {
     "video": "one row of the catalog: an id, a language, and the address of a tar or of an audio file",
     "segment": "a time range of a video, with text and speaker where known; the unit that is measured, kept or dropped",
     "catalog": "the list of videos: a table, a folder, or a database",
+    "scorer": "a named, versioned function that adds columns to segments; chosen by the parameter scorers",
     "plan": "the assignment of videos to shards, decided once and stored in the output below _plan/",
     "shard": "a list of videos that one worker processes as one task; it becomes one tar and is committed as a whole",
     "partition": "the videos that one of several independent drivers processes, chosen by a hash of their ids",
@@ -51,7 +56,7 @@ class GlossaryEntry:
 
 def glossary() -> list[GlossaryEntry]:
     """Return all words that `audiopipe explain` knows. A word can have two entries, as a metric and as a parameter."""
-    return [*_terms(), *_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_parameters()]
+    return [*_terms(), *_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_scorers(), *_parameters()]
 
 
 def _terms() -> Iterator[GlossaryEntry]:
@@ -86,6 +91,26 @@ def _drop_reasons() -> Iterator[GlossaryEntry]:
     for reason, field in ((TOO_SHORT, "min_segment_s"), (TOO_LONG, "max_segment_s")):
         text = f"{RunConfig.model_fields[field].description} (default {RunConfig.model_fields[field].default} s)"
         yield GlossaryEntry(reason, "drop reason of a segment", text, _limit_remedy(field))
+
+
+def _scorers() -> Iterator[GlossaryEntry]:
+    """Yield the scorers that are installed, with their columns; the metrics of `signal` have entries already."""
+    for scorer, columns in itertools.groupby(known_columns(), key=operator.itemgetter(0)):
+        named = [column for _, column in columns]
+        summary = (inspect.getdoc(scorer) or "").partition("\n")[0]
+        listed = ", ".join(column.name for column in named)
+        yield GlossaryEntry(scorer.name, "scorer", f"{summary}\nversion: {scorer.version}\ncolumns: {listed}")
+        for column in named if scorer.name != "signal" else ():
+            yield GlossaryEntry(column.name, "column", "\n".join(_describe_column(scorer, column)))
+
+
+def _describe_column(scorer: Scorer, column: Column) -> Iterator[str]:
+    yield column.description + (f"; unit {column.unit}" if column.unit else "")
+    if column.minimum is not None or column.maximum is not None:
+        low, high = ("any" if limit is None else f"{limit:g}" for limit in (column.minimum, column.maximum))
+        yield f"range: {low} to {high}"
+    yield f"type: {column.type}"
+    yield f"scorer: {scorer.name} {scorer.version}"
 
 
 def _limit_remedy(field: str) -> str:

@@ -50,7 +50,8 @@ def _check_column(scorer: Scorer, column: Column, values: object, count: int) ->
     try:
         return [None if _is_missing(item) else convert(item) for item in items]
     except (TypeError, ValueError, OverflowError) as error:
-        raise _error(scorer, f"returned a value of column '{column.name}' that is no {column.type}: {error}") from None
+        problem = f"returned a value of column '{column.name}' that is not of type {column.type}: {error}"
+        raise _error(scorer, problem) from None
 
 
 def _to_list(scorer: Scorer, column: Column, values: object) -> Sequence[object]:

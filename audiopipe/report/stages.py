@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["STAGES", "Stage", "find_bottleneck", "sort_stages"]
+__all__ = ["STAGES", "Stage", "describe_stage", "find_bottleneck", "sort_stages"]
 
 
 class Stage(NamedTuple):
@@ -53,10 +53,23 @@ STAGES: dict[str, Stage] = {
 }
 
 
+SCORER = Stage(
+    "computing the columns of this scorer",
+    "the scorer is the limit: run it on a GPU (<code>device</code>), or leave it out of <code>scorers</code> "
+    "and add its columns later with <code>audiopipe annotate</code>",
+)
+
+
+def describe_stage(name: str) -> Stage:
+    """Return the description of a stage. A stage that is not in `STAGES` has the name of a scorer."""
+    return STAGES.get(name, SCORER)
+
+
 def sort_stages(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Sort stages by processing order; unknown stages come last."""
-    names = [name for name in STAGES if name in seconds]
-    return {name: float(seconds[name]) for name in [*names, *sorted(set(seconds) - set(names))]}
+    """Sort stages by processing order; scorers come after `score`."""
+    position = {name: number for number, name in enumerate(STAGES)}
+    names = sorted(seconds, key=lambda name: (position.get(name, position["score"] + 0.5), name))
+    return {name: float(seconds[name]) for name in names}
 
 
 def find_bottleneck(seconds: Mapping[str, float]) -> str | None:

@@ -78,8 +78,8 @@ def pluralize(count: int, noun: str) -> str:
 
 
 def humanize(reason: str) -> str:
-    """Replace underscores by spaces: `too_quiet` becomes `too quiet`."""
-    return reason.replace("_", " ")
+    """Replace underscores by spaces: `too_quiet` becomes `too quiet`; a part of `keep_if` stays as it is."""
+    return reason.replace("_", " ") if reason.isidentifier() else reason
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

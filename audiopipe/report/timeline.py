@@ -16,7 +16,7 @@ from audiopipe.report import page
 from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, draw, series_colors
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
-from audiopipe.report.stages import STAGES, find_bottleneck, sort_stages
+from audiopipe.report.stages import describe_stage, find_bottleneck, sort_stages
 from audiopipe.report.text import format_duration, format_number, format_percent
 
 with require_extra("notebooks", "drawing a report"):
@@ -165,9 +165,9 @@ def stages(run_report: RunReport) -> Html:
         axes.invert_yaxis()
         axes.set(xlabel=f"working time, summed over all threads and shards ({unit})", xlim=(0, 1.22 * max(values)))
 
-    stage = STAGES.get(slowest)
+    stage = describe_stage(slowest)
     sentence = f"<b>{esc(slowest)}</b> is the bottleneck: {format_percent(seconds[slowest], total)} of the working time"
-    sentence += f" is spent {stage.activity}; {stage.advice}." if stage else "."
+    sentence += f" is spent {stage.activity}; {stage.advice}."
     concurrency = format_number(total / wall, 1) if wall else "–"
     overlap = f"Stages overlap: {format_duration(total)} of work took {format_duration(wall)} of shard time, "
     overlap += f"so {concurrency} stages ran at once on average."

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from audiopipe.errors import AudiopipeError, ConfigError
 from audiopipe.scorers.scorer import Column, Scorer
 
-__all__ = ["BUILT_IN", "GROUP", "create_scorers", "known_scorers", "stored_columns"]
+__all__ = ["BUILT_IN", "GROUP", "create_scorers", "known_columns", "known_scorers", "stored_columns"]
 
 GROUP = "audiopipe.scorers"  # of the entry points of other packages: NAME = "MODULE:CLASS"
 
@@ -52,6 +53,14 @@ def create_scorers(names: str, *, speaker_labels: bool = False, speaker_embeddin
     scorers = tuple(_create(entry, options.get(entry, {})) for entry in entries)
     _check_unique("scorer", [scorer.name for scorer in scorers])
     return scorers
+
+
+def known_columns() -> Iterator[tuple[Scorer, Column]]:
+    """Yield the columns of all known scorers that can be created here."""
+    for name in known_scorers():
+        with suppress(AudiopipeError, ImportError):
+            for scorer in create_scorers(name):
+                yield from ((scorer, column) for column in scorer.columns if column.stored)
 
 
 def stored_columns(scorers: Sequence[Scorer]) -> tuple[Column, ...]:

@@ -157,7 +157,7 @@ def test_a_wrong_condition_is_refused_at_the_start(condition, message):
     [
         ("raising", "scorer 'raising' failed with ValueError: no such thing (probe_scorers.py:"),
         ("short", "scorer 'short' returned 1 values of column 'simple' for 2 segments"),
-        ("texts", "scorer 'texts' returned a value of column 'simple' that is no float: 'many'"),
+        ("texts", "scorer 'texts' returned a value of column 'simple' that is not of type float: 'many'"),
         ("unknown", "scorer 'unknown' returned an unknown column 'other'; its columns are simple"),
         ("missing", "scorer 'missing' returned no column 'simple'"),
         ("broken", "scorer 'broken' failed with KeyError: 'weights'"),
