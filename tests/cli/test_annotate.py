@@ -69,6 +69,7 @@ def test_the_command_adds_lists_and_removes_columns(store: Store, labels: Path) 
         "uncommitted": 0,
         "failed": {},
         "stopped": None,
+        "workers_retired": {},
         "counts": {"rows": 8, "segments": 8, "matched": 8, "unknown": 0, "examples": []},
         "unfinished_code": 4,
         "wall_s": 0,
