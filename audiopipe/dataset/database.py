@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
 
+from audiopipe.dataset.annotations import Annotation, annotation_paths, join_annotations
 from audiopipe.dataset.schema import VIDEOS_SCHEMA, object_names
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
@@ -25,32 +26,37 @@ QUALIFY row_number() OVER (PARTITION BY language, video_id ORDER BY shard DESC) 
 
 def open_database(
     store: Store,
-    shards: Sequence[tuple[str, int]],
+    shards: Mapping[str, tuple[str, int]],
     schema: pa.Schema,
     conditions: Sequence[str] = (),
+    annotations: Sequence[Annotation] = (),
     threads: int | None = None,
     with_videos: bool = True,
 ) -> duckdb.DuckDBPyConnection:
     """Open a database with the tables `segments` and `videos` of some shards.
 
     Args:
-        shards: the language and number of each.
+        shards: the language and number of each, by name.
         schema: of the table of segments, for an output without shards.
         conditions: SQL conditions that hold for the rows of `segments`.
+        annotations: whose columns `segments` gets.
         threads: of DuckDB; by default one per core.
         with_videos: add the table `videos`, which takes a read of each of its files.
     """
     connection = duckdb.connect()
     if store.local_folder is None:
         connection.register_filesystem(store.fs)
-    segments = _addresses(store, shards, "segments")
-    videos = _addresses(store, shards, "videos") if with_videos else []
+    segments = _addresses(store, shards.values(), "segments")
+    videos = _addresses(store, shards.values(), "videos") if with_videos else []
+    added = annotation_paths(store, annotations, shards.keys())
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
-    connection.execute("SET allowed_paths = $paths", {"paths": segments + videos})
+    connection.execute("SET allowed_paths = $paths", {"paths": segments + videos + added})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     rows = _table(connection, segments, schema)
+    if annotations:
+        rows = join_annotations(connection, rows, store, annotations, shards.keys())
     for condition in conditions:
         rows = choose(rows, condition)
     rows.create_view("segments")
@@ -78,7 +84,7 @@ def quoted(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def _addresses(store: Store, shards: Sequence[tuple[str, int]], role: str) -> list[str]:
+def _addresses(store: Store, shards: Iterable[tuple[str, int]], role: str) -> list[str]:
     """List tables as DuckDB opens them."""
     paths = [store.path(object_names(*shard)[role]) for shard in sorted(shards)]
     return paths if store.local_folder is not None else [str(store.fs.unstrip_protocol(path)) for path in paths]

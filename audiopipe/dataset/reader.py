@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiopipe.conditions import parse_condition
+from audiopipe.dataset.annotations import KEYS, Annotation, annotation_schema, list_annotations
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.database import checked, choose, open_database, quoted
 from audiopipe.dataset.run_record import read_columns, read_run_record, read_schema
@@ -75,11 +76,11 @@ class Dataset:
             ConfigError: the condition has an unknown column, is not valid SQL or could read files.
         """
         text = parse_condition(condition, self.column_types).text
-        return self._view((*self.conditions, text), {"commits": self.commits})
+        return self._view((*self.conditions, text), self._listed)
 
     def select_shards(self, shards: Iterable[str]) -> Dataset:
         """Return a view of some committed shards. Nothing is read from the others."""
-        return self._view(self.conditions, {"commits": {shard: self.commits[shard] for shard in shards}})
+        return self._view(self.conditions, self._listed | {"commits": {shard: self.commits[shard] for shard in shards}})
 
     def _view(self, conditions: tuple[str, ...], shared: Mapping[str, Any]) -> Dataset:
         view = object.__new__(Dataset)
@@ -90,7 +91,11 @@ class Dataset:
 
     def reopen(self) -> Dataset:
         """Return the same view with a connection of the calling process to its store."""
-        return self._view(self.conditions, {"commits": self.commits, "store": Store(self.url)})
+        return self._view(self.conditions, self._listed | {"store": Store(self.url)})
+
+    @property
+    def _listed(self) -> dict[str, Any]:
+        return {"commits": self.commits, "annotations": self.annotations}
 
     @cached_property
     def commits(self) -> Mapping[str, Commit]:
@@ -112,24 +117,35 @@ class Dataset:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the table of segments."""
-        return tuple(self.schema.names)
+        return tuple(self.view_schema.names)
 
     @cached_property
     def column_types(self) -> Mapping[str, str]:
         """The type of each column, as DuckDB names it."""
         with duckdb.connect() as connection:
-            table = connection.from_arrow(self.schema.empty_table())
+            table = connection.from_arrow(self.view_schema.empty_table())
             return dict(zip(table.columns, map(str, table.types), strict=True))
 
     @cached_property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """The columns that were added to the output after its run."""
+        return list_annotations(self.store)
+
+    @cached_property
     def score_columns(self) -> tuple[Column, ...]:
-        """The columns of the run's scorers, with their units and descriptions."""
-        return read_columns(self.run)
+        """The columns of the run's scorers and of annotations, with their units and descriptions."""
+        return (*read_columns(self.run), *(column for item in self.annotations for column in item.columns))
 
     @cached_property
     def schema(self) -> pa.Schema:
         """The schema of the table of segments in the output's files."""
         return read_schema(self.run)
+
+    @cached_property
+    def view_schema(self) -> pa.Schema:
+        """The schema of the table of segments with the columns of annotations."""
+        added = annotation_schema([column for item in self.annotations for column in item.columns])
+        return pa.schema([*self.schema, *(column for column in added if column.name not in KEYS)])
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -200,18 +216,16 @@ class Dataset:
     ) -> SegmentStream:
         """Return the kept segments as a `torch.utils.data.IterableDataset`, for a DataLoader.
 
-        Ranks and workers get parts that have no segment in common and miss none. The audio is read ahead in large
-        ranges; of a filtered dataset only the ranges that are needed are read.
+        Ranks and workers get parts that have no segment in common and miss none. Audio is read ahead, in large ranges.
 
         Args:
-            shuffle: mix the segments: the order of all shards, of blocks of 32 neighbors within 8 shards, and of the
-                segments within `buffer`. Call `set_epoch` on the stream to change the order.
-            seed: of the order.
+            shuffle, seed: mix the shards, blocks of 32 neighbors within 8 shards, and the segments within `buffer`.
+                `set_epoch` of the stream changes the order.
             rank, world_size: of this process; by default those of torch.distributed or torchrun, else 0 and 1.
             worker: the number of a reader in this rank, and of how many; by default the worker of the DataLoader.
             columns: those to read, for speed; by default all.
-            buffer: segments that are read together, and mixed if shuffled: 1024 then, else 64. A worker holds up to
-                three times as many in memory, encoded.
+            buffer: segments that are read together and mixed; 1024 if shuffled, else 64. A worker holds three times as
+                many in memory, encoded.
             threads: concurrent reads of a worker.
             drop_last: leave out up to one segment less than there are readers, so that all get the same number.
 
@@ -235,14 +249,13 @@ class Dataset:
 
     def kept_by_shard(self, columns: Sequence[str]) -> dict[str, pa.Table]:
         """Read the kept segments of each shard of the view, in the order of its tar."""
-        with self._connect(threads=1, with_videos=False) as connection:
+        with self._connect(columns, threads=1, with_videos=False) as connection:
             rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
             table = checked(lambda: rows.select(*map(quoted, columns)).to_arrow_table())
-        return {shard: self._rows_of(table, *numbers) for shard, numbers in self._numbers.items()}
-
-    @staticmethod
-    def _rows_of(table: pa.Table, language: str, index: int) -> pa.Table:
-        return table.filter(pc.and_(pc.equal(table["language"], language), pc.equal(table["shard"], index)))
+        return {
+            shard: table.filter((pc.field("language") == language) & (pc.field("shard") == number))
+            for shard, (language, number) in self._numbers.items()
+        }
 
     def _checked_condition(self, where: str | None) -> str | None:
         return None if where is None else parse_condition(where, self.column_types).text
@@ -275,9 +288,13 @@ class Dataset:
         """Return the name of the tar that has the audio of a kept segment, and the offset and size of it there."""
         return tar_name(row), int(row["tar_offset"]), int(row["audio_bytes"])
 
-    def _connect(self, threads: int | None = None, with_videos: bool = True) -> duckdb.DuckDBPyConnection:
-        shards = list(self._numbers.values())
-        return open_database(self.store, shards, self.schema, self.conditions, threads, with_videos)
+    def _connect(
+        self, columns: Sequence[str] | None = None, threads: int | None = None, with_videos: bool = True
+    ) -> duckdb.DuckDBPyConnection:
+        """Open the database; if it is known that only some columns are read, annotations are joined if need be."""
+        needed = columns is None or self.conditions or not set(columns) <= set(self.schema.names)
+        annotations = self.annotations if needed else ()
+        return open_database(self.store, self._numbers, self.schema, self.conditions, annotations, threads, with_videos)
 
     @property
     def _numbers(self) -> dict[str, tuple[str, int]]:

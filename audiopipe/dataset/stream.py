@@ -168,6 +168,11 @@ class SegmentStream(IterableDataset[Any]):
 
 def stream_columns(columns: Sequence[str] | None, all_columns: Sequence[str]) -> tuple[str, ...]:
     """Return the columns that a stream reads: the given ones and those that a segment needs."""
-    needed: tuple[str, ...] = ("key", "language", "shard", "tar_offset", "audio_bytes")
-    needed += (TAR_URL,) if TAR_URL in all_columns else ()
-    return tuple(dict.fromkeys([*needed, *columns])) if columns is not None else tuple(all_columns)
+    needed = ("key", "language", "shard", "tar_offset", "audio_bytes")
+    if columns is None:
+        return tuple(all_columns)
+    if unknown := set(columns) - set(all_columns):
+        raise ConfigError(f"the dataset has no column {', '.join(sorted(unknown))}")
+    # A virtual selection has the address of the tar.
+    wanted = dict.fromkeys([*needed, TAR_URL, *columns])
+    return tuple(name for name in wanted if name in all_columns)
