@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from audiopipe import kernels as kernels
     from audiopipe.config import RunConfig as RunConfig
+    from audiopipe.dataset.export.run import export as export
     from audiopipe.dataset.reader import Dataset as Dataset
     from audiopipe.dataset.reader import Segment as Segment
     from audiopipe.dataset.verify import verify as verify
@@ -41,6 +42,7 @@ _MODULES = {
     "Segment": "audiopipe.dataset.reader",
     "annotate": "audiopipe.driver.annotate",
     "estimate": "audiopipe.estimation",
+    "export": "audiopipe.dataset.export.run",
     "extend": "audiopipe.driver.run",
     "resume": "audiopipe.driver.run",
     "retry": "audiopipe.driver.run",
@@ -60,6 +62,7 @@ __all__ = [
     "annotate",
     "errors",
     "estimate",
+    "export",
     "extend",
     "kernels",
     "resume",

@@ -112,7 +112,7 @@ CATALOG = ["run", "--output", "out", "--catalog"]
         ([*CATALOG, "https://example.org/catalog.parquet"], "aiohttp", "http"),
         ([*CATALOG, "supabase://videos"], "supabase", "supabase"),
         (["monitor", "--ledger", "supabase://"], "supabase", "supabase"),
-        (["export", "run.ipynb", "run.html"], "nbformat", "notebooks"),
+        (["report", "run.ipynb", "run.html"], "nbformat", "notebooks"),
         (["bench", "kernels", "--quick"], "pyloudnorm", "bench"),
     ],
 )

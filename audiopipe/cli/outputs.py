@@ -1,4 +1,4 @@
-"""Define the commands that read or maintain an output: monitor, explain, sync, export, verify, gc, restore."""
+"""Define the commands that read or maintain an output: monitor, explain, sync, report, export, verify, gc, restore."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def sync(output: str) -> None:
 @click.argument("html")
 @click.option("--print", "cell", help="also print the text output of the cell with this tag")
 @click.option("--exit-code", "use_exit_code", is_flag=True, help="exit with the exit code that the notebook recorded")
-def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
+def report(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
     """Convert a saved notebook into one HTML file.
 
     The file needs no network. HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports,
@@ -103,6 +103,47 @@ def export(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> 
         click.echo(read_cell_text(notebook, cell))
     if use_exit_code:
         sys.exit(read_exit_code(notebook))
+
+
+@main.command()
+@click.argument("output")
+@click.argument("destination", required=False)
+@click.option(
+    "--format",
+    "format_name",
+    default="parquet",
+    show_default=True,
+    help="format of the copy",
+    type=click.Choice(["parquet", "lhotse-shar", "mds", "energon"]),
+)
+@click.option(
+    "--threads", help="shards to write at the same time; default: one per core, up to 8", type=click.IntRange(1)
+)
+@click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
+def export(output: str, destination: str | None, format_name: str, threads: int | None, as_json: bool) -> None:
+    """Write the kept segments of a finished dataset in a format of trainers.
+
+    \b
+    parquet      for Hugging Face's load_dataset, with the audio in a column
+    lhotse-shar  for Lhotse's CutSet.from_shar
+    mds          for MosaicML's StreamingDataset
+    energon      for Megatron-Energon: an index next to the tars of OUTPUT, without DESTINATION
+
+    If it is interrupted, the same command continues where it stopped. The same dataset gives the same bytes.
+    """
+    from audiopipe.dataset.export.run import export as export_dataset
+
+    if output.endswith(".ipynb"):
+        raise ConfigError(f"export writes datasets; for a notebook: audiopipe report {output} {destination or 'HTML'}")
+    with show_progress("shards") as on_shard:
+        summary = export_dataset(output, destination, format=format_name, threads=threads, on_shard=on_shard)
+    if as_json:
+        click.echo(json.dumps(asdict(summary)))
+        return
+    click.echo(
+        f"{summary.destination}: {summary.samples} segments, {summary.hours:.2f} h, {summary.size:,} bytes in "
+        f"{summary.shards} shards, {summary.written} of them written now"
+    )
 
 
 @main.command()

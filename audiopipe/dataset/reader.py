@@ -6,32 +6,13 @@ DuckDB, which reads only the columns and rows that a query needs; the audio of a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import duckdb
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from audiopipe.conditions import parse_condition
-from audiopipe.dataset.annotations import KEYS, Annotation, annotation_schema, list_annotations
-from audiopipe.dataset.commit import Commit, read_commits
-from audiopipe.dataset.database import checked, choose, open_database, quoted
-from audiopipe.dataset.run_record import read_columns, read_run_record, read_schema
 from audiopipe.dataset.segment import Segment
 from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
-from audiopipe.dataset.totals import Totals, effective_results
+from audiopipe.dataset.tables import DatasetTables
 from audiopipe.dataset.virtual import tar_name
-from audiopipe.errors import ConfigError
-from audiopipe.plan.plan import load_plan
-from audiopipe.scorers.scorer import Column
-from audiopipe.store.objects import Store
-from audiopipe.types import ShardResult, shard_name
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Dataset", "Segment"]
 
@@ -41,7 +22,7 @@ SAMPLE_ORDER = "md5({seed} || ':' || language || '/' || key)"
 BUFFER_SHUFFLED, BUFFER_ORDERED = 1024, 64
 
 
-class Dataset:
+class Dataset(DatasetTables):
     """The segments of an output, or of those a condition holds for.
 
         dataset = Dataset("s3://speech/en")
@@ -55,143 +36,29 @@ class Dataset:
         VerifyError: there is no output of a run at that address, or it is damaged.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.store = Store(url)
-        self.run = read_run_record(self.store)
-        self.conditions: tuple[str, ...] = ()
-
     def __repr__(self) -> str:
         chosen = f".filter({' AND '.join(self.conditions)!r})" if self.conditions else ""
         return f"Dataset({self.url!r}){chosen}: {len(self):,} segments of {len(self.commits):,} shards"
 
-    def refresh(self) -> Dataset:
-        """Return the same view of what is committed by now."""
-        return self._view(self.conditions, {})
-
-    def filter(self, condition: str) -> Dataset:
-        """Return a view of the segments that a SQL condition over their columns holds for, on top of earlier ones.
-
-        Raises:
-            ConfigError: the condition has an unknown column, is not valid SQL or could read files.
-        """
-        text = parse_condition(condition, self.column_types).text
-        return self._view((*self.conditions, text), self._listed)
-
-    def select_shards(self, shards: Iterable[str]) -> Dataset:
-        """Return a view of some committed shards. Nothing is read from the others."""
-        return self._view(self.conditions, self._listed | {"commits": {shard: self.commits[shard] for shard in shards}})
-
-    def _view(self, conditions: tuple[str, ...], shared: Mapping[str, Any]) -> Dataset:
-        view = object.__new__(Dataset)
-        view.__dict__.update(
-            {"url": self.url, "store": self.store, "run": self.run, "conditions": conditions, **shared}
-        )
-        return view
-
-    def reopen(self) -> Dataset:
-        """Return the same view with a connection of the calling process to its store."""
-        return self._view(self.conditions, self._listed | {"store": Store(self.url)})
-
-    @property
-    def _listed(self) -> dict[str, Any]:
-        return {"commits": self.commits, "annotations": self.annotations}
-
-    @cached_property
-    def commits(self) -> Mapping[str, Commit]:
-        """The committed shards by name."""
-        return read_commits(self.store)
-
-    @cached_property
-    def results(self) -> Mapping[str, ShardResult]:
-        """The results of the committed shards by name; a video tried again counts once, with its last result."""
-        return effective_results(self.commits, load_plan(self.store))
-
-    @cached_property
-    def totals(self) -> dict[str, Totals]:
-        """Sums of `results` by language, whatever the view's conditions."""
-        results = self.results.values()
-        names = sorted({result.language for result in results})
-        return {name: Totals.of(result for result in results if result.language == name) for name in names}
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns of the table of segments."""
-        return tuple(self.view_schema.names)
-
-    @cached_property
-    def column_types(self) -> Mapping[str, str]:
-        """The type of each column, as DuckDB names it."""
-        with duckdb.connect() as connection:
-            table = connection.from_arrow(self.view_schema.empty_table())
-            return dict(zip(table.columns, map(str, table.types), strict=True))
-
-    @cached_property
-    def annotations(self) -> tuple[Annotation, ...]:
-        """The columns that were added to the output after its run."""
-        return list_annotations(self.store)
-
-    @cached_property
-    def score_columns(self) -> tuple[Column, ...]:
-        """The columns of the run's scorers and of annotations, with their units and descriptions."""
-        return (*read_columns(self.run), *(column for item in self.annotations for column in item.columns))
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """The schema of the table of segments in the output's files."""
-        return read_schema(self.run)
-
-    @cached_property
-    def view_schema(self) -> pa.Schema:
-        """The schema of the table of segments with the columns of annotations."""
-        added = annotation_schema([column for item in self.annotations for column in item.columns])
-        return pa.schema([*self.schema, *(column for column in added if column.name not in KEYS)])
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """The columns that scorers and annotations add."""
-        return tuple(column.name for column in self.score_columns)
-
-    def segments(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Read the table of segments, kept and dropped, in the order of shards, videos and segments.
-
-        Args:
-            columns: those to read; all by default.
-            where: a SQL condition over all columns, in addition to those of the view.
-
-        Raises:
-            ConfigError: there is no such column, or the condition is not valid SQL.
-        """
+    def __len__(self) -> int:
         with self._connect() as connection:
-            rows = choose(connection.table("segments"), self._checked_condition(where)).order(
-                "language, shard, video_id, segment"
-            )
-            return checked(lambda: rows.select(*map(quoted, columns or self.columns)).to_arrow_table())
+            [(count,)] = connection.table("segments").filter("kept").aggregate("count(*)").fetchall()
+            return int(count)
 
-    def videos(self) -> pa.Table:
-        """Read the table of videos; of a video that was tried again, the last row."""
+    def __iter__(self) -> Iterator[Segment]:
+        """Iterate over the kept segments in the order of their tars."""
         with self._connect() as connection:
-            return connection.table("videos").to_arrow_table()
+            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
+            for batch in rows.to_arrow_reader(ROWS_PER_READ):
+                for row in batch.to_pylist():
+                    yield self.segment_of(row)
 
-    def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
-        """Read the table of segments as `segments` does, into pandas."""
-        frame: pd.DataFrame = self.segments(columns, where).to_pandas()
-        return frame
-
-    def query(self, sql: str) -> pa.Table:
-        """Run a SELECT over the tables `segments` (the view's) and `videos`.
-
-        Neither other files nor the network can be reached by the query.
-
-        Raises:
-            ConfigError: it is not one SELECT, or DuckDB refuses it.
-        """
-        with self._connect() as connection:
-            statements = checked(lambda: connection.extract_statements(sql))
-            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-                raise ConfigError(f"a query is one SELECT over the tables segments and videos, not: {sql}")
-            table: pa.Table = checked(lambda: connection.sql(sql).to_arrow_table())
-            return table
+    def __getitem__(self, key: str) -> Segment:
+        """Return the segment with a key, kept or dropped; raises KeyError if the view has none."""
+        rows = self.segments(where=f"key = '{key.replace(chr(39), chr(39) * 2)}'").to_pylist()
+        if not rows:
+            raise KeyError(key)
+        return self.segment_of(rows[0])
 
     def sample(self, n: int, seed: int = 0) -> list[Segment]:
         """Draw kept segments at random, without replacement: all of them if there are at most `n`.
@@ -238,48 +105,6 @@ class Dataset:
         options = StreamOptions(shuffle, seed, rank, world_size, worker, buffer, threads, drop_last, names)
         return SegmentStream(self, options)
 
-    def count_by_shard(self) -> dict[str, int]:
-        """Count the kept segments of each shard of the view, by its name; shards without any are left out."""
-        if not self.conditions:
-            counts = {shard: commit.result.segments_kept for shard, commit in sorted(self.commits.items())}
-            return {shard: count for shard, count in counts.items() if count}
-        with self._connect() as connection:
-            rows = connection.table("segments").filter("kept").aggregate("language, shard, count(*)").fetchall()
-        return {shard_name(language, index): count for language, index, count in sorted(rows)}
-
-    def kept_by_shard(self, columns: Sequence[str]) -> dict[str, pa.Table]:
-        """Read the kept segments of each shard of the view, in the order of its tar."""
-        with self._connect(columns, threads=1, with_videos=False) as connection:
-            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
-            table = checked(lambda: rows.select(*map(quoted, columns)).to_arrow_table())
-        return {
-            shard: table.filter((pc.field("language") == language) & (pc.field("shard") == number))
-            for shard, (language, number) in self._numbers.items()
-        }
-
-    def _checked_condition(self, where: str | None) -> str | None:
-        return None if where is None else parse_condition(where, self.column_types).text
-
-    def __len__(self) -> int:
-        with self._connect() as connection:
-            [(count,)] = connection.table("segments").filter("kept").aggregate("count(*)").fetchall()
-            return int(count)
-
-    def __iter__(self) -> Iterator[Segment]:
-        """Iterate over the kept segments in the order of their tars."""
-        with self._connect() as connection:
-            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
-            for batch in rows.to_arrow_reader(ROWS_PER_READ):
-                for row in batch.to_pylist():
-                    yield self.segment_of(row)
-
-    def __getitem__(self, key: str) -> Segment:
-        """Return the segment with a key, kept or dropped; raises KeyError if the view has none."""
-        rows = self.segments(where=f"key = '{key.replace(chr(39), chr(39) * 2)}'").to_pylist()
-        if not rows:
-            raise KeyError(key)
-        return self.segment_of(rows[0])
-
     def segment_of(self, row: dict[str, Any], data: bytes | None = None) -> Segment:
         """Make a segment of a row of the table; `data` is its encoded audio, if it was read already."""
         return Segment(row, self.scores, self.store, data)
@@ -287,16 +112,3 @@ class Dataset:
     def place_of(self, row: Mapping[str, Any]) -> tuple[str, int, int]:
         """Return the name of the tar that has the audio of a kept segment, and the offset and size of it there."""
         return tar_name(row), int(row["tar_offset"]), int(row["audio_bytes"])
-
-    def _connect(
-        self, columns: Sequence[str] | None = None, threads: int | None = None, with_videos: bool = True
-    ) -> duckdb.DuckDBPyConnection:
-        """Open the database; if it is known that only some columns are read, annotations are joined if need be."""
-        needed = columns is None or self.conditions or not set(columns) <= set(self.schema.names)
-        annotations = self.annotations if needed else ()
-        return open_database(self.store, self._numbers, self.schema, self.conditions, annotations, threads, with_videos)
-
-    @property
-    def _numbers(self) -> dict[str, tuple[str, int]]:
-        """The language and the number of each committed shard."""
-        return {shard: (commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()}

@@ -12,8 +12,10 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from output_factory import config, corpus, make_output
 
+from audiopipe.cli import main
 from audiopipe.dataset.export.run import FORMATS, export
 from audiopipe.dataset.reader import Dataset
 from audiopipe.errors import ConfigError, VerifyError
@@ -168,3 +170,12 @@ def test_an_unfinished_run_is_not_exported(output: str, tmp_path: Path) -> None:
     commit.unlink()
     with pytest.raises(ConfigError, match=r"1 of \d+ shards of .* are not committed: finish the run first"):
         export(str(tmp_path / "out"), str(tmp_path / "parquet"))
+
+
+def test_the_command_writes_an_export(output: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", output, str(tmp_path / "mds"), "--format", "mds", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["samples"] == len(Dataset(output))
+    assert (tmp_path / "mds/index.json").is_file()
+    result = CliRunner().invoke(main, ["export", "run.ipynb", "run.html"])
+    assert (result.exit_code, "audiopipe report run.ipynb run.html" in result.output) == (2, True)
