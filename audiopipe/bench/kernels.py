@@ -29,7 +29,7 @@ from audiopipe.bench.reference_libraries import (
     load_resample_functions,
 )
 
-__all__ = ["KernelResult", "run_benchmark"]
+__all__ = ["KernelResult", "limit_threads", "run_benchmark"]
 
 _TO_RATE = 16_000
 _LOUDNESS, _ALL = "integrated_loudness", "measure + resample"
@@ -62,7 +62,8 @@ def make_signal(batch: int, sample_rate: int, seconds: int) -> Tensor:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def limit_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use a number of threads inside the block."""
     previous = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -102,7 +103,7 @@ def _measure_case(batch: int, seconds: int, sample_rate: int, threads: int, budg
     contenders: dict[str, tuple[Callable[[], object], int]] = {task: (call, batch) for task, call in calls.items()}
     for functions in libraries.values():
         contenders |= {name: (partial(function, item), 1) for name, function in functions.items()}
-    with _threads(threads):
+    with limit_threads(threads):
         best = measure_best_ms(contenders, budget_s)
 
     def result(task: str, contender: str, ms: float) -> KernelResult:

@@ -66,6 +66,35 @@ def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save:
         click.echo(f"saved {path}")
 
 
+@bench.command("scorers")
+@click.option(
+    "--scorers",
+    "names",
+    default="dnsmos,speakers,transcript",
+    show_default=True,
+    help="scorers, separated by commas; any installed one",
+)
+@click.option("--quick", is_flag=True, help="run one round on one segment, to check that the benchmark works")
+@click.option("--save", is_flag=True, help="write reports/benchmarks/scorers-*.md and .json")
+def bench_scorers(names: str, quick: bool, save: bool) -> None:
+    """Time the scorers against the programs that compute the same.
+
+    The programs are speechmos, and onnxruntime with its networks. A scorer whose package is missing is left out.
+    """
+    from audiopipe.bench import scorers
+    from audiopipe.bench.corpus.sources import find_cache_folder
+    from audiopipe.bench.machine import Machine
+
+    machine = Machine.detect()
+    chosen = [name.strip() for name in names.split(",")]
+    measured = scorers.run_benchmark(chosen, find_cache_folder(Path("demo/corpus")), quick)
+    Console(width=140).print(scorers.format_table(measured))
+    for bar, value in scorers.check_bars(measured):
+        click.echo(f"{bar}: {value:,.2f}, {'met' if value >= bar.limit else 'missed'}")
+    if save:
+        click.echo(f"saved {scorers.save_results(REPORTS, machine, measured)}")
+
+
 @bench.command("scale")
 @click.option("--videos", default=500_000, show_default=True, help="videos in the catalog", type=click.IntRange(1))
 @click.option("--languages", default=12, show_default=True, help="languages of the videos", type=click.IntRange(1, 100))
