@@ -20,13 +20,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from audiopipe.config import RunConfig
-from audiopipe.errors import AudiopipeError, BrokenWorker, TransientError, TransientVideoError, WorkerFailure
+from audiopipe.errors import (
+    AudiopipeError,
+    BrokenWorker,
+    ScorerError,
+    TransientError,
+    TransientVideoError,
+    WorkerFailure,
+)
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.self_check import require_sound_worker
 from audiopipe.pipeline.shard import process_shard
@@ -76,7 +84,21 @@ def _failure_reason(shard: Shard, config: RunConfig, run_id: str) -> str | None:
                 return None
             else:
                 return None
+    _require_sound_scorers(shard, config, run_id, reason)
     return f"{shard.videos[0].uri}: {TRIALS} processes that worked on this video alone {reason}"
+
+
+def _require_sound_scorers(shard: Shard, config: RunConfig, run_id: str, reason: str) -> None:
+    """Raise if a process can work on a shard of one video without the learned scorers: they are at fault, not it."""
+    if not config.learned_scorers:
+        return
+    fields = {"scorers": "signal", "speaker_labels": False, "speaker_embeddings": False, "keep_if": None}
+    with scratch_folder(f"{shard.name}-trial", config.scratch) as folder:
+        trial = config.model_copy(update={"output": str(folder), **fields})
+        with suppress(_ChildFailedError, TransientVideoError, WorkerFailure):
+            _run_in_child(config.scratch, process_shard, shard, trial, run_id, "trial", {})
+            uri = shard.videos[0].uri
+            raise ScorerError(f"a scorer of {config.learned_scorers} ends its process at {uri}: the process {reason}")
 
 
 class _ChildFailedError(TransientError):
