@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -31,13 +31,21 @@ from audiopipe.plan.files import PLAN_SCHEMA, PlanMetadata, plan_path, serialize
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, shard_name
 
-__all__ = ["ShardList", "has_plan", "read_list", "read_planned_videos", "read_summary", "write_plan"]
+__all__ = ["Pin", "ShardList", "has_plan", "read_list", "read_planned_videos", "read_summary", "write_plan"]
 
 BATCH_ROWS = 4096
 PINS = b"audiopipe"  # key of the metadata of a list: size and sha256 of each tar of the parent that it names
 LIST_COLUMNS = ("sample_bytes",)  # of a list of segments, which no table of the dataset has
 
 Key = tuple[str, int]
+
+
+class Pin(NamedTuple):
+    """Size and sha256 of a committed tar, and the end of the attempt that made it, in ISO format."""
+
+    size: int
+    sha256: str
+    finished_at: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +57,14 @@ class ShardList:
         sample_bytes: for each the bytes from its audio to that of the next sample of its tar; None where not known.
         videos: rows of `VIDEOS_SCHEMA`.
         new_videos: number of the videos that count in this shard.
-        tars: size and sha256 of each tar of the parent, as far as they are known.
+        tars: what is known of the tars of the parent, by name.
     """
 
     segments: pa.Table
     sample_bytes: list[int | None]
     videos: pa.Table
     new_videos: int
-    tars: Mapping[str, tuple[int, str]]
+    tars: Mapping[str, Pin]
 
 
 def has_plan(dest: Store) -> bool:
@@ -78,7 +86,7 @@ def write_plan(
     """
     options = selection.options
     pins = {
-        item.name: (item.size, item.sha256)
+        item.name: Pin(item.size, item.sha256, commit.result.finished_at)
         for commit in commits.values()
         for item in commit.objects
         if item.name.endswith(".tar")
@@ -112,7 +120,7 @@ def read_list(dest: Store, shard: str) -> ShardList:
         segments["sample_bytes"].to_pylist(),
         videos.select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA),
         sum(videos["is_new"].to_pylist()),
-        {name: (size, sha256) for name, (size, sha256) in tars.items()},
+        {name: Pin(*pin) for name, pin in tars.items()},
     )
 
 

@@ -34,6 +34,7 @@ class Totals:
         self.drops: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.stage_s: Counter[str] = Counter()
+        self.stage_items: Counter[str] = Counter()
 
     @classmethod
     def of(cls, results: Iterable[ShardResult]) -> Totals:
@@ -52,6 +53,7 @@ class Totals:
         self.drops.update(result.drops)
         self.errors.update(letter.error_type for letter in result.dead_letters)
         self.stage_s.update(result.stage_s)
+        self.stage_items.update(result.stage_items)
 
     def counts(self) -> dict[str, int | float | dict[str, int]]:
         """Return the sums that depend on input and config alone: no timings. The values can be written as JSON."""

@@ -1,7 +1,8 @@
 """Read samples from the tars of a dataset as they are: headers, audio and sidecar of each, in one range of bytes.
 
-A local tar is read where it lies. Of a remote tar, ranges that are near each other are fetched by one request into a
-spool on scratch disk, several at a time.
+A local tar is read where it lies; one that was modified after its commit is compared with its sha256 first. Of a remote
+tar, ranges that are near each other are fetched by one request into a spool on scratch disk, several at a time; where
+that is most of the tar, all of it is fetched and compared.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import hashlib
 import os
 import tarfile
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from audiopipe.dataset.select_lists import Pin
 from audiopipe.dataset.virtual import open_tar
 from audiopipe.errors import VerifyError
 from audiopipe.pipeline.timing import StageTimer
@@ -31,9 +34,9 @@ MAX_GAP_BYTES = 1 << 20  # a request costs about as much time as a megabyte
 MAX_REQUEST_BYTES = 32 << 20
 REQUEST_THREADS = 8
 OPEN_FILES = 64
-WHOLE_SHARE = 0.5  # of a tar: where more is read, its sha256 is compared too, which reads at most twice as much
+WHOLE_SHARE = 0.5  # of a remote tar: where more is read, all is, to compare its sha256
 
-Pins = Mapping[str, tuple[int, str]]
+Pins = Mapping[str, Pin]
 
 
 class Extent(NamedTuple):
@@ -77,18 +80,15 @@ def open_samples(
     Raises:
         VerifyError: a tar is missing, or has not the size or the bytes that it was committed with.
     """
-    wanted: dict[str, int] = {}
-    for extent in extents:
-        wanted[extent.tar] = wanted.get(extent.tar, 0) + extent.size
-    whole = {tar for tar, size in wanted.items() if tar in pins and size > WHOLE_SHARE * pins[tar][0]}
-    places = {tar: open_tar(parent, tar) for tar in sorted(wanted)}
+    places = {tar: open_tar(parent, tar) for tar in sorted({extent.tar for extent in extents})}
     reader: SampleReader
     if all(store.local_folder is not None for store, _ in places.values()):
         reader = _LocalReader(parent, timer)
         for tar, (store, name) in places.items():
-            _check_local(Path(store.path(name)), tar, pins.get(tar), tar in whole)
+            with timer.measure("fetch", items=0):
+                _check_local(Path(store.path(name)), tar, pins.get(tar))
     else:
-        reader = _RemoteReader(parent, extents, pins, whole, folder / "spool", timer)
+        reader = _RemoteReader(parent, extents, pins, folder / "spool", timer)
     with closing(reader):
         yield reader
 
@@ -145,17 +145,19 @@ def _damaged(tar: str, problem: str) -> VerifyError:
     return VerifyError(f"{tar} of the parent {problem}")
 
 
-def _check_local(path: Path, tar: str, pin: tuple[int, str] | None, is_whole: bool) -> None:
+def _check_local(path: Path, tar: str, pin: Pin | None) -> None:
     try:
-        size = path.stat().st_size
-        if pin is not None and size != pin[0]:
-            raise _damaged(tar, f"has {size:,} bytes and not the {pin[0]:,} it was committed with")
-        if pin is not None and is_whole:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != pin[1]:
-                    raise _damaged(tar, "differs from the sha256 in its commit")
+        stat = path.stat()
     except FileNotFoundError:
         raise _damaged(tar, "is missing") from None
+    if pin is None:
+        return
+    if stat.st_size != pin.size:
+        raise _damaged(tar, f"has {stat.st_size:,} bytes and not the {pin.size:,} it was committed with")
+    if not pin.finished_at or stat.st_mtime > datetime.fromisoformat(pin.finished_at).timestamp():
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != pin.sha256:
+                raise _damaged(tar, "differs from the sha256 in its commit")
 
 
 @dataclass
@@ -188,14 +190,16 @@ class _LocalReader:
 class _RemoteReader:
     """Fetches all ranges into a spool at the start, and reads them from there."""
 
-    def __init__(
-        self, parent: Store, extents: Sequence[Extent], pins: Pins, whole: set[str], spool: Path, timer: StageTimer
-    ) -> None:
+    def __init__(self, parent: Store, extents: Sequence[Extent], pins: Pins, spool: Path, timer: StageTimer) -> None:
         self._parent = parent
         self._timer = timer
+        wanted: Counter[str] = Counter()
+        for extent in extents:
+            wanted[extent.tar] += extent.size
+        whole = {tar for tar, size in wanted.items() if tar in pins and size > WHOLE_SHARE * pins[tar].size}
         parts = [extent for extent in extents if extent.tar not in whole]
         for tar in whole:
-            size = pins[tar][0]
+            size = pins[tar].size
             starts = range(0, size, MAX_REQUEST_BYTES)
             parts += [Extent(tar, start, min(MAX_REQUEST_BYTES, size - start), False) for start in starts]
         self._ranges: dict[str, list[tuple[Extent, int]]] = {}
@@ -209,14 +213,14 @@ class _RemoteReader:
             with ThreadPoolExecutor(REQUEST_THREADS, "fetch") as pool:
                 list(pool.map(lambda item: self._fetch(item[0], item[1], pins.get(item[0].tar)), ranges))
             for tar in sorted(whole):
-                self._check_whole(tar, pins[tar][1])
+                self._check_whole(tar, pins[tar].sha256)
         except BaseException:
             self.close()
             raise
 
-    def _fetch(self, extent: Extent, position: int, pin: tuple[int, str] | None) -> None:
+    def _fetch(self, extent: Extent, position: int, pin: Pin | None) -> None:
         store, name = open_tar(self._parent, extent.tar)
-        size = extent.size if pin is None else min(extent.size, pin[0] - extent.start)
+        size = extent.size if pin is None else min(extent.size, pin.size - extent.start)
         try:
             with self._timer.measure("fetch"):
                 data = store.read_range(name, extent.start, size)
