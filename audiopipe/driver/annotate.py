@@ -18,8 +18,8 @@ from audiopipe.dataset.annotations import AnnotationRecord, check_columns, open_
 from audiopipe.dataset.backup import backup
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.describe import describe
-from audiopipe.dataset.run_record import RunRecord, read_columns, read_config, read_run_record
-from audiopipe.dataset.schema import segments_schema
+from audiopipe.dataset.run_record import RunRecord, read_config, read_run_record, read_schema
+from audiopipe.dataset.virtual import is_virtual
 from audiopipe.driver.outcome import NOT_FINISHED
 from audiopipe.driver.recorder import without_ledger_errors
 from audiopipe.driver.run import complete_commits
@@ -98,7 +98,7 @@ class _Output:
     @property
     def columns(self) -> list[str]:
         """Names of the columns of the segments."""
-        return list(segments_schema(read_columns(self.run)).names)
+        return list(read_schema(self.run).names)
 
     def reopen(self, records: Iterable[AnnotationRecord], shards: Collection[str]) -> None:
         """Remove what annotations have of these shards."""
@@ -201,6 +201,10 @@ def _run_scorers(
 ) -> AnnotationSummary:
     """Run scorers over the shards that are committed and not annotated, in a session like that of a run."""
     store, config = target.store, target.config
+    if is_virtual(target.run):
+        raise ConfigError(
+            f"{store.url} is a virtual selection, which has no audio: annotate its parent, then select again"
+        )
     for record in job.records:
         check_columns(store, record, target.columns)
     for record in job.records:
