@@ -24,6 +24,7 @@ from audiopipe.report.benchmarks import PARAMETERS as BENCH
 from audiopipe.report.dataset_tables import PARAMETERS as QUALITY
 from audiopipe.report.explore import PARAMETERS as EXPLORE
 from audiopipe.report.export import export_notebook, read_cell_text
+from audiopipe.report.notebook.selection import PARAMETERS as SELECT
 from audiopipe.report.progress import PARAMETERS as PROGRESS
 from audiopipe.store.objects import Store
 
@@ -104,14 +105,16 @@ def executed(tiny_corpus, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def all_executed(executed):
-    """That run with `explore.ipynb`, on a failed video too, and `bench.ipynb`."""
+    """That run with `explore.ipynb`, on a failed video too, `bench.ipynb` and `select.ipynb`."""
     folder, benchmarks = executed.folder, FOLDER.parent / "reports" / "benchmarks"
     results = [commit.result for commit in read_commits(Store(executed.output)).values()]
     letters = {letter.error_type: letter.video_id for result in results for letter in result.dead_letters}
     with ThreadPoolExecutor(2) as pool:
         explore = pool.submit(papermill, "explore", folder / "explore.ipynb", folder, output="out")
         bench = pool.submit(papermill, "bench", folder / "bench.ipynb", folder, folder=benchmarks)
-        processes = {"explore": explore.result(), "bench": bench.result()}
+        where = {"output": "out", "dest": "selection", "where": "snr_db >= 20", "workers": 1}
+        select = pool.submit(papermill, "select", folder / "select.ipynb", folder, **where)
+        processes = {"explore": explore.result(), "bench": bench.result(), "select": select.result()}
     processes["broken"] = papermill(
         "explore", folder / "broken.ipynb", folder, output="out", youtube_id=letters["TruncatedMedia"]
     )
@@ -147,6 +150,7 @@ def test_the_parameters_of_the_reports_are_those_that_they_read():
     assert set(defaults("quality")) == set(QUALITY)
     assert set(defaults("explore")) == set(EXPLORE)
     assert set(defaults("bench")) == set(BENCH)
+    assert set(defaults("select")) == set(SELECT)
 
 
 def test_every_notebook_ends_well(executed):
@@ -210,6 +214,16 @@ def test_a_good_and_a_broken_video_are_explored(all_executed):
     assert "Traceback" not in broken
 
 
+@pytest.mark.slow
+def test_the_select_notebook_shows_before_and_after(all_executed):
+    rows, text = all_executed.segments(), all_executed.text("select")
+    chosen = int((rows["kept"] & (rows["snr_db"] >= 20)).sum())
+    assert len(Dataset(str(all_executed.folder / "selection")).to_pandas()) == chosen
+    assert f"all {int(rows['kept'].sum())} {chosen} " in text
+    assert "snr_db >= 20" in text
+    assert "quality report" in text
+
+
 @pytest.mark.parametrize("name", ["progress", pytest.param("run", marks=pytest.mark.slow)])
 def test_an_unknown_parameter_fails(name, tmp_path):
     process = papermill(name, tmp_path / "out.ipynb", tmp_path, outptu="x")
@@ -228,7 +242,7 @@ def test_a_second_run_does_nothing_and_says_so(executed):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-@pytest.mark.parametrize("name", ["run", "progress", "quality", "explore", "broken", "bench"])
+@pytest.mark.parametrize("name", ["run", "progress", "quality", "explore", "broken", "bench", "select"])
 def test_a_report_opens_in_a_browser_without_network_or_errors(all_executed, name):
     from playwright.sync_api import sync_playwright
 

@@ -16,13 +16,14 @@ from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
 from audiopipe.report.page import Html, esc
+from audiopipe.report.selection import before_and_after
 from audiopipe.report.text import format_number, humanize, pluralize
 from audiopipe.scorers.scorer import Column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["comparison"]
+__all__ = ["charts", "comparison"]
 
 CHARTS = (
     "dnsmos_ovrl",
@@ -45,11 +46,15 @@ def comparison(tables: DatasetTables) -> Html:
     if other is None:
         return Html("")
     heading = Html(f"<h2>Compared with {esc(other.dataset.url)}</h2>")
+    numbers = (_parameters(tables, other), before_and_after(tables.dataset), _totals(tables, other))
+    return page.join(heading, *numbers, charts(tables, other), _decisions(tables, other))
+
+
+def charts(tables: DatasetTables, other: DatasetTables) -> Html:
+    """Draw the main metrics' distributions among the kept segments of both outputs."""
     legend = page.legend({"this output": KEPT, other.dataset.url: DROPPED})
     shared = other.present(tables.present(CHARTS))
-    charts = page.grid(_distributions([tables, other], tables.metrics[metric]) for metric in shared)
-    pieces = (_parameters(tables, other), _totals(tables, other), legend, charts, _decisions(tables, other))
-    return page.join(heading, *pieces)
+    return page.join(legend, page.grid(_distributions([tables, other], tables.metrics[metric]) for metric in shared))
 
 
 def _parameters(tables: DatasetTables, other: DatasetTables) -> Html:

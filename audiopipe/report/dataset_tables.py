@@ -6,6 +6,7 @@ held, in whole shards drawn at random from each language in proportion.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +16,17 @@ import pandas as pd
 
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.selection import read_selection
 from audiopipe.dataset.totals import Totals
-from audiopipe.errors import ConfigError
+from audiopipe.errors import AudiopipeError, ConfigError
 from audiopipe.report.thresholds import Threshold, active_thresholds
 from audiopipe.scorers.scorer import Column
 from audiopipe.types import DeadLetter
 
 __all__ = ["PARAMETERS", "DatasetTables", "read_tables"]
 
+LOG = logging.getLogger(__name__)
+PARENT = "parent"
 PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed", "compare_with")
 MAX_EXAMPLES, MAX_SEGMENTS = 12, 10**7
 COLUMNS = (
@@ -36,13 +40,14 @@ class DatasetTables:
     """The tables of an output, or of some of its languages.
 
     `segments` has a row for each segment of the shards that were read, with the columns of all scorers and annotations
-    but lists. `other` is an output to compare with.
+    but lists. `other` is an output to compare with, `language` the parameter of `read_tables`.
     """
 
     dataset: Dataset
     segments: pd.DataFrame
     examples_per_kind: int
     other: DatasetTables | None = None
+    language: str = "all"
 
     @property
     def by_language(self) -> dict[str, Totals]:
@@ -95,7 +100,7 @@ def read_tables(
     examples_per_kind: int = 3,
     max_segments: int = 200_000,
     seed: int = 0,
-    compare_with: str | None = None,
+    compare_with: str | None = "parent",
 ) -> DatasetTables:
     """Read an output's commits and segments.
 
@@ -104,7 +109,8 @@ def read_tables(
         examples_per_kind: the number of examples of each kind: best, worst, borderline and so on.
         max_segments: the approximate maximum of segments to hold; of a larger dataset a sample of shards is read.
         seed: the seed of that sample.
-        compare_with: another output, which becomes `DatasetTables.other`.
+        compare_with: another output, which becomes `DatasetTables.other`; "parent" is the dataset from which this one
+            was selected, if it was and if that can still be read.
 
     Raises:
         ConfigError: a parameter is out of range, or nothing is committed yet.
@@ -114,9 +120,24 @@ def read_tables(
     _check_range("max_segments", max_segments, 1, MAX_SEGMENTS)
     dataset = _select_languages(Dataset(output), language)
     sample = dataset.select_shards(_sample(dataset.commits, max_segments, seed))
-    other = read_tables(compare_with, language, 0, max_segments, seed) if compare_with else None
+    other = _read_other(dataset, compare_with, language, max_segments, seed)
     scores = [column.name for column in dataset.score_columns if column.type != "floats"]
-    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *scores]), examples_per_kind, other)
+    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *scores]), examples_per_kind, other, language)
+
+
+def _read_other(
+    dataset: Dataset, compare_with: str | None, language: str, max_segments: int, seed: int
+) -> DatasetTables | None:
+    if compare_with != PARENT:
+        return read_tables(compare_with, language, 0, max_segments, seed, None) if compare_with else None
+    selection = read_selection(dataset.run)
+    if selection is None:
+        return None
+    try:
+        return read_tables(selection.url, language, 0, max_segments, seed, None)
+    except (AudiopipeError, OSError) as error:
+        LOG.warning("the dataset that %s was selected from cannot be read: %s", dataset.url, error)
+        return None
 
 
 def _check_range(parameter: str, value: int, low: int, high: int) -> None:

@@ -13,6 +13,8 @@ from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, 
 from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
+DUCKDB_TYPES = {"float": "FLOAT", "int": "INTEGER", "bool": "BOOLEAN", "string": "VARCHAR"}
+
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory):
@@ -49,7 +51,7 @@ def add_columns():
 def _add_columns(tables, columns, **values):
     """Return tables that have further columns of scorers, with these values."""
     dataset = copy.copy(tables.dataset)
-    for name in ("schema", "column_types", "columns"):
-        vars(dataset).pop(name, None)
+    types = {column.name: DUCKDB_TYPES[column.type] for column in columns}
+    vars(dataset)["column_types"] = {**tables.dataset.column_types, **types}
     vars(dataset)["score_columns"] = (*tables.dataset.score_columns, *columns)
     return replace(tables, dataset=dataset, segments=tables.segments.assign(**values))

@@ -11,8 +11,9 @@ import pytest
 
 from audiopipe.pipeline.score import RULES
 from audiopipe.report import explorer, quality
+from audiopipe.scorers.scorer import Column
 
-COLUMN_TYPES = {"duration_s": "<f4", "language": "u1", "excluded": "u1", "kept": "u1"}
+COLUMN_TYPES = {"duration_s": "<f4", "language": "u1", "excluded": "u1", "kept": "u1", "has_audio": "u1"}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,8 @@ def test_the_runs_limits_keep_the_same_segments(tables):
     body = payload(explorer.explorer(tables))
     passes = body["excluded"] == 0
     for slider in (slider for slider in body["sliders"] if slider["limit"] is not None):
-        values = body["metrics"][slider["metric"]].astype(float)
-        passes &= ~(values < slider["limit"] if slider["is_minimum"] else values > slider["limit"])
+        values, limit = body["metrics"][slider["metric"]], np.float32(slider["limit"])
+        passes &= ~(values < limit if slider["is_minimum"] else values > limit)
     assert np.array_equal(passes, body["kept"] == 1)
 
 
@@ -62,6 +63,27 @@ def test_segments_dropped_before_scoring_stay_dropped(tables):
     rows = tables.segments.copy()
     rows.loc[rows.index[0], ["kept", "drop_reason", "snr_db"]] = [False, "too_short", np.nan]
     assert payload(explorer.explorer(replace(tables, segments=rows)))["excluded"][0] == 1
+
+
+def test_numbers_of_other_scorers_have_sliders_that_are_off(tables, add_columns):
+    columns = [Column(name, "float", "1", name) for name in ("dnsmos_ovrl", "overlap_ratio", "order", "missing")]
+    scored = add_columns(tables, columns, dnsmos_ovrl=3.0, overlap_ratio=0.1, order=1.0, missing=np.nan)
+    sliders = payload(explorer.explorer(scored))["sliders"][len(RULES) :]
+    assert [slider["parameter"] for slider in sliders] == ["min_dnsmos_ovrl", "max_overlap_ratio", "min_order"]
+    assert [slider["limit"] for slider in sliders] == [None] * 3
+    assert [slider["column"] for slider in sliders] == ["dnsmos_ovrl", "overlap_ratio", '"order"']
+
+
+def test_only_segments_with_audio_can_be_copied(tables):
+    body = payload(explorer.explorer(tables))
+    assert np.array_equal(body["has_audio"], body["kept"])
+    assert (body["scope"], body["chosen"], body["output"]) == ("", "", tables.dataset.url)
+    rows = tables.segments.assign(tar_offset=0)  # as with keep_dropped
+    rows.loc[rows.index[0], ["kept", "drop_reason"]] = [False, "too_short"]
+    body = payload(explorer.explorer(replace(tables, segments=rows, language="en")))
+    assert body["has_audio"].all()
+    assert body["scope"].startswith("(kept OR drop_reason IN ('too_quiet', ")
+    assert body["chosen"] == "en"
 
 
 def test_a_large_dataset_is_sampled_and_the_page_says_so(tables, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from audiopipe.cluster import connect as cluster
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import read_commits
 from audiopipe.driver.run import RunSummary, run
+from audiopipe.driver.session import OnTick
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.errors import AudiopipeError, LedgerError
 from audiopipe.estimation import load_rates
@@ -37,7 +39,17 @@ with require_extra("notebooks", "a notebook"):
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Preview", "RunIncomplete", "Stopped", "TooManyFailed", "connect", "finish", "preview", "run_shards"]
+__all__ = [
+    "Preview",
+    "RunIncomplete",
+    "Stopped",
+    "TooManyFailed",
+    "connect",
+    "finish",
+    "preview",
+    "run_shards",
+    "with_progress",
+]
 
 REDRAW_S = 1.0
 SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"  # of Linux
@@ -181,9 +193,18 @@ def run_shards(preview: Preview, client: Client | None) -> RunSummary:
         Stopped: the kernel was interrupted.
         ConfigError: the output was made with other parameters.
     """
+    return with_progress(lambda on_tick: run(preview.config, client=client, on_tick=on_tick))
+
+
+def with_progress(work: Callable[[OnTick], RunSummary]) -> RunSummary:
+    """Run a driver with live progress below the cell.
+
+    Raises:
+        Stopped: the kernel was interrupted.
+    """
     try:
         with SignalGuard(signal.SIGINT) as stop:
-            return run(preview.config, client=client, on_tick=stop.before(_Live()))
+            return work(stop.before(_Live()))
     except KeyboardInterrupt:
         raise Stopped("committed shards are safe; execute this cell again to continue, or close the notebook") from None
 

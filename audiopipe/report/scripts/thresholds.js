@@ -9,6 +9,7 @@
   const language = new Uint8Array(decode(data.language));
   const excluded = new Uint8Array(decode(data.excluded));
   const keptByRun = new Uint8Array(decode(data.kept));
+  const hasAudio = new Uint8Array(decode(data.has_audio));
   const rows = [...root.querySelectorAll("[data-threshold]")].map((row, index) => ({
     slider: data.sliders[index],
     checkbox: row.querySelector("input[type=checkbox]"),
@@ -22,11 +23,13 @@
 
   function update() {
     const limits = rows.map((row, index) => ({
-      index, values: metrics[row.slider.metric], limit: Number(row.value.value), isMinimum: row.slider.is_minimum,
+      // The tables have float32, and DuckDB compares it with a limit of that precision.
+      index, values: metrics[row.slider.metric], limit: Math.fround(Number(row.value.value)),
+      isMinimum: row.slider.is_minimum,
     })).filter(({ index }) => isOn(rows[index]));
     const drops = rows.map(() => 0);
     const kept = data.languages.map(() => 0), total = data.languages.map(() => 0);
-    let segments = 0, seconds = 0, gained = 0, lost = 0;
+    let segments = 0, seconds = 0, gained = 0, lost = 0, selected = 0, selectedSeconds = 0;
     for (let i = 0; i < durations.length; i++) {
       total[language[i]]++;
       let passes = !excluded[i];
@@ -35,18 +38,20 @@
         if (isMinimum ? values[i] < limit : values[i] > limit) { passes = false; drops[index]++; break; }
       }
       if (passes) { segments++; seconds += durations[i]; kept[language[i]]++; }
+      if (passes && hasAudio[i]) { selected++; selectedSeconds += durations[i]; }
       if (passes && !keptByRun[i]) gained++;
       if (!passes && keptByRun[i]) lost++;
     }
-    show({ segments, seconds, gained, lost, kept, total, drops });
+    show({ segments, seconds, gained, lost, kept, total, drops, selected, selectedSeconds });
   }
 
-  function show({ segments, seconds, gained, lost, kept, total, drops }) {
+  function show({ segments, seconds, gained, lost, kept, total, drops, selected, selectedSeconds }) {
     const set = (name, text) => { root.querySelector(`[data-result=${name}]`).textContent = text; };
     set("segments", `${format(segments)} / ${format(durations.length)}`);
     set("share", percent(segments, durations.length));
     set("hours", (seconds / 3600).toFixed(2) + " h");
     set("change", `+${format(gained)} / −${format(lost)}`);
+    set("selected", `${format(selected)} (${(selectedSeconds / 3600).toFixed(2)} h)`);
     rows.forEach((row, index) => {
       row.count.textContent = row.checkbox.checked ? `drops ${format(drops[index])}` : "off";
     });
@@ -55,7 +60,31 @@
       row.querySelector(".count").textContent =
         `${format(kept[index])} / ${format(total[index])} (${percent(kept[index], total[index])})`;
     });
-    set("parameters", rows.map((row) => `${row.slider.parameter}=${isOn(row) ? row.value.value : "None"}`).join("  "));
+    set("select", `audiopipe select ${quote(data.output)} ${quote(data.selection)}` +
+      (data.chosen ? ` --languages ${quote(data.chosen)}` : "") + ` --where ${quote(where())}`);
+    set("papermill", `papermill notebooks/select.ipynb select.ipynb -p output ${quote(data.output)}` +
+      ` -p dest ${quote(data.selection)}` + (data.chosen ? ` -p languages ${quote(data.chosen)}` : "") +
+      ` -p where ${quote(where())}`);
+    set("parameters", parameters().join("  "));
+  }
+
+  // DuckDB takes 1e-3 as a double, but 0.001 in the precision of the column.
+  const plain = (text) => (/e/i.test(text) ? Number(text).toFixed(15).replace(/\.?0+$/, "") : text);
+  const quote = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+  const condition = ({ slider, value }) => `${slider.column} ${slider.is_minimum ? ">=" : "<="} ${plain(value.value)}`;
+
+  // `select` takes a segment only if the condition is true; here, as in a run, a missing value drops nothing.
+  function where() {
+    const parts = rows.filter(isOn).map((row) => `coalesce(${condition(row)}, true)`);
+    return [...(data.scope ? [data.scope] : []), ...parts].join(" AND ") || (hasAudio.some((audio, i) => audio && !keptByRun[i]) ? "true" : "kept");
+  }
+
+  function parameters() {
+    const named = rows.filter((row) => row.slider.reason);
+    const conditions = rows.filter((row) => !row.slider.reason && isOn(row)).map(condition);
+    if (data.keep_if) conditions.unshift(`(${data.keep_if})`);
+    return [...named.map((row) => `${row.slider.parameter}=${isOn(row) ? row.value.value : "None"}`),
+      ...(conditions.length ? [`keep_if=${quote(conditions.join(" AND "))}`] : [])];
   }
 
   for (const row of rows) {
