@@ -1,4 +1,4 @@
-"""Read the samples of a committed shard: the rows of its segments, and its tar from start to end."""
+"""Read the samples of a committed shard: the rows of its segments, and its tars from start to end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NoReturn
 
 from audiopipe.dataset.commit import Commit
@@ -30,7 +30,12 @@ class SegmentRow:
     duration_s: float
     text: str | None
     speaker: str | None
-    kept: bool
+    audio_bytes: int | None
+
+    @property
+    def has_audio(self) -> bool:
+        """True if a tar holds the segment: if it was kept, or with `keep_dropped`."""
+        return self.audio_bytes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +61,15 @@ class ShardSamples:
         self._store, self._shard = store, commit.result.shard
         names = object_names(commit.result.language, int(self._shard.rpartition("-")[2]))
         self._objects = {item.name: item for item in commit.objects}
-        self._tar = self._objects.get(names["audio"])
-        table = read_table(self._read(names["segments"]), SegmentRow.__slots__)
-        columns = [table[name].to_pylist() for name in SegmentRow.__slots__]
-        self.rows = [SegmentRow(*values) for values in zip(*columns, strict=True)]
+        self._tars = [item for item in commit.objects if item.name.endswith(".tar")]
+        columns = [field.name for field in fields(SegmentRow)]
+        table = read_table(self._read(names["segments"]), columns)
+        self.rows = [SegmentRow(*row) for row in zip(*(table[name].to_pylist() for name in columns), strict=True)]
 
     @property
     def tar_bytes(self) -> int:
-        """The size of the tar; 0 if there is none."""
-        return 0 if self._tar is None else self._tar.size
+        """The size of the tars together."""
+        return sum(tar.size for tar in self._tars)
 
     def _read(self, name: str) -> bytes:
         try:
@@ -83,41 +88,39 @@ class ShardSamples:
 
     def refuse_sample(self, row: int, error: Exception) -> NoReturn:
         """Raise `VerifyError`, because the audio of a segment cannot be decoded."""
-        name = self._shard if self._tar is None else self._tar.name
-        self._refuse(name, f"is damaged: segment {self.rows[row].key} cannot be decoded ({error})")
+        names = " or ".join(tar.name for tar in self._tars)
+        self._refuse(names, f"is damaged: segment {self.rows[row].key} cannot be decoded ({error})")
 
     def samples(self) -> Iterator[Sample]:
-        """Read the tar in blocks, and yield the kept segments in its order.
+        """Read the tars in blocks, and yield the segments that have audio in their order.
 
         Raises:
-            VerifyError: at the end or before, if the tar is not the one that was committed or lacks a segment.
+            VerifyError: at the end or before, if a tar is not the one that was committed, or a segment is in none.
         """
-        kept = {row.key: number for number, row in enumerate(self.rows) if row.kept}
-        if self._tar is None:
-            if kept:
-                self._refuse(f"the tar of {self._shard}", "is missing")
-            return
-        reader = HashingReader(self._store.read_blocks(self._tar.name, self._tar.size))
-        try:
-            yield from self._read_samples(reader, kept)
-            digest = reader.finish()
-        except FileNotFoundError:
-            self._refuse(self._tar.name, "is missing")
-        except (tarfile.TarError, ValueError, KeyError) as error:
-            self._refuse(self._tar.name, f"is damaged ({type(error).__name__}: {error})")
-        if digest != self._tar.sha256:
-            self._refuse(self._tar.name, "is damaged: it differs from the sha256 in its commit")
-        if kept:
-            self._refuse(self._tar.name, f"lacks {len(kept)} segments, such as {next(iter(kept))}")
+        missing = {row.key: number for number, row in enumerate(self.rows) if row.has_audio}
+        for tar in self._tars:
+            reader = HashingReader(self._store.read_blocks(tar.name, tar.size))
+            try:
+                yield from self._read_samples(reader, missing)
+                digest = reader.finish()
+            except FileNotFoundError:
+                self._refuse(tar.name, "is missing")
+            except (tarfile.TarError, ValueError, KeyError) as error:
+                self._refuse(tar.name, f"is damaged ({type(error).__name__}: {error})")
+            if digest != tar.sha256:
+                self._refuse(tar.name, "is damaged: it differs from the sha256 in its commit")
+        if missing:
+            names = " or ".join(tar.name for tar in self._tars) or f"the tar of {self._shard}"
+            self._refuse(names, f"lacks {len(missing)} segments, such as {next(iter(missing))}")
 
-    def _read_samples(self, reader: HashingReader, kept: dict[str, int]) -> Iterator[Sample]:
-        """Yield the samples of a tar, and remove them from `kept`."""
+    def _read_samples(self, reader: HashingReader, missing: dict[str, int]) -> Iterator[Sample]:
+        """Yield the samples of a tar, and remove them from `missing`."""
         audio: dict[str, bytes] = {}
         for member in read_members(reader):
             key, _, suffix = member.name.partition(".")
             if suffix != "json":
                 audio = {key: member.data}
                 continue
-            number, sidecar = kept.pop(key), json.loads(member.data)
+            number, sidecar = missing.pop(key), json.loads(member.data)
             raw_text = None if self.rows[number].text is None else str(sidecar.get("raw_text") or "")
             yield Sample(number, audio[key], raw_text)

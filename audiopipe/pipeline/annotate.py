@@ -91,14 +91,14 @@ class AnnotationJob:
                 samples = ShardSamples(store, commit)
             scores = AnnotationScores(samples.rows, scorers.scorers, self.records, timer)
             _score(samples, scorers, scores, config, timer)
-            kept = [row.duration_s for row in samples.rows if row.kept]
+            seconds = [row.duration_s for row in samples.rows if row.has_audio]
             result = replace(
-                annotation_result(commit.result, len(samples.rows), len(kept), started_at),
+                annotation_result(commit.result, len(samples.rows), len(seconds), started_at),
                 run_id=run_id,
                 worker=worker,
                 bytes_in=samples.tar_bytes,
-                audio_s=round(sum(kept), 3),
-                kept_s=round(sum(kept), 3),
+                audio_s=round(sum(seconds), 3),
+                kept_s=round(sum(seconds), 3),
                 stage_s=timer.seconds(),
                 stage_cpu_s=timer.cpu_seconds(),
                 stage_items=timer.items(),
@@ -132,7 +132,7 @@ class AnnotationJob:
 def _score(
     samples: ShardSamples, scorers: ScorerSet, scores: AnnotationScores, config: RunConfig, timer: StageTimer
 ) -> None:
-    """Give the kept segments of a shard to scorers, in batches of about one length, in the order of the tar."""
+    """Give the segments that have audio to scorers, in batches of about one length, in the order of the tars."""
     needs_audio = any(scorer.needs_audio for scorer in scorers.scorers)
     decode = partial(_to_clip, samples, config.sample_rate, needs_audio, timer)
     with ExitStack() as stack:

@@ -48,7 +48,7 @@ def _finishes(scorer: Scorer) -> bool:
 
 
 class AnnotationScores:
-    """The scores of a shard's segments. Those of a video are completed when all its kept segments are scored.
+    """The scores of a shard's segments. Those of a video are completed when all its segments with audio are scored.
 
     Args:
         records: of the annotations, one for each scorer.
@@ -65,7 +65,7 @@ class AnnotationScores:
         self._scores: list[Scores] = [{} for _ in rows]
         self._videos: dict[str, list[int]] = {}
         for number, row in enumerate(rows):
-            if row.kept:
+            if row.has_audio:
                 self._videos.setdefault(row.video_id, []).append(number)
         self._missing = Counter({video: len(numbers) for video, numbers in self._videos.items()})
         self._finishing = [
