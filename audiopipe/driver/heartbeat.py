@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from audiopipe.config import RunConfig
+from audiopipe.driver.counters import Counter, SessionCounters
 from audiopipe.ledger import Role, WorkerRow, WorkerStatus, format_utc
-from audiopipe.types import ShardResult
 
 __all__ = ["WorkerInfo", "driver_row", "worker_rows"]
-
-RATE_WINDOW = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def worker_rows(
     workers: Iterable[WorkerInfo],
     driver: str,
     config: RunConfig,
-    results: Sequence[ShardResult],
+    counters: SessionCounters,
     now: datetime,
     status: WorkerStatus,
     retired: Mapping[str, str] = MappingProxyType({}),
@@ -71,14 +69,14 @@ def worker_rows(
 
     Args:
         driver: id of the driver, the first part of each worker's id, as in `ShardResult.worker`.
-        results: results of this session.
+        counters: of this session.
         status: status of the driver; while it is running, a worker without a task is idle.
         retired: reason by name of the workers that get no further shards; they have failed.
     """
     rows = []
     for name, reason in retired.items():
         row = _retired_row(f"{driver}/{name}", reason, now)
-        rows.append(_with_counters(row, config, _results_of(row.worker_id, results), now))
+        rows.append(_with_counters(row, config, counters.of(row.worker_id), now))
     for worker in workers:
         worker_id = f"{driver}/{worker.name}"
         if worker.name in retired:
@@ -95,12 +93,8 @@ def worker_rows(
             status=WorkerStatus.IDLE if idle else status,
             last_heartbeat=format_utc(heartbeat),
         )
-        rows.append(_with_counters(row, config, _results_of(worker_id, results), now))
+        rows.append(_with_counters(row, config, counters.of(worker_id), now))
     return rows
-
-
-def _results_of(worker_id: str, results: Sequence[ShardResult]) -> list[ShardResult]:
-    return [result for result in results if result.worker == worker_id]
 
 
 def _retired_row(worker_id: str, reason: str, now: datetime) -> WorkerRow:
@@ -112,8 +106,8 @@ def _retired_row(worker_id: str, reason: str, now: datetime) -> WorkerRow:
 def driver_row(
     driver: str,
     config: RunConfig,
-    results: Sequence[ShardResult],
-    failed: Mapping[str, str],
+    counters: SessionCounters,
+    failed: dict[str, str],
     status: WorkerStatus,
     now: datetime,
 ) -> WorkerRow:
@@ -124,26 +118,23 @@ def driver_row(
         hostname=driver.split("/", maxsplit=1)[0],
         status=status,
         last_heartbeat=format_utc(now),
-        last_error=next(reversed(list(failed.values())), None),
+        last_error=next(reversed(failed.values()), None),
         error_count=len(failed),
     )
-    return _with_counters(row, config, results, now)
+    return _with_counters(row, config, counters.total, now)
 
 
-def _with_counters(row: WorkerRow, config: RunConfig, results: Sequence[ShardResult], now: datetime) -> WorkerRow:
+def _with_counters(row: WorkerRow, config: RunConfig, counter: Counter, now: datetime) -> WorkerRow:
     """Add the partition, the totals over results, and the rates of the last `RATE_WINDOW`."""
-    recent = [result for result in results if now - datetime.fromisoformat(result.finished_at) < RATE_WINDOW]
-    first = min((datetime.fromisoformat(result.started_at) for result in recent), default=now)
-    minutes = max((now - max(first, now - RATE_WINDOW)).total_seconds() / 60, 1 / 60)
-    segments = sum(result.segments for result in results)
+    minutes = counter.minutes(now)
     return replace(
         row,
         partition_index=config.partition_index,
         partition_count=config.partition_count,
-        videos_processed=sum(result.videos for result in results),
-        segments_total=segments,
-        segments_processed=segments,
-        segments_dropped=sum(result.segments - result.segments_kept for result in results),
-        videos_per_minute=sum(result.videos for result in recent) / minutes,
-        segments_per_second=sum(result.segments for result in recent) / minutes / 60,
+        videos_processed=counter.videos,
+        segments_total=counter.segments,
+        segments_processed=counter.segments,
+        segments_dropped=counter.dropped,
+        videos_per_minute=counter.recent_videos / minutes,
+        segments_per_second=counter.recent_segments / minutes / 60,
     )

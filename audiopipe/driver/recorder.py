@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from distributed import Future, KilledWorker
@@ -13,6 +13,7 @@ from distributed import Future, KilledWorker
 from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
+from audiopipe.driver.counters import SessionCounters
 from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
 from audiopipe.driver.task import Attempt, get_attempt
 from audiopipe.errors import LedgerError, LedgerUnavailable
@@ -75,6 +76,7 @@ class RunRecorder:
     Attributes:
         plan: the plan of the whole output, even if the session processes a part of it.
         driver: id of the driver.
+        counters: of the shards that this session committed.
     """
 
     ledger: Ledger
@@ -82,6 +84,7 @@ class RunRecorder:
     plan: Plan
     config: RunConfig
     driver: str
+    counters: SessionCounters = field(default_factory=SessionCounters)
 
     def start(self, commits: Mapping[str, Commit], nothing_to_do: bool) -> None:
         """Start or resume the run, and record the commits that the ledger may have missed.
@@ -136,7 +139,8 @@ class RunRecorder:
             self.ledger.finish_run(self.run_id, status)
 
     def success(self, result: ShardResult) -> None:
-        """Record a committed shard."""
+        """Record a committed shard of this session."""
+        self.counters.add(result)
         self.ledger.record_shard(result)
 
     def failure(self, shard: str, attempt: int, failure: Failure) -> None:
@@ -147,13 +151,12 @@ class RunRecorder:
     def heartbeat(
         self,
         workers: Sequence[WorkerInfo],
-        results: Sequence[ShardResult],
-        failed: Mapping[str, str],
+        failed: dict[str, str],
         status: WorkerStatus,
         retired: Mapping[str, str],
     ) -> None:
         """Write the rows of the driver and its workers; those that were retired have failed, with the reason."""
         now = datetime.now(UTC)
-        driver = driver_row(self.driver, self.config, results, failed, status, now)
-        rows = worker_rows(workers, self.driver, self.config, results, now, status, retired)
+        driver = driver_row(self.driver, self.config, self.counters, failed, status, now)
+        rows = worker_rows(workers, self.driver, self.config, self.counters, now, status, retired)
         self.ledger.heartbeat(self.run_id, [driver, *rows])

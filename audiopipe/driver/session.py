@@ -286,7 +286,7 @@ class Session:
         self.workers = self.health.workers(client)
         sound = self.steering.sound(self.workers)
         self.window = max(2, 2 * sum(worker.threads for worker in sound))
-        self.recorder.heartbeat(self.workers, self.outcome.new, self.outcome.failed, status, self.steering.retired)
+        self.recorder.heartbeat(self.workers, self.outcome.failed, status, self.steering.retired)
         if self.workers:
             for shard in self.dispatcher.take_stranded([worker.address for worker in self.workers]):
                 self.retry.record_stranded(shard)
