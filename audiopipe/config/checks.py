@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -73,6 +74,14 @@ class CheckedParameters(BaseModel):
             if not LANGUAGE.fullmatch(name):
                 raise ValueError("must be language tags such as 'en' or 'pt-BR', separated by commas")
         return ",".join(names) or None
+
+    @field_validator("scorers", check_fields=False)
+    @classmethod
+    def _locate_networks(cls, value: str) -> str:
+        """Make the paths of networks absolute, as workers may have another current folder."""
+        names = [name.strip() for name in value.split(",")]
+        is_path = [name.endswith((".yaml", ".yml")) and "://" not in name for name in names]
+        return ",".join(str(Path(name).absolute()) if path else name for name, path in zip(names, is_path, strict=True))
 
     @field_validator("run_id", check_fields=False)
     @classmethod

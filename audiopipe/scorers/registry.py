@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
@@ -94,6 +95,10 @@ def _factory_of(entry: str) -> Callable[..., object]:
     Raises:
         ConfigError: there is no scorer of this name.
     """
+    if entry.endswith((".yaml", ".yml")):
+        from audiopipe.scorers.network import Network  # noqa: PLC0415 - most runs have no network of this kind
+
+        return partial(Network, entry)
     if entry in BUILT_IN:
         module, _, attribute = BUILT_IN[entry].partition(":")
         factory: Callable[..., object] = getattr(import_module(module), attribute)
