@@ -193,7 +193,6 @@ MODULES = files("audiopipe/**/*.py", "cluster/**/*.py", "tests/**/*.py")
 PAGES = files(
     "*.md",
     "*.toml",
-    "*.txt",
     "*.yml",
     "Makefile",
     ".ci/run",
