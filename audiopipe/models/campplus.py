@@ -79,7 +79,8 @@ def log_mel_energies(waves: Tensor) -> Tensor:
     frames = (frames - PREEMPHASIS * previous) * _window(waves.device)
     power = torch.fft.rfft(frames, FFT)[..., :-1].abs().square()
     with full_float32():
-        return (power @ _mel_bank(waves.device)).clamp_min(FLOOR).log()
+        energies: Tensor = power @ _mel_bank(waves.device)
+    return energies.clamp_min(FLOOR).log()
 
 
 # ---- network ----
@@ -132,11 +133,11 @@ class SpeakerModel(nn.Module):
         super().__init__()
         weights = _Weights()
         self._store("head.first", *weights.folded("head.conv1", "head.bn1"))
-        for layer in ("layer1.0", "layer1.1", "layer2.0", "layer2.1"):
-            name = f"head.{layer}"
+        for residual in ("layer1.0", "layer1.1", "layer2.0", "layer2.1"):
+            name = f"head.{residual}"
             for index in (1, 2):
                 self._store(f"{name}.{index}", *weights.folded(f"{name}.conv{index}", f"{name}.bn{index}"))
-            if layer.endswith("0"):
+            if residual.endswith("0"):
                 self._store(f"{name}.shortcut", *weights.folded(f"{name}.shortcut.0", f"{name}.shortcut.1"))
         self._store("head.last", *weights.folded("head.conv2", "head.bn2"))
         self._store("tdnn", *weights.folded("xvector.tdnn.linear", "xvector.tdnn.nonlinear.batchnorm"))
