@@ -162,6 +162,11 @@ class RunConfig(CheckedParameters):
     min_snr_db: float | None = output_field(5.0, "minimum signal-to-noise ratio in dB; drop reason 'noisy'")
     min_bandwidth_hz: float | None = output_field(None, "minimum bandwidth in Hz; drop reason 'narrow_band'", ge=0)
 
+    keep_dropped: bool = output_field(
+        False,
+        "also write dropped segments, to <language>/dropped_*.tar, so that `audiopipe select` can take them later",
+    )
+
     # Duplicates.
     duplicate_similarity: float | None = output_field(
         0.15, "similarity from which two videos count as duplicates; None switches the search off", gt=0, le=1

@@ -33,8 +33,8 @@ NOT_THE_SEGMENTS = "its tar does not hold the kept segments"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSegment:
-    """A kept segment's row in the table."""
+class TarSegment:
+    """The row of a segment that has audio."""
 
     key: str
     start_s: Seconds
@@ -65,21 +65,24 @@ def check_shard(
     if len(items) < len(commit.objects) or not {"videos", "segments"} <= items.keys():
         check.problems.append("its commit does not name the objects of a shard")
         return check
-    tables = {role: _read_whole(store, item, check) for role, item in items.items() if role != "audio"}
+    tars = {role: items.pop(role) for role in ("audio", "dropped") if role in items}
+    tables = {role: _read_whole(store, item, check) for role, item in items.items()}
     if check.damaged:
-        if "audio" in items:
-            _read_whole(store, items["audio"], check, keep=False)
+        for item in tars.values():
+            _read_whole(store, item, check, keep=False)
         return check
     segments = read_table(tables["segments"])
-    kept, suffix = _kept_segments(segments), SUFFIXES[audio_format]
+    kept, dropped = _segments_of_tars(segments)
+    suffix = SUFFIXES[audio_format]
     check.problems += _check_tables(planned, commit, read_table(tables["videos"]), segments)
     entries = [json.loads(line) for line in tables.get("manifest", b"").splitlines()]
     if [entry["audio_filepath"] for entry in entries] != [segment.key + suffix for segment in kept]:
         check.problems.append("its manifest does not list the kept segments")
-    if "audio" in items:
-        _check_audio(store, items["audio"], kept, suffix, check)
-    elif kept and TAR_URL not in segments.column_names:
-        check.problems.append(NOT_THE_SEGMENTS)
+    for role, expected in (("audio", kept), ("dropped", dropped)):
+        if role in tars:
+            _check_audio(store, tars[role], expected, suffix, check)
+        elif expected and TAR_URL not in segments.column_names:
+            check.problems.append(NOT_THE_SEGMENTS)
     return check
 
 
@@ -101,7 +104,7 @@ def _compare(reader: HashingReader, item: CommittedObject, check: ShardCheck) ->
         check.damaged[item.name] = "differs from the sha256 in its commit"
 
 
-def _check_audio(store: Store, item: CommittedObject, kept: list[KeptSegment], suffix: str, check: ShardCheck) -> None:
+def _check_audio(store: Store, item: CommittedObject, kept: list[TarSegment], suffix: str, check: ShardCheck) -> None:
     reader = HashingReader(store.read_blocks(item.name, item.size))
     problems = []
     try:
@@ -113,14 +116,22 @@ def _check_audio(store: Store, item: CommittedObject, kept: list[KeptSegment], s
         check.problems += problems
 
 
-def _kept_segments(segments: pa.Table) -> list[KeptSegment]:
-    """Return the kept segments in the order of the tar; of a virtual selection, those of tars of kept segments."""
-    rows = segments.filter(segments["kept"])
-    if TAR_URL in rows.column_names:
-        rows = rows.filter(pc.invert(pc.match_substring(rows[TAR_URL], "/dropped_")))
+def _segments_of_tars(segments: pa.Table) -> tuple[list[TarSegment], list[TarSegment]]:
+    """Return the segments of the tar of kept ones and of that of dropped ones, in the order of each.
+
+    Those of a virtual selection are in the tars of its parent.
+    """
+    rows = segments.filter(segments["tar_offset"].is_valid())
+    is_dropped = (
+        pc.match_substring(rows[TAR_URL], "/dropped_") if TAR_URL in rows.column_names else pc.invert(rows["kept"])
+    )
+    return _in_order(rows.filter(pc.invert(is_dropped))), _in_order(rows.filter(is_dropped))
+
+
+def _in_order(rows: pa.Table) -> list[TarSegment]:
     names = ("key", "start_s", "duration_s", "tar_offset", "audio_bytes")
-    segments_kept = [KeptSegment(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
-    return sorted(segments_kept, key=lambda segment: segment.tar_offset)
+    tar_segments = [TarSegment(*row) for row in zip(*(rows[name].to_pylist() for name in names), strict=True)]
+    return sorted(tar_segments, key=lambda segment: segment.tar_offset)
 
 
 def _check_tables(
@@ -140,7 +151,7 @@ def _check_tables(
         yield "its commit and its table name different failed videos"
 
 
-def _check_tar(reader: HashingReader, kept: list[KeptSegment], suffix: str) -> Iterator[str]:
+def _check_tar(reader: HashingReader, kept: list[TarSegment], suffix: str) -> Iterator[str]:
     audio, offset = b"", 0
     expected = ((segment, ending) for segment in kept for ending in (suffix, ".json"))
     for member, place in zip_longest(read_members(reader), expected):
@@ -156,7 +167,7 @@ def _check_tar(reader: HashingReader, kept: list[KeptSegment], suffix: str) -> I
             yield f"sample {segment.key} is not the segment that its row describes"
 
 
-def _is_described(audio: bytes, sidecar: Mapping[str, object], segment: KeptSegment) -> bool:
+def _is_described(audio: bytes, sidecar: Mapping[str, object], segment: TarSegment) -> bool:
     with sf.SoundFile(io.BytesIO(audio)) as file:
         duration_s = file.frames / file.samplerate
     return abs(duration_s - segment.duration_s) <= PADDING_S and sidecar["start_s"] == segment.start_s

@@ -13,6 +13,7 @@ from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
 from audiopipe.dataset.hugging_face import card_header, tar_patterns
 from audiopipe.dataset.run_record import RunRecord, read_run_record
+from audiopipe.dataset.schema import is_audio_tar
 from audiopipe.dataset.select_lists import read_summary
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.dataset.virtual import is_virtual
@@ -189,7 +190,7 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
     """
     results = effective_results(commits, plan)
     ordered = [results[shard] for shard in sorted(results)]
-    tars = [item.name for shard in sorted(commits) for item in commits[shard].objects if item.name.endswith(".tar")]
+    tars = [item.name for shard in sorted(commits) for item in commits[shard].objects if is_audio_tar(item.name)]
     by_language: dict[str, Totals] = {}
     for result in ordered:
         by_language.setdefault(result.language, Totals()).add(result)
@@ -218,5 +219,5 @@ def _split_lists(summary: Mapping[str, Any] | None, commits: Mapping[str, Commit
         for split, (first, end) in splits.items():
             for index in range(first, end):
                 objects = commits[shard_name(language, index)].objects if shard_name(language, index) in commits else ()
-                lists.setdefault(split, []).extend(item.name for item in objects if item.name.endswith(".tar"))
+                lists.setdefault(split, []).extend(item.name for item in objects if is_audio_tar(item.name))
     return {f"tars_{split}.txt": "".join(f"{tar}\n" for tar in tars).encode() for split, tars in lists.items()}

@@ -30,7 +30,7 @@ from audiopipe.store.objects import Store
 __all__ = ["Garbage", "collect_garbage", "find_orphans"]
 
 SHARD_OBJECT = re.compile(
-    r"(?P<language>[^/]+)/(audio_\d{6,}\.tar|(segments|videos)_\d{6,}\.parquet|(unique_)?manifest_\d{6,}\.json)"
+    r"(?P<language>[^/]+)/((audio|dropped)_\d{6,}\.tar|(segments|videos)_\d{6,}\.parquet|(unique_)?manifest_\d{6,}\.json)"
 )
 PARTS = "_parts"
 TIMES = ("mtime", "LastModified", "created", "last_modified")

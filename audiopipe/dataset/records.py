@@ -32,7 +32,8 @@ Row = dict[str, Any]  # a value for each column but those of scorers
 
 @dataclass
 class SegmentRecord:
-    """The outcome of one segment. `data` is its encoded audio in the spool, None if it was dropped.
+    """The outcome of one segment. `data` is its encoded audio in the spool, None if it was dropped and is not
+    written with `keep_dropped`.
 
     `metrics` are in the order of `METRIC_NAMES`, None if the segment was dropped before scoring. `scores` are the
     values of the other scorers' columns, as far as they exist.
@@ -93,7 +94,7 @@ def segment_row(record: VideoRecord, segment: SegmentRecord, shard: int, digest:
         "sound_event": segment.span.sound_event,
         "raw_text": segment.span.raw_text,
         "segment_times": record.segment_source,
-        "kept": segment.data is not None,
+        "kept": segment.drop_reason is None,
         "drop_reason": segment.drop_reason,
         "tar_offset": None,
         "audio_bytes": None if segment.data is None else segment.data.size,
@@ -148,7 +149,7 @@ def video_row(record: VideoRecord, shard: int) -> Row:
         "source_bytes": record.bytes_in,
         "source_etag": record.etag,
         "segments": len(record.segments),
-        "segments_kept": sum(segment.data is not None for segment in record.segments),
+        "segments_kept": sum(segment.drop_reason is None for segment in record.segments),
         "fingerprint": None if failure else record.fingerprint,
     }
 

@@ -19,6 +19,7 @@ __all__ = [
     "SELECTION_COLUMNS",
     "TAR_URL",
     "VIDEOS_SCHEMA",
+    "is_audio_tar",
     "object_names",
     "sample_key",
     "segments_schema",
@@ -35,7 +36,8 @@ COLUMN_TYPES: dict[ColumnType, pa.DataType] = {
 
 # A value that does not exist is null, never NaN: DuckDB's average over a column with one NaN is NaN. The loudness of
 # silence, minus infinity, is null as well.
-# A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Both are null where dropped.
+# A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Where it
+# was dropped, both are null; with `keep_dropped` they are those of the shard's tar of dropped segments.
 COLUMNS_BEFORE_SCORES = pa.schema(
     [
         ("key", pa.string()),
@@ -142,6 +144,7 @@ def object_names(language: str, index: int) -> dict[str, str]:
     number = f"{index:06d}"
     return {
         "audio": f"{language}/audio_{number}.tar",
+        "dropped": f"{language}/dropped_{number}.tar",  # with keep_dropped only
         "segments": f"{language}/segments_{number}.parquet",
         "videos": f"{language}/videos_{number}.parquet",
         "manifest": f"{language}/manifest_{number}.json",
@@ -154,3 +157,8 @@ def sample_key(video_id: str, index: int) -> str:
     if len(safe) > 80:
         safe = f"=sha256={hashlib.sha256(video_id.encode()).hexdigest()[:40]}"
     return f"{safe}_{index:05d}"
+
+
+def is_audio_tar(name: str) -> bool:
+    """Check whether an object is a tar of kept segments, which loaders are given."""
+    return name.endswith(".tar") and name.rpartition("/")[2].startswith("audio_")

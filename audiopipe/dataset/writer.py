@@ -6,9 +6,7 @@ reads a clock. `commit.py` brings the files to their store.
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ import pyarrow.parquet as pq
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.records import Metrics, Row, SegmentRecord, VideoRecord, finite, segment_row, video_row
-from audiopipe.dataset.sample_order import SampleOrder
+from audiopipe.dataset.sample_tar import SampleTar
 from audiopipe.dataset.schema import METRIC_NAMES, VIDEOS_SCHEMA, segments_schema
 from audiopipe.dataset.sidecar import serialize_sidecar, sidecar_types
 from audiopipe.dataset.spool import Spool, SpoolRange
@@ -30,11 +28,9 @@ from audiopipe.types import DeadLetter, Shard, Value, VideoInfo
 
 __all__ = ["SegmentRecord", "ShardFiles", "VideoRecord"]
 
-TAR_BUFFER_BYTES = 1 << 18  # tarfile alone would write 16 KB at a time
-
 
 class _Sample(NamedTuple):
-    """A kept segment: its row, its scores, its encoded audio, and the fields of its video for the sidecar."""
+    """A segment with audio: its row, its scores, its encoded audio, and the fields of its video for the sidecar."""
 
     row: Row
     scores: Mapping[str, Value]
@@ -67,11 +63,9 @@ class ShardFiles:
         self._sidecar_types = sidecar_types(columns, config.sidecar_info)
         self._video_rows: list[Row] = []
         self._manifest: list[str] = []
-        self._order: SampleOrder[_Sample] = SampleOrder(
-            [column.name for column in columns if column.stored and column.type in ("float", "int", "floats")]
-        )
-        self._tar_file = (folder / "audio").open("wb", buffering=TAR_BUFFER_BYTES)
-        self._tar = tarfile.open(fileobj=self._tar_file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - finish() closes it
+        numbers = [column.name for column in columns if column.stored and column.type in ("float", "int", "floats")]
+        self._tar = SampleTar(folder / "audio", self._write_sample, numbers)
+        self._dropped = SampleTar(folder / "dropped", self._write_sample, numbers)
 
     def add(self, record: VideoRecord) -> None:
         """Write a complete video: its samples to the tar, its rows to the tables."""
@@ -87,28 +81,30 @@ class ShardFiles:
         row = segment_row(record, segment, self.shard.index, self._digest)
         metrics = np.full(len(METRIC_NAMES), np.nan) if segment.metrics is None else segment.metrics
         self.segments += 1
-        if segment.data is None:
-            self.drops[str(segment.drop_reason)] += 1
+        if segment.drop_reason is not None:
+            self.drops[segment.drop_reason] += 1
         else:
             self.kept += 1
             self.kept_s += segment.duration_s
+        if segment.data is not None:
             scores: dict[str, Value] = dict(zip(METRIC_NAMES, map(finite, metrics.tolist()), strict=True))
             scores |= {column.name: segment.scores.get(column.name) for column in self._columns}
             sample = _Sample(row, scores, segment.data, record.info if self.config.sidecar_info else None)
-            present = [name for name, value in scores.items() if value is not None]
-            for ready in self._order.add(sample, present):
-                self._add_sample(ready)
+            tar = self._tar if row["kept"] else self._dropped
+            tar.add(sample, [name for name, value in scores.items() if value is not None])
         self._segment_rows.append(row)
         self._metrics.append(metrics)
         self._scores.append(segment.scores)
 
-    def _add_sample(self, sample: _Sample) -> None:
-        """Append the audio and the sidecar of a sample to the tar, and the offset of its audio to its row."""
+    def _write_sample(self, tar: SampleTar[_Sample], sample: _Sample) -> None:
+        """Append the audio and the sidecar of a sample to its tar, and the offset of its audio to its row."""
         row = sample.row
         member = row["key"] + SUFFIXES[self.config.audio_format]
-        row["tar_offset"] = self._add_member(member, self.spool.read(sample.data))
+        row["tar_offset"] = tar.append(member, self.spool.read(sample.data))
         sidecar = serialize_sidecar(self._sidecar_types, row, sample.scores, self.config.sample_rate, sample.info)
-        self._add_member(row["key"] + ".json", sidecar)
+        tar.append(row["key"] + ".json", sidecar)
+        if not row["kept"]:
+            return
         entry = {
             "audio_filepath": member,
             "duration": row["duration_s"],
@@ -118,24 +114,15 @@ class ShardFiles:
         }
         self._manifest.append(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def _add_member(self, name: str, data: bytes) -> int:
-        """Append a member to the tar; return the offset of its data. A USTAR header is one block."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        offset = self._tar.offset + tarfile.BLOCKSIZE
-        self._tar.addfile(member, io.BytesIO(data))
-        return offset
-
     def finish(self) -> dict[str, Path]:
-        """Finish the files and return their local paths by role. A shard with nothing kept has no tar."""
-        for sample in self._order.finish():
-            self._add_sample(sample)
-        self._tar.close()
-        self._tar_file.close()
+        """Finish the files and return their local paths by role. A shard with nothing kept has no tar of it."""
+        self._tar.finish()
+        self._dropped.finish()
         self._write_table("segments", self._segment_table())
         self._write_table("videos", pa.Table.from_pylist(self._video_rows, VIDEOS_SCHEMA))
         (self.folder / "manifest").write_text("".join(self._manifest), encoding="utf-8")
         roles = ["audio", "segments", "videos", "manifest"] if self.kept else ["segments", "videos"]
+        roles += ["dropped"] if self._dropped.samples else []
         return {role: self.folder / role for role in roles}
 
     def _segment_table(self) -> pa.Table:
@@ -160,5 +147,6 @@ class ShardFiles:
 
     def close(self) -> None:
         """Close the open files, finished or not."""
-        self._tar_file.close()
+        self._tar.close()
+        self._dropped.close()
         self.spool.close()

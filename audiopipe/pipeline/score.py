@@ -38,7 +38,8 @@ Values = dict[str, float]
 class ScoredClip:
     """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None.
 
-    A clip that was dropped has samples until other scorers have seen them, unless some are not finite. The source
+    A clip that was dropped has samples until other scorers have seen them, or to be written with `keep_dropped`, unless
+    some are not finite. The source
     samples are not kept: until the clip is encoded, they would need six times the memory of `samples`.
     """
 
@@ -128,6 +129,7 @@ def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.dev
     reasons = [drop_reason(dict(zip(METRIC_NAMES, row, strict=True)), config) for row in metrics.tolist()]
     ends = torch.tensor([kernels.resampled_length(clip.frames, rate, config.sample_rate) for clip in clips])
     emitted = _emit(y, ends, config)
+    needs_dropped = bool(config.learned_scorers) or config.keep_dropped
     for row, clip, reason in zip(metrics, clips, reasons, strict=True):
         if reason == NOT_FINITE:
             row[:] = _measure_finite(clip)
@@ -139,8 +141,8 @@ def _score(batch: DeviceBatch, tile: slice, config: RunConfig, device: torch.dev
             duration_s=clip.frames / rate,
             metrics=row,
             drop_reason=reason,
-            samples=samples if reason is None or (reason != NOT_FINITE and config.learned_scorers) else None,
-            gain_db=0.0 if reason else gain_db,
+            samples=samples if reason is None or (reason != NOT_FINITE and needs_dropped) else None,
+            gain_db=0.0 if reason and not config.keep_dropped else gain_db,
         )
         for clip, row, reason, (samples, gain_db) in zip(clips, metrics, reasons, emitted, strict=True)
     ]

@@ -28,6 +28,7 @@ class ScorerStage:
 
     def __init__(self, shard: Shard, config: RunConfig, device: torch.device, timer: StageTimer) -> None:
         self._language, self._sample_rate, self._timer = shard.language, config.sample_rate, timer
+        self._keep_dropped = config.keep_dropped
         self._set = (
             load_scorers(
                 config.learned_scorers,
@@ -50,7 +51,8 @@ class ScorerStage:
         return not self._set.scorers
 
     def score(self, clips: list[ScoredClip]) -> list[ScoredClip]:
-        """Return the clips of a batch with the scores of those that have samples; dropped ones lose their samples.
+        """Return the clips of a batch with the scores of those that have samples; dropped ones lose their samples,
+        unless they are written.
 
         Raises:
             ScorerError, WorkerFailure: as `ScorerSet.score`.
@@ -61,11 +63,14 @@ class ScorerStage:
         segments = [self._describe(clip, len(clip.samples)) for clip in clips if clip.samples is not None]
         scores = iter(self._set.score(EmittedBatch(samples, segments, self._sample_rate), self._timer.measure))
         return [
-            replace(clip, scores=next(scores), samples=clip.samples if clip.drop_reason is None else None)
+            replace(clip, scores=next(scores), samples=clip.samples if self._is_written(clip) else None)
             if clip.samples is not None
             else clip
             for clip in clips
         ]
+
+    def _is_written(self, clip: ScoredClip) -> bool:
+        return self._keep_dropped or clip.drop_reason is None
 
     def _describe(self, clip: ScoredClip, length: int) -> SegmentInfo:
         span = clip.span
@@ -101,8 +106,10 @@ class ScorerStage:
 class KeepFilter:
     """Drops the segments for which a part of `keep_if` is false; the part is the reason."""
 
-    def __init__(self, condition: Condition, columns: Sequence[Column], language: str) -> None:
-        self._condition, self._language = condition, language
+    def __init__(
+        self, condition: Condition, columns: Sequence[Column], language: str, keep_dropped: bool = False
+    ) -> None:
+        self._condition, self._language, self._keep_dropped = condition, language, keep_dropped
         schema = segments_schema(columns)
         self._schema = pa.schema([schema.field(name) for name in condition.columns])
 
@@ -110,7 +117,9 @@ class KeepFilter:
     def of(cls, config: RunConfig, language: str) -> KeepFilter | None:
         """Return the filter of a run; None if it has no condition."""
         condition = config.keep_condition
-        return None if condition is None else cls(condition, stored_columns(config.create_scorers()), language)
+        if condition is None:
+            return None
+        return cls(condition, stored_columns(config.create_scorers()), language, config.keep_dropped)
 
     def apply(self, video_id: str, segments: Sequence[SegmentRecord]) -> None:
         """Drop segments of a video that are not dropped yet."""
@@ -121,7 +130,8 @@ class KeepFilter:
         table = pa.Table.from_pylist(rows, self._schema) if self._condition.columns else pa.table({"n": rows})
         for segment, part in zip(candidates, self._condition.find_failures(table), strict=True):
             if part is not None:
-                segment.drop_reason, segment.data = part, None
+                segment.drop_reason = part
+                segment.data = segment.data if self._keep_dropped else None
 
     def _row(self, video_id: str, segment: SegmentRecord) -> dict[str, object]:
         span = segment.span
