@@ -1,4 +1,4 @@
-"""With keep_dropped, a threshold can be loosened later without decoding."""
+"""A threshold can be loosened later, without decoding, if dropped segments were written too."""
 
 from pathlib import Path
 
