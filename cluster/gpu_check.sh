@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Check a GPU with one command, in at most eight minutes, also on a machine without a network:
 #
-#   cluster/gpu_check.sh pack [FOLDER]       # here: gather wheels for CPython 3.12 and a minute of speech
+#   cluster/gpu_check.sh pack [FOLDER]       # here: gather wheels for CPython 3.12, weights and speech
 #   cluster/gpu_check.sh run [FOLDER] [OUT]  # there: install them into a temporary folder, check, write OUT/report.md
 #   cluster/gpu_check.sh rehearse [FOLDER] [OUT]  # there: run the same parts on a fake GPU
 #
@@ -40,15 +40,26 @@ pack() {
     --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --platform manylinux_2_5_x86_64 \
     --dest "$folder/wheels" "${names[@]}"
   speech "$python" "$folder"
+  weights "$python" "$folder"
   local size
   size=$(du -sm --apparent-size "$folder" | cut -f1)
   [ "$size" -le "$MAX_MIB" ] || fail "$folder has $size MiB, more than $MAX_MIB"
-  echo "packed $(find "$folder/wheels" -name '*.whl' | wc -l) wheels and two recordings in $folder: $size MiB"
+  echo "packed $(find "$folder/wheels" -name '*.whl' | wc -l) wheels, two recordings and rated segments in $folder: $size MiB"
 }
 
 speech() {
   mkdir -p "$2/audio"
   "$1" -m audiopipe.bench.inputs "$2/audio" "$SECONDS_OF_SPEECH"
+  "$1" -m audiopipe.bench.scorer_inputs "$2/audio"
+}
+
+# DNSMOS needs two files of speechmos, which has seven more.
+weights() {
+  local from
+  from=$("$1" -c 'from importlib.util import find_spec; print(find_spec("speechmos").submodule_search_locations[0])')
+  mkdir -p "$2/site/speechmos/dnsmos_models"
+  cp "$from/__init__.py" "$2/site/speechmos/"
+  cp "$from"/dnsmos_models/{sig_bak_ovr,model_v8}.onnx "$2/site/speechmos/dnsmos_models/"
 }
 
 check() {
@@ -64,6 +75,7 @@ install_and_check() {
   trap 'rm -rf "$site"' EXIT
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check \
     --root-user-action ignore --upgrade --target "$site" "$folder"/wheels/*.whl
+  cp -r "$folder"/site/. "$site"
   export PYTHONPATH="$site:$PWD:$PWD/tests" PYTHONDONTWRITEBYTECODE=1
   check "$python" "$program" "$folder" "$out"
 }

@@ -13,7 +13,7 @@ import pytest
 import torch
 from fake_gpu import DEVICE, fake_gpu, with_fake_gpu
 
-from audiopipe.bench import gpu, gpu_parts, pipeline, results
+from audiopipe.bench import gpu, gpu_parts, pipeline, results, scorers
 from audiopipe.pipeline import shard
 from audiopipe.pipeline.prefetch import Prefetcher
 
@@ -27,6 +27,8 @@ def main(name: str, audio: Path, out: Path) -> None:
         patch.setattr(gpu_parts, "OOM_CLIPS", 4)
         patch.setattr(gpu_parts, "MINUTES_PER_CORE", 0.1)
         patch.setattr(gpu_parts, "ROUNDS", 1)
+        patch.setattr(gpu_parts, "SCORER_SECONDS", (0.57,))
+        patch.setattr(scorers, "GPU_BATCH", 2)
         if name in ("machine", "pipeline"):
             patch.setattr(pipeline, "METHODS", (results.FLOOR, results.AUDIOPIPE))
             patch.setattr(gpu_parts, "DEVICE", torch.device("cpu"))

@@ -37,12 +37,13 @@ class PlannedPart:
 # In order of importance; eight minutes in total.
 PLAN = (
     PlannedPart("machine", "The machine", 30),
-    PlannedPart("kernels", "Kernels: 128 segments of 10 s, 48 kHz, int16", 60),
+    PlannedPart("kernels", "Kernels: 128 segments of 10 s, 48 kHz, int16", 50),
     PlannedPart("parity", "Metrics on the device and on the CPU", 40),
+    PlannedPart("scorers", "DNSMOS next to speechmos, and its speed", 70),
     PlannedPart("repeat", "A shard twice on the device", 60),
-    PlannedPart("tests", "CUDA tests", 70),
-    PlannedPart("pipeline", "The pipeline on all cores", 180),
-    PlannedPart("memory", "A batch that does not fit", 40),
+    PlannedPart("tests", "CUDA tests", 60),
+    PlannedPart("pipeline", "The pipeline on all cores", 140),
+    PlannedPart("memory", "A batch that does not fit", 30),
 )
 REHEARSAL_SLOWDOWN = 5.0  # a fake GPU is a CPU
 # Run by pytest instead of `gpu_parts`.

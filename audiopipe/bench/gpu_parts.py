@@ -1,7 +1,7 @@
 """The parts of the GPU check: `python -m audiopipe.bench.gpu_parts NAME AUDIO OUT` runs one and writes its rows.
 
-A part runs in its own process, so that a crash or a hang of CUDA costs one part. AUDIO is a folder with `speech.webm`
-and `speech.m4a`; OUT receives `NAME.json`, and the tables of the pipeline benchmark.
+A part runs in its own process, so that a crash or a hang of CUDA costs one part. AUDIO is a folder with `speech.webm`,
+`speech.m4a` and `scores.npz`; OUT receives `NAME.json`, and the tables of the benchmarks.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy.typing as npt
 import torch
 
 from audiopipe import kernels
-from audiopipe.bench import pipeline, results
+from audiopipe.bench import pipeline, results, scorers
 from audiopipe.bench.decoders import decode_samples
 from audiopipe.bench.gpu import measure_gpu
 from audiopipe.bench.inputs import SEGMENT_S, BenchmarkInput, find_speech
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.scorer_inputs import read_scores
 from audiopipe.bench.task import CheckRow
 from audiopipe.config import RunConfig
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.score import ScoredClip, score
 from audiopipe.pipeline.shard import process_shard
+from audiopipe.scorers.registry import create_scorers
 from audiopipe.types import Clip, Shard, Span, Video
 
 __all__ = ["PARTS", "run_part"]
@@ -37,6 +39,8 @@ RATE_HZ, OUT_RATE_HZ = 48_000, 16_000
 MIN_COPY_SHARE, MIN_SEGMENTS_PER_S, MIN_FLOOR_SHARE = 0.8, 12_000, 0.85
 MAX_DIFFERENCE = 1e-3  # of a metric from that of the CPU, relative above 1
 MINUTES_PER_CORE, ROUNDS = 12.0, 2
+MAX_RATING_DIFFERENCES = {"dnsmos": 1e-3, "dnsmos-half": 1e-2}
+SCORER_SECONDS = (5.0, 9.01, 30.0)
 SHARD_VIDEOS = 4
 OOM_CLIPS = 128
 OOM_HEADROOM_BYTES = 256 << 20  # beyond what is allocated; a batch of 128 clips needs several times as much
@@ -76,6 +80,32 @@ def check_parity(audio: Path, out: Path) -> Iterator[CheckRow]:
         yield CheckRow(f"{name}: largest difference", f"{value:.1e}", f"<= {MAX_DIFFERENCE}", value <= MAX_DIFFERENCE)
     error = float((resampled.cpu() - reference).abs().max())
     yield CheckRow("resampled signal: largest difference", f"{error:.1e}", "<= 1e-05", error <= 1e-5)
+
+
+def check_scorers(audio: Path, out: Path) -> Iterator[CheckRow]:
+    """Compare the ratings of DNSMOS with those of speechmos, and time batches of 128 segments."""
+    rated = read_scores(audio)
+    for name, limit in MAX_RATING_DIFFERENCES.items():
+        (scorer,) = create_scorers(name)
+        scorer.load(DEVICE)
+        values = scorer.score(scorers.make_batch(rated.segments, DEVICE))
+        differences = np.abs(np.stack([np.asarray(column) for column in values.values()], axis=1) - rated.ratings)
+        for column, worst in zip(values, differences.max(0), strict=True):
+            yield CheckRow(f"{name}: {column}, largest difference", f"{worst:.1e}", f"<= {limit}", bool(worst <= limit))
+    by_length = {
+        seconds: [segment for segment in rated.segments if len(segment) == round(seconds * scorers.RATE_HZ)]
+        for seconds in SCORER_SECONDS
+    }
+    measured = []
+    for result in scorers.measure_gpu(["dnsmos"], by_length, DEVICE):
+        measured.append(result)
+        label = f"{result.task}: segments/s of {result.seconds:g} s"
+        bars = scorers.check_bars([result])
+        target = f">= {bars[0][0].limit:,.0f}" if bars else ""
+        is_met = bars[0][1] >= bars[0][0].limit if bars else None
+        yield CheckRow(label, f"{result.segments_per_s:,.0f}", target, is_met)
+    yield CheckRow("peak memory, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:.0f}")
+    scorers.save_results(out, Machine.detect(), measured)
 
 
 def check_repeat(audio: Path, out: Path) -> Iterator[CheckRow]:
@@ -142,6 +172,7 @@ PARTS: dict[str, Check] = {
     "machine": check_machine,
     "kernels": check_kernels,
     "parity": check_parity,
+    "scorers": check_scorers,
     "repeat": check_repeat,
     "pipeline": check_pipeline,
     "memory": check_memory,

@@ -19,7 +19,7 @@ import torch
 from audiopipe.models.dnsmos import load_dnsmos
 from audiopipe.models.dnsmos_windows import RATE_HZ, WINDOW, cut_span, list_spans
 
-__all__ = ["AUDIOPIPE", "Calls", "Segments", "load_peers"]
+__all__ = ["AUDIOPIPE", "Calls", "Segments", "load_peers", "load_speechmos"]
 
 AUDIOPIPE = "audiopipe"
 P835_FILE, P808_FILE = "sig_bak_ovr.onnx", "model_v8.onnx"
@@ -42,7 +42,7 @@ def _dnsmos_tasks(segments: Segments) -> Mapping[str, Calls]:
     }
     if any(find_spec(name) is None for name in ("onnxruntime", "librosa", "requests")):
         return tasks
-    shipped = _load_speechmos()
+    shipped = load_speechmos()
     windows = [_cut_windows(wave) for wave in waves]
 
     def rate_p835(batched: bool) -> None:
@@ -64,7 +64,7 @@ def _dnsmos_tasks(segments: Segments) -> Mapping[str, Calls]:
     return tasks
 
 
-def _load_speechmos() -> Any:
+def load_speechmos() -> Any:
     """Load the class of speechmos with sessions of one thread."""
     import onnxruntime  # noqa: PLC0415 - in the extra bench
     import speechmos.dnsmos  # noqa: PLC0415

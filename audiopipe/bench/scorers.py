@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from audiopipe.bench.corpus import load_speech
 from audiopipe.bench.kernels import limit_threads
 from audiopipe.bench.machine import Machine
 from audiopipe.bench.scorer_peers import AUDIOPIPE, Calls, Segments, load_peers
@@ -27,7 +26,17 @@ from audiopipe.errors import MissingExtra
 from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer, ScorerBatch, SegmentInfo
 
-__all__ = ["Bar", "ScorerResult", "check_bars", "format_table", "make_segments", "run_benchmark", "save_results"]
+__all__ = [
+    "Bar",
+    "ScorerResult",
+    "check_bars",
+    "format_table",
+    "make_batch",
+    "make_segments",
+    "measure_gpu",
+    "run_benchmark",
+    "save_results",
+]
 
 RATE_HZ = 16_000
 SECONDS = (5.0, 9.01, 30.0)  # the plan document's segment, a window of DNSMOS, and the longest segment by default
@@ -91,6 +100,8 @@ BARS = (
 
 def make_segments(cache: Path, seconds: float, count: int, seed: int = 0) -> Segments:
     """Join recorded prompts with pauses and cut segments: `count` of [T] float32 at 16 kHz."""
+    from audiopipe.bench.corpus import load_speech  # noqa: PLC0415 - not needed where segments are brought along
+
     rng = np.random.default_rng(seed)
     prompts = [prompt for voice in load_speech(cache, log=lambda line: None).values() for prompt in voice]
     parts, size = list[np.ndarray](), round(seconds * RATE_HZ)
@@ -115,7 +126,9 @@ def measure_cpu(names: Sequence[str], cache: Path, quick: bool = False) -> Itera
                 yield from _to_results(task, times, seconds, len(segments), "cpu")
 
 
-def measure_gpu(names: Sequence[str], segments: dict[float, Segments], device: torch.device) -> Iterator[ScorerResult]:
+def measure_gpu(
+    names: Sequence[str], segments: Mapping[float, Segments], device: torch.device
+) -> Iterator[ScorerResult]:
     """Measure scorers on a GPU with batches of 128 segments, from device memory to results on the host."""
     for seconds, examples in segments.items():
         chosen = [examples[number % len(examples)] for number in range(GPU_BATCH)]
@@ -140,12 +153,16 @@ def measure_in_turns(calls: Calls, rounds: int, clock: Callable[[], float]) -> d
 
 
 def make_batch(segments: Segments, device: torch.device) -> ScorerBatch:
-    """Make a batch of segments of one length, with texts of 15 letters each second."""
-    samples = torch.from_numpy(np.stack(segments))[:, None].to(device)
-    seconds = samples.shape[-1] / RATE_HZ
-    text = " ".join(["every word has its sound"] * max(1, round(seconds * 15 / 20)))
-    info = SegmentInfo("bench", "en", seconds, text, None, text)
-    return ScorerBatch(samples, [samples.shape[-1]] * len(segments), [info] * len(segments), RATE_HZ)
+    """Make a batch of segments of any lengths, with texts of 15 letters each second."""
+    lengths = [len(segment) for segment in segments]
+    samples = torch.zeros(len(segments), 1, max(lengths))
+    infos = []
+    for row, segment in zip(samples, segments, strict=True):
+        row[0, : len(segment)] = torch.from_numpy(segment)
+        seconds = len(segment) / RATE_HZ
+        text = " ".join(["every word has its sound"] * max(1, round(seconds * 15 / 20)))
+        infos.append(SegmentInfo("bench", "en", seconds, text, None, text))
+    return ScorerBatch(samples.to(device), lengths, infos, RATE_HZ)
 
 
 def _load(name: str, device: torch.device) -> Scorer | None:

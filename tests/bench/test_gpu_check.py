@@ -13,9 +13,11 @@ from waiting import wait_until
 from audiopipe.bench import gpu_parts
 from audiopipe.bench.gpu_check import PLAN, PlannedPart, run_gpu_check
 from audiopipe.bench.inputs import make_speech
+from audiopipe.bench.scorer_inputs import make_scores, read_scores
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("AUDIOPIPE_DEMO_CACHE", ROOT / "demo/corpus/cache"))
+SCORED_S = (0.57, 0.58)  # segments whose frames repeat are quick to rate
 PART = """
 import json, subprocess, sys, time
 name, audio, out = sys.argv[1:]
@@ -69,6 +71,7 @@ def test_a_machine_without_duckdb_or_extras_has_all_it_imports():
     on_the_machine = {"torch", "numpy", "pandas", "pyarrow", "fsspec"}
     assert base - wheels == on_the_machine | {"duckdb", "bokeh"}
     blocked = {"duckdb", "bokeh", "librosa", "soxr", "pyloudnorm", "imageio_ffmpeg", "papermill", "supabase", "s3fs"}
+    blocked |= {"onnxruntime", "speechmos", "requests"}
     code = f"""
 import sys
 class Blocked:
@@ -85,6 +88,7 @@ import audiopipe.bench.gpu_parts, audiopipe.bench.gpu_check
 @pytest.mark.parametrize("name", gpu_parts.PARTS)
 def test_every_part_runs_on_a_fake_gpu(tmp_path, name):
     make_speech(tmp_path, CACHE, 20.0)
+    make_scores(tmp_path, CACHE, SCORED_S)
     command = [sys.executable, ROOT / "tests/rehearse_gpu_part.py", name, tmp_path, tmp_path]
     done = subprocess.run(command, check=False, timeout=280, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -92,3 +96,11 @@ def test_every_part_runs_on_a_fake_gpu(tmp_path, name):
     assert rows
     if name in ("parity", "repeat", "memory"):
         assert not [row for row in rows if row["is_met"] is False]
+
+
+def test_rated_segments_are_written_for_a_machine_without_speechmos(tmp_path):
+    make_scores(tmp_path, CACHE, SCORED_S)
+    rated = read_scores(tmp_path)
+    assert [len(segment) for segment in rated.segments] == [9_120, 9_280]
+    assert rated.ratings.shape == (2, 4)
+    assert 1 < rated.ratings.min() < rated.ratings.max() < 5
