@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 
-from audiopipe.conditions import Condition
 from audiopipe.config import RunConfig
 from audiopipe.dataset.schema import METRIC_NAMES, segments_schema
 from audiopipe.dataset.writer import SegmentRecord
@@ -19,6 +19,9 @@ from audiopipe.pipeline.timing import StageTimer
 from audiopipe.scorers.registry import stored_columns
 from audiopipe.scorers.scorer import Column, Scorer, SegmentInfo
 from audiopipe.types import Shard
+
+if TYPE_CHECKING:
+    from audiopipe.conditions import Condition  # needs DuckDB, which a machine for the GPU check lacks
 
 __all__ = ["KeepFilter", "ScorerStage", "emitted_bytes"]
 
