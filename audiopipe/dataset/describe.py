@@ -10,7 +10,9 @@ from typing import Any
 from audiopipe.dataset.annotations import AnnotationRecord, list_annotations
 from audiopipe.dataset.checksum import add_checksum
 from audiopipe.dataset.commit import Commit, read_commits
+from audiopipe.dataset.croissant import CROISSANT, to_croissant
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
+from audiopipe.dataset.empty_shards import empty_files
 from audiopipe.dataset.hugging_face import card_header, tar_patterns
 from audiopipe.dataset.run_record import RunRecord, read_run_record
 from audiopipe.dataset.schema import is_audio_tar
@@ -114,7 +116,8 @@ class DatasetDescription:
                 split: tar_patterns(language, first, end) for split, (first, end) in splits.get(language, {}).items()
             }
             or {"train": [f"{language}/audio_*.tar"]}
-            for language in self.languages
+            for language, totals in self.languages.items()
+            if totals.segments_kept  # a pattern that matches no file is an error for the hub's reader
         }
 
     def _selection_lines(self) -> list[str]:
@@ -190,7 +193,7 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
     """
     results = effective_results(commits, plan)
     ordered = [results[shard] for shard in sorted(results)]
-    tars = [item.name for shard in sorted(commits) for item in commits[shard].objects if is_audio_tar(item.name)]
+    tars = [item for shard in sorted(commits) for item in commits[shard].objects if is_audio_tar(item.name)]
     by_language: dict[str, Totals] = {}
     for result in ordered:
         by_language.setdefault(result.language, Totals()).add(result)
@@ -205,10 +208,12 @@ def description_files(store: Store, run: RunRecord, commits: Mapping[str, Commit
     )
     split_lists = _split_lists(description.summary, commits)
     return {
+        **(empty_files(commits.values(), unique=description.duplicates is not None) if not is_virtual(run) else {}),
         **split_lists,
         DESCRIPTION: description.to_json(),
-        "tars.txt": "".join(f"{name}\n" for name in tars).encode(),
+        "tars.txt": "".join(f"{tar.name}\n" for tar in tars).encode(),
         "README.md": description.to_card().encode(),
+        CROISSANT: to_croissant(run, tars, description.annotations, description.total.kept_s / 3600),
     }
 
 

@@ -19,6 +19,7 @@ from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, list_commits
 from audiopipe.dataset.describe import DESCRIPTION
 from audiopipe.dataset.duplicates import is_manifest, unique_name
+from audiopipe.dataset.empty_shards import empty_files
 from audiopipe.dataset.run_record import read_run_record
 from audiopipe.dataset.verify_annotations import find_annotation_orphans
 from audiopipe.errors import VerifyError
@@ -146,7 +147,7 @@ def _require_whole_plan(store: Store) -> None:
 def find_orphans(present: Iterable[str], commits: Mapping[str, Commit], plan: Plan) -> list[str]:
     """List the objects at the final names of shards that no commit names."""
     committed = {item.name for commit in commits.values() for item in commit.objects}
-    committed |= {unique_name(name) for name in committed if is_manifest(name)}
+    committed |= {unique_name(name) for name in committed if is_manifest(name)} | empty_files(commits.values()).keys()
     matches = ((name, SHARD_OBJECT.fullmatch(name)) for name in present)
     return [name for name, match in matches if match and match["language"] in plan.tables and name not in committed]
 

@@ -55,7 +55,7 @@ def add(store: Store, path: Path | str, folder: Path, ignore_unknown: bool = Fal
     try:
         commits = read_commits(store)
         counts = compare_keys(store, file, commits, ignore_unknown)
-        import_annotation(store, file, file.record(), commits, Dataset(store.url).segments().column_names)
+        import_annotation(store, file, file.record(), commits, Dataset(store.url).schema.names)
         return counts
     finally:
         file.close()

@@ -58,14 +58,14 @@ def test_an_interrupted_export_continues(
     uploads: list[str] = []
     upload = Store.upload
 
-    def fail_late(store: Store, path: Path, target: str) -> None:
+    def interrupt_second(store: Store, path: Path, target: str) -> None:
         uploads.append(target)
         if len(uploads) == 2:
             raise KeyboardInterrupt
         upload(store, path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "upload", fail_late)
+        patch.setattr(Store, "upload", interrupt_second)
         with pytest.raises(KeyboardInterrupt):
             export(output, str(tmp_path / "part"), format=name, threads=1)
     half = content(tmp_path / "part")

@@ -21,17 +21,9 @@ from audiopipe.dataset.reader import Dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
-# Libraries whose requirements contradict those of this project get an environment that sees this one's packages.
-PACKAGES = {
-    "mds": (
-        "mosaicml-streaming==0.13.0 xxhash==3.8.2 brotli zstd python-snappy cramjam transformers==4.57.6 catalogue "
-        "huggingface-hub==0.36.2 tokenizers==0.22.2 safetensors regex torchvision==0.26.0"
-    ),
-    "energon": (
-        "megatron-energon==7.4.1 filetype mfusepy multi-storage-client rapidyaml xattr wcmatch bracex prettytable "
-        "pyroute2"
-    ),
-}
+# Libraries whose requirements contradict those of this project get an environment that sees this one's packages. A line
+# for each of them: its name and its packages.
+PACKAGES = dict(line.split(" ", 1) for line in Path(__file__).with_name("export_readers.txt").read_text().splitlines())
 READ_MDS = """
 import io, json, sys
 import soundfile
@@ -83,7 +75,7 @@ def expected(output: str) -> list[list[Any]]:
 
 
 def make_environment(folder: Path, packages: str) -> Path:
-    """Make an environment that has packages of its own before those of this one; return its Python."""
+    """Make an environment that sees its packages first, then those of this one; return its Python."""
     subprocess.run([sys.executable, "-m", "uv", "venv", "-q", "--python", sys.executable, folder], check=True)
     python = folder / "bin/python"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

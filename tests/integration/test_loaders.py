@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import braceexpand
 import duckdb
 import pandas as pd
 import pyarrow as pa
@@ -20,8 +21,12 @@ import torch
 from factories import wav_video
 from output_factory import config, corpus, make_output
 
+from audiopipe.dataset.gc import collect_garbage
+from audiopipe.dataset.verify import verify
+
 # NVIDIA NeMo's own rule for the tars of a tarred dataset, and the fields that its manifests must have.
 NEMO_TAR = re.compile(r"audio[^/]*_(\d+)[^/]*\.tar")
+NEMO_MANIFEST = re.compile(r"manifest[^/]*_(\d+)[^/]*\.json")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +184,34 @@ def test_lhotse_makes_cuts_of_every_sample(tars: list[str]) -> None:
         assert cut.sampling_rate == 16_000
         assert cut.load_audio().shape == (1, 12_800)
     assert [len(batch) for batch in SimpleCutSampler(cuts, max_duration=5.0)] == [6, 4]
+
+
+def expand(pattern: str) -> list[str]:
+    """Expand a pattern as NeMo does."""
+    return list(braceexpand.braceexpand(pattern.replace("_OP_", "{").replace("_CL_", "}"), escape=False))
+
+
+@pytest.mark.parametrize("kind", ["manifest", "unique_manifest"])
+def test_nemo_s_pattern_holds_where_nothing_was_kept(kind: str, tmp_path: Path) -> None:
+    # One video a shard; that of the first, "nowhere", does not exist.
+    settings = config(corpus(tmp_path / "c"), tmp_path / "out", shard_videos=1, max_missing_share=1.0)
+    make_output(settings)
+    assert "en/audio_000000.tar" not in (tmp_path / "out/tars.txt").read_text()
+    tars = expand(f"{tmp_path}/out/en/audio__OP_000000..000003_CL_.tar")
+    manifests = expand(f"{tmp_path}/out/en/{kind}__OP_000000..000003_CL_.json")
+    numbers = [int(NEMO_TAR.search(path)[1]) for path in tars]  # type: ignore[index]
+    assert numbers == [int(NEMO_MANIFEST.search(path)[1]) for path in manifests] == list(range(4))  # type: ignore[index]
+    counts = []
+    for number in numbers:
+        # As NeMo's LazyNeMoTarredIterator: manifests by number, and the tar as a stream.
+        lines = [json.loads(line) for line in Path(manifests[number]).read_text().splitlines()]
+        names = {line["audio_filepath"] for line in lines}
+        with open(tars[number], "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+            counts.append(sum(member.name in names for member in tar))
+        assert counts[-1] == len(lines)
+    assert counts == [0, 2, 2, 2]
+    assert not verify(str(tmp_path / "out")).findings
+    assert not collect_garbage(str(tmp_path / "out")).objects
 
 
 @pytest.mark.parametrize("kind", ["manifest", "unique_manifest"])
