@@ -132,6 +132,8 @@ def drops(tables: DatasetTables) -> Html:
     meanings = {threshold.reason: str(threshold) for threshold in tables.thresholds}
     meanings["too_short"] = f"shorter than {config['min_segment_s']:g} s: min_segment_s"
     meanings["too_long"] = f"longer than {config['max_segment_s']:g} s: max_segment_s"
+    condition = str(config.get("keep_if") or "")
+    meanings |= {reason: "a part of keep_if is false" for reason in total.drops if reason in condition}
     largest = max(total.drops.values())
     rows = [
         [

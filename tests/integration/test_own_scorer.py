@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,9 +13,15 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from factories import config, shard_of, wav_video
 
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.verify import verify
+from audiopipe.errors import ScorerError
+from audiopipe.pipeline.quarantine import process_isolated
+from audiopipe.report.dataset_tables import read_tables
+from audiopipe.report.distributions import metrics
+from audiopipe.report.quality import drops
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -101,6 +108,14 @@ def test_card_dataset_and_record_describe_the_column(output):
     assert verify(str(output)).findings == ()
 
 
+def test_the_quality_report_draws_the_column(output):
+    tables = read_tables(str(output))
+    markup = metrics(tables).markup
+    assert "pause ratio" in markup
+    assert "share of frames of 20 ms below -50 dBFS" in markup
+    assert "a part of keep_if is false" in drops(tables).markup
+
+
 def test_explain_knows_scorer_and_column(packages, output):
     column = audiopipe(packages, output.parent, "explain", "pause_ratio")
     assert "share of frames of 20 ms below -50 dBFS; unit 1" in column.stdout
@@ -116,3 +131,29 @@ def test_other_scorers_and_absent_ones_are_refused(packages, output, tiny_corpus
     absent = audiopipe(tmp_path, tmp_path, *fixed, "--scorers", "signal,pauses", "--keep-if", CONDITION)
     assert absent.returncode == 2
     assert "unknown scorer 'pauses'" in absent.stderr
+
+
+CRASHING = """
+import os, signal
+from audiopipe.scorers.scorer import Column, Scorer
+
+class Pauses(Scorer):
+    name, version, columns = "pauses", "1", (Column("pause_ratio", "float", "1", "none"),)
+
+    def score(self, batch):
+        os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def test_a_scorer_that_crashes_makes_no_dead_letter(packages, tmp_path, monkeypatch):
+    copy = tmp_path / "packages"
+    shutil.copytree(packages, copy)
+    (copy / "pauses.py").write_text(CRASHING)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{copy}")
+    monkeypatch.syspath_prepend(copy)
+    run = config(output=str(tmp_path / "out"), scratch=str(tmp_path), scorers="signal,pauses")
+    with pytest.raises(
+        ScorerError, match=r"a scorer of pauses ends its process at .*: the process ended with signal 11"
+    ):
+        process_isolated(shard_of([wav_video(tmp_path, "v", 5.0)]), run, "run")
+    assert not (tmp_path / "out").exists()
