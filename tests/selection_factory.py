@@ -135,7 +135,9 @@ def _commit_samples(
     (folder / "manifest").write_text("".join(manifest))
     roles = object_names(shard.language, shard.index)
     attempt = f"attempt-{shard.name}"
-    objects = upload(store, shard.name, attempt, {name: folder / role for role, name in roles.items()})
+    objects = upload(
+        store, shard.name, attempt, {name: folder / role for role, name in roles.items() if role != "dropped"}
+    )
     kept = sum(row["kept"] for row in rows)
     seconds = sum(row["duration_s"] for row in rows if row["kept"])
     result = ShardResult(

@@ -128,6 +128,8 @@ def drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> N
             "stopped": summary.stopped,
             "new_shards": summary.new.shards,
         }
+        if requests := summary.new.stage_items.get("copy"):
+            body["requests"] = requests
         click.echo(json.dumps(body))
     else:
         click.echo("\n".join(summary_lines(summary)))

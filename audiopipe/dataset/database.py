@@ -17,9 +17,12 @@ __all__ = ["checked", "choose", "open_database", "quoted"]
 
 Result = TypeVar("Result")
 
-# A video that was tried again has a row in each shard that the plan has it in.
+# A video that was tried again has a row in each shard that the plan has it in, and a video of a selection in each shard
+# that has segments of it.
 LAST_VIDEOS = """
-CREATE VIEW videos AS SELECT * FROM video_attempts
+CREATE VIEW videos AS SELECT * REPLACE (
+    (sum(segments) OVER video)::INTEGER AS segments, (sum(segments_kept) OVER video)::INTEGER AS segments_kept)
+FROM video_attempts WINDOW video AS (PARTITION BY language, video_id)
 QUALIFY row_number() OVER (PARTITION BY language, video_id ORDER BY shard DESC) = 1
 """
 

@@ -85,7 +85,7 @@ def open_samples(
     if all(store.local_folder is not None for store, _ in places.values()):
         reader = _LocalReader(parent, timer)
         for tar, (store, name) in places.items():
-            with timer.measure("fetch", items=0):
+            with timer.measure("copy", items=0):
                 _check_local(Path(store.path(name)), tar, pins.get(tar))
     else:
         reader = _RemoteReader(parent, extents, pins, folder / "spool", timer)
@@ -169,7 +169,7 @@ class _LocalReader:
     _files: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def read(self, tar: str, start: int, size: int) -> bytes:
-        with self.timer.measure("fetch"):
+        with self.timer.measure("copy"):
             return os.pread(self._open(tar), size, start)
 
     def _open(self, tar: str) -> int:
@@ -222,7 +222,7 @@ class _RemoteReader:
         store, name = open_tar(self._parent, extent.tar)
         size = extent.size if pin is None else min(extent.size, pin.size - extent.start)
         try:
-            with self._timer.measure("fetch"):
+            with self._timer.measure("copy"):
                 data = store.read_range(name, extent.start, size)
         except FileNotFoundError:
             raise _damaged(extent.tar, "is missing") from None

@@ -21,6 +21,10 @@ STAGES: dict[str, Stage] = {
         "reading tars from the store",
         "the network or the store is the limit: run closer to the bucket, or raise <code>prefetch_videos</code>",
     ),
+    "copy": Stage(
+        "reading the samples of a selection from its parent, a request at a time",
+        "the network or the disk of the parent is the limit: run closer to it, or add workers",
+    ),
     "decode": Stage(
         "decoding the media to samples",
         "the CPU is the limit, as designed: add cores, or raise <code>decoders</code> if cores are idle",

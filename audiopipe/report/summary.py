@@ -24,7 +24,9 @@ __all__ = ["describe_problem", "summary_lines"]
 
 
 def summary_lines(summary: RunSummary) -> list[str]:
-    """Return five lines (videos, segments, speed, stages, places), and more for retired workers and for a problem."""
+    """Return five lines (videos, segments, speed, stages, places), and more for reads of a parent, retired workers and
+    for a problem.
+    """
     total = summary.total
     lines = [
         f"videos    {total.videos - total.videos_failed:,} done"
@@ -35,6 +37,8 @@ def summary_lines(summary: RunSummary) -> list[str]:
         f"stages    {_stages(summary.new if summary.new.shards else total)}",
         f"where     shards {summary.output} · ledger {default_path(summary.output)}",
     ]
+    if requests := summary.new.stage_items.get("copy"):
+        lines.append(f"copied    {format_bytes(summary.new.bytes_in)} by {pluralize(requests, 'read')} of the parent")
     lines += [f"retired   worker {worker}: {reason}" for worker, reason in summary.workers_retired.items()]
     label = "NOT DONE" if summary.status is not RunStatus.DONE else "FAILED  "
     problem = describe_problem(summary)

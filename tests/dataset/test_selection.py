@@ -23,6 +23,9 @@ from audiopipe.dataset.split_groups import group_videos
 from audiopipe.dataset.verify import verify
 from audiopipe.driver.annotate import annotate
 from audiopipe.errors import ConfigError, VerifyError
+from audiopipe.pipeline.sample_reader import Extent, coalesce
+from audiopipe.plan.plan import load_plan
+from audiopipe.store.objects import Store
 
 Samples = dict[str, tuple[bytes, bytes]]
 
@@ -88,6 +91,44 @@ def test_the_same_options_give_the_same_bytes(parent: str, tmp_path: Path) -> No
     assert first == second
     other = content(select(parent, tmp_path, "other", **{**options, "shuffle": 8}))
     assert other["en/audio_000000.tar"] != first["en/audio_000000.tar"]
+
+
+def test_a_video_in_several_shards_counts_once(tmp_path: Path) -> None:
+    source = make_samples(str(tmp_path / "many"), ("en",), 2, 6, 6, [flac(3.0, seed) for seed in range(3)], None)
+    dataset = Dataset(select(source.url, tmp_path, shuffle=1, shard_mb=1))
+    assert len(dataset.commits) > 4
+    videos = dataset.videos().to_pandas().set_index("video_id")
+    counts = frame(dataset.url).groupby("video_id").size()
+    assert dict(videos.segments_kept) == dict(counts)
+    assert sum(commit.result.videos for commit in dataset.commits.values()) == len(counts) == 12
+    assert load_plan(dataset.store).totals()["en"].videos == 12
+
+
+def test_a_remote_parent_is_read_by_few_requests(parent: str, tmp_path: Path) -> None:
+    memory = f"memory://select-{tmp_path.name}"
+    remote, local = Store(memory), Store(parent)
+    for name in local.list():
+        remote.write(name, local.read(name))
+    for number, where in enumerate(("kept", "snr_db > 90")):
+        url = select(memory, tmp_path, f"remote{number}", where=where)
+        assert read_tars(url) == read_tars(select(parent, tmp_path, f"local{number}", where=where))
+        requests = sum(commit.result.stage_items["copy"] for commit in Dataset(url).commits.values())
+        assert requests == len(set(frame(url).parent_tar))
+    tar = "en/audio_000001.tar"
+    remote.write(tar, remote.read(tar)[:-600])
+    with pytest.raises(VerifyError, match=r"en/audio_000001\.tar of the parent ends before byte"):
+        select(memory, tmp_path, "damaged")
+
+
+def test_near_ranges_share_a_request() -> None:
+    extents = [Extent("a", start, 100, True) for start in (0, 100, 900_000, 3_000_000)] + [Extent("b", 0, 100, True)]
+    assert [(item.tar, item.start, item.size) for item in coalesce(extents)] == [
+        ("a", 0, 900_100),
+        ("a", 3_000_000, 100),
+        ("b", 0, 100),
+    ]
+    large = [Extent("a", number * 10_000_000, 10_000_000, True) for number in range(5)]
+    assert [item.size for item in coalesce(large)] == [30_000_000, 20_000_000]
 
 
 def test_tars_have_about_the_same_size(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from audiopipe.dataset.verify import verify
 from audiopipe.driver.run import extend, resume, retry
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.report.summary import summary_lines
 from audiopipe.store.objects import Store
 
 
@@ -35,8 +36,9 @@ def test_workers_make_the_bytes_that_one_process_makes(parent: str, client: Clie
     dest = str(tmp_path / "dest")
     summary = audiopipe.select(parent, dest, client=client, run_id="made-up", **options)
     assert (summary.exit_code, summary.status, summary.total.videos_failed) == (0, RunStatus.DONE, 0)
-    assert summary.new.stage_items["fetch"] > 0
+    assert summary.new.stage_items["copy"] > 0
     assert content(dest) == expected
+    assert any(line.startswith("copied ") for line in summary_lines(summary))
     with open_ledger(None, dest, create=False) as ledger:
         assert ledger.run("made-up").status is RunStatus.DONE  # type: ignore[union-attr]
         assert len(ledger.shards("made-up")) == summary.total.shards == 2
