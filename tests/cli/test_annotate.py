@@ -18,6 +18,7 @@ from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.verify import verify
+from audiopipe.report.dataset_tables import read_tables
 from audiopipe.store.objects import Store
 
 
@@ -88,6 +89,15 @@ def test_the_command_adds_lists_and_removes_columns(store: Store, labels: Path) 
     assert call("annotate", store.url, "--list").stdout == "no annotations\n"
     missing = call("annotate", store.url, "--remove", annotation.record.id)
     assert (missing.exit_code, "it has none" in missing.output) == (2, True)
+
+
+def test_dataset_and_quality_report_have_the_columns(store: Store) -> None:
+    dataset = Dataset(store.url)
+    assert set(dataset.segments(["mos"])["mos"].to_pylist()) == {3.5}
+    assert len(dataset.filter("mos > 3 AND kind = 'speech'")) == 8
+    assert len(dataset.filter("mos > 4")) == 0
+    tables = read_tables(store.url)
+    assert (tables.metrics["mos"].type, tables.segments["mos"].unique().tolist()) == ("float", [3.5])
 
 
 def test_wrong_use_is_refused(output: Store, labels: Path, tmp_path: Path) -> None:
