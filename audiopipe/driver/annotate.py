@@ -216,7 +216,12 @@ def _run_scorers(
     run_id = f"{target.run.run_id}-annotate-{'-'.join(record.id for record in job.records)}"
     with open_run_ledger(config.ledger, config.output) as ledger:
         tick = on_tick and without_ledger_errors(on_tick)
-        session = Session(config, run_id, target.plan, ledger, target.annotated(job.records), todo, tick, job)
+        # An annotation may have been made together with others, as another run of the ledger.
+        commits = {
+            shard: replace(commit, result=replace(commit.result, run_id=run_id))
+            for shard, commit in target.annotated(job.records).items()
+        }
+        session = Session(config, run_id, target.plan, ledger, commits, todo, tick, job)
         session.open()
         if session.pending:
             session.work(client)

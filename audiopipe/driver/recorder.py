@@ -106,8 +106,7 @@ class RunRecorder:
             heartbeat_s=self.config.heartbeat_s,
         )
         self.ledger.start_run(run, languages)
-        for commit in commits.values():
-            self.ledger.record_shard(commit.result)
+        self.ledger.record_shards([commit.result for commit in commits.values()])
 
     def _language(self) -> str:
         """Return 'all' if any driver of the run was started with it, else all languages of the plan."""

@@ -35,6 +35,9 @@ class Ledger(Protocol):
     def record_shard(self, result: ShardResult) -> None:
         """Record a committed shard: its counts, and its dead letters as errors."""
 
+    def record_shards(self, results: Sequence[ShardResult]) -> None:
+        """Record those of a run's committed shards that the ledger lacks, which one query finds out."""
+
     def record_failure(
         self,
         run_id: str,

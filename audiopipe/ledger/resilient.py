@@ -93,6 +93,9 @@ class ResilientLedger:
     def record_shard(self, result: ShardResult) -> None:
         self._write(_Update(lambda ledger: ledger.record_shard(result), lasting=True))
 
+    def record_shards(self, results: Sequence[ShardResult]) -> None:
+        self._write(_Update(lambda ledger: ledger.record_shards(results), lasting=True))
+
     def record_failure(
         self,
         run_id: str,

@@ -101,6 +101,15 @@ class SqliteLedger(SqliteReader):
                 self._record_error(result.run_id, letter)
             self._enqueue("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
 
+    def record_shards(self, results: Sequence[ShardResult]) -> None:
+        if not results:
+            return
+        sql = "SELECT shard, attempt FROM shards WHERE run_id = ? AND status = 'done'"
+        recorded = {row["shard"]: row["attempt"] for row in self._query(sql, (results[0].run_id,))}
+        for result in results:
+            if recorded.get(result.shard) != result.attempt:
+                self.record_shard(result)
+
     def record_failure(
         self,
         run_id: str,

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from audiopipe.ledger.outbox import Outbox, push
 from audiopipe.ledger.record import RowValues
 from audiopipe.ledger.rows import LanguageTotal, RunRow, ShardStatus
 from audiopipe.ledger.sqlite import BUSY_S, SqliteLedger
-from audiopipe.ledger.supabase_client import SupabaseClient, SupabaseError
+from audiopipe.ledger.supabase_client import Query, SupabaseClient, SupabaseError
+from audiopipe.types import ShardResult
 
 __all__ = ["SupabaseLedger", "sync"]
 
@@ -110,12 +112,46 @@ class SupabaseLedger(OutboxLedger):
         with SupabaseClient(timeout_s=5) as supabase:
             _check_access(supabase)
         super().__init__(path, supabase.url, busy_s)
+        self._recorded: frozenset[tuple[str, str]] = frozenset()
         self._sender = _Sender(self.path, send_every_s)
+
+    def record_shards(self, results: Sequence[ShardResult]) -> None:
+        """Record the shards that the file lacks; send those that the server lacks, since other nodes send too."""
+        if not results:
+            return
+        self._recorded = _read_recorded(results[0].run_id)
+        try:
+            super().record_shards(results)
+        finally:
+            self._recorded = frozenset()
+
+    def _enqueue(self, kind: str, body: RowValues, key: str | None = None) -> None:
+        if kind != "shard" or (body["shard"], body["attempt"]) not in self._recorded:
+            super()._enqueue(kind, body, key)
 
     def close(self) -> None:
         """Send the pending updates within a bounded time; the rest stays in the file."""
         self._sender.stop()
         super().close()
+
+
+def _read_recorded(run_id: str) -> frozenset[tuple[str, str]]:
+    """Read which attempts at shards of a run the server has as done; none if it fails, so that all are sent."""
+    recorded: list[tuple[str, str]] = []
+
+    def refine(query: Query) -> Query:
+        return query.eq("run_id", run_id).eq("status", str(ShardStatus.DONE))
+
+    try:
+        with SupabaseClient(timeout_s=5) as supabase:
+            last = None
+            while rows := supabase.page("shards", "shard", "shard,attempt", refine, after=last):
+                recorded += [(row["shard"], row["attempt"]) for row in rows]
+                last = rows[-1]["shard"]
+    except SupabaseError as error:
+        log.warning("%s; all committed shards of the run are sent again", error)
+        return frozenset()
+    return frozenset(recorded)
 
 
 def _check_access(supabase: SupabaseClient) -> None:

@@ -123,6 +123,9 @@ class SupabaseReader:
     def record_shard(self, *_: object, **__: object) -> NoReturn:
         self._read_only()
 
+    def record_shards(self, *_: object, **__: object) -> NoReturn:
+        self._read_only()
+
     def record_failure(self, *_: object, **__: object) -> NoReturn:
         self._read_only()
 

@@ -55,6 +55,23 @@ def test_updates_are_sent_during_the_run(path: Path) -> None:
         wait_until(lambda: remote.run() is not None and remote.progress(RUN).processed == 10, timeout_s=20)
 
 
+def test_a_second_node_sends_only_the_commits_that_supabase_lacks(tmp_path: Path) -> None:
+    results = [result(index) for index in range(30)]
+    with SupabaseLedger(tmp_path / "first.sqlite") as ledger:
+        start(ledger, shards=30)
+        ledger.record_shards(results[:25])
+    with SupabaseLedger(tmp_path / "second.sqlite", send_every_s=3600) as ledger:
+        start(ledger, shards=30)
+        ledger.record_shards(results)
+        with sqlite3.connect(tmp_path / "second.sqlite") as connection:
+            rows = connection.execute("SELECT json_extract(body, '$.shard') FROM outbox WHERE kind = 'shard'")
+            assert sorted(name for (name,) in rows) == [item.shard for item in results[25:]]
+        connection.close()
+        assert len(ledger.shards(RUN)) == 30  # the file has all of them
+    with SupabaseReader() as remote:
+        assert {row.shard: row.attempts for row in remote.shards(RUN)} == {item.shard: 1 for item in results}
+
+
 def test_updates_that_are_sent_twice_have_their_effect_once(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)

@@ -117,6 +117,25 @@ def test_recording_a_commit_twice_changes_nothing(ledger: SqliteLedger, run_id: 
     assert len(ledger.errors(run_id)) == 2
 
 
+def test_of_many_commits_only_those_that_are_missing_are_recorded(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    results = [make_result(index) for index in range(20)]
+    for result in results[:15]:
+        ledger.record_shard(result)
+    statements: list[str] = []
+    ledger._connection.set_trace_callback(statements.append)
+    rebuilt = replace(results[3], attempt="rebuilt", finished_at="2026-11-23T10:00:00+00:00")
+    ledger.record_shards([rebuilt if result is results[3] else result for result in results])
+    assert len([text for text in statements if text.startswith("INSERT INTO shards")]) == 6
+    assert len([text for text in statements if text.startswith("SELECT shard, attempt FROM shards")]) == 1
+    assert {row.shard: row.attempt for row in ledger.shards(run_id)} == {
+        result.shard: "rebuilt" if result is results[3] else result.attempt for result in results
+    }
+    ledger.record_shards([])
+
+
 def test_two_runs_can_have_the_same_dead_letter(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
     for name in (run_id, "another"):
         start(ledger, name)
