@@ -39,6 +39,7 @@ def replacements(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "/data/strict": str(folder / "strict"),
         "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
         "/data/notebooks": str(folder / "notebooks"),
+        "/data/parquet": str(folder / "parquet"),
         "/data/speech": str(folder / "speech"),
         "run-2026-11.ipynb": str(folder / "run.ipynb"),
         "quality-2026-11.ipynb": str(folder / "quality.ipynb"),

@@ -117,3 +117,25 @@ def bench_scale(videos: int, languages: int, ledger: str | None, workers: int, s
     Console(width=120).print(table)
     for path in scale.save(measured, REPORTS) if save else []:
         click.echo(f"saved {path}")
+
+
+@bench.command("loaders")
+@click.argument("output")
+@click.option("--workers", default=2, show_default=True, help="workers of the DataLoader", type=click.IntRange(0))
+@click.option("--rounds", default=3, show_default=True, help="rounds; the fastest counts", type=click.IntRange(1))
+@click.option("--epochs", default=1, show_default=True, help="epochs in a round", type=click.IntRange(1))
+def bench_loaders(output: str, workers: int, rounds: int, epochs: int) -> None:
+    """Time the readers of a dataset in a local folder.
+
+    Dataset.iterate and webdataset read and decode all segments through a DataLoader, in turn.
+    """
+    from rich.table import Table
+
+    from audiopipe.bench.loaders import run_benchmark
+
+    rates = run_benchmark(output, workers, rounds, epochs)
+    table = Table("order", "Dataset.iterate, segments/s", "webdataset, segments/s", "ratio")
+    for order in ("in order", "shuffled"):
+        measured, peer = (rates[f"{name}, {order}"].segments_per_s for name in ("audiopipe", "webdataset"))
+        table.add_row(order, f"{measured:.0f}", f"{peer:.0f}", f"{measured / peer:.2f}")
+    Console(width=120).print(table)

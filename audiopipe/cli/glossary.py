@@ -32,6 +32,7 @@ TERMS = {
     "scorer": "a named, versioned function that adds columns to segments; chosen by the parameter scorers",
     "annotation": "columns added to a dataset after its run, by audiopipe annotate; tables in _annotations/",
     "selection": "a dataset made by audiopipe select from segments of another one, its parent, without encoding",
+    "export": "a copy of a finished dataset in a format of trainers, made by audiopipe export",
     "plan": "the assignment of videos to shards, decided once and stored in the output below _plan/",
     "shard": "a list of videos that one worker processes as one task; it becomes one tar and is committed as a whole",
     "partition": "the videos that one of several independent drivers processes, chosen by a hash of their ids",

@@ -6,13 +6,20 @@ DuckDB, which reads only the columns and rows that a query needs; the audio of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from audiopipe.dataset.convert import to_huggingface, to_lhotse
+from audiopipe.dataset.features import NOT_EXPORTED
 from audiopipe.dataset.segment import Segment
 from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
 from audiopipe.dataset.tables import DatasetTables
 from audiopipe.dataset.virtual import tar_name
+
+if TYPE_CHECKING:
+    import datasets
+    from lhotse import CutSet
 
 __all__ = ["Dataset", "Segment"]
 
@@ -104,6 +111,35 @@ class Dataset(DatasetTables):
         names = stream_columns(columns, self.columns)
         options = StreamOptions(shuffle, seed, rank, world_size, worker, buffer, threads, drop_last, names)
         return SegmentStream(self, options)
+
+    def to_lhotse(self) -> CutSet:
+        """Return the kept segments as a lazy `CutSet` of Lhotse, with text, speaker and language in supervisions.
+
+        Each iteration reads the audio from the dataset, ahead, in large ranges. The metrics are in `custom`.
+
+        Raises:
+            MissingExtra: Lhotse is not installed.
+        """
+        return to_lhotse(self)
+
+    def to_huggingface(
+        self, columns: Sequence[str] | None = None, cache_dir: str | os.PathLike[str] | None = None
+    ) -> datasets.Dataset:
+        """Return the kept segments as a `datasets.Dataset` of Hugging Face, with the audio in the feature `Audio`.
+
+        The audio is copied once, as it is encoded, into Arrow files that are mapped into memory. To decode it, the
+        library needs torchcodec and the shared libraries of FFmpeg; `cast_column("audio", Audio(decode=False))` gives
+        the encoded bytes without them.
+
+        Args:
+            columns: those to have next to `audio`; by default all that describe the segment.
+            cache_dir: the folder of the files; by default the cache of the library.
+
+        Raises:
+            MissingExtra: datasets is not installed.
+        """
+        names = columns if columns is not None else [name for name in self.columns if name not in NOT_EXPORTED]
+        return to_huggingface(self, names, cache_dir)
 
     def segment_of(self, row: dict[str, Any], data: bytes | None = None) -> Segment:
         """Make a segment of a row of the table; `data` is its encoded audio, if it was read already."""

@@ -6,6 +6,7 @@ those of that tar.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -47,3 +48,7 @@ def open_tar(store: Store, name: str) -> tuple[Store, str]:
 @lru_cache(STORES)
 def _open_store(url: str) -> Store:
     return Store(url)
+
+
+# A store's connections belong to the process that made them.
+os.register_at_fork(after_in_child=_open_store.cache_clear)

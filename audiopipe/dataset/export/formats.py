@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
+from audiopipe.dataset.features import NOT_EXPORTED
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.segment import Segment
 from audiopipe.media.encode import SUFFIXES
 
 __all__ = ["ExportFormat", "ExportedShard", "SourceShard"]
-
-# Columns that say something about the dataset that is exported, not about the segment.
-NOT_EXPORTED = ("kept", "drop_reason", "tar_offset", "audio_bytes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,25 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiopipe.dataset.export.formats import ExportedShard, ExportFormat, SourceShard
+from audiopipe.dataset.features import audio_schema
 
-__all__ = ["ParquetFormat", "audio_schema"]
+__all__ = ["ParquetFormat"]
 
 ROWS_PER_GROUP = 100  # with audio, a row group should not need more than some 10 MB: readers hold one in memory
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def features_of(columns: pa.Schema, sample_rate: int) -> dict[str, Any]:
-    """Describe columns as Hugging Face's `Features` write themselves, after the column `audio`."""
-    return {"audio": {"sampling_rate": sample_rate, "_type": "Audio"}} | {
-        column.name: _feature(column.type) for column in columns
-    }
-
-
-def _feature(kind: pa.DataType) -> dict[str, Any]:
-    if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
-    names = {"float": "float32", "double": "float64"}
-    return {"dtype": names.get(str(kind), str(kind)), "_type": "Value"}
 
 
 def card_head(splits: Mapping[str, Sequence[str]]) -> list[str]:
@@ -46,16 +32,6 @@ def card_head(splits: Mapping[str, Sequence[str]]) -> list[str]:
         for split in items:
             lines += [f"  - split: {split}", f"    path: {json.dumps(f'{folder}/{split}-*.parquet')}"]
     return [*lines, "---"]
-
-
-def audio_schema(columns: pa.Schema, sample_rate: int) -> pa.Schema:
-    """Return the schema of an export: the audio and some columns, with Hugging Face's features in its metadata.
-
-    The features are the same in every file, also where all values of a column are null.
-    """
-    features = features_of(columns, sample_rate)
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    return pa.schema([pa.field("audio", AUDIO), *columns], metadata)
 
 
 class ParquetFormat(ExportFormat):
@@ -86,11 +62,11 @@ class ParquetFormat(ExportFormat):
 
     def schema(self) -> pa.Schema:
         """Return the schema of all files."""
-        fields = self.dataset.schema
+        fields = self.dataset.view_schema
         return audio_schema(pa.schema([fields.field(name) for name in self.columns]), self.sample_rate)
 
     def _texts(self) -> list[str]:
-        return [name for name in self.columns if pa.types.is_string(self.dataset.schema.field(name).type)]
+        return [name for name in self.columns if pa.types.is_string(self.dataset.view_schema.field(name).type)]
 
     def describe(self, shards: Sequence[ExportedShard]) -> Mapping[str, bytes]:
         """Return the card."""
