@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from audiopipe.kernels import compiler
 from audiopipe.kernels.checks import check_channels, check_lengths, check_samples
 
 INT16_FULL_SCALE = 32768.0
@@ -72,9 +75,14 @@ class AudioBatch(ABC):
     def tile_samples(self) -> int:
         return TILE_SAMPLES.get(self.device.type, TILE_SAMPLES["cuda"])
 
+    @property
+    def is_compiled(self) -> bool:
+        """Return whether compiled functions process this batch, item by item: in float32 on a CPU."""
+        return self.device.type == "cpu" and self.dtype == torch.float32 and compiler.is_available()
+
     def groups(self, item_samples: int) -> Iterator[slice]:
         """Yield consecutive slices of as many items of `item_samples` samples as fit into one tile."""
-        size = max(self.tile_samples // max(item_samples, 1), 1)
+        size = 1 if self.is_compiled else max(self.tile_samples // max(item_samples, 1), 1)
         for start in range(0, len(self.lengths), size):
             yield slice(start, min(start + size, len(self.lengths)))
 
@@ -142,9 +150,9 @@ class Audio(AudioBatch):
     def with_padding(self) -> Audio:
         """Return this audio with `padded`, so that several kernels share one conversion to float.
 
-        Return it unchanged if it has `padded` already or is longer than a tile.
+        Return it unchanged if it has `padded` already, is longer than a tile, or needs no conversion.
         """
-        if self.padded is not None or self.samples.numel() > self.tile_samples:
+        if self.padded is not None or self.is_compiled or self.samples.numel() > self.tile_samples:
             return self
         padded = empty_padded(self.samples, *self.samples.shape)
         padded[..., :MARGIN] = 0
@@ -154,6 +162,15 @@ class Audio(AudioBatch):
             inner.mul_(1 / INT16_FULL_SCALE)
         zero_padding_(inner, self.lengths)
         return Audio(inner, self.lengths, padded)
+
+    def items(self) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
+        """Yield the valid samples [C, n] of each item, and the factor that gives them a full scale of 1.0.
+
+        For compiled functions, which convert the samples where they are used.
+        """
+        scale = 1 / INT16_FULL_SCALE if self.samples.dtype == torch.int16 else 1.0
+        for item, length in zip(self.samples, self.lengths.tolist(), strict=True):
+            yield np.ascontiguousarray(item[:, :length].numpy()), scale
 
     def mono(self) -> Audio:
         """Return the mean of the channels, or this audio unchanged if it has one channel."""

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import GROUP_SAMPLES, MARGIN, Audio
+from audiopipe.kernels.compiled_filter import LANES, filter_hops
+from audiopipe.kernels.kweighting import sections
 from audiopipe.kernels.statespace import k_weight
 
 # Orders L R C Ls Rs and L R C LFE Ls Rs: surround channels weigh 1.41, LFE is excluded (BS.1770-5, table 3).
@@ -91,6 +95,8 @@ def hop_energies(audio: Audio, grid: HopGrid) -> Tensor:
         - audio: B items of C channels
         - output: [B, H] float64
     """
+    if audio.is_compiled:
+        return _compiled_energies(audio, grid)
     batch, channels, samples = audio.samples.shape
     hops = grid.count(samples)
     weights = _channel_weights(channels, audio.device)
@@ -102,6 +108,30 @@ def hop_energies(audio: Audio, grid: HopGrid) -> Tensor:
         by_channel = _hop_norms(y, grid, first, last).view(batch, channels, last - first)
         energies[:, first:last] = (by_channel.double().square_() * weights).sum(1)
     return energies
+
+
+@lru_cache(maxsize=32)
+def _filter_coefficients(sample_rate: int) -> npt.NDArray[np.float64]:
+    """Return b0, b1, b2, a1, a2 of both sections: [10]"""
+    return np.concatenate([part for b, a in sections(sample_rate) for part in (b, a[1:])])
+
+
+def _compiled_energies(audio: Audio, grid: HopGrid) -> Tensor:
+    """Compute `hop_energies` with compiled functions."""
+    batch, channels, samples = audio.samples.shape
+    energies = np.zeros((batch, grid.count(samples)))
+    # Hops of different lengths come in the same order again after a second.
+    period = 1 if grid.is_uniform else 10 * grid.hops_per_step
+    warm_up = -(-_warm_up_samples(grid) // grid.max_hop) if grid.is_uniform else period
+    for row, (x, scale) in zip(energies, audio.items(), strict=True):
+        hops = grid.count(x.shape[1])
+        per_lane = -(-hops // (LANES * period)) * period
+        edges = grid.edge(torch.arange(-warm_up, per_lane + 1)).numpy()
+        for channel, weight in zip(x, CHANNEL_WEIGHTS[channels], strict=True):
+            part = np.zeros(hops)
+            filter_hops(channel, scale, _filter_coefficients(grid.sample_rate), edges, warm_up, per_lane, part)
+            row[:hops] += weight * part
+    return torch.from_numpy(energies)
 
 
 def _warm_up_samples(grid: HopGrid) -> int:

@@ -21,6 +21,7 @@ from audiopipe.kernels.loudness import HopPowers, compute_r128, to_decibels
 from audiopipe.kernels.resample import empty_output, resample_into
 from audiopipe.kernels.spectral import Summary, compute_spectral, default_n_fft
 from audiopipe.kernels.true_peak import compute_peaks
+from audiopipe.kernels.waveform import reduce_items
 
 
 class Metric(NamedTuple):
@@ -100,6 +101,8 @@ class _TileSummary(NamedTuple):
 
 def _reduce_waveform(tile: Audio) -> tuple[Tensor, Tensor]:
     """Compute true and sample peaks [b, 2] and the sums [b, 5] of `accumulate_levels`."""
+    if tile.is_compiled:
+        return reduce_items(tile)
     peaks = torch.zeros(len(tile.lengths), 2, dtype=tile.dtype, device=tile.device)
     counts = torch.zeros(len(tile.lengths), 5, dtype=torch.float64, device=tile.device)
     for chunk in chunks(tile):
@@ -173,7 +176,7 @@ def measure_and_resample(
         tile = samples.with_padding()
         with full_float32():
             tiles.append(_reduce_tile(tile, sample_rate, grid))
-        resample_into(tile.mono(), sample_rate, to_rate, y[group])
+        resample_into(tile, sample_rate, to_rate, y[group])
     return _combine(audio, tiles, grid), y
 
 

@@ -35,6 +35,11 @@ def _band_edges(bins: int) -> list[int]:
     return [*_LOW_EDGES, *range(BAND_BINS, bins, BAND_BINS), bins]
 
 
+def band_count(bins: int) -> int:
+    """Return the number of bands of a spectrum."""
+    return len(_band_edges(bins)) - 1
+
+
 @lru_cache(maxsize=32)
 def _low_bands_matrix(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the matrix that sums the first 32 bins into octave bands: [32, 5]"""

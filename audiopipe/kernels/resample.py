@@ -13,16 +13,21 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, AudioBatch, to_batch, zero_padding_
 from audiopipe.kernels.checks import check_lengths, check_rate, check_samples
+from audiopipe.kernels.compiled_resample import copy_pairs, fill_pairs, filter_pairs
 
 # The bands of soxr's HQ preset: flat to 0.913 of the lower Nyquist frequency, and nothing above that frequency.
 PASS_BAND, STOP_BAND = 0.913, 1.0
 STOP_DB = 100.0
-_REACHES = 24  # a block is at least this many times as long as the reach of the filter
+# A block is at least this many times as long as the reach of the filter; shorter ones stay in the caches of a core.
+_REACHES, _COMPILED_REACHES = 24, 12
+_COMPILED_SAMPLES = 1 << 16  # samples of the blocks of one FFT call between compiled functions
 
 
 class _BlockPlan(NamedTuple):
@@ -36,14 +41,14 @@ class _BlockPlan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan_blocks(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _BlockPlan:
+def _plan_blocks(up: int, down: int, dtype: torch.dtype, device: torch.device, reaches: int = _REACHES) -> _BlockPlan:
     scale = min(1.0, up / down)  # the lower Nyquist frequency as a share of the input's
     cutoff, width = (PASS_BAND + STOP_BAND) / 2 * scale, (STOP_BAND - PASS_BAND) / 2 * scale
     # Kaiser's formulas for the reach (in input samples) and the shape of a window with this stop-band attenuation.
     reach = (STOP_DB - 7.95) / (14.36 * width) / 2
     beta = 0.1102 * (STOP_DB - 8.7)
     overlap = math.ceil(reach / down)
-    periods = max(_REACHES * reach / down, 4 * overlap)
+    periods = max(reaches * reach / down, 4 * overlap)
     k = 1 << math.ceil(math.log2(periods))
 
     # The impulse response at the higher rate, centered at time zero with negative times at the end.
@@ -131,7 +136,11 @@ def empty_output(audio: AudioBatch, channels: int, from_rate: int, to_rate: int)
 
 
 def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
-    """Resample a tile into y [b, C, T'], with zeros after the end of each item."""
+    """Resample a tile into y [b, C, T'], with zeros after the end of each item; its mean if y has one channel."""
+    if tile.is_compiled:
+        _resample_items(tile, from_rate, to_rate, y)
+        return
+    tile = tile.mono() if y.shape[1] == 1 else tile
     ends = resampled_length(tile.lengths, from_rate, to_rate)
     last = int(ends.max())
     target = y[..., :last]
@@ -141,6 +150,38 @@ def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
     else:
         _overlap_save(tile, from_rate, to_rate, target)
         zero_padding_(target, ends)
+
+
+def _resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
+    """Compute `resample_into` with compiled functions."""
+    for target, (x, scale) in zip(y, tile.items(), strict=True):
+        rows = [x] if len(target) == 1 else list(x[:, None])
+        end = resampled_length(x.shape[1], from_rate, to_rate)
+        target[:, end:] = 0
+        for output, row in zip(target[:, :end], rows, strict=True):
+            if from_rate == to_rate:
+                torch.mul(torch.from_numpy(row).to(tile.dtype).mean(0), scale, out=output)
+            else:
+                _overlap_save_pairs(row, scale, from_rate, to_rate, output)
+
+
+def _overlap_save_pairs(x: npt.NDArray[np.float32], scale: float, from_rate: int, to_rate: int, y: Tensor) -> None:
+    """Resample the mean of the channels [C, T] into y [T'], two blocks in one complex FFT."""
+    common, cpu = math.gcd(from_rate, to_rate), torch.device("cpu")
+    plan = _plan_blocks(to_rate // common, from_rate // common, torch.float32, cpu, _COMPILED_REACHES)
+    input_step, output_step = plan.input_block - 2 * plan.input_overlap, plan.output_block - 2 * plan.output_overlap
+    pairs = -(-y.shape[-1] // (2 * output_step))
+    group = min(max(_COMPILED_SAMPLES // (2 * max(plan.input_block, plan.output_block)), 1), max(pairs, 1))
+    blocks, spectra = torch.empty(group, plan.input_block, 2), torch.empty(group, plan.output_block, 2)
+    gain = plan.low_pass.numpy()
+    for first in range(0, pairs, group):
+        count = min(group, pairs - first)
+        part, filtered = blocks[:count], spectra[:count]
+        fill_pairs(x, scale, 2 * first * input_step - plan.input_overlap, input_step, part.flatten(1).numpy())
+        spectrum = torch.view_as_real(torch.fft.fft(torch.view_as_complex(part)))
+        filter_pairs(spectrum.flatten(1).numpy(), gain, filtered.flatten(1).numpy())
+        result = torch.view_as_real(torch.fft.ifft(torch.view_as_complex(filtered)))
+        copy_pairs(result.flatten(1).numpy(), plan.output_overlap, output_step, 2 * first, y.numpy())
 
 
 def _to_batch(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[AudioBatch, tuple[int, ...]]:

@@ -17,18 +17,16 @@ from torch import Tensor
 from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.chunks import BLOCK, REACH, Chunk, chunks
 
-_COARSE_HALF, _COARSE_BETA = 12, 5.0
-_FINE_HALF, _FINE_BETA = REACH, 3.0
-_FINE_PHASES = tuple(p / 16 for p in range(1, 16))
-_FINE_BLOCKS = 12
+COARSE_HALF, COARSE_BETA = 12, 5.0
+FINE_HALF, FINE_BETA = REACH, 3.0
+FINE_PHASES = tuple(p / 16 for p in range(1, 16))
+FINE_BLOCKS = 12
 # Values half a sample apart miss a peak by a factor of at most 1 / cos(pi / 4), reached by a tone at half the rate.
-_HALVES_MISS = 2**0.5
+HALVES_MISS = 2**0.5
 
 
 @lru_cache(maxsize=32)
-def _interpolator(
-    phases: tuple[float, ...], half: int, beta: float, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def interpolator(phases: tuple[float, ...], half: int, beta: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the matrix [BLOCK + 2 half, BLOCK * phases] from a block and its neighbors to the values between samples.
 
     The value at phase p after sample n is the sum of x[n + i] sinc(p - i) w(p - i) for i from 1 - half to half, with a
@@ -44,9 +42,9 @@ def _interpolator(
 
 
 @lru_cache(maxsize=1)
-def _coarse_gain() -> float:
+def coarse_gain() -> float:
     """Return the largest ratio of a value that the coarse interpolation can find to the highest sample."""
-    taps = _interpolator((0.25, 0.5), _COARSE_HALF, _COARSE_BETA, torch.float64, torch.device("cpu"))
+    taps = interpolator((0.25, 0.5), COARSE_HALF, COARSE_BETA, torch.float64, torch.device("cpu"))
     return float(taps.abs().sum(0).max())
 
 
@@ -65,8 +63,8 @@ def _gather_blocks(chunk: Chunk, row: Tensor, block: Tensor, half: int) -> Tenso
 def _raise_peaks(chunk: Chunk, peaks: Tensor, possible: Tensor, phases: tuple[float, ...]) -> Tensor:
     """Raise `peaks` to the values at the phases, in the blocks whose `possible` peak exceeds the highest of the row."""
     row, block = torch.nonzero(possible > peaks.amax(-1, keepdim=True), as_tuple=True)
-    taps = _interpolator(phases, _COARSE_HALF, _COARSE_BETA, peaks.dtype, peaks.device)
-    between = (_gather_blocks(chunk, row, block, _COARSE_HALF) @ taps).abs_().amax(-1)
+    taps = interpolator(phases, COARSE_HALF, COARSE_BETA, peaks.dtype, peaks.device)
+    between = (_gather_blocks(chunk, row, block, COARSE_HALF) @ taps).abs_().amax(-1)
     return peaks.index_put((row, block), torch.maximum(between, peaks[row, block]))
 
 
@@ -75,12 +73,12 @@ def true_peak(chunk: Chunk) -> Tensor:
     peaks = chunk.peaks.flatten(0, 1)
     # The interpolation of a block reads 12 samples of its neighbors, so the highest of the three bounds its values.
     nearby = torch.nn.functional.max_pool1d(peaks[:, None], 3, stride=1, padding=1)[:, 0]
-    halves = _raise_peaks(chunk, peaks, nearby * _coarse_gain(), (0.5,))
-    quarters = _raise_peaks(chunk, halves, halves * _HALVES_MISS, (0.25, 0.75))
-    block = quarters.topk(min(_FINE_BLOCKS, peaks.shape[1]), dim=-1).indices
+    halves = _raise_peaks(chunk, peaks, nearby * coarse_gain(), (0.5,))
+    quarters = _raise_peaks(chunk, halves, halves * HALVES_MISS, (0.25, 0.75))
+    block = quarters.topk(min(FINE_BLOCKS, peaks.shape[1]), dim=-1).indices
     row = torch.arange(len(peaks), device=peaks.device).repeat_interleave(block.shape[1])
-    taps = _interpolator(_FINE_PHASES, _FINE_HALF, _FINE_BETA, peaks.dtype, peaks.device)
-    between = (_gather_blocks(chunk, row, block.flatten(), _FINE_HALF) @ taps).abs_()
+    taps = interpolator(FINE_PHASES, FINE_HALF, FINE_BETA, peaks.dtype, peaks.device)
+    between = (_gather_blocks(chunk, row, block.flatten(), FINE_HALF) @ taps).abs_()
     return torch.maximum(between.view(*chunk.peaks.shape[:2], -1).amax(-1), chunk.peaks.amax(-1)).amax(-1)
 
 
