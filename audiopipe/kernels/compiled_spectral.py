@@ -103,7 +103,7 @@ def reduce_frames(
         for k in range(width):
             magnitude[k] = np.sqrt(power[k])
         # The moments around bin 0, from the sums over all groups of 1, g and g^2 for each place in a group of 32.
-        second, one, two = 0.0, 0.0, 0.0
+        first_moment, second_moment = 0.0, 0.0
         for g in range(groups):
             part, powers = magnitude[32 * g : 32 * g + 32], power[32 * g : 32 * g + 32]
             total, moment, square, band = 0.0, 0.0, 0.0, 0.0
@@ -116,15 +116,15 @@ def reduce_frames(
             group_sums[g] = total
             sums[g] = band
             base = 32.0 * g
-            one += moment + base * total
-            two += square + 2 * base * moment + base * base * total
+            first_moment += moment + base * total
+            second_moment += square + 2 * base * moment + base * base * total
         norm = 0.0
         for g in range(groups):
             norm += group_sums[g]
         # librosa does not normalize an (almost) silent frame, so its centroid is 0.
         divisor = norm if norm > tiny else (1.0 if norm <= tiny else norm)
-        centroid = one / divisor
-        second = max(two / divisor - centroid * centroid, 0.0)
+        centroid = first_moment / divisor
+        variance = max(second_moment / divisor - centroid * centroid, 0.0)
         target = rolloff_share * norm
         group, running = 0, group_sums[0]
         while running < target and group + 1 < groups:
@@ -162,7 +162,7 @@ def reduce_frames(
                     product *= np.float64(products[j])
                 logarithms += math.log(product)
         features[0] += centroid * bin_hz
-        features[1] += math.sqrt(second) * bin_hz
+        features[1] += math.sqrt(variance) * bin_hz
         features[2] += k * bin_hz
         features[3] += math.exp(logarithms / bins) / (arithmetic / bins)
         bands[0, first + f] = power[0] + power[1]

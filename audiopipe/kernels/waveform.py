@@ -15,8 +15,8 @@ from audiopipe.kernels.chunks import BLOCK
 from audiopipe.kernels.compiled_waveform import find_true_peak, measure_blocks, raise_peaks
 from audiopipe.kernels.levels import CLIPPED_FROM, SILENT_BELOW
 
-# Values a quarter of a sample apart miss a peak by a factor of at most 1 / cos(pi / 8) = 1.08. The rest is for the error
-# of their 24 taps in clipped noise.
+# Values a quarter of a sample apart miss a peak by a factor of at most 1 / cos(pi / 8) = 1.08. The rest is for the
+# error of their 24 taps in clipped noise.
 _QUARTERS_MISS = 1.3
 
 
