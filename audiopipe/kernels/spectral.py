@@ -11,21 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.bandwidth import compute_bandwidth_hz
 from audiopipe.kernels.checks import check_rate
-from audiopipe.kernels.compiled_spectral import fill_frames, reduce_frames
 from audiopipe.kernels.float32 import full_float32
-from audiopipe.kernels.noise import band_count, band_powers, compute_snr_db
+from audiopipe.kernels.noise import band_powers, compute_snr_db
+from audiopipe.kernels.spectral_items import summarize_items
 
 ROLLOFF = 0.85  # librosa's default
 FLATNESS_FLOOR = 1e-10  # librosa's default
 _GROUP = 32
-_COMPILED_FRAMES_SAMPLES = 1 << 16  # samples of the frames of one FFT call between compiled functions
 _CACHED_SAMPLES = {"cpu": 1 << 18}  # samples of the frames of one FFT call; other devices transform a whole tile
 
 
@@ -190,7 +188,8 @@ class Summary:
     @classmethod
     def of(cls, audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Summary:
         if audio.is_compiled:
-            return cls._of_items(audio, sample_rate, n_fft, hop_length)
+            window = _hann(n_fft, audio.dtype, audio.device)
+            return cls(*summarize_items(audio, sample_rate / n_fft, window, hop_length, ROLLOFF, FLATNESS_FLOOR))
         counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0).to(audio.device)
         batch = audio.samples.shape[0]
         features = torch.zeros(batch, 4, dtype=torch.float64, device=audio.device)
@@ -204,32 +203,6 @@ class Summary:
             features += torch.where(valid[..., None], _features(power, sample_rate / n_fft), 0.0).sum(1)
             first += power.shape[1]
         return cls(features / counts[:, None], spectrum / counts[:, None], torch.cat(bands, -1))
-
-    @classmethod
-    def _of_items(cls, audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Summary:
-        """Summarize with compiled functions."""
-        bins, n_frames = n_fft // 2 + 1, 1 + audio.n_samples // hop_length
-        batch = len(audio.lengths)
-        features, spectrum = np.zeros((batch, 4)), np.zeros((batch, bins))
-        bands = np.zeros((batch, band_count(bins), n_frames), np.float32)
-        counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0)
-        window = _hann(n_fft, audio.dtype, audio.device).numpy()
-        step = max(_COMPILED_FRAMES_SAMPLES // n_fft, 1)
-        frames = torch.empty(step, n_fft)
-        for i, (x, scale) in enumerate(audio.items()):
-            for first in range(0, int(counts[i]), step):
-                part = frames[: min(step, int(counts[i]) - first)]
-                fill_frames(x, scale, first * hop_length - n_fft // 2, hop_length, window, part.numpy())
-                spectra = torch.view_as_real(torch.fft.rfft(part)).flatten(1).numpy()
-                reduce_frames(
-                    spectra, sample_rate / n_fft, ROLLOFF, FLATNESS_FLOOR, features[i], spectrum[i], bands[i], first
-                )
-        frame_counts = counts[:, None]
-        return cls(
-            torch.from_numpy(features) / frame_counts,
-            torch.from_numpy(spectrum) / frame_counts,
-            torch.from_numpy(bands),
-        )
 
 
 def compute_spectral(summary: Summary, lengths: Tensor, sample_rate: int, hop_length: int) -> Spectral:
