@@ -59,11 +59,11 @@ def test_a_killed_selection_resumes_with_the_same_bytes(tmp_path: Path) -> None:
     assert process.returncode == 0, (tmp_path / "log").read_text()
     assert json.loads(output)["status"] == "done"
     expected = content(reference.url)
-    made = content(dest)
+    resumed = content(dest)
     # The descriptions have the run's id, which differs.
     for name in expected.keys() - {"dataset.json", "README.md", "croissant.json"}:
-        assert made[name] == expected[name], name
-    assert made.keys() == expected.keys()
+        assert resumed[name] == expected[name], name
+    assert resumed.keys() == expected.keys()
     assert verify(str(dest)).findings == ()
 
 
