@@ -21,7 +21,7 @@ from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.schema import object_names
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
-from audiopipe.types import ShardResult, shard_name
+from audiopipe.types import shard_name
 
 __all__ = ["compare_keys", "import_annotation"]
 
@@ -69,8 +69,8 @@ def import_annotation(
         on_shard: called after each shard with the numbers of new shards, and of those to commit.
     """
     open_annotation(store, record, existing)
-    done = read_annotation_commits(store, record)
-    pending = {shard: commit.result for shard, commit in sorted(commits.items()) if shard not in done}
+    done = read_annotation_commits(store, record, commits)
+    pending = {shard: commit for shard, commit in sorted(commits.items()) if shard not in done}
     started_at = datetime.now(UTC).isoformat()
     new: list[str] = []
     running: deque[Future[str]] = deque()
@@ -106,8 +106,9 @@ def _tables(file: AnnotationFile, record: AnnotationRecord, shards: Collection[s
     yield from ((name, schema.empty_table()) for name in sorted(empty))
 
 
-def _commit(store: Store, record: AnnotationRecord, shard: ShardResult, table: pa.Table, started_at: str) -> str:
+def _commit(store: Store, record: AnnotationRecord, shard: Commit, table: pa.Table, started_at: str) -> str:
     """Commit the table of a shard, unless it was committed and its publication interrupted."""
-    if publish_annotation(store, record, shard.shard) is None:
-        commit_annotation(store, record, annotation_result(shard, table.num_rows, table.num_rows, started_at), table)
-    return shard.shard
+    if publish_annotation(store, record, shard) is None:
+        result = annotation_result(shard.result, table.num_rows, table.num_rows, started_at)
+        commit_annotation(store, record, shard, result, table)
+    return shard.result.shard

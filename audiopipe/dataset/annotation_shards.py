@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,8 +59,11 @@ def annotation_result(shard: ShardResult, rows: int, scored: int, started_at: st
     )
 
 
-def read_annotation_commits(store: Store, record: AnnotationRecord) -> dict[str, Commit]:
+def read_annotation_commits(store: Store, record: AnnotationRecord, shards: Mapping[str, Commit]) -> dict[str, Commit]:
     """Read the commits of an annotation by shard, of those whose tables exist with their sizes.
+
+    Args:
+        shards: the commits of the dataset; what was made from another attempt's objects is left out.
 
     Raises:
         VerifyError: a commit is damaged.
@@ -75,30 +78,41 @@ def read_annotation_commits(store: Store, record: AnnotationRecord) -> dict[str,
         shard: commit
         for shard, commit in commits.items()
         if all(sizes.get(item.name) == item.size for item in commit.objects)
+        and shard in shards
+        and commit.source == shards[shard].objects_digest
     }
 
 
-def publish_annotation(store: Store, record: AnnotationRecord, shard: str) -> Commit | None:
+def publish_annotation(store: Store, record: AnnotationRecord, shard: Commit) -> Commit | None:
     """Publish the table of a shard that is committed; return its commit, None if there is none.
 
-    A commit whose table was lost is removed, so that the shard can be annotated again.
+    A commit whose table was lost, or was made before the shard was rebuilt from another source, is removed, so that the
+    shard can be annotated again.
+
+    Args:
+        shard: the commit of the dataset.
     """
-    name = record.commit_name(shard)
+    name = record.commit_name(shard.result.shard)
     try:
         commit = Commit.from_json(store.read(name), name)
-        publish(store, commit)
+        if commit.source == shard.objects_digest:
+            publish(store, commit)
+            return commit
     except FileNotFoundError:
         return None
     except VerifyError:
-        reopen_annotation(store, record, [shard])
-        return None
-    return commit
+        pass
+    reopen_annotation(store, record, [shard.result.shard])
+    return None
 
 
-def commit_annotation(store: Store, record: AnnotationRecord, result: ShardResult, table: pa.Table) -> ShardResult:
+def commit_annotation(
+    store: Store, record: AnnotationRecord, shard: Commit, result: ShardResult, table: pa.Table
+) -> ShardResult:
     """Commit the table of a shard, unless another attempt was faster.
 
     Args:
+        shard: the commit of the dataset.
         result: of the shard; its attempt and its bytes are set here.
 
     Returns:
@@ -110,7 +124,8 @@ def commit_annotation(store: Store, record: AnnotationRecord, result: ShardResul
         pq.write_table(table, path, compression="zstd")
         objects = upload(store, result.shard, attempt, {record.table_name(result.shard): path})
     result = replace(result, attempt=attempt, bytes_out=sum(item.size for item in objects))
-    return commit_shard(store, Commit(result, objects, record.digest), record.commit_name(result.shard))
+    commit = Commit(result, objects, record.digest, shard.objects_digest)
+    return commit_shard(store, commit, record.commit_name(result.shard))
 
 
 def reopen_annotation(store: Store, record: AnnotationRecord, shards: Iterable[str]) -> None:

@@ -54,11 +54,22 @@ class CommittedObject:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The decision which attempt is the shard."""
+    """The decision which attempt is the shard.
+
+    Attributes:
+        source: digest of the objects that these were made from, where they are a shard's.
+    """
 
     result: ShardResult
     objects: tuple[CommittedObject, ...]
     config_digest: str
+    source: str | None = None
+
+    @property
+    def objects_digest(self) -> str:
+        """16 hex digits of a SHA-256 over the names and digests of the objects."""
+        text = "".join(f"{item.name} {item.sha256}\n" for item in sorted(self.objects, key=lambda item: item.name))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> bytes:
         """Serialize the commit with a checksum."""
@@ -69,6 +80,7 @@ class Commit:
                 "version": __version__,
                 "objects": [asdict(item) for item in self.objects],
                 "result": asdict(self.result),
+                **({} if self.source is None else {"source": self.source}),
             }
         )
 
@@ -79,7 +91,7 @@ class Commit:
         result = body["result"]
         letters = tuple(DeadLetter(**letter) for letter in result.pop("dead_letters"))
         objects = tuple(CommittedObject(**item) for item in body["objects"])
-        return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"])
+        return cls(ShardResult(**result, dead_letters=letters), objects, body["config_digest"], body.get("source"))
 
 
 def commit_name(shard: str) -> str:

@@ -108,6 +108,8 @@ class AnnotationVerifier:
             return f"is the commit of {commit.result.shard} or of another annotation"
         if commit.config_digest != record.digest:
             return "was made for other columns or from another source"
+        if commit.source != self.commits[shard].objects_digest:
+            return "was made before its shard was rebuilt with other content"
         return None
 
     def _find_table_problem(self, record: AnnotationRecord, item: CommittedObject, commit: Commit) -> str | None:

@@ -112,7 +112,7 @@ class _Output:
 
     def annotated(self, records: Sequence[AnnotationRecord]) -> dict[str, Commit]:
         """Return the committed shards that have all these annotations, with the commit of the first."""
-        commits = [read_annotation_commits(self.store, record) for record in records]
+        commits = [read_annotation_commits(self.store, record, self.commits) for record in records]
         common = set(self.commits).intersection(*commits)
         return {shard: commit for shard, commit in commits[0].items() if shard in common}
 

@@ -23,7 +23,7 @@ import torch
 from audiopipe.config import RunConfig
 from audiopipe.dataset.annotation_shards import annotation_result, commit_annotation, publish_annotation
 from audiopipe.dataset.annotations import AnnotationRecord
-from audiopipe.dataset.commit import read_commit
+from audiopipe.dataset.commit import Commit, read_commit
 from audiopipe.dataset.shard_samples import Sample, SegmentRow, ShardSamples
 from audiopipe.errors import BrokenWorker, VerifyError
 from audiopipe.kernels import INT16_FULL_SCALE
@@ -69,18 +69,18 @@ class AnnotationJob:
             TransientError, OSError: something outside failed, and the shard may be tried again.
         """
         store = Store(config.output)
-        commits = {record.id: publish_annotation(store, record, shard.name) for record in self.records}
+        source = read_commit(store, shard.name)
+        if source is None:
+            raise VerifyError(f"shard {shard.name} of {store.url} is no longer committed: resume the run first")
+        commits = {record.id: publish_annotation(store, record, source) for record in self.records}
         missing = tuple(record for record in self.records if commits[record.id] is None)
         for commit in commits.values():
             if commit is not None and not missing:
                 return commit.result
-        return replace(self, records=missing).annotate(store, shard, config, run_id, worker)
+        return replace(self, records=missing).annotate(store, source, config, run_id, worker)
 
-    def annotate(self, store: Store, shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    def annotate(self, store: Store, commit: Commit, config: RunConfig, run_id: str, worker: str) -> ShardResult:
         """Compute and commit all annotations of a shard."""
-        commit = read_commit(store, shard.name)
-        if commit is None:
-            raise VerifyError(f"shard {shard.name} of {store.url} is no longer committed: resume the run first")
         raise_malloc_thresholds()
         torch.set_num_threads(1)  # as in a run: the worker's cores are divided among its shards
         started_at, timer = datetime.now(UTC).isoformat(), StageTimer()
@@ -105,7 +105,9 @@ class AnnotationJob:
                 queue_depths=timer.depths(),
                 device=str(device),
             )
-            return [commit_annotation(store, record, result, scores.table(record)) for record in self.records][-1]
+            for record in self.records:
+                result = commit_annotation(store, record, commit, result, scores.table(record))
+            return result
 
     def _load(self, device: torch.device) -> ScorerSet:
         """Load the scorers.

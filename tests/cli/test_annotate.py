@@ -145,15 +145,17 @@ def test_verify_compares_keys_and_origin(store: Store, labels: Path) -> None:
     from audiopipe.store.parquet import read_table
 
     (annotation,) = list_annotations(store)
-    record, result = annotation.record, read_commits(store)["en-000000"].result
+    record, commit = annotation.record, read_commits(store)["en-000000"]
     table = read_table(store.read(record.table_name("en-000000")))
     reopen_annotation(store, record, ["en-000000"])
-    commit_annotation(store, record, result, table.slice(1))
+    commit_annotation(store, record, commit, commit.result, table.slice(1))
     (finding,) = verify(store.url).findings
     assert finding.problem == "does not have the keys of its shard's segments"
     assert verify(store.url, fast=True).findings == ()
     reopen_annotation(store, record, ["en-000000"])
-    commit_annotation(store, AnnotationRecord(record.name, record.version, record.columns, {}), result, table)
+    commit_annotation(
+        store, AnnotationRecord(record.name, record.version, record.columns, {}), commit, commit.result, table
+    )
     (finding,) = verify(store.url, fast=True).findings
     assert finding.problem == "was made for other columns or from another source"
 
@@ -187,8 +189,9 @@ def test_gc_removes_what_no_commit_names(store: Store) -> None:
     # A table that was committed and not yet published stays.
     (annotation,) = list_annotations(store)
     from audiopipe.dataset.annotation_shards import read_annotation_commits
+    from audiopipe.dataset.commit import read_commits
 
-    (item,) = read_annotation_commits(store, annotation.record)["en-000000"].objects
+    (item,) = read_annotation_commits(store, annotation.record, read_commits(store))["en-000000"].objects
     store.publish(item.name, item.part, item.size)
     assert item.part not in collect_garbage(store.url, remove=True, min_age_h=0).objects
     store.publish(item.part, item.name, item.size)

@@ -55,8 +55,8 @@ def annotate(store: Store, annotation: AnnotationRecord, shard: str, values: lis
     rows = Dataset(store.url).select_shards([shard]).segments(["language", "shard", "key"]).slice(0, len(values))
     table = rows.append_column("rating", pa.array(values, pa.float32()))
     table = table.append_column("label", pa.array([None if value is None else "x" for value in values], pa.string()))
-    result = read_commits(store)[shard].result
-    commit_annotation(store, annotation, result, table.cast(annotation_schema(annotation.columns)))
+    commit = read_commits(store)[shard]
+    commit_annotation(store, annotation, commit, commit.result, table.cast(annotation_schema(annotation.columns)))
 
 
 def joined(store: Store) -> list[tuple[object, ...]]:
@@ -88,18 +88,18 @@ def test_a_table_is_committed_once_and_survives_interruption(store: Store) -> No
     first = store.read(annotation.table_name("en-000000"))
     annotate(store, annotation, "en-000000", [2.0])
     assert store.read(annotation.table_name("en-000000")) == first
-    assert read_annotation_commits(store, annotation).keys() == {"en-000000"}
+    assert read_annotation_commits(store, annotation, read_commits(store)).keys() == {"en-000000"}
     assert not [name for name in store.list("_parts") if "draft" not in name]
     # The process was killed before it published: the table is among the parts.
-    (item,) = read_annotation_commits(store, annotation)["en-000000"].objects
+    (item,) = read_annotation_commits(store, annotation, read_commits(store))["en-000000"].objects
     store.publish(item.name, item.part, item.size)
-    assert not read_annotation_commits(store, annotation)
-    assert publish_annotation(store, annotation, "en-000000") is not None
+    assert not read_annotation_commits(store, annotation, read_commits(store))
+    assert publish_annotation(store, annotation, read_commits(store)["en-000000"]) is not None
     assert store.read(annotation.table_name("en-000000")) == first
     # The table was lost: its commit goes, so that it can be made again.
     store.remove_all([annotation.table_name("en-000000")])
-    assert publish_annotation(store, annotation, "en-000000") is None
-    assert publish_annotation(store, annotation, "en-000000") is None
+    assert publish_annotation(store, annotation, read_commits(store)["en-000000"]) is None
+    assert publish_annotation(store, annotation, read_commits(store)["en-000000"]) is None
     annotate(store, annotation, "en-000000", [1.0])
     assert store.read(annotation.table_name("en-000000")) == first
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +13,20 @@ import pyarrow as pa
 import pyarrow.compute
 import pytest
 from distributed import Client
+from factories import tar_file
 from output_factory import RUN_ID, config, corpus, make_output
 
 from audiopipe.dataset.annotations import list_annotations
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.run_record import read_config
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import annotate as annotate_module
 from audiopipe.driver.annotate import AnnotationSummary, annotate, remove
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import open_ledger
 from audiopipe.pipeline import scorers as pipeline_scorers
+from audiopipe.pipeline.shard import process_shard
+from audiopipe.plan.plan import load_plan
 from audiopipe.scorers import registry
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
@@ -155,6 +161,25 @@ def test_a_damaged_tar_fails_its_shard_alone(catalog: Path, client: Client, tmp_
     missing = add(store, client, retries=0, shards=["de-000000", "en-000000"])
     assert missing.uncommitted == 1  # its objects are not all there
     assert (missing.annotated, missing.exit_code) == (3, 4)
+
+
+def test_a_shard_with_other_segments_is_annotated_again(catalog: Path, client: Client, tmp_path: Path) -> None:
+    shutil.copytree(catalog.parent, tmp_path / "c")
+    store = make_output(config(tmp_path / "c/catalog.parquet", tmp_path / "out", language="de"))
+    add(store, client)
+    values = tables(store, "probe")["probe_samples"].to_pylist()
+    video = tmp_path / "c/videos/video01.tar"
+    with tarfile.open(video) as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    tar_file(video, members | {"video01.json": members["video01.json"].replace(b"0.9", b"0.8")})
+    store.remove_all(["_commits/de-000000.json"])
+    process_shard(next(load_plan(store).shards()), read_config(store, device="cpu"), RUN_ID)
+    assert [finding.problem for finding in verify(store.url, fast=True).findings if "annotations" in finding.name] == [
+        "was made before its shard was rebuilt with other content"
+    ]
+    assert add(store, client).new == 1
+    assert tables(store, "probe")["probe_samples"].to_pylist() != values
+    assert not [finding for finding in verify(store.url).findings if "annotations" in finding.name]
 
 
 def test_a_scorer_that_raises_stops_by_its_name(store: Store, client: Client) -> None:
