@@ -220,7 +220,7 @@ def test_the_select_notebook_shows_before_and_after(all_executed):
     chosen = int((rows["kept"] & (rows["snr_db"] >= 20)).sum())
     assert len(Dataset(str(all_executed.folder / "selection")).to_pandas()) == chosen
     assert f"all {int(rows['kept'].sum())} {chosen} " in text
-    assert "snr_db >= 20" in text
+    assert "snr_db &gt;= 20" in text
     assert "quality report" in text
 
 
