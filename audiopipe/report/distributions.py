@@ -14,8 +14,8 @@ from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
 from audiopipe.report.metric_labels import column_of, format_metric, metric_title, unit_label
-from audiopipe.report.page import Html
-from audiopipe.report.text import format_number, format_percent
+from audiopipe.report.page import Html, esc
+from audiopipe.report.text import format_number, format_percent, humanize
 from audiopipe.report.thresholds import Threshold
 from audiopipe.scorers.scorer import Column
 
@@ -32,6 +32,7 @@ STEPS = 60
 WIDTH = 380
 ROW_HEIGHT = 27
 MAX_LANGUAGES = 14
+MAX_VALUES = 6
 
 
 def metrics(tables: DatasetTables) -> Html:
@@ -43,7 +44,25 @@ def metrics(tables: DatasetTables) -> Html:
     legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
     hidden = len(languages) - len(shown)
     note = page.note(f"{hidden} more languages are not drawn. Choose some with the parameter <code>language</code>.")
-    return page.join(legend, page.grid(charts), note if hidden else Html(""))
+    return page.join(legend, page.grid(charts), note if hidden else Html(""), _labels(tables))
+
+
+def _labels(tables: DatasetTables) -> Html:
+    """Show the most frequent values of the columns that are texts or flags."""
+    rows: list[list[str | Html]] = []
+    for name, column in tables.columns.items():
+        if name in tables.metrics:
+            continue
+        values = tables.segments[name].dropna()
+        counts = values.value_counts()
+        shown = [f"{esc(value)} ({format_percent(int(count), len(values))})" for value, count in counts.items()]
+        shown = [*shown[:MAX_VALUES], *([f"and {len(shown) - MAX_VALUES:,} more"] if len(shown) > MAX_VALUES else [])]
+        missing = format_percent(len(tables.segments) - len(values), len(tables.segments))
+        rows.append([humanize(name), column.description, f"{len(counts):,}", missing, Html(", ".join(shown) or "–")])
+    if not rows:
+        return Html("")
+    head = ["column", "meaning", "values", "missing", "the most frequent"]
+    return page.join(Html("<h4>Texts and flags</h4>"), page.table(head, rows, "lw  w"))
 
 
 def _panel(segments: pd.DataFrame, metric: Column, languages: list[str], threshold: Threshold | None) -> Html:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -138,7 +138,7 @@ def drops(tables: DatasetTables) -> Html:
     rows = [
         [
             humanize(reason),
-            meanings.get(reason, "–"),
+            meanings.get(reason, _meaning(reason, config)),
             page.bar([(count / largest, DROPPED)]),
             f"{count:,}",
             format_percent(count, total.segments),
@@ -149,6 +149,11 @@ def drops(tables: DatasetTables) -> Html:
     head = ["reason", "meaning", "", "segments", "of all", *tables.by_language]
     note = page.note("A segment outside several limits counts under the first of them.")
     return page.join(page.table(head, rows, "lwl"), note)
+
+
+def _meaning(reason: str, config: Mapping[str, object]) -> str:
+    """Return the parameter of a reason that is a part of the run's condition."""
+    return "is false: keep_if" if not reason.isidentifier() and config.get("keep_if") else "–"
 
 
 def remedy(error_type: str) -> str:
