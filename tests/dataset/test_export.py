@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from output_factory import config, corpus, make_output
+from selection_factory import make_samples, select_here
 
 from audiopipe.cli import main
 from audiopipe.dataset.export.run import FORMATS, export
@@ -49,7 +50,7 @@ def test_the_same_dataset_gives_the_same_bytes(output: str, tmp_path: Path, name
     assert stored == content(tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", ["parquet", "mds"])
 def test_an_interrupted_export_continues(
     output: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,3 +180,23 @@ def test_the_command_writes_an_export(output: str, tmp_path: Path) -> None:
     assert (tmp_path / "mds/index.json").is_file()
     result = CliRunner().invoke(main, ["export", "run.ipynb", "run.html"])
     assert (result.exit_code, "audiopipe report run.ipynb run.html" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("virtual", [False, True])
+def test_a_selection_is_exported_by_split(tmp_path: Path, virtual: bool) -> None:
+    make_samples(str(tmp_path / "parent"))
+    options = {"where": "snr_db > 20", "split": "train=0.5,test=0.5", "virtual": virtual}
+    url = select_here(str(tmp_path / "parent"), str(tmp_path / "out"), tmp_path / "scratch", **options).url
+    export(url, str(tmp_path / "parquet"))
+    rows = Dataset(url).to_pandas(["key", "split"], where="kept")
+    for split, keys in rows.groupby("split")["key"]:
+        tables = [pq.read_table(path, columns=["key"]) for path in tmp_path.glob(f"parquet/*/{split}-*.parquet")]
+        assert sorted(key.as_py() for table in tables for key in table["key"]) == sorted(keys)
+    assert '- split: test\n    path: "en/test-*.parquet"' in (tmp_path / "parquet/README.md").read_text()
+    if virtual:
+        with pytest.raises(ConfigError, match="a virtual selection has none"):
+            export(url, format="energon")
+    else:
+        export(url, format="energon")
+        splits = json.loads((tmp_path / "out/.nv-meta/split.yaml").read_text())["split_parts"]
+        assert set(splits["test"]) == set((tmp_path / "out/tars_test.txt").read_text().split())

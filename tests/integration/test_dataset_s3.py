@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from output_factory import config, corpus, make_output
 from s3_server import BUCKET, S3Server, s3_server  # noqa: F401 - the fixture
 from torch.utils.data import DataLoader
+from waiting import wait_until
 
 from audiopipe.dataset.export.run import export
 from audiopipe.dataset.reader import Dataset
@@ -85,9 +85,12 @@ def test_a_killed_export_continues(output: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "audiopipe.cli", "export", str(output), str(folder), "--threads", "1"]
     for kills in range(3):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while len(list(folder.glob("_export/*"))) <= kills and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.001)
+        wait_until(
+            lambda kills=kills, process=process: (
+                len(list(folder.glob("_export/*"))) > kills or process.poll() is not None
+            ),
+            poll_s=0.001,
+        )
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not any(path.suffix == ".parquet" and path.stat().st_size == 0 for path in folder.rglob("*"))

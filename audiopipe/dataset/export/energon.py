@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from audiopipe.dataset.export.formats import ExportedShard, ExportFormat, SourceShard
+from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.schema import object_names
-from audiopipe.errors import VerifyError
+from audiopipe.dataset.virtual import is_virtual
+from audiopipe.errors import ConfigError, VerifyError
 
 __all__ = ["EnergonFormat"]
 
@@ -34,6 +36,14 @@ class EnergonFormat(ExportFormat):
 
     name = "energon"
     in_place = True
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        if is_virtual(dataset.run):
+            raise ConfigError(
+                "energon reads whole tars, and a virtual selection has none: select without virtual, or export another "
+                "format"
+            )
 
     def write_shard(self, shard: SourceShard, folder: Path) -> Mapping[str, int]:
         """Write the offsets of the samples of a tar."""
