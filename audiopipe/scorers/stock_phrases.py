@@ -22,7 +22,7 @@ PHRASES: dict[str, list[str]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 # In these, spaces do not matter: a phrase is looked for in the text without any.
 JOINED = ("zh", "ja", "ko", "th")
 MAX_OPEN_WORDS = 6
-OPEN_END = " ..."
+OPEN = "..."
 JOINED_LETTERS = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -36,7 +36,8 @@ class StockPhrase(NamedTuple):
 class _Pattern(NamedTuple):
     phrase: str
     words: tuple[str, ...]
-    open_words: int
+    open_before: int
+    open_after: int
 
 
 def _by_first_word() -> dict[str, list[_Pattern]]:
@@ -44,9 +45,9 @@ def _by_first_word() -> dict[str, list[_Pattern]]:
     patterns: dict[str, dict[tuple[str, ...], _Pattern]] = {}
     for language, phrases in PHRASES.items():
         for phrase in phrases if language not in JOINED else ():
-            words = tuple(split_words(normalize(phrase.removesuffix(OPEN_END))))
-            open_words = MAX_OPEN_WORDS if phrase.endswith(OPEN_END) else 0
-            patterns.setdefault(words[0], {}).setdefault(words, _Pattern(" ".join(words), words, open_words))
+            words = tuple(split_words(normalize(phrase.strip(f"{OPEN} "))))
+            before, after = (MAX_OPEN_WORDS * is_open for is_open in (phrase.startswith(OPEN), phrase.endswith(OPEN)))
+            patterns.setdefault(words[0], {}).setdefault(words, _Pattern(" ".join(words), words, before, after))
     return {first: sorted(group.values(), key=lambda item: -len(item.words)) for first, group in patterns.items()}
 
 
@@ -79,13 +80,16 @@ def _match_words(words: Sequence[str]) -> list[tuple[str, int]]:
     while position < len(words):
         for pattern in BY_FIRST_WORD.get(words[position], ()):
             end = position + len(pattern.words)
-            # An open end is a credit alone: in a longer text "subtitles by" is ordinary speech.
-            is_credit = position == 0 and 0 < len(words) - end <= pattern.open_words
-            if tuple(words[position:end]) == pattern.words and (is_credit or not pattern.open_words):
-                end = len(words) if is_credit else end
-                matches.append((pattern.phrase, sum(map(len, words[position:end]))))
-                position = end - 1
-                break
+            if tuple(words[position:end]) != pattern.words:
+                continue
+            if pattern.open_after:
+                # A credit is all of a text: in a longer one "subtitles by" is ordinary speech.
+                if position <= pattern.open_before and len(words) - end <= pattern.open_after:
+                    return [(pattern.phrase, sum(map(len, words)))]
+                continue
+            matches.append((pattern.phrase, sum(map(len, words[position:end]))))
+            position = end - 1
+            break
         position += 1
     return matches
 

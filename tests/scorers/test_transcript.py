@@ -56,6 +56,8 @@ HALLUCINATED = {
     "ko": ["시청해 주셔서 감사합니다.", "구독과 좋아요 부탁드립니다!"],
     "vi": ["Hẹn gặp lại các bạn trong những video tiếp theo"],
     "id": ["Terima kasih telah menonton!"],
+    "hu": ["Feliratok: az Amara.org közössége"],
+    "sv": ["Undertexter från Amara.org-gemenskapen", "Textning: Stina Hedin www.btistudios.com"],
 }
 
 
@@ -125,7 +127,7 @@ def test_a_stock_phrase_in_a_longer_text_is_a_share_of_it(transcript):
     end, credit = score(
         transcript,
         segment("that was all for today thanks for watching"),
-        segment("She read the subtitles by hand and thought about them for a long time"),
+        segment("Subtitles by hand are what she prefers, and she thinks about them for a long time"),
     )
     assert end["stock_phrase"] == "thanks for watching"
     assert end["stock_phrase_ratio"] == pytest.approx(17 / 35)
