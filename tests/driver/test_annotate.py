@@ -110,6 +110,18 @@ def test_a_dropped_segment_has_null(catalog: Path, client: Client, tmp_path: Pat
     assert {rank for rank in table["probe_rank"].to_pylist() if rank is not None} == {0}
 
 
+def test_a_dropped_segment_with_audio_is_scored(catalog: Path, client: Client, tmp_path: Path) -> None:
+    options = {"keep_if": "text = 'one'", "keep_dropped": True, "language": "de"}
+    store = make_output(config(catalog, tmp_path / "out", **options))
+    run = make_output(config(catalog, tmp_path / "run", scorers="signal,probe", **options))
+    add(store, client)
+    expected = Dataset(run.url).segments()
+    assert set(expected["kept"].to_pylist()) == {True, False}
+    for name in ("probe_rms", "probe_rank"):
+        assert_equal(tables(store, "probe")[name], expected[name])
+        assert expected[name].null_count == 0
+
+
 @pytest.mark.parametrize(("audio_format", "tolerance"), [("opus", 0.02), *SLOW_FORMATS])
 def test_each_format_is_decoded(
     catalog: Path, client: Client, tmp_path: Path, audio_format: str, tolerance: float
