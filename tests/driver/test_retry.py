@@ -11,6 +11,7 @@ from audiopipe.errors import (
     BrokenWorker,
     MissingExtra,
     PermanentStoreError,
+    ScorerError,
     SourceUnavailable,
     StoreError,
     WorkerFailure,
@@ -69,6 +70,11 @@ def test_a_second_worker_that_is_refused_too_stops_the_run(error: AudiopipeError
     assert attempt(policy, error, others=1) is Decision.MOVE
     assert policy.attempts[SHARD.name] == 0, "the refusal may be the worker's, so it costs the shard nothing"
     assert attempt(policy, error, others=0, refused_by=2) is Decision.STOP
+
+
+def test_a_scorer_that_fails_stops_the_run_at_once() -> None:
+    policy = RetryPolicy(retries=3)
+    assert attempt(policy, ScorerError("scorer 'x' failed"), others=5) is Decision.STOP
 
 
 def test_an_unsound_worker_costs_the_shard_no_attempt() -> None:
