@@ -57,11 +57,12 @@ FUNCTION_NAMES = """
     + - * / // % ** & | << >> ~ || ^@ ~~ !~~ ~~* !~~* ~~~
     abs add sign ceil ceiling floor round trunc sqrt cbrt exp ln log log2 log10 pow power mod divide multiply subtract
     fdiv fmod sin cos tan asin acos atan atan2 degrees radians pi even isnan isinf isfinite greatest least xor
-    nullif ifnull coalesce
+    nullif ifnull coalesce if bit_count
     like_escape ilike_escape not_like_escape not_ilike_escape regexp_matches regexp_full_match regexp_extract
     regexp_replace replace translate lower lcase upper ucase length len char_length character_length strlen
     length_grapheme bit_length reverse left right left_grapheme right_grapheme substr substring substring_grapheme
     trim ltrim rtrim concat contains prefix suffix starts_with ends_with instr position strpos
+    concat_ws regexp_split_to_array string_to_array
     split_part string_split str_split string_split_regex str_split_regex strip_accents nfc_normalize unicode ord ascii
     chr md5 sha1 sha256 hash levenshtein editdist3 hamming mismatches jaccard jaro_similarity jaro_winkler_similarity
     damerau_levenshtein date_part datepart date_trunc datetrunc date_diff datediff year month day hour minute second

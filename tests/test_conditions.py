@@ -38,6 +38,7 @@ COLUMNS = {
         ("text IN ('a', 'b') AND speakers NOT IN (1, 2) AND kept IS NOT NULL", None),
         ("greatest(abs(snr_db), 2 * duration_s) > -1.5e3", None),
         ("text SIMILAR TO '(a+)+b'", None),
+        ("if(kept, len(regexp_split_to_array(text, ' ')) > 3, true)", None),
     ],
 )
 def test_a_condition_is_parsed_and_written_again(text: str, parts: tuple[str, ...] | None) -> None:

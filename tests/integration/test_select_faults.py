@@ -38,7 +38,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_a_killed_selection_resumes_with_the_same_bytes(tmp_path: Path) -> None:
     audio = [flac(3.0, seed) for seed in range(5)]
-    parent = make_samples(str(tmp_path / "out"), ("en", "de"), 6, 10, 20, audio, None).url
+    parent = make_samples(str(tmp_path / "out"), ("en", "de"), 4, 10, 20, audio, None).url
     where = "snr_db > 5 AND text IS NOT NULL"
     reference = select_here(
         parent, str(tmp_path / "reference"), tmp_path / "scratch", where=where, shard_mb=2, shuffle=4
