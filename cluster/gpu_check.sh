@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 
 # What a shard and the benchmarks import, without what such a machine has, and without DuckDB, which takes 24 MB.
 WHEELS=(
-  av soundfile cffi pycparser silero-vad langcodes tenacity platformdirs nvidia-ml-py
+  av soundfile cffi pycparser langcodes tenacity platformdirs nvidia-ml-py
   dask distributed cloudpickle locket partd toolz tblib zict tornado sortedcontainers msgpack
   pydantic pydantic-core annotated-types typing-inspection typing-extensions click rich pygments markdown-it-py mdurl pyyaml
 )
@@ -53,13 +53,14 @@ speech() {
   "$1" -m audiopipe.bench.scorer_inputs "$2/audio"
 }
 
-# DNSMOS needs two files of speechmos, which has seven more.
+# Copy the code of a package and some of its data: two networks of many in speechmos, one form of Silero's of seven.
 weights() {
   local from
-  from=$("$1" -c 'from importlib.util import find_spec; print(find_spec("speechmos").submodule_search_locations[0])')
-  mkdir -p "$2/site/speechmos/dnsmos_models"
-  cp "$from/__init__.py" "$2/site/speechmos/"
-  cp "$from"/dnsmos_models/{sig_bak_ovr,model_v8}.onnx "$2/site/speechmos/dnsmos_models/"
+  from=$("$1" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+  mkdir -p "$2/site"
+  (cd "$from" && tar -cf - speechmos/__init__.py speechmos/dnsmos_models/{sig_bak_ovr,model_v8}.onnx \
+    silero_vad/*.py silero_vad/data/__init__.py silero_vad/data/silero_vad.jit silero_vad-*.dist-info/METADATA) |
+    tar -xf - -C "$2/site"
 }
 
 check() {

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from audiopipe.bench import MINUTES, kernels, pipeline, results, scale
+from audiopipe.bench import MINUTES, kernels, pipeline, results, scale, scorers
 from audiopipe.bench.corpus.sources import find_cache_folder
 from audiopipe.bench.inputs import make_inputs
+from audiopipe.bench.machine import Machine
 from audiopipe.errors import ConfigError
 
 __all__ = ["rerun_benchmark"]
@@ -15,7 +16,7 @@ INPUTS, CORPUS = Path("demo/bench"), Path("demo/corpus")
 
 
 def rerun_benchmark(name: str, folder: str, quick: bool = False) -> None:
-    """Run the benchmark 'kernels', 'pipeline' or 'scale' and save the result in `folder`; 'none' runs nothing.
+    """Run a benchmark and save the result in `folder`: 'kernels', 'pipeline', 'scorers', 'scale', or 'none'.
 
     Args:
         quick: run fewer cases and rounds, to check that the benchmark works.
@@ -30,7 +31,11 @@ def rerun_benchmark(name: str, folder: str, quick: bool = False) -> None:
         inputs = make_inputs(INPUTS, find_cache_folder(CORPUS), minutes)
         measured = pipeline.run_benchmark(inputs, rounds)
         results.save_results(measured, Path(folder))
+    elif name == "scorers":
+        machine = Machine.detect()
+        rated = scorers.run_benchmark(scorers.NAMES, find_cache_folder(CORPUS), quick)
+        scorers.save_results(Path(folder), machine, rated)
     elif name == "scale":
         scale.save(scale.bench(5_000 if quick else 500_000, 12), Path(folder))
     elif name != "none":
-        raise ConfigError(f"parameter 'rerun' {name!r}: must be none, kernels, pipeline or scale")
+        raise ConfigError(f"parameter 'rerun' {name!r}: must be none, kernels, pipeline, scorers or scale")

@@ -38,10 +38,11 @@ __all__ = [
     "save_results",
 ]
 
+NAMES = ("dnsmos", "speakers", "transcript")
 RATE_HZ = 16_000
 SECONDS = (5.0, 9.01, 30.0)  # the plan document's segment, a window of DNSMOS, and the longest segment by default
 ROUNDS, SEGMENTS, GPU_BATCH = 5, {5.0: 3, 9.01: 3, 30.0: 1}, 128
-GPU_SCORERS = ("dnsmos", "dnsmos-half")  # variants for a GPU are measured with the scorer
+GPU_SCORERS = ("dnsmos", "dnsmos_half")  # variants for a GPU are measured with the scorer
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Dnsmos(Scorer):
 class HalfDnsmos(Dnsmos):
     """Ratings within 0.01 of those of `dnsmos`, by convolutions in float16 on a GPU; on a CPU they are equal."""
 
-    name = "dnsmos-half"
+    name = "dnsmos_half"
 
     def _is_half(self, device: torch.device) -> bool:
         return device.type != "cpu"

@@ -22,7 +22,7 @@ BUILT_IN = {
     "dnsmos": "audiopipe.scorers.dnsmos:Dnsmos",
     "speakers": "audiopipe.scorers.speakers:Speakers",
     "transcript": "audiopipe.scorers.transcript:Transcript",
-    "dnsmos-half": "audiopipe.scorers.dnsmos:HalfDnsmos",
+    "dnsmos_half": "audiopipe.scorers.dnsmos:HalfDnsmos",
 }
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 from page_text import text_of
 
-from audiopipe.bench import kernels, scale
+from audiopipe.bench import kernels, scale, scorers
 from audiopipe.bench import results as bench_results
 from audiopipe.bench.gpu import GpuResult
 from audiopipe.bench.machine import Machine
@@ -40,6 +40,9 @@ def results(tmp_path):
     floor = [("codec floor", 1, 2.0), ("codec floor", 2, 1.0)]
     baselines = [("sequential", 1, 10.0), ("ffmpeg", 1, 5.0)]
     bench_results.save_results([pipeline_result(*row) for row in [*audiopipe, *floor, *baselines]], tmp_path)
+    scorer_rows = [("dnsmos", "audiopipe", 800.0, 1.0), ("dnsmos", "speechmos", 2800.0, 3.5)]
+    rated = [scorers.ScorerResult(task, name, 30.0, 1, "cpu", *numbers) for task, name, *numbers in scorer_rows]
+    scorers.save_results(tmp_path, MACHINE, rated)
     scale.save(scale.ScaleResult("SQLite", 500_000, 12, 7824, 20.0, 8.6, 1333.0, 5.7, 70.0, 60.0), tmp_path)
     return benchmarks.read_results(str(tmp_path))
 
@@ -58,8 +61,8 @@ def test_each_target_is_compared_with_the_measured_value(results):
 
 def test_headline_counts_targets_and_names_the_missed_ones(results):
     text = text_of(benchmarks.headline(results))
-    assert "6 / 9 measured targets are met" in text
-    assert "2 targets were not measured" in text
+    assert "7 / 10 measured targets are met" in text
+    assert "5 targets were not measured" in text
     assert "3 targets missed: all metrics and resampling on a GPU, relative to the copy alone;" in text
 
 
@@ -70,6 +73,7 @@ def test_tables_and_charts_have_the_saved_values(results):
     assert "integrated_loudness pyloudnorm 10 s at 48 kHz 16 1 15.000 10.00" in text_of(piece)
     # 1000 s in 4 s are 250 times real time; a segment has 5 s and a video 207 segments.
     assert "opus audiopipe 1 250 50 14.5 575" in text_of(benchmarks.pipeline(results))
+    assert "dnsmos speechmos 30 s 1 cpu 2,800.00 0.4 11 3.50" in text_of(benchmarks.scorers(results))
     assert "SQLite 500,000 7,824 20.00 min 1,333 MB 70 ms" in text_of(benchmarks.scale(results))
 
 
@@ -113,5 +117,5 @@ def test_other_json_files_are_refused_by_name(tmp_path):
 def test_unknown_benchmark_to_rerun_is_refused(tmp_path):
     rerun_benchmark("none", str(tmp_path))
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigError, match="none, kernels, pipeline or scale"):
+    with pytest.raises(ConfigError, match="none, kernels, pipeline, scorers or scale"):
         rerun_benchmark("kernel", str(tmp_path))

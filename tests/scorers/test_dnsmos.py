@@ -73,12 +73,12 @@ def test_without_speechmos_the_extra_is_named(monkeypatch):
 
 
 def test_half_precision_is_for_gpus_and_has_a_name(scorer):
-    (half,) = create_scorers("dnsmos-half")
-    assert (half.name, half.columns) == ("dnsmos-half", scorer.columns)
+    (half,) = create_scorers("dnsmos_half")
+    assert (half.name, half.columns) == ("dnsmos_half", scorer.columns)
     assert half._is_half(torch.device("cuda"))
     assert not half._is_half(CPU)
     with pytest.raises(ConfigError, match="dnsmos_sig"):
-        stored_columns(create_scorers("dnsmos,dnsmos-half"))
+        stored_columns(create_scorers("dnsmos,dnsmos_half"))
 
 
 def test_columns_are_read_without_torch():

@@ -4,7 +4,7 @@
 """
 
 from audiopipe.report.benchmarks.results import PARAMETERS, ResultFiles, read_results
-from audiopipe.report.benchmarks.tables import history, kernels, pipeline, scale
+from audiopipe.report.benchmarks.tables import history, kernels, pipeline, scale, scorers
 from audiopipe.report.benchmarks.targets import headline, targets
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "pipeline",
     "read_results",
     "scale",
+    "scorers",
     "targets",
 ]

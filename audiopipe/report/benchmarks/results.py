@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiopipe.errors import ConfigError
-from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, GpuRow, JsonObject, KernelRow, PipelineRow, ScaleRow
+from audiopipe.report.benchmarks.rows import (
+    AUDIOPIPE,
+    Case,
+    GpuRow,
+    JsonObject,
+    KernelRow,
+    PipelineRow,
+    ScaleRow,
+    ScorerRow,
+)
 
 __all__ = ["PARAMETERS", "Measurement", "ResultFile", "ResultFiles", "read_results"]
 
@@ -30,6 +39,7 @@ class ResultFile:
     gpu: tuple[GpuRow, ...] = ()
     pipelines: tuple[PipelineRow, ...] = ()
     scale: ScaleRow | None = None
+    scorers: tuple[ScorerRow, ...] = ()
 
     @property
     def device(self) -> str:
@@ -74,6 +84,21 @@ class ResultFiles:
     @cached_property
     def pipeline_files(self) -> list[ResultFile]:
         return [file for file in self._newest("pipeline") if file.pipelines]
+
+    @cached_property
+    def scorer_files(self) -> list[ResultFile]:
+        return [file for file in self._newest("scorers") if file.scorers]
+
+    def scorer_row(self, task: str, contender: str, seconds: float, device: str = "cpu") -> Measurement | None:
+        """Return the lowest ratio of a contender of all machines, or the most segments per second on a GPU."""
+        values = [
+            Measurement(file, row.ratio if device == "cpu" else row.segments_per_s)
+            for file in self.scorer_files
+            for row in file.scorers
+            if (row.task, row.contender, row.seconds, row.device) == (task, contender, seconds, device)
+        ]
+        choose = min if device == "cpu" else max
+        return choose(values, key=lambda item: item.value, default=None)
 
     @property
     def scale_rows(self) -> list[tuple[ResultFile, ScaleRow]]:
@@ -160,6 +185,7 @@ def _read_file(path: Path) -> ResultFile:
             tuple(map(GpuRow.of, body.get("gpu", []))),
             tuple(map(PipelineRow.of, body.get("results", []))),
             ScaleRow.of(body) if benchmark == "scale" else None,
+            tuple(map(ScorerRow.of, body.get("scorers", []))),
         )
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"

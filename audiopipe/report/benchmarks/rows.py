@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["AUDIOPIPE", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow"]
+__all__ = ["AUDIOPIPE", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow", "ScorerRow"]
 
 AUDIOPIPE = "audiopipe"
 JsonObject = dict[str, Any]
@@ -89,3 +89,25 @@ class ScaleRow:
     def of(cls, row: JsonObject) -> ScaleRow:
         numbers = (float(row[name]) for name in ("minutes", "driver_mb", "monitor_ms"))
         return cls(str(row["ledger"]), int(row["videos"]), int(row["shards"]), *numbers)
+
+
+@dataclass(frozen=True)
+class ScorerRow:
+    """The time of a contender in a task of a scorer. `ratio` is that time divided by audiopipe's."""
+
+    task: str
+    contender: str
+    seconds: float
+    batch: int
+    device: str
+    ms_per_segment: float
+    ratio: float
+
+    @classmethod
+    def of(cls, row: JsonObject) -> ScorerRow:
+        numbers = float(row["ms_per_segment"]), float(row["ratio"])
+        return cls(row["task"], row["contender"], float(row["seconds"]), int(row["batch"]), row["device"], *numbers)
+
+    @property
+    def segments_per_s(self) -> float:
+        return 1e3 / self.ms_per_segment

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from audiopipe.report import page
 from audiopipe.report.benchmarks.results import ResultFile, ResultFiles
-from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, KernelRow, PipelineRow
+from audiopipe.report.benchmarks.rows import AUDIOPIPE, Case, KernelRow, PipelineRow, ScorerRow
 from audiopipe.report.figure import KEPT, NEUTRAL, draw
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import format_number
@@ -15,7 +15,7 @@ from audiopipe.report.text import format_number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["history", "kernels", "pipeline", "scale"]
+__all__ = ["history", "kernels", "pipeline", "scale", "scorers"]
 
 ALL_VIDEOS, SEGMENTS_PER_VIDEO, SEGMENT_S = 500_000, 207, 5  # as the plan document counts
 MISSING = "Not measured yet. Run <code>audiopipe bench {} --save</code>, or set the parameter <code>rerun</code>."
@@ -115,6 +115,32 @@ def _pipeline_row(row: PipelineRow, fastest: float) -> list[str | Html]:
     ]
 
 
+def scorers(results: ResultFiles) -> Html:
+    """Show each machine's benchmark of the scorers: the contenders of each task and length."""
+    if not results.scorer_files:
+        return page.note(MISSING.format("scorers"))
+    return page.join(*map(_scorers, results.scorer_files))
+
+
+def _scorers(file: ResultFile) -> Html:
+    head = ["task", "contender", "segment", "batch", "device", "ms per segment", "segments/s", "x real time", "ratio"]
+    return page.join(_heading(file), page.table(head, map(_scorer_row, file.scorers), "ll  l"))
+
+
+def _scorer_row(row: ScorerRow) -> list[str | Html]:
+    return [
+        row.task,
+        _contender(row.contender),
+        f"{row.seconds:g} s",
+        f"{row.batch}",
+        row.device,
+        format_number(row.ms_per_segment, 2),
+        format_number(row.segments_per_s, 1),
+        format_number(row.seconds * row.segments_per_s),
+        format_number(row.ratio, 2),
+    ]
+
+
 def scale(results: ResultFiles) -> Html:
     """Show scheduler and ledger with all videos and stubbed work."""
     if not results.scale_rows:
@@ -158,6 +184,9 @@ def _main_number(file: ResultFile) -> str:
     ratio = ResultFiles((file,)).loudness_ratio("pyloudnorm")
     if ratio is not None:
         return f"LUFS {format_number(ratio.value, 1)} times as fast as pyloudnorm"
+    if file.scorers:
+        fastest = max(row.seconds * row.segments_per_s for row in file.scorers if row.task == file.scorers[0].task)
+        return f"{file.scorers[0].task} {format_number(fastest)} x real time at best"
     if speeds := [row.speed for row in file.pipelines if row.method == AUDIOPIPE]:
         return f"{format_number(max(speeds))} x real time at best"
     if file.scale is not None:

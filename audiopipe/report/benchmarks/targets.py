@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from audiopipe.report import page
 from audiopipe.report.benchmarks.results import Measurement, ResultFiles
+from audiopipe.report.benchmarks.rows import AUDIOPIPE
 from audiopipe.report.figure import BAD
 from audiopipe.report.page import Html
 from audiopipe.report.text import format_number, pluralize
@@ -101,6 +102,34 @@ TARGETS = (
         0.95,
         "of linear",
         lambda results: results.scaling(),
+    ),
+    Target(
+        "DNSMOS on one core, relative to speechmos, segments of 30 s",
+        "speechmos computes each window of 9 s from its start",
+        2,
+        "times as fast",
+        lambda results: results.scorer_row("dnsmos", "speechmos", 30.0),
+    ),
+    Target(
+        "DNSMOS P.835 on one core, relative to onnxruntime, one window",
+        "onnxruntime is what everyone runs the network with",
+        1,
+        "times as fast",
+        lambda results: results.scorer_row("dnsmos P.835", "onnxruntime, single windows", 9.01),
+    ),
+    Target(
+        "DNSMOS P.808 on one core, relative to librosa and onnxruntime, one window",
+        "onnxruntime is what everyone runs the network with",
+        1,
+        "times as fast",
+        lambda results: results.scorer_row("dnsmos P.808", "librosa + onnxruntime, single windows", 9.01),
+    ),
+    Target(
+        "DNSMOS on a GPU, segments of 5 s",
+        "500,000 videos in a day on one node need 1,200 segments/s",
+        1_200,
+        "segments/s",
+        lambda results: results.scorer_row("dnsmos", AUDIOPIPE, 5.0, "cuda"),
     ),
     Target(
         "scheduler and ledger, 500,000 videos, stubbed work",
