@@ -7,7 +7,7 @@
 #
 # With an installed environment and a GPU, `make gpu-check` needs no wheels.
 #
-# The machine needs the repository, FOLDER, CPython 3.12 with torch and torchaudio 2.11, numpy, pandas, pyarrow, scipy,
+# The machine needs the repository, FOLDER, CPython 3.12 with torch and torchaudio 2.11, numpy, numba, pandas, pyarrow, scipy,
 # psutil, fsspec, pytest and hypothesis. FOLDER is .gpu-check, OUT is reports/benchmarks/gpu-check, by default.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -68,7 +68,7 @@ def test_a_machine_without_duckdb_or_extras_has_all_it_imports():
     wheels = set(re.search(r"WHEELS=\((.*?)\)", script, re.DOTALL).group(1).split())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = {re.match(r"[\w-]+", requirement).group().lower() for requirement in project["dependencies"]}
-    on_the_machine = {"torch", "numpy", "pandas", "pyarrow", "fsspec"}
+    on_the_machine = {"torch", "numpy", "numba", "pandas", "pyarrow", "fsspec"}
     assert base - wheels == on_the_machine | {"duckdb", "bokeh", "silero-vad"}
     assert "silero_vad/data/silero_vad.jit" in script, "a part of this package is brought along, as it is large"
     blocked = {"duckdb", "bokeh", "librosa", "soxr", "pyloudnorm", "imageio_ffmpeg", "papermill", "supabase", "s3fs"}
