@@ -12,7 +12,7 @@ from audiopipe.errors import ConfigError
 from audiopipe.parameter_messages import describe_invalid, describe_unknown
 from audiopipe.redaction import find_address_problem, has_secret
 
-__all__ = ["LANGUAGE", "CheckedParameters", "output_field", "run_field"]
+__all__ = ["LANGUAGE", "CheckedParameters", "locate_networks", "output_field", "run_field"]
 
 ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
@@ -78,10 +78,7 @@ class CheckedParameters(BaseModel):
     @field_validator("scorers", check_fields=False)
     @classmethod
     def _locate_networks(cls, value: str) -> str:
-        """Make the paths of networks absolute, as workers may have another current folder."""
-        names = [name.strip() for name in value.split(",")]
-        is_path = [name.endswith((".yaml", ".yml")) and "://" not in name for name in names]
-        return ",".join(str(Path(name).absolute()) if path else name for name, path in zip(names, is_path, strict=True))
+        return locate_networks(value)
 
     @field_validator("run_id", check_fields=False)
     @classmethod
@@ -89,3 +86,10 @@ class CheckedParameters(BaseModel):
         if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
             raise ValueError("must be 1 to 64 letters, digits, '-', '_' and '.'")
         return value
+
+
+def locate_networks(scorers: str) -> str:
+    """Make the paths of networks in a list of scorers absolute, as workers may have another current folder."""
+    names = [name.strip() for name in scorers.split(",")]
+    is_path = [name.endswith((".yaml", ".yml")) and "://" not in name for name in names]
+    return ",".join(str(Path(name).absolute()) if path else name for name, path in zip(names, is_path, strict=True))

@@ -11,6 +11,7 @@ from distributed import Client
 
 from audiopipe.cluster.connect import check_main_guard
 from audiopipe.config import RunConfig
+from audiopipe.config.checks import locate_networks
 from audiopipe.dataset.annotation_file import AnnotationFile, KeyCounts
 from audiopipe.dataset.annotation_import import compare_keys, import_annotation
 from audiopipe.dataset.annotation_shards import read_annotation_commits, remove_annotation, reopen_annotation
@@ -182,10 +183,10 @@ def _create_job(scorers: str, speaker_labels: bool, speaker_embeddings: bool) ->
     Raises:
         ConfigError, MissingExtra: as `create_scorers`.
     """
-    entries = [entry.strip() for entry in scorers.split(",")]
+    entries = locate_networks(scorers).split(",")
     if "signal" in entries:
         raise ConfigError("scorer 'signal': its columns are those of every run, which measured them before encoding")
-    created = create_scorers(scorers, speaker_labels=speaker_labels, speaker_embeddings=speaker_embeddings)
+    created = create_scorers(",".join(entries), speaker_labels=speaker_labels, speaker_embeddings=speaker_embeddings)
     stored_columns(created)
     flags = {"--speaker-labels": speaker_labels, "--speaker-embeddings": speaker_embeddings}
     options = "".join(f" {flag}" for flag, is_set in flags.items() if is_set)
@@ -193,7 +194,7 @@ def _create_job(scorers: str, speaker_labels: bool, speaker_embeddings: bool) ->
         scorer_record(entry, scorer, options if scorer.name == "speakers" else "")
         for entry, scorer in zip(entries, created, strict=True)
     ]
-    return AnnotationJob(tuple(records), speaker_labels, speaker_embeddings)
+    return AnnotationJob(tuple(records), tuple(entries), speaker_labels, speaker_embeddings)
 
 
 def _run_scorers(

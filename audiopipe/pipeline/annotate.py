@@ -52,10 +52,12 @@ class AnnotationJob:
     """The annotations to make, each of one scorer, and the options of scorers. A driver's task for each shard.
 
     Attributes:
-        records: of the annotations; the source of each has the name of its scorer as `scorers` lists it.
+        records: of the annotations.
+        entries: the scorer of each, as `scorers` lists it.
     """
 
     records: tuple[AnnotationRecord, ...]
+    entries: tuple[str, ...]
     speaker_labels: bool = False
     speaker_embeddings: bool = False
 
@@ -73,11 +75,13 @@ class AnnotationJob:
         if source is None:
             raise VerifyError(f"shard {shard.name} of {store.url} is no longer committed: resume the run first")
         commits = {record.id: publish_annotation(store, record, source) for record in self.records}
-        missing = tuple(record for record in self.records if commits[record.id] is None)
+        items = zip(self.records, self.entries, strict=True)
+        missing = [(record, entry) for record, entry in items if commits[record.id] is None]
         for commit in commits.values():
             if commit is not None and not missing:
                 return commit.result
-        return replace(self, records=missing).annotate(store, source, config, run_id, worker)
+        records, entries = zip(*missing, strict=True)
+        return replace(self, records=records, entries=entries).annotate(store, source, config, run_id, worker)
 
     def annotate(self, store: Store, commit: Commit, config: RunConfig, run_id: str, worker: str) -> ShardResult:
         """Compute and commit all annotations of a shard."""
@@ -117,7 +121,7 @@ class AnnotationJob:
         """
         has_speakers = any(record.name == "speakers" for record in self.records)
         scorers = load_scorers(
-            ",".join(str(record.source["scorer"]) for record in self.records),
+            ",".join(self.entries),
             device,
             speaker_labels=self.speaker_labels and has_speakers,
             speaker_embeddings=self.speaker_embeddings and has_speakers,

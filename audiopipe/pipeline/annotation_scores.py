@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -21,12 +22,12 @@ def scorer_record(entry: str, scorer: Scorer, options: str = "") -> AnnotationRe
     """Describe the annotation that a scorer makes.
 
     Args:
-        entry: the scorer as `scorers` lists it.
+        entry: the scorer as `scorers` lists it; of the file of a network the name is recorded, without its folder.
         options: of the command, that change the values.
     """
     label = _label_column(scorer, options)
     columns = (*stored_columns([scorer]), *([label] if label else []))
-    source = {"scorer": entry, **({"options": options} if options else {})}
+    source = {"scorer": PurePosixPath(entry).name, **({"options": options} if options else {})}
     return AnnotationRecord(scorer.name, scorer.version, columns, source)
 
 

@@ -214,6 +214,21 @@ def test_another_version_on_a_worker_is_refused(store: Store, client: Client, mo
     assert "has version 1 of scorer 'simple', and the annotation is of version 0" in str(summary.stopped)
 
 
+def test_the_file_of_a_network_is_recorded_without_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[str] = []
+
+    def create(names: str, **options: bool) -> tuple[object, ...]:
+        given.append(names)
+        return (probe_scorers.Simple(),)
+
+    monkeypatch.setattr(annotate_module, "create_scorers", create)
+    monkeypatch.chdir(tmp_path)
+    job = annotate_module._create_job("networks/simple.yaml", False, False)
+    assert given == [str(tmp_path / "networks/simple.yaml")]
+    assert job.entries == (str(tmp_path / "networks/simple.yaml"),)
+    assert job.records[0].source == {"scorer": "simple.yaml"}
+
+
 @pytest.mark.parametrize(
     ("scorers", "message"),
     [
