@@ -23,35 +23,42 @@ def fill_pairs(x: _Floats, scale: float, start: int, step: int, pairs: _Floats) 
         scale: factor of the samples.
         start: first sample of the first block; may be negative.
         step: samples between blocks.
-        pairs: samples of two blocks in turn.
+        pairs: samples of two blocks in turn; of the samples of a block, every R-th is in the same row.
 
     Shape:
         - x: [C, T]
-        - pairs: [P, 2 N]
+        - pairs: [P, R, 2 N / R]
     """
     channels, samples = x.shape
-    size = pairs.shape[1] // 2
+    phases, size = pairs.shape[1], pairs.shape[2] // 2
     factor = np.float32(scale)
     share = np.float32(1 / channels)
     for p in range(pairs.shape[0]):
-        row = pairs[p]
         first, second = start + 2 * p * step, start + (2 * p + 1) * step
-        if channels == 1 and first >= 0 and second + size <= samples:
-            a, b = x[0, first : first + size], x[0, second : second + size]
-            for i in range(size):
-                row[2 * i] = np.float32(a[i]) * factor
-                row[2 * i + 1] = np.float32(b[i]) * factor
-        else:
-            for part in range(2):
-                begin = second if part == 1 else first
-                for i in range(size):
-                    total = np.float32(0)
-                    if begin + i >= 0 and begin + i < samples:
-                        for c in range(channels):
-                            total += np.float32(x[c, begin + i]) * factor
-                        if channels > 1:
-                            total *= share
-                    row[2 * i + part] = total
+        for phase in range(phases):
+            row = pairs[p, phase]
+            if channels == 1 and first >= 0 and second + phases * size <= samples:
+                a, b = x[0, first + phase : first + phases * size], x[0, second + phase : second + phases * size]
+                if phases == 3:
+                    for i in range(size):
+                        row[2 * i] = np.float32(a[3 * i]) * factor
+                        row[2 * i + 1] = np.float32(b[3 * i]) * factor
+                else:
+                    for i in range(size):
+                        row[2 * i] = np.float32(a[phases * i]) * factor
+                        row[2 * i + 1] = np.float32(b[phases * i]) * factor
+            else:
+                for part in range(2):
+                    begin = second + phase if part == 1 else first + phase
+                    for i in range(size):
+                        total = np.float32(0)
+                        place = begin + phases * i
+                        if place >= 0 and place < samples:
+                            for c in range(channels):
+                                total += np.float32(x[c, place]) * factor
+                            if channels > 1:
+                                total *= share
+                        row[2 * i + part] = total
 
 
 @CompiledFunction
@@ -95,6 +102,36 @@ def filter_pairs(spectra: _Floats, gain: _Floats, output: _Floats) -> None:
             g = gain[top - k]
             above[2 * k] = below[2 * k] * g
             above[2 * k + 1] = below[2 * k + 1] * g
+
+
+@CompiledFunction
+def filter_phases(spectra: _Floats, gains: _Floats, output: _Floats) -> None:
+    """Add the spectra of R phases of blocks, each times its gains; the spectrum of every R-th filtered sample.
+
+    The bins of the spectrum of a block from -M / 2 to M / 2 are such a sum, since the spectrum of a phase repeats
+    after M bins. So they need transforms of length M only.
+
+    Args:
+        spectra: real and imaginary parts in turn.
+        gains: real and imaginary parts in turn.
+        output: real and imaginary parts in turn.
+
+    Shape:
+        - spectra: [P, R, 2 M]
+        - gains: [R, 2 M]
+        - output: [P, 2 M]
+    """
+    pairs, phases, size = spectra.shape[0], spectra.shape[1], spectra.shape[2] // 2
+    for p in range(pairs):
+        target = output[p]
+        for k in range(2 * size):
+            target[k] = 0.0
+        for phase in range(phases):
+            row, gain = spectra[p, phase], gains[phase]
+            for k in range(size):
+                re, im = row[2 * k], row[2 * k + 1]
+                target[2 * k] += re * gain[2 * k] - im * gain[2 * k + 1]
+                target[2 * k + 1] += re * gain[2 * k + 1] + im * gain[2 * k]
 
 
 @CompiledFunction

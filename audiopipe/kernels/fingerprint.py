@@ -39,9 +39,9 @@ REACH = max(map(abs, CONTEXT_OFFSETS)) + CHANGE + max(LEVEL, SMOOTHING // 2) + P
 MIN_MARGIN = 0.02
 # Mean power of a bin with full scale 32768, at about -85 dBFS; quieter audio has no events.
 SILENCE_POWER = 100.0
-# Constant, so that the size of the input blocks never changes a bit of the result. The samples of a chunk stay in the
-# caches of a core.
-CHUNK_FRAMES, WINDOW_FRAMES = 64, 1024
+# Constant, so that the size of the input blocks never changes a bit of the result. A chunk is large enough to hide the
+# cost of a call and small enough for the caches of a core.
+CHUNK_FRAMES, WINDOW_FRAMES = 256, 4096
 UNROLL = 8  # output values per row of the decimation matrix; hops are multiples of it
 # Of the 24 signs around an event that may differ in a copy; the 8 signs of the event's own frame may not.
 TOLERATED_BITS = 4

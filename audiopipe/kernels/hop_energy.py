@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -20,6 +21,7 @@ from audiopipe.kernels.statespace import k_weight
 CHANNEL_WEIGHTS = {1: (1.0,), 2: (1.0, 1.0), 5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
 IntOrTensor = TypeVar("IntOrTensor", int, Tensor)
 _WARM_UP_S = 0.2  # after this long a filter state has decayed to 1e-15 of itself
+_COMPILED_WARM_UP_S = 0.12  # to 1e-9 of itself
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,24 @@ def _filter_coefficients(sample_rate: int) -> npt.NDArray[np.float64]:
     return np.concatenate([part for b, a in sections(sample_rate) for part in (b, a[1:])])
 
 
+@lru_cache(maxsize=64)
+def _lane_edges(grid: HopGrid, warm_up: int, per_lane: int) -> npt.NDArray[np.int64]:
+    """Return the first samples of the hops that a lane filters, relative to the first that counts."""
+    edges: npt.NDArray[np.int64] = grid.edge(torch.arange(-warm_up, per_lane + 1)).numpy()
+    return edges
+
+
 def _compiled_energies(audio: Audio, grid: HopGrid) -> Tensor:
     """Compute `hop_energies` with compiled functions."""
     batch, channels, samples = audio.samples.shape
     energies = np.zeros((batch, grid.count(samples)))
     # Hops of different lengths come in the same order again after a second.
     period = 1 if grid.is_uniform else 10 * grid.hops_per_step
-    warm_up = -(-_warm_up_samples(grid) // grid.max_hop) if grid.is_uniform else period
+    warm_up = -(-math.ceil(_COMPILED_WARM_UP_S * grid.sample_rate) // grid.max_hop) if grid.is_uniform else period
     for row, (x, scale) in zip(energies, audio.items(), strict=True):
         hops = grid.count(x.shape[1])
         per_lane = -(-hops // (LANES * period)) * period
-        edges = grid.edge(torch.arange(-warm_up, per_lane + 1)).numpy()
+        edges = _lane_edges(grid, warm_up, per_lane)
         for channel, weight in zip(x, CHANNEL_WEIGHTS[channels], strict=True):
             part = np.zeros(hops)
             filter_hops(channel, scale, _filter_coefficients(grid.sample_rate), edges, warm_up, per_lane, part)

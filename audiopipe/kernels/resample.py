@@ -20,14 +20,14 @@ from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, AudioBatch, to_batch, zero_padding_
 from audiopipe.kernels.checks import check_lengths, check_rate, check_samples
-from audiopipe.kernels.compiled_resample import copy_pairs, fill_pairs, filter_pairs
+from audiopipe.kernels.compiled_resample import copy_pairs, fill_pairs, filter_pairs, filter_phases
 
 # The bands of soxr's HQ preset: flat to 0.913 of the lower Nyquist frequency, and nothing above that frequency.
 PASS_BAND, STOP_BAND = 0.913, 1.0
 STOP_DB = 100.0
 # A block is at least this many times as long as the reach of the filter; shorter ones stay in the caches of a core.
 _REACHES, _COMPILED_REACHES = 24, 12
-_COMPILED_SAMPLES = 1 << 16  # samples of the blocks of one FFT call between compiled functions
+_COMPILED_SAMPLES = 1 << 17  # samples of the blocks of one FFT call between compiled functions
 
 
 class _BlockPlan(NamedTuple):
@@ -165,21 +165,43 @@ def _resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> Non
                 _overlap_save_pairs(row, scale, from_rate, to_rate, output)
 
 
+@lru_cache(maxsize=32)
+def _phase_gains(down: int) -> Tensor:
+    """Return the gain of the filter for each of the phases of a block, with the delay of the phase: [down, 2 M]
+
+    The bin at M / 2 is the mean of the frequency and its negative.
+    """
+    plan = _plan_blocks(1, down, torch.float64, torch.device("cpu"), _COMPILED_REACHES)
+    size = plan.output_block
+    bins = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    turns = torch.arange(down, dtype=torch.float64)[:, None] * bins / plan.input_block
+    gains = torch.polar(plan.low_pass[bins.abs().long()].expand(down, -1).contiguous(), -2 * torch.pi * turns)
+    gains[:, size // 2] = gains[:, size // 2].real
+    return torch.view_as_real(gains).flatten(1).float().contiguous()
+
+
 def _overlap_save_pairs(x: npt.NDArray[np.float32], scale: float, from_rate: int, to_rate: int, y: Tensor) -> None:
     """Resample the mean of the channels [C, T] into y [T'], two blocks in one complex FFT."""
-    common, cpu = math.gcd(from_rate, to_rate), torch.device("cpu")
-    plan = _plan_blocks(to_rate // common, from_rate // common, torch.float32, cpu, _COMPILED_REACHES)
+    up, down = to_rate // math.gcd(from_rate, to_rate), from_rate // math.gcd(from_rate, to_rate)
+    plan = _plan_blocks(up, down, torch.float32, torch.device("cpu"), _COMPILED_REACHES)
     input_step, output_step = plan.input_block - 2 * plan.input_overlap, plan.output_block - 2 * plan.output_overlap
     pairs = -(-y.shape[-1] // (2 * output_step))
     group = min(max(_COMPILED_SAMPLES // (2 * max(plan.input_block, plan.output_block)), 1), max(pairs, 1))
-    blocks, spectra = torch.empty(group, plan.input_block, 2), torch.empty(group, plan.output_block, 2)
-    gain = plan.low_pass.numpy()
+    # A whole number of input samples for each output sample: the block is transformed in so many parts.
+    phases = down if up == 1 else 1
+    blocks, spectra = (
+        torch.empty(group, phases, plan.input_block // phases, 2),
+        torch.empty(group, plan.output_block, 2),
+    )
     for first in range(0, pairs, group):
         count = min(group, pairs - first)
         part, filtered = blocks[:count], spectra[:count]
-        fill_pairs(x, scale, 2 * first * input_step - plan.input_overlap, input_step, part.flatten(1).numpy())
-        spectrum = torch.view_as_real(torch.fft.fft(torch.view_as_complex(part)))
-        filter_pairs(spectrum.flatten(1).numpy(), gain, filtered.flatten(1).numpy())
+        fill_pairs(x, scale, 2 * first * input_step - plan.input_overlap, input_step, part.flatten(2).numpy())
+        spectrum = torch.view_as_real(torch.fft.fft(torch.view_as_complex(part))).flatten(2)
+        if phases > 1:
+            filter_phases(spectrum.numpy(), _phase_gains(down).numpy(), filtered.flatten(1).numpy())
+        else:
+            filter_pairs(spectrum.flatten(1).numpy(), plan.low_pass.numpy(), filtered.flatten(1).numpy())
         result = torch.view_as_real(torch.fft.ifft(torch.view_as_complex(filtered)))
         copy_pairs(result.flatten(1).numpy(), plan.output_overlap, output_step, 2 * first, y.numpy())
 

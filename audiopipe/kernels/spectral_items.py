@@ -10,7 +10,7 @@ from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.compiled_spectral import fill_frames, reduce_frames
 from audiopipe.kernels.noise import band_count
 
-_FFT_SAMPLES = 1 << 16  # samples of the frames of one FFT call; they and their spectra stay in the caches of a core
+_FFT_SAMPLES = 1 << 17  # samples of the frames of one FFT call; they and their spectra stay in the caches of a core
 
 
 def summarize_items(

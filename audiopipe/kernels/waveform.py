@@ -52,5 +52,6 @@ def reduce_items(audio: Audio) -> tuple[Tensor, Tensor]:
             measure_blocks(channel, scale, CLIPPED_FROM, SILENT_BELOW, peaks, counts_row)
             sample_peak = float(peaks.max())
             true = _highest_between_samples(channel, scale, peaks, sample_peak)
-            np.maximum(highest_row, (true, sample_peak), out=highest_row)
+            highest_row[0] = max(highest_row[0], true)
+            highest_row[1] = max(highest_row[1], sample_peak)
     return torch.from_numpy(highest).to(audio.dtype), torch.from_numpy(counts)
