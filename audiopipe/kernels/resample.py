@@ -154,7 +154,8 @@ def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
 
 def _resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
     """Compute `resample_into` with compiled functions."""
-    for target, (x, scale) in zip(y, tile.items(), strict=True):
+    # An empty batch has a tile of one empty item and no output.
+    for target, (x, scale) in zip(y, tile.items(), strict=False):
         rows = [x] if len(target) == 1 else list(x[:, None])
         end = resampled_length(x.shape[1], from_rate, to_rate)
         target[:, end:] = 0
