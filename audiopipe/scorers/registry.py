@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -11,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from audiopipe.errors import AudiopipeError, ConfigError
+from audiopipe.scorers.checks import check_columns, check_identity, check_unique
 from audiopipe.scorers.scorer import Column, Scorer
 
 __all__ = ["BUILT_IN", "GROUP", "create_scorers", "known_columns", "known_scorers", "stored_columns"]
@@ -53,7 +53,7 @@ def create_scorers(names: str, *, speaker_labels: bool = False, speaker_embeddin
         raise ConfigError(f"{option} needs the scorer 'speakers', and scorers is '{names}'")
     options = {"speakers": {"speaker_labels": speaker_labels, "speaker_embeddings": speaker_embeddings}}
     scorers = tuple(_create(entry, options.get(entry, {})) for entry in entries)
-    _check_unique("scorer", [scorer.name for scorer in scorers])
+    check_unique("scorer", [scorer.name for scorer in scorers])
     return scorers
 
 
@@ -62,17 +62,17 @@ def known_columns() -> Iterator[tuple[Scorer, Column]]:
     for name in known_scorers():
         with suppress(AudiopipeError, ImportError):
             for scorer in create_scorers(name):
-                yield from ((scorer, column) for column in scorer.columns if column.stored)
+                yield from ((scorer, column) for column in stored_columns([scorer]))
 
 
 def stored_columns(scorers: Sequence[Scorer]) -> tuple[Column, ...]:
     """Return the columns that tables get from scorers, in their order.
 
     Raises:
-        ConfigError: two columns have the same name.
+        ConfigError: a column is invalid, or two have the same name.
     """
-    columns = [column for scorer in scorers for column in scorer.columns]
-    _check_unique("column", [column.name for column in columns])
+    columns = [column for scorer in scorers for column in check_columns(scorer)]
+    check_unique("column", [column.name for column in columns])
     return tuple(column for column in columns if column.stored)
 
 
@@ -84,9 +84,7 @@ def _create(entry: str, options: dict[str, bool]) -> Scorer:
         raise
     except Exception as error:
         raise ConfigError(f"scorer '{entry}' cannot be created: {error!r}") from error
-    if not isinstance(scorer, Scorer):
-        raise ConfigError(f"scorer '{entry}': {factory!r} is not a subclass of audiopipe.scorers.scorer.Scorer")
-    return scorer
+    return check_identity(entry, scorer)
 
 
 def _factory_of(entry: str) -> Callable[..., object]:
@@ -109,6 +107,8 @@ def _factory_of(entry: str) -> Callable[..., object]:
         matches = difflib.get_close_matches(entry, known, n=1)
         hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(known)}"
         raise ConfigError(f"unknown scorer '{entry}': {hint}")
+    if len({point.value for point in points}) > 1:
+        raise ConfigError(f"several packages have a scorer '{entry}': {', '.join(point.value for point in points)}")
     return _load(points[0])
 
 
@@ -118,9 +118,3 @@ def _load(point: EntryPoint) -> Callable[..., object]:
     except Exception as error:
         raise ConfigError(f"scorer '{point.name}' ({point.value}) cannot be imported: {error!r}") from error
     return factory
-
-
-def _check_unique(kind: str, names: list[str]) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise ConfigError(f"the scorers have {kind} '{repeated[0]}' twice: leave one of them out")

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from audiopipe import kernels
 from audiopipe.errors import ConfigError
-from audiopipe.scorers.registry import create_scorers, known_scorers, stored_columns
-from audiopipe.scorers.scorer import ScorerBatch, SegmentInfo
+from audiopipe.scorers import registry
+from audiopipe.scorers.registry import GROUP, create_scorers, known_scorers, stored_columns
+from audiopipe.scorers.scorer import Column, ScorerBatch, SegmentInfo
+from audiopipe.scorers.signal import Signal
 
 
 def test_signal_has_the_metrics_as_columns() -> None:
@@ -59,3 +62,36 @@ def test_known_scorers_start_with_the_built_in_ones() -> None:
 def test_the_registry_imports_no_torch() -> None:
     code = "import sys, audiopipe.scorers.registry, audiopipe.scorers.signal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_package_with_two_meanings_of_a_name_is_refused(monkeypatch, tmp_path):
+    for number in (1, 2):
+        info = tmp_path / f"p{number}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: p{number}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\ntwice = p{number}:Scorer\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="several packages have a scorer 'twice': p1:Scorer, p2:Scorer"):
+        create_scorers("twice")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"name": "a,b"}, "its name 'a,b' must be"),
+        ({"name": "decode"}, "the name 'decode' is that of a stage"),
+        ({"version": 1}, "its version 1 must be"),
+        ({"columns": ()}, "has no columns"),
+        ({"columns": ("x",)}, "'x' is not a Column"),
+        ({"columns": (Column("X y", "float", "1", "x"),)}, "the column 'X y' must have a name"),
+        ({"columns": (Column("x", "double", "1", "x"),)}, "column 'x' has type 'double', not float, int, bool, string"),
+        ({"columns": (Column("x", "int", None, "x"),)}, "column 'x' needs texts"),
+        ({"columns": (Column("x", "int", "1", "x"),) * 2}, "column 'x' twice"),
+    ],
+)
+def test_a_wrong_scorer_is_refused_by_name(monkeypatch, attributes, message):
+    wrong = type("Wrong", (Signal,), {"name": "wrong", "columns": (Column("x", "int", "1", "x"),), **attributes})
+    monkeypatch.setitem(registry.BUILT_IN, "wrong", f"{__name__}:Wrong")
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(Wrong=wrong))
+    with pytest.raises(ConfigError, match=message):
+        stored_columns(create_scorers("wrong"))
