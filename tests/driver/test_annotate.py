@@ -100,6 +100,16 @@ def test_values_are_those_of_a_run_with_the_scorers(
     assert verify(store.url).findings == ()
 
 
+@pytest.mark.slow
+def test_dnsmos_is_that_of_a_run(catalog: Path, client: Client, tmp_path: Path) -> None:
+    run = make_output(config(catalog, tmp_path / "run", scorers="signal,dnsmos", language="de"))
+    store = make_output(config(catalog, tmp_path / "plain", language="de"))
+    assert add(store, client, "dnsmos").exit_code == 0
+    expected = Dataset(run.url).segments()
+    for name in ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"):
+        assert tables(store, "dnsmos")[name].to_pylist() == pytest.approx(expected[name].to_pylist(), abs=1e-4)
+
+
 def test_a_dropped_segment_has_null(catalog: Path, client: Client, tmp_path: Path) -> None:
     store = make_output(config(catalog, tmp_path / "out", keep_if="text = 'one'"))
     add(store, client)
