@@ -41,7 +41,7 @@ from audiopipe.types import Shard, ShardResult
 __all__ = ["copy_shard"]
 
 NUMBERS = ("float", "int", "floats")
-COPY_BYTES = 4 << 20  # of neighbors that are copied together
+COPY_BYTES = 512 << 10  # of neighbors that are copied together: more would leave the cache before they are written
 
 
 def copy_shard(shard: Shard, config: RunConfig, run_id: str, worker: str = "local") -> ShardResult:
