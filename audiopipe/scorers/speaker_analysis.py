@@ -26,8 +26,11 @@ __all__ = ["SpeakerAnalysis", "SpeakerResult"]
 
 FRAME_S = FRAME_STEP / RATE_HZ
 FRAME_CENTER = 495  # sample in the middle of the network's first frame
-PIECE_S = 1.6
-MIN_PIECE_S = 0.2  # an embedding of less speech says little
+# Of pieces, in frames of 10 ms.
+PIECE = 160
+SHORT_PIECE = 80  # joins a neighbor
+MIN_PIECE = 20  # an embedding of less speech says little
+MIN_PAUSE = 5
 # Short segments are padded to whole seconds, not to the network's 10 s: more silence makes it see overlaps.
 PAD = RATE_HZ
 TILE_WINDOWS = {"cpu": 8, "cuda": 512}
@@ -128,23 +131,39 @@ class SpeakerAnalysis:
 
 
 def _cut(segment: int, activity: Activity, energies: Tensor) -> list[_Part]:
-    """Cut what each stream says alone into pieces of about `PIECE_S`, without the pauses."""
+    """Cut what each stream says alone into pieces at its pauses, where the speaker is most likely to change."""
     centers = np.arange(len(energies)) * campplus.HOP + campplus.FRAME // 2
     frames = np.clip(np.rint((centers - FRAME_CENTER) / FRAME_STEP).astype(np.intp), 0, len(activity) - 1)
     alone = activity & (activity.sum(axis=1, keepdims=True) == 1)
     parts = []
     for stream in range(activity.shape[1]):
         chosen = np.flatnonzero(alone[frames, stream])
-        seconds = len(chosen) * campplus.HOP / RATE_HZ
-        if seconds >= MIN_PIECE_S:
-            for rows in np.array_split(chosen, max(1, round(seconds / PIECE_S))):
+        if len(chosen) >= MIN_PIECE:
+            for rows in _split_at_pauses(chosen):
                 indices = torch.from_numpy(rows).to(energies.device)
                 parts.append(_Part(segment, stream, np.unique(frames[rows]), energies[indices]))
     return parts
 
 
+def _split_at_pauses(rows: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
+    """Split ascending indices at gaps; a run shorter than `SHORT_PIECE` joins a neighbor, a long one is cut."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > MIN_PAUSE) + 1)
+    while len(runs) > 1:
+        shortest = min(range(len(runs)), key=lambda index: len(runs[index]))
+        if len(runs[shortest]) >= SHORT_PIECE:
+            break
+        gaps = {
+            index: runs[index + 1][0] - runs[index][-1]
+            for index in (shortest - 1, shortest)
+            if 0 <= index < len(runs) - 1
+        }
+        first = min(gaps, key=lambda index: gaps[index])
+        runs[first : first + 2] = [np.concatenate(runs[first : first + 2])]
+    return [part for run in runs for part in np.array_split(run, max(1, round(len(run) / PIECE)))]
+
+
 def _summarize(activity: Activity, pieces: list[Piece], min_speech_s: float) -> SpeakerResult:
-    """Count voices by the frames in which one of their pieces' streams is active."""
+    """Count voices by their speech; overlaps are those of streams, which are there for similar voices as well."""
     voices = cluster_pieces(pieces)
     speech = _join_streams(activity, pieces, voices)
     seconds = speech.sum(axis=0) * FRAME_S
@@ -152,11 +171,12 @@ def _summarize(activity: Activity, pieces: list[Piece], min_speech_s: float) -> 
     total = int(speech.any(axis=1).sum())
     if total == 0:
         return SpeakerResult(0)
-    main = int(np.argmax(np.where(seconds >= min_speech_s, seconds, 0)))
+    overlap = int((activity.sum(axis=1) > 1).sum())
+    main = int(np.argmax(seconds))
     main_pieces = [piece for piece, voice in zip(pieces, voices, strict=True) if voice == main]
     return SpeakerResult(
         speech.shape[1],
-        float((speech.sum(axis=1) > 1).sum() / total),
+        min(1.0, overlap / total),
         float(speech.sum(axis=0).max() / total),
         mean_voice(main_pieces) if main_pieces else None,
     )
@@ -166,15 +186,16 @@ def _join_streams(activity: Activity, pieces: list[Piece], voices: list[int]) ->
     """Turn the activity of streams into that of voices: [frames, voices]
 
     A frame of a stream belongs to the voice of the stream's closest piece. A stream without pieces, which is never
-    active alone, is a separate voice.
+    active alone, is a separate voice if there is one voice otherwise; else it is the one that is least active with it.
     """
     count = max(voices, default=-1) + 1
     result = np.zeros((len(activity), count + activity.shape[1]), dtype=bool)
+    silent = []
     for stream in range(activity.shape[1]):
         active = np.flatnonzero(activity[:, stream])
         spans = [(piece.frames, voice) for piece, voice in zip(pieces, voices, strict=True) if piece.stream == stream]
         if not spans:
-            result[active, count + stream] = True
+            silent.append((stream, active))
             continue
         frames = np.concatenate([frames for frames, _ in spans])
         labels = np.concatenate([np.full(len(frames), voice) for frames, voice in spans])
@@ -184,4 +205,8 @@ def _join_streams(activity: Activity, pieces: list[Piece], voices: list[int]) ->
         before = (after - 1).clip(min=0)
         closest = np.where(np.abs(frames[before] - active) <= np.abs(frames[after] - active), before, after)
         result[active, labels[closest]] = True
+    voiced = result[:, :count].copy()
+    for stream, active in silent:
+        together = voiced[active].sum(axis=0)
+        result[active, int(np.argmin(together)) if count > 1 else count + stream] = True
     return result

@@ -19,8 +19,11 @@ Embedding = npt.NDArray[np.float32]
 
 # Chosen on half of the voices of tests/scorers/test_speakers_truth.py. The distance of two pieces is 1 - cosine.
 SEGMENT_THRESHOLD = 0.60  # largest mean distance within a voice of a segment
-DIFFERENT_STREAMS = 0.10  # added between pieces of different streams of the segmentation network
-SHORT_VOICE_S = 1.0  # a voice with less speech than this joins the closest one of its stream
+CENTER_COSINE = 0.4  # voices with a larger cosine of their means are one
+SHORT_VOICE_S = 2.0  # a voice with less speech than this joins the closest one
+SHORT_THRESHOLD = 0.7  # if their mean distance is not larger,
+RARE_THRESHOLD = 0.88  # or than this for a voice with less than a fifth of the speech
+RARE_SHARE = 0.2
 
 VIDEO_THRESHOLD = 0.60  # largest mean distance within a speaker of a video
 MOST_CLUSTERED = 3000  # segments of a video that are clustered; the others join the closest speaker
@@ -48,39 +51,59 @@ def cluster_pieces(pieces: Sequence[Piece]) -> list[int]:
     if len(pieces) < 2:
         return [0] * len(pieces)
     embeddings = np.stack([piece.embedding for piece in pieces])
-    streams = np.array([piece.stream for piece in pieces])
-    distances = 1 - embeddings @ embeddings.T + DIFFERENT_STREAMS * (streams[:, None] != streams[None, :])
-    voices = _cluster(distances, SEGMENT_THRESHOLD)
+    distances = 1 - embeddings @ embeddings.T
+    voices = _join_centers(embeddings, _cluster(distances, SEGMENT_THRESHOLD))
     return _join_short(pieces, voices, distances)
 
 
-def _join_short(pieces: Sequence[Piece], voices: list[int], distances: npt.NDArray[np.floating]) -> list[int]:
-    """Move pieces of voices with little speech to the closest other voice of the same stream, shortest voice first.
+def _join_centers(embeddings: npt.NDArray[np.float32], voices: list[int]) -> list[int]:
+    """Join voices whose mean embeddings are close: a mean has less noise than pieces have."""
+    labels = np.array(voices)
+    while labels.max() > 0:
+        centers = np.stack([_unit(embeddings[labels == voice].mean(axis=0)) for voice in range(labels.max() + 1)])
+        cosines = np.tril(centers @ centers.T, -1)
+        second, first = np.unravel_index(np.argmax(cosines), cosines.shape)
+        if cosines[second, first] < CENTER_COSINE:
+            break
+        labels[labels == second] = first
+        labels[labels > second] -= 1
+    return [int(label) for label in labels]
 
-    Such a voice is a piece on a border between two, or one with noise.
+
+def _join_short(pieces: Sequence[Piece], voices: list[int], distances: npt.NDArray[np.floating]) -> list[int]:
+    """Move pieces of voices with little speech to the closest voice if it is not too far, shortest voice first.
+
+    Such a voice is a piece with noise, or one on the border between two voices.
     """
     voices = list(voices)
-    fixed: set[int] = set()
-    while True:
-        seconds: Counter[int] = Counter()
-        for piece, voice in zip(pieces, voices, strict=True):
-            seconds[voice] += piece.seconds  # type: ignore[assignment] # Counter adds floats as well
-        short = [voice for voice, total in seconds.items() if total < SHORT_VOICE_S and voice not in fixed]
-        if not short or len(seconds) < 2:
-            return voices
-        smallest = min(short, key=lambda voice: (seconds[voice], voice))
-        members = [index for index, voice in enumerate(voices) if voice == smallest]
-        streams = {pieces[index].stream for index in members}
-        others = [i for i, voice in enumerate(voices) if voice != smallest and pieces[i].stream in streams]
-        if others:
-            means = {
-                voice: distances[np.ix_(members, [i for i in others if voices[i] == voice])].mean()
-                for voice in {voices[i] for i in others}
-            }
-            target = min(means, key=lambda voice: (means[voice], voice))
-            for index in members:
-                voices[index] = target
-        fixed.add(smallest)
+    members = {voice: [i for i, other in enumerate(voices) if other == voice] for voice in set(voices)}
+    seconds = {voice: sum(pieces[i].seconds for i in indices) for voice, indices in members.items()}
+    total = sum(seconds.values())
+    for voice in sorted(seconds, key=lambda voice: (seconds[voice], voice)):
+        if seconds[voice] >= SHORT_VOICE_S or len(members) < 2:
+            continue
+        indices = members.pop(voice)
+        means = {other: _distance(distances, indices, members[other]) for other in sorted(members)}
+        closest = min(means, key=lambda other: means[other])
+        is_rare = seconds[voice] < RARE_SHARE * total
+        if means[closest] > (RARE_THRESHOLD if is_rare else SHORT_THRESHOLD):
+            members[voice] = indices
+            continue
+        members[closest] += indices
+        for index in indices:
+            voices[index] = closest
+    order: dict[int, int] = {}
+    return [order.setdefault(voice, len(order)) for voice in voices]
+
+
+def _distance(distances: npt.NDArray[np.floating], first: list[int], second: list[int]) -> float:
+    """Return the mean distance of two groups of pieces, without neighbors in time where there are other pairs.
+
+    Where one speaker follows another without a pause, a piece has some of the voice of the next one.
+    """
+    block = distances[np.ix_(first, second)]
+    apart = np.abs(np.subtract.outer(first, second)) > 1
+    return float(block[apart].mean() if apart.any() else block.mean())
 
 
 def mean_voice(pieces: Sequence[Piece]) -> Embedding:
