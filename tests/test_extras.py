@@ -136,6 +136,8 @@ def test_a_missing_extra_is_one_line(command: list[str], package: str, extra: st
         ),
         ("from audiopipe.bench.corpus.media import find_ffmpeg; find_ffmpeg()", "imageio_ffmpeg", "bench"),
         ("from audiopipe.cluster.connect import connect; connect('slurm', tls=False)", "dask_jobqueue", "slurm"),
+        ("from audiopipe.dataset.convert import to_lhotse; to_lhotse(None)", "lhotse", "loaders"),
+        ("from audiopipe.dataset.convert import to_huggingface; to_huggingface(None, [], None)", "datasets", "loaders"),
     ],
 )
 def test_a_missing_extra_raises_an_error_that_names_it(code: str, package: str, extra: str, tmp_path: Path) -> None:

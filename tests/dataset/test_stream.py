@@ -15,6 +15,7 @@ from output_factory import config, make_output
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from audiopipe.bench.loaders import run_benchmark
 from audiopipe.dataset.epoch import EpochOrder
 from audiopipe.dataset.read_ahead import coalesce
 from audiopipe.dataset.reader import Dataset
@@ -230,3 +231,11 @@ def test_torch_can_batch_the_audio(dataset: Dataset) -> None:
 
     batch = next(iter(DataLoader(dataset.iterate().map(to_tensor), batch_size=8)))
     assert batch.shape == (8, 6400)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_benchmark_reads_all_segments_with_each_reader(dataset: Dataset) -> None:
+    rates = run_benchmark(dataset.url, workers=0, rounds=1)
+    assert {rate.segments for rate in rates.values()} == {70 - 16}  # without the first batch
+    assert all(rate.segments_per_s > 0 for rate in rates.values())
+    assert {name.partition(",")[0] for name in rates} == {"audiopipe", "webdataset"}
