@@ -22,7 +22,7 @@ SUGGESTIONS = (
 COUNTS = ("no speaker", "1 speaker", "2 speakers", "3 or more")
 COLORS = (NEUTRAL, KEPT, DROPPED, "#d0457b")
 MAX_SPEAKERS = 10
-OVERLAPPING = 0.1  # of a segment
+OVERLAPPING = 0.1  # of the speech
 
 
 def speakers(tables: DatasetTables) -> Html:
@@ -43,8 +43,8 @@ def _counts(tables: DatasetTables) -> Html:
     head = ["language", "", *COUNTS, "median overlap", f"overlap above {100 * OVERLAPPING:.0f} %"]
     legend = page.legend(dict(zip(COUNTS, COLORS, strict=True)))
     note = page.note(
-        "Kept segments by the number of speakers with at least 0.25 s of speech. The overlap is the share of a segment "
-        "in which two speak at a time."
+        "Kept segments by the number of speakers with at least 0.25 s of speech. The overlap is the share of the "
+        "speech in which two or more speak at once."
     )
     return page.join(note, page.table(head, rows, "ll", last), legend)
 
