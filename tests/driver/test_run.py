@@ -218,7 +218,7 @@ def test_retry_processes_only_the_dead_letters_as_new_shards(client: Client, tmp
     (third,) = pq.read_table(out / "en/videos_000003.parquet").to_pylist()
     assert (third["status"], third["attempts"]) == ("done", 3)
     after = content(out)
-    described = {"dataset.json", "README.md", "tars.txt"}
+    described = {"croissant.json", "dataset.json", "README.md", "tars.txt"}
     assert {name: after[name] for name in before.keys() - described} == {
         name: before[name] for name in before.keys() - described
     }
