@@ -19,7 +19,7 @@ from audiopipe.dataset.verify import verify
 from audiopipe.store.objects import Store
 
 VICTIMS = ("worker", "driver", "scheduler", "nanny")
-ROUNDS, ROUND_S = 6, 90.0
+ROUNDS, ROUND_S = 6, 180.0
 UNFINISHED = 4
 
 # A scorer of another package, so that each process finds it by its entry point. It is slow, so that kills meet it.
