@@ -23,12 +23,14 @@ help:
 	@echo "make gpu-check  test and time everything on this machine's GPU, in eight minutes"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
 
-# Bytecode is compiled once: on some systems the many processes that import torch cannot store it.
+# Bytecode is compiled once: on some systems the many processes that import torch cannot store it. So are the kernels:
+# the first processes that need one would each spend ten seconds on it.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "audiopipe needs Python 3.11.5 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m audiopipe.kernels.precompile
 	@touch $@
 
 # A notebook's kernel warns at each start that its messages are not encrypted; they stay on this machine and are signed.
