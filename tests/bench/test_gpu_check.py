@@ -99,6 +99,7 @@ def test_every_part_runs_on_a_fake_gpu(tmp_path, name):
         assert not [row for row in rows if row["is_met"] is False]
 
 
+@pytest.mark.slow
 def test_rated_segments_are_written_for_a_machine_without_speechmos(tmp_path):
     make_scores(tmp_path, CACHE, SCORED_S)
     rated = read_scores(tmp_path)

