@@ -66,6 +66,7 @@ def test_the_command_is_measured_without_its_start(inputs):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core alone")
+@pytest.mark.slow
 def test_a_process_with_two_cores_does_the_work_of_two(inputs, monkeypatch):
     monkeypatch.setattr(pipeline, "_process_size", lambda method, cores: (2, 2))
     result = pipeline._measure(inputs[0], results.AUDIOPIPE, 2)

@@ -8,6 +8,7 @@ import pytest
 from audiopipe.bench import scale
 
 
+@pytest.mark.slow
 def test_planning_scheduling_and_recording_are_timed(tmp_path: Path) -> None:
     result = scale.bench(2_000, 12, workers=1)
     assert (result.videos, result.ledger) == (2_000, "SQLite")

@@ -67,6 +67,7 @@ def test_licenses_and_missing_languages_are_logged(
     assert any("missing: en" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_pypi_replaces_apt_where_that_is_missing(tmp_path: Path, without_apt: None) -> None:
     lines: list[str] = []
     speech = fetch_speech(tmp_path, log=lines.append)
