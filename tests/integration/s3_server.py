@@ -23,6 +23,8 @@ import botocore.session
 import pytest
 from waiting import wait_until
 
+from audiopipe.media.access import clear_cache
+
 WEED = Path(sys.executable).parent / "weed"
 BUCKET = "probe"
 
@@ -114,6 +116,23 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server = S3Server(tmp_path_factory.mktemp("s3"))
     server.start()
     yield server
+    server.kill()
+
+
+@pytest.fixture
+def new_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Start a server for one test, with its keys in the environment."""
+    from s3fs import S3FileSystem
+
+    server = S3Server(tmp_path)
+    server.start()
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()
+    clear_cache()
+    yield server
+    S3FileSystem.clear_instance_cache()
+    clear_cache()
     server.kill()
 
 

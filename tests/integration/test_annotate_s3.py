@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from distributed import Client
 from output_factory import config, corpus, make_output
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, new_s3_server  # noqa: F401 - the fixture
 
 from audiopipe.dataset.annotations import list_annotations
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.verify import verify
 from audiopipe.driver.annotate import annotate, remove
-from audiopipe.media.access import clear_cache
 from audiopipe.report.dataset_tables import read_tables
 from audiopipe.store.objects import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    from s3fs import S3FileSystem
-
-    server = S3Server(tmp_path)
-    server.start()
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()
-    clear_cache()
-    yield server
-    S3FileSystem.clear_instance_cache()
-    clear_cache()
-    server.kill()
-
-
-def test_an_output_in_a_bucket_is_annotated(server: S3Server, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("new_s3_server")
+def test_an_output_in_a_bucket_is_annotated(tmp_path: Path) -> None:
     catalog = corpus(tmp_path / "c", videos=4, missing=False)
     store = make_output(config(catalog, f"s3://{BUCKET}/out", ledger=str(tmp_path / "ledger.sqlite")))
     keys = Dataset(store.url).to_pandas(["key"])

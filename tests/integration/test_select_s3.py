@@ -1,11 +1,10 @@
 """A selection between buckets of a real S3 server has the bytes of one between folders, by few requests."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from output_factory import content
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, new_s3_server  # noqa: F401 - the fixture
 from selection_factory import make_samples, select_here
 
 from audiopipe.dataset.reader import Dataset
@@ -17,21 +16,8 @@ from audiopipe.store.objects import Store
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    from s3fs import S3FileSystem
-
-    server = S3Server(tmp_path)
-    server.start()
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()
-    yield server
-    S3FileSystem.clear_instance_cache()
-    server.kill()
-
-
-def test_a_selection_in_buckets_equals_one_in_folders(server: S3Server, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("new_s3_server")
+def test_a_selection_in_buckets_equals_one_in_folders(tmp_path: Path) -> None:
     local = make_samples(str(tmp_path / "out"), ("en",), 3)
     remote = Store(f"s3://{BUCKET}/select/parent")
     for name in local.list():
