@@ -111,8 +111,8 @@ class SupabaseLedger(OutboxLedger):
     def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S, busy_s: float = BUSY_S) -> None:
         with SupabaseClient(timeout_s=5) as supabase:
             _check_access(supabase)
-        super().__init__(path, supabase.url, busy_s)
         self._recorded: frozenset[tuple[str, str]] = frozenset()
+        super().__init__(path, supabase.url, busy_s)  # queues the rows of a file that another server had
         self._sender = _Sender(self.path, send_every_s)
 
     def record_shards(self, results: Sequence[ShardResult]) -> None:
