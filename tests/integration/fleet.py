@@ -38,7 +38,9 @@ class Fleet:
     @property
     def environment(self) -> dict[str, str]:
         address = f"tcp://127.0.0.1:{self.port}"
-        return {**os.environ, "TMPDIR": str(self.folder), "DASK_SCHEDULER_ADDRESS": address, **self.settings}
+        # A test that calls the command in this process makes Dask quiet, and logs are read here.
+        inherited = {name: value for name, value in os.environ.items() if name != "DASK_LOGGING"}
+        return {**inherited, "TMPDIR": str(self.folder), "DASK_SCHEDULER_ADDRESS": address, **self.settings}
 
     def start(self, name: str, *command: str, folder: Path | None = None, **settings: str) -> subprocess.Popen[bytes]:
         """Start a process.
