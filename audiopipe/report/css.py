@@ -42,7 +42,8 @@ PIECES = """
 .ap figure svg { display: block; width: 100%; height: auto; overflow: visible }
 .ap .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .35em 0 0;
   vertical-align: -.05em }
-.ap .legend span.entry { margin-right: 1.2em; white-space: nowrap; font-size: .9em }
+.ap .legend span.entry { display: inline-block; max-width: 100%; margin-right: 1.2em; font-size: .9em;
+  overflow-wrap: anywhere }
 .ap .legend { margin: 0 0 8px }
 .ap .sample { border: 1px solid #8883; border-radius: 8px; padding: 10px 12px; break-inside: avoid; min-width: 0 }
 .ap .sample audio { width: 100%; height: 34px; margin: 6px 0 2px; display: block }
