@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.schema import is_audio_tar
 from audiopipe.dataset.segment import Segment
 from audiopipe.errors import ConfigError
 from audiopipe.extras import require_extra
@@ -37,9 +38,7 @@ class LoaderRate:
         return self.segments / self.seconds
 
 
-def run_benchmark(
-    url: str, workers: int, rounds: int, repeats: int = 1, on_rate: Callable[[LoaderRate], None] = lambda rate: None
-) -> dict[str, LoaderRate]:
+def run_benchmark(url: str, workers: int, rounds: int, repeats: int = 1) -> dict[str, LoaderRate]:
     """Read a local dataset through a DataLoader with each reader in turn, `rounds` times; return the best rates.
 
     Every reader decodes the audio with soundfile to float32 and reads the text.
@@ -52,13 +51,14 @@ def run_benchmark(
     """
     dataset = Dataset(url)
     folder = dataset.store.local_folder
-    if folder is None or not len(dataset):
+    tars = [item.name for commit in dataset.commits.values() for item in commit.objects if is_audio_tar(item.name)]
+    if folder is None or not tars:
         raise ConfigError(f"{url} must be a local folder with a dataset that has audio")
-    tars = sorted({str(folder / dataset.segment_of(row).tar) for row in _kept_rows(dataset)})
+    paths = [str(folder / tar) for tar in tars]
     suffix = dataset.run.audio_format
     readers: dict[str, Callable[[bool], Any]] = {
         "audiopipe": lambda shuffle: dataset.iterate(shuffle, columns=["text"]).map(_decode_segment),
-        "webdataset": lambda shuffle: _open_webdataset(tars, suffix, shuffle),
+        "webdataset": lambda shuffle: _open_webdataset(paths, suffix, shuffle),
     }
     best: dict[str, LoaderRate] = {}
     for _ in range(rounds):
@@ -66,15 +66,9 @@ def run_benchmark(
             for name, open_reader in readers.items():
                 label = f"{name}, {'shuffled' if shuffle else 'in order'}"
                 rate = _measure(label, open_reader(shuffle), workers, repeats)
-                on_rate(rate)
                 if label not in best or rate.segments_per_s > best[label].segments_per_s:
                     best[label] = rate
     return best
-
-
-def _kept_rows(dataset: Dataset) -> Iterable[dict[str, Any]]:
-    rows: list[dict[str, Any]] = dataset.query("SELECT DISTINCT language, shard FROM segments WHERE kept").to_pylist()
-    return rows
 
 
 def _open_webdataset(tars: list[str], suffix: str, shuffle: bool) -> Any:
