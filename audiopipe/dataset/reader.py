@@ -95,7 +95,7 @@ class Dataset(DatasetTables):
         Args:
             shuffle, seed: mix the shards, blocks of 32 neighbors within 8 shards, and the segments within `buffer`.
                 `set_epoch` of the stream changes the order.
-            rank, world_size: of this process; by default those of torch.distributed or torchrun, else 0 and 1.
+            rank, world_size: of this process; each by default that of torch.distributed or torchrun, else 0 and 1.
             worker: the number of a reader in this rank, and of how many; by default the worker of the DataLoader.
             columns: those to read, for speed; by default all.
             buffer: segments that are read together and mixed; 1024 if shuffled, else 64. A worker holds three times as
@@ -104,10 +104,11 @@ class Dataset(DatasetTables):
             drop_last: leave out up to one segment less than there are readers, so that all get the same number.
 
         Raises:
-            ConfigError: there is no such column or rank.
+            ConfigError: `columns` names an unknown column, or an argument is out of range.
         """
         rank, world_size = find_rank(rank, world_size)
-        buffer = buffer or (BUFFER_SHUFFLED if shuffle else BUFFER_ORDERED)
+        if buffer is None:
+            buffer = BUFFER_SHUFFLED if shuffle else BUFFER_ORDERED
         names = stream_columns(columns, self.columns)
         options = StreamOptions(shuffle, seed, rank, world_size, worker, buffer, threads, drop_last, names)
         return SegmentStream(self, options)

@@ -47,12 +47,12 @@ class StreamOptions:
 
 
 def find_rank(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return the rank and the number of ranks: given, of torch.distributed, of torchrun, or 0 and 1."""
-    if rank is not None or world_size is not None:
-        return rank or 0, world_size or 1
+    """Return the rank and the number of ranks: each as given, else of torch.distributed or torchrun, else 0 and 1."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        defaults = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    else:
+        defaults = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return defaults[0] if rank is None else rank, defaults[1] if world_size is None else world_size
 
 
 class SegmentStream(IterableDataset[Any]):
@@ -74,7 +74,8 @@ class SegmentStream(IterableDataset[Any]):
         self._functions: tuple[Callable[[Any], Any], ...] = ()
         # In shared memory, so that `set_epoch` reaches persistent workers of a DataLoader.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._start = self._position = 0
+        # An epoch and a position in it: where the next iteration starts, and how far the last one is.
+        self._start = self._reached = (0, 0)
 
     def __repr__(self) -> str:
         return f"SegmentStream({self._dataset.url!r}): {len(self):,} segments, {self.options}"
@@ -91,7 +92,13 @@ class SegmentStream(IterableDataset[Any]):
         return stream
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next iteration. Call it before each epoch; the first is 0."""
+        """Choose the order of the next iteration. Call it before each epoch; the first is 0.
+
+        Raises:
+            ConfigError: the epoch is negative.
+        """
+        if epoch < 0:
+            raise ConfigError(f"epoch {epoch} is negative: the first is 0")
         self._epoch.fill_(epoch)
 
     @property
@@ -101,10 +108,10 @@ class SegmentStream(IterableDataset[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and the position in it, with all that the order depends on."""
-        return {"epoch": self.epoch, "position": self._position, **self._order_of()}
+        return {"epoch": self.epoch, "position": self._position_in(self._reached), **self._order_of()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at a position in the next iteration.
+        """Continue at a position in the next iteration, if it is of the same epoch.
 
         Raises:
             ConfigError: the state is that of another dataset, seed, split or part.
@@ -116,23 +123,29 @@ class SegmentStream(IterableDataset[Any]):
         if differences:
             raise ConfigError(f"the state is that of another iteration ({'; '.join(differences)}): use the same again")
         self.set_epoch(state["epoch"])
-        self._start = self._position = state["position"]
+        self._start = self._reached = (state["epoch"], state["position"])
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the part of this worker, from where a loaded state was."""
-        start, self._start = self._start, 0
-        self._position = start
-        return self._iterate(start)
+        epoch, start = self.epoch, self._position_in(self._start)
+        self._start, self._reached = (epoch, 0), (epoch, start)
+        return self._iterate(epoch, start)
 
-    def _iterate(self, start: int) -> Iterator[Any]:
+    def _position_in(self, place: tuple[int, int]) -> int:
+        """Return the position of a place if it is in the chosen epoch, else the start."""
+        epoch, position = place
+        return position if epoch == self.epoch else 0
+
+    def _iterate(self, epoch: int, start: int) -> Iterator[Any]:
         first, last = self._positions(*self._part())
         seed = self.options.seed if self.options.shuffle else None
-        order = EpochOrder(self._counts, seed, self.epoch, first, last, self.options.buffer)
-        for segment in read_ahead(self._local_dataset(), self._shards, order.batches(start), self.options):
+        order = EpochOrder(self._counts, seed, epoch, first, last, self.options.buffer)
+        segments = read_ahead(self._local_dataset(), self._shards, order.batches(start), self.options)
+        for position, segment in enumerate(segments, start + 1):
             item: Any = segment
             for function in self._functions:
                 item = function(item)
-            self._position += 1
+            self._reached = (epoch, position)
             yield item
 
     def _local_dataset(self) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,84 @@ def test_a_state_resumes_in_the_middle_of_an_epoch(dataset: Dataset, shuffle: bo
     assert read(resumed) == whole, "the next iteration starts at the beginning"
 
 
+def test_a_position_counts_for_its_epoch_only(dataset: Dataset, keys: list[str]) -> None:
+    stream = dataset.iterate(shuffle=True, columns=[])
+    assert len(read(stream)) == len(keys)
+    assert stream.state_dict()["position"] == len(keys)
+    stream.set_epoch(1)
+    state = stream.state_dict()
+    assert (state["epoch"], state["position"]) == (1, 0)
+    whole = read(stream)
+    iterator = iter(stream)
+    begin = [next(iterator).key for _ in range(5)]
+    resumed = dataset.iterate(shuffle=True, columns=[])
+    resumed.load_state_dict(stream.state_dict())
+    resumed.set_epoch(1)
+    assert begin + read(resumed) == whole
+    resumed.load_state_dict(stream.state_dict())
+    resumed.set_epoch(2)
+    assert sorted(read(resumed)) == sorted(keys)
+
+
+@pytest.mark.parametrize("position", [3, 4, 17])
+def test_a_part_smaller_than_the_buffer_resumes(dataset: Dataset, position: int) -> None:
+    def make() -> Any:
+        return dataset.iterate(shuffle=True, rank=1, world_size=4, columns=[])
+
+    stream = make()
+    whole = read(stream)
+    iterator = iter(stream)
+    begin = [next(iterator).key for _ in range(position)]
+    resumed = make()
+    resumed.load_state_dict(stream.state_dict())
+    assert begin + read(resumed) == whole
+
+
+def test_more_readers_than_segments_get_empty_parts(dataset: Dataset, keys: list[str]) -> None:
+    parts = [read(dataset.iterate(True, rank=rank, world_size=100, columns=[])) for rank in range(100)]
+    assert sorted(key for part in parts for key in part) == sorted(keys)
+    assert [] in parts
+    empty = dataset.filter("duration_s > 99")
+    assert len(empty) == len(empty.iterate()) == len(read(empty.iterate(shuffle=True))) == 0
+
+
+def count_threads() -> int:
+    return sum("read" in thread.name or "ThreadPool" in thread.name for thread in threading.enumerate())
+
+
+def test_threads_end_with_their_iteration(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = count_threads()
+    iterator = iter(dataset.iterate(buffer=8))
+    next(iterator)
+    assert count_threads() > before
+    del iterator
+    assert count_threads() == before
+
+    def refuse(segment: Segment) -> None:
+        raise ValueError(segment.key)
+
+    with pytest.raises(ValueError, match="v"):
+        list(dataset.iterate(buffer=8).map(refuse))
+    assert count_threads() == before
+
+    def fail(store: Store, name: str, start: int, size: int) -> bytes:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Store, "read_range", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(dataset.iterate(buffer=8))
+    assert count_threads() == before
+
+
+def test_workers_are_forked_in_the_middle_of_an_iteration(dataset: Dataset, keys: list[str]) -> None:
+    stream = dataset.iterate(buffer=8)
+    iterator = iter(stream)
+    begin = [next(iterator).key]
+    loader = DataLoader(stream.map(key_of), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    assert sorted(loader) == sorted(keys)
+    assert begin + [segment.key for segment in iterator] == keys
+
+
 def test_a_state_of_another_iteration_is_refused(dataset: Dataset) -> None:
     state = dataset.iterate(shuffle=True, seed=1).state_dict()
     with pytest.raises(ConfigError, match="seed: 1 there, 2 here"):
@@ -203,8 +282,20 @@ def test_ranks_come_from_the_environment(dataset: Dataset, monkeypatch: pytest.M
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert (dataset.iterate().options.rank, dataset.iterate().options.world_size) == (1, 2)
     assert dataset.iterate(rank=0, world_size=1).options.world_size == 1
+    assert dataset.iterate(rank=0).options.world_size == 2
+    assert dataset.iterate(world_size=4).options.rank == 1
     with pytest.raises(ConfigError, match="rank 2 is not one of 2 ranks"):
         dataset.iterate(rank=2, world_size=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"world_size": 0}, {"buffer": 0}, {"threads": 0}, {"seed": -1}, {"worker": (2, 2)}]
+)
+def test_an_argument_out_of_range_is_refused(dataset: Dataset, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"not one of|must be at least"):
+        dataset.iterate(**options)
+    with pytest.raises(ConfigError, match="epoch -1 is negative"):
+        dataset.iterate().set_epoch(-1)
 
 
 def test_a_sample_depends_on_its_seed_alone(dataset: Dataset, keys: list[str]) -> None:
