@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from audiopipe.types import ShardResult
 
@@ -13,54 +13,41 @@ __all__ = ["RATE_WINDOW", "Counter", "SessionCounters"]
 RATE_WINDOW = timedelta(minutes=10)
 
 
+class RecentResult(NamedTuple):
+    """The times of a processed shard, and its videos and segments."""
+
+    started: datetime
+    finished: datetime
+    videos: int
+    segments: int
+
+
 @dataclass
 class Counter:
-    """Totals over results, and sums over those of the last `RATE_WINDOW`.
-
-    A result is added and removed once, so that each of them costs constant time.
-
-    Attributes:
-        videos, segments, dropped: of all results.
-        recent_videos, recent_segments: of the recent ones.
-    """
+    """Totals over results, and the results of the last `RATE_WINDOW`."""
 
     videos: int = 0
     segments: int = 0
     dropped: int = 0
-    recent_videos: int = 0
-    recent_segments: int = 0
-    _recent: deque[tuple[datetime, int, int]] = field(default_factory=deque)  # finish, videos, segments
-    _removed: int = 0
-    # Starts that no later result precedes, with the number of their result: the first is the earliest recent one.
-    _starts: deque[tuple[datetime, int]] = field(default_factory=deque)
+    _recent: list[RecentResult] = field(default_factory=list)
 
     def add(self, result: ShardResult) -> None:
         """Count a result."""
         self.videos += result.videos
         self.segments += result.segments
         self.dropped += result.segments - result.segments_kept
-        self.recent_videos += result.videos
-        self.recent_segments += result.segments
-        started = datetime.fromisoformat(result.started_at)
-        while self._starts and self._starts[-1][0] >= started:
-            self._starts.pop()
-        self._starts.append((started, self._removed + len(self._recent)))
-        self._recent.append((datetime.fromisoformat(result.finished_at), result.videos, result.segments))
+        times = datetime.fromisoformat(result.started_at), datetime.fromisoformat(result.finished_at)
+        self._recent.append(RecentResult(*times, result.videos, result.segments))
 
-    def minutes(self, now: datetime) -> float:
-        """Return the minutes that the recent sums are of: since the first start of a recent result, at most the window.
-
-        Results that are no longer recent are removed from the sums.
+    def rates(self, now: datetime) -> tuple[float, float]:
+        """Return videos per minute and segments per second since the first start of a recent result, but at most of
+        the window; forget older results.
         """
-        while self._recent and now - self._recent[0][0] >= RATE_WINDOW:
-            _, videos, segments = self._recent.popleft()
-            self.recent_videos -= videos
-            self.recent_segments -= segments
-            self._removed += 1
-        while self._starts and self._starts[0][1] < self._removed:
-            self._starts.popleft()
-        first = self._starts[0][0] if self._starts else now
-        return max((now - max(first, now - RATE_WINDOW)).total_seconds() / 60, 1 / 60)
+        self._recent = [result for result in self._recent if now - result.finished < RATE_WINDOW]
+        first = min((result.started for result in self._recent), default=now)
+        seconds = max((now - max(first, now - RATE_WINDOW)).total_seconds(), 1.0)
+        videos = sum(result.videos for result in self._recent)
+        return videos / seconds * 60, sum(result.segments for result in self._recent) / seconds
 
 
 @dataclass

@@ -126,7 +126,7 @@ def driver_row(
 
 def _with_counters(row: WorkerRow, config: RunConfig, counter: Counter, now: datetime) -> WorkerRow:
     """Add the partition, the totals over results, and the rates of the last `RATE_WINDOW`."""
-    minutes = counter.minutes(now)
+    videos_per_minute, segments_per_second = counter.rates(now)
     return replace(
         row,
         partition_index=config.partition_index,
@@ -135,6 +135,6 @@ def _with_counters(row: WorkerRow, config: RunConfig, counter: Counter, now: dat
         segments_total=counter.segments,
         segments_processed=counter.segments,
         segments_dropped=counter.dropped,
-        videos_per_minute=counter.recent_videos / minutes,
-        segments_per_second=counter.recent_segments / minutes / 60,
+        videos_per_minute=videos_per_minute,
+        segments_per_second=segments_per_second,
     )
