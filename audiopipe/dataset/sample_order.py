@@ -32,19 +32,19 @@ class SampleOrder(Generic[T]):
     _examples: dict[frozenset[str], int] = field(default_factory=dict)  # the first waiting sample of each set
     _is_open: bool = False
 
-    def add(self, sample: T, numbers: Iterable[str]) -> Iterator[T]:
+    def add(self, sample: T, present: Iterable[str]) -> Iterator[T]:
         """Take the next sample; yield those that can be written.
 
         Args:
-            numbers: the columns that have a number in it.
+            present: the columns that have a value in it.
         """
         if self._is_open:
             yield sample
             return
-        present = frozenset(numbers)
-        is_new = present not in self._examples
-        self._examples.setdefault(present, len(self._waiting))
-        self._waiting.append((present, sample))
+        numbers = frozenset(self.names).intersection(present)
+        is_new = numbers not in self._examples
+        self._examples.setdefault(numbers, len(self._waiting))
+        self._waiting.append((numbers, sample))
         if is_new and self._covered(self._choose()) >= set(self.names):
             yield from self.finish()
 

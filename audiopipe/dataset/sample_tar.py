@@ -36,7 +36,7 @@ class SampleTar(Generic[T]):
         """Take the next sample.
 
         Args:
-            present: the columns that have a number in it.
+            present: the columns that have a value in it.
         """
         self.samples += 1
         for ready in self._order.add(sample, present):
