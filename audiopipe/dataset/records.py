@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from audiopipe.types import (
 )
 
 __all__ = ["Metrics", "Row", "SegmentRecord", "VideoRecord", "finite", "segment_row", "video_row"]
+
+T = TypeVar("T")
 
 Metrics = npt.NDArray[np.float64]
 Row = dict[str, Any]  # a value for each column but those of scorers
@@ -154,6 +156,6 @@ def video_row(record: VideoRecord, shard: int) -> Row:
     }
 
 
-def finite(value: float | None) -> float | None:
-    """Return a number as it is, and None for NaN and infinity."""
-    return value if value is not None and math.isfinite(value) else None
+def finite(value: T) -> T | None:
+    """Return None in place of NaN and infinity, as tables have it, and any other value as it is."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

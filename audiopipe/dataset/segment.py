@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from audiopipe.dataset.records import finite
 from audiopipe.dataset.virtual import open_tar, tar_name
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
@@ -76,7 +76,7 @@ class Segment:
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
         """The value of each score by name, None where it does not exist."""
-        return {name: _finite(self.row[name]) for name in self.scores if name in self.row}
+        return {name: finite(self.row[name]) for name in self.scores if name in self.row}
 
     @property
     def duration_s(self) -> Seconds:
@@ -118,7 +118,3 @@ class Segment:
     def sample_rate(self) -> int:
         """The sample rate of `audio` in Hz; raises as `read_bytes`."""
         return self._decoded[1]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

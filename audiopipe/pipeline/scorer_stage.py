@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from audiopipe.config import RunConfig
+from audiopipe.dataset.records import SegmentRecord, finite
 from audiopipe.dataset.schema import METRIC_NAMES, segments_schema
-from audiopipe.dataset.writer import SegmentRecord
 from audiopipe.pipeline.score import ScoredClip
 from audiopipe.pipeline.scorers import EmittedBatch, ScorerSet, finish_video, load_scorers
 from audiopipe.pipeline.timing import StageTimer
@@ -94,8 +93,7 @@ class ScorerStage:
             }
             with self._timer.measure(scorer.name, items=0):
                 values = finish_video(scorer, rows | {"speaker": [segment.span.speaker for segment in scored]})
-            speakers = values.pop("speaker", None) or []
-            for segment, speaker in zip(scored, speakers, strict=False):
+            for segment, speaker in zip(scored, values.pop("speaker", [None] * len(scored)), strict=True):
                 if segment.span.speaker is None and speaker is not None:
                     segment.span = replace(segment.span, speaker=str(speaker))
             for name, column in values.items():
@@ -151,12 +149,7 @@ class KeepFilter:
         if segment.metrics is not None:
             values |= zip(METRIC_NAMES, segment.metrics.tolist(), strict=True)
         values |= segment.scores
-        return {name: _present(values.get(name)) for name in self._condition.columns}
-
-
-def _present(value: object) -> object:
-    """Return None in place of NaN and infinity, as tables have it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return {name: finite(values.get(name)) for name in self._condition.columns}
 
 
 def emitted_bytes(event: object) -> float:

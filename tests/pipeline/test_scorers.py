@@ -82,6 +82,7 @@ def test_dropped_segments_have_scores_and_no_audio(videos, tmp_path):
     rows = rows_of(tmp_path)
     assert {row["kept"] for row in rows} == {False}
     scored = [row for row in rows if row["snr_db"] is not None]
+    assert scored
     assert all(row["probe_rms"] is not None for row in scored)
     assert not (tmp_path / "out/en/audio_000000.tar").exists()
 
