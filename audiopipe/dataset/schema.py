@@ -36,8 +36,8 @@ COLUMN_TYPES: dict[ColumnType, pa.DataType] = {
 
 # A value that does not exist is null, never NaN: DuckDB's average over a column with one NaN is NaN. The loudness of
 # silence, minus infinity, is null as well.
-# A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Where it
-# was dropped, both are null; with `keep_dropped` they are those of the shard's tar of dropped segments.
+# A kept segment's audio is `audio_bytes` bytes of its shard's tar, from `tar_offset` on. Where it was dropped, both are
+# null; with `keep_dropped` they are those of the shard's tar of dropped segments.
 COLUMNS_BEFORE_SCORES = pa.schema(
     [
         ("key", pa.string()),

@@ -38,9 +38,9 @@ Values = dict[str, float]
 class ScoredClip:
     """A clip's metrics in the order of `METRIC_NAMES`, and the samples to emit: [T] int16, or None.
 
-    A clip that was dropped has samples until other scorers have seen them, or to be written with `keep_dropped`, unless
-    some are not finite. The source
-    samples are not kept: until the clip is encoded, they would need six times the memory of `samples`.
+    A clip that was dropped has samples for other scorers and to be written with `keep_dropped`, unless some are not
+    finite. The source samples are not kept: until the clip is encoded, they would need six times the memory of
+    `samples`.
     """
 
     video_id: str

@@ -5,9 +5,9 @@
 
 Each stage runs ahead of the next, within bounds and in order: downloads and decoders in their own threads (the decoders
 are processes; a thread only receives what they write), scoring in one thread, learned scorers in another, encoders in a
-pool. The task's own thread
-passes segments on and writes. The order is the plan's and never that of arrival, so that the same shard gives the same
-bytes. `video.py` reads one video and cuts its clips; `assemble.py` encodes scored clips and writes the shard's files.
+pool. The task's own thread passes segments on and writes. The order is the plan's and never that of arrival, so that
+the same shard gives the same bytes. `video.py` reads one video and cuts its clips; `assemble.py` encodes scored clips
+and writes the shard's files.
 """
 
 from __future__ import annotations
