@@ -123,7 +123,9 @@ def _segments_of_tars(segments: pa.Table) -> tuple[list[TarSegment], list[TarSeg
     """
     rows = segments.filter(segments["tar_offset"].is_valid())
     is_dropped = (
-        pc.match_substring(rows[TAR_URL], "/dropped_") if TAR_URL in rows.column_names else pc.invert(rows["kept"])
+        pc.match_substring_regex(rows[TAR_URL], "/dropped_[^/]*$")
+        if TAR_URL in rows.column_names
+        else pc.invert(rows["kept"])
     )
     return _in_order(rows.filter(pc.invert(is_dropped))), _in_order(rows.filter(is_dropped))
 

@@ -26,7 +26,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, CommittedObject, commit_shard, part_name, publish, read_commit, upload
 from audiopipe.dataset.run_record import RunRecord, read_run_record, read_schema
 from audiopipe.dataset.sample_order import SampleOrder
-from audiopipe.dataset.schema import object_names
+from audiopipe.dataset.schema import is_audio_tar, object_names
 from audiopipe.dataset.select_lists import ShardList, read_list
 from audiopipe.dataset.selection import Selection, read_selection
 from audiopipe.errors import VerifyError
@@ -206,12 +206,12 @@ class _CopyJob:
             writer.append(data[:start], offsets)
 
     def _manifest_lines(self, segments: pa.Table, rows: Sequence[int]) -> Iterator[str]:
-        """Yield the lines of the NeMo manifest: of a virtual selection, those of the parent's tars of kept segments."""
+        """Yield the lines of the NeMo manifest; of a virtual selection, those of the parent's tars of kept segments."""
         names = ("key", "duration_s", "text", "language", "shard", "split", "parent_tar")
         columns: list[list[Any]] = [segments[name].to_pylist() for name in names]
         for row in rows:
             key, duration, text, language, index, split, tar = (column[row] for column in columns)
-            if self.selection.options.virtual and "/dropped_" in tar:
+            if self.selection.options.virtual and not is_audio_tar(tar):
                 continue
             entry = {
                 "audio_filepath": key + self.suffix,
