@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
-from audiopipe.dataset.schema import COLUMN_TYPES
+from audiopipe.dataset.schema import COLUMN_TYPES, RESERVED_COLUMNS
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
@@ -204,7 +204,8 @@ def check_columns(store: Store, record: AnnotationRecord, existing: Collection[s
     """Check the columns of an annotation before it is created.
 
     Raises:
-        ConfigError: a name is invalid, or is that of a column of the segments or of another annotation.
+        ConfigError: a name is invalid, or is that of a column of the segments, of another annotation, or of
+            selections.
     """
     used = {name.lower(): "the segments" for name in existing} | dict.fromkeys(KEYS, "every annotation")
     for annotation in list_annotations(store):
@@ -215,6 +216,8 @@ def check_columns(store: Store, record: AnnotationRecord, existing: Collection[s
     for column in record.columns:
         if not COLUMN_NAME.fullmatch(column.name):
             raise ConfigError(f"column '{column.name}': a name has 1 to 63 letters, digits and '_'; rename it")
+        if column.name.lower() in RESERVED_COLUMNS:
+            raise ConfigError(f"column '{column.name}' is one that `audiopipe select` adds: leave it out, rename it")
         owner = used.get(column.name.lower())
         if owner is not None:
             raise ConfigError(

@@ -16,6 +16,7 @@ __all__ = [
     "COLUMN_TYPES",
     "INFO_COLUMNS",
     "METRIC_NAMES",
+    "RESERVED_COLUMNS",
     "SELECTION_COLUMNS",
     "TAR_URL",
     "VIDEOS_SCHEMA",
@@ -81,6 +82,7 @@ SELECTION_COLUMNS = pa.schema(
     ]
 )
 TAR_URL = "tar_url"  # of a virtual selection: the address of the tar that `tar_offset` and `audio_bytes` belong to
+RESERVED_COLUMNS = (*SELECTION_COLUMNS.names, TAR_URL)  # a selection adds them, so that no scorer or annotation may
 # The columns of a video's metadata, with the names of `VideoInfo`; also of a sidecar with `sidecar_info`.
 INFO_COLUMNS = {
     "title": "title",
@@ -129,13 +131,15 @@ def segments_schema(columns: Sequence[Column]) -> pa.Schema:
         columns: those of the output's scorers, as `run_record.read_columns` returns them.
 
     Raises:
-        ConfigError: a scorer's column has the name of another column.
+        ConfigError: a scorer's column has the name of another column, or of one that a selection adds.
     """
     fields = [pa.field(column.name, COLUMN_TYPES[column.type]) for column in columns if column.stored]
     schema = pa.schema([*COLUMNS_BEFORE_SCORES, *fields, *COLUMNS_AFTER_SCORES])
-    repeated = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if repeated:
-        raise ConfigError(f"a scorer has the column '{repeated[0]}', which every dataset has: it must be renamed")
+    reserved = [name for name in schema.names if schema.names.count(name) > 1 or name in RESERVED_COLUMNS]
+    if reserved:
+        raise ConfigError(
+            f"a scorer has the column '{min(reserved)}', which every dataset or selection has: it must be renamed"
+        )
     return schema
 
 

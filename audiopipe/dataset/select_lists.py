@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audiopipe.config import RunConfig
+from audiopipe.dataset.annotation_sql import text_sql
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
 from audiopipe.dataset.commit import Commit
-from audiopipe.dataset.schema import VIDEOS_SCHEMA
-from audiopipe.dataset.select_rows import PROVENANCE, Count, count_before, count_chosen, count_left_out
+from audiopipe.dataset.schema import RESERVED_COLUMNS, TAR_URL, VIDEOS_SCHEMA
+from audiopipe.dataset.select_rows import Count, count_before, count_chosen, count_left_out
 from audiopipe.dataset.selection import LISTS, SUMMARY, Selection, SelectionOptions
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_SCHEMA, PlanMetadata, plan_path, serialize
@@ -35,7 +36,8 @@ __all__ = ["Pin", "ShardList", "has_plan", "read_list", "read_planned_videos", "
 
 BATCH_ROWS = 4096
 PINS = b"audiopipe"  # key of the metadata of a list: size and sha256 of each tar of the parent that it names
-LIST_COLUMNS = ("sample_bytes",)  # of a list of segments, which no table of the dataset has
+# Of the lists alone. With a space, they are never those of a scorer or an annotation.
+NEW_SHARD, SAMPLE_BYTES = "new shard", "sample bytes"
 
 Key = tuple[str, int]
 
@@ -116,8 +118,8 @@ def read_list(dest: Store, shard: str) -> ShardList:
     segments, videos = (_read_table(dest, _list_name(shard, kind)) for kind in ("segments", "videos"))
     tars = json.loads((segments.schema.metadata or {}).get(PINS, b"{}"))
     return ShardList(
-        segments.drop_columns(list(LIST_COLUMNS)).replace_schema_metadata(),
-        segments["sample_bytes"].to_pylist(),
+        segments.drop_columns([SAMPLE_BYTES]).replace_schema_metadata(),
+        segments[SAMPLE_BYTES].to_pylist(),
         videos.select(VIDEOS_SCHEMA.names).cast(VIDEOS_SCHEMA),
         sum(videos["is_new"].to_pylist()),
         {name: Pin(*pin) for name, pin in tars.items()},
@@ -139,18 +141,18 @@ def read_summary(dest: Store) -> dict[str, Any]:
 
 
 class _Stream:
-    """Reads rows that are sorted by language and `new_shard`, a shard at a time."""
+    """Reads rows that are sorted by language and new shard, a shard at a time."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         self._reader = connection.cursor().sql(sql).to_arrow_reader(BATCH_ROWS)
         self._rest = self._reader.schema.empty_table()
 
     def take(self, key: Key) -> pa.Table:
-        """Return the rows of the next shard, without the column `new_shard`; none if it has none."""
+        """Return the rows of the next shard, without the column of the shard; none if it has none."""
         parts: list[pa.Table] = []
         while True:
             matches = pc.and_(
-                pc.equal(self._rest["language"], key[0]), pc.equal(self._rest["new_shard"], pa.scalar(key[1]))
+                pc.equal(self._rest["language"], key[0]), pc.equal(self._rest[NEW_SHARD], pa.scalar(key[1]))
             )
             count = pc.sum(matches).as_py() or 0
             parts.append(self._rest.slice(0, count))
@@ -162,25 +164,24 @@ class _Stream:
             except StopIteration:
                 self._rest = self._reader.schema.empty_table()
                 break
-        return pa.concat_tables(parts).drop_columns(["new_shard"]).combine_chunks()
+        return pa.concat_tables(parts).drop_columns([NEW_SHARD]).combine_chunks()
 
 
 def _segments_sql(connection: duckdb.DuckDBPyConnection, options: SelectionOptions, parent_url: str) -> str:
     columns = connection.table("segments").columns
-    old = ", ".join(f"s.{name}" for name in PROVENANCE if name in columns)
+    old = ", ".join(f"s.{name}" for name in RESERVED_COLUMNS if name in columns)
     split = "coalesce(p.split, s.split)" if "split" in columns else "p.split"
     exclude = f"EXCLUDE ({old})" if old else ""
     is_address = "contains(p.tar, '://') OR starts_with(p.tar, '/')"
-    root = parent_url.replace("'", "''")
-    url = f", if({is_address}, p.tar, '{root}/' || p.tar) AS tar_url" if options.virtual else ""
-    return f"""SELECT p.new_shard, p.sample_bytes, s.* {exclude} REPLACE (
+    url = f", if({is_address}, p.tar, {text_sql(f'{parent_url}/')} || p.tar) AS {TAR_URL}" if options.virtual else ""
+    return f"""SELECT p.new_shard AS "{NEW_SHARD}", p.sample_bytes AS "{SAMPLE_BYTES}", s.* {exclude} REPLACE (
             p.new_shard AS shard, true AS kept, NULL::VARCHAR AS drop_reason),
         {split} AS split, s.shard AS parent_shard, p.tar AS parent_tar, s.tar_offset AS parent_offset {url}
     FROM placed p JOIN segments s ON (p.language = s.language AND p.shard = s.shard AND p.key = s.key)
     ORDER BY s.language, p.new_shard, p.number, p.position, s.key"""
 
 
-VIDEOS_SQL = """SELECT p.new_shard, p.is_new, v.* REPLACE (
+VIDEOS_SQL = f"""SELECT p.new_shard AS "{NEW_SHARD}", p.is_new, v.* REPLACE (
         p.new_shard AS shard, p.segments::INTEGER AS segments, p.segments::INTEGER AS segments_kept,
         NULL::BLOB AS fingerprint),
     p.seconds

@@ -7,20 +7,21 @@ microseconds and bytes, so that neither threads nor DuckDB's version change a re
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from audiopipe.conditions import Condition, parse_condition
+from audiopipe.dataset.annotation_sql import quoted, text_sql
 from audiopipe.dataset.annotations import Annotation, annotation_paths, join_annotations
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.duplicates import TABLE as DUPLICATES
 from audiopipe.dataset.duplicates import read_duplicates
-from audiopipe.dataset.schema import SELECTION_COLUMNS, TAR_URL, object_names
+from audiopipe.dataset.schema import TAR_URL, object_names
 from audiopipe.dataset.selection import SelectionOptions
 from audiopipe.dataset.split_groups import group_videos
 from audiopipe.errors import ConfigError
@@ -30,13 +31,11 @@ __all__ = ["Count", "choose_rows", "count_before", "count_chosen", "count_left_o
 
 MEMORY_LIMIT = "1GB"
 SIDECAR_BYTES = 2048  # of the last sample of a tar, whose end no row says; it counts for the size of tars only
-PROVENANCE = (*SELECTION_COLUMNS.names, TAR_URL)
 LAST_VIDEOS = """
 CREATE VIEW videos AS SELECT * FROM video_rows
 QUALIFY row_number() OVER (PARTITION BY language, video_id ORDER BY shard DESC) = 1
 """
 MICROSECONDS = "round(duration_s * 1e6)::BIGINT"
-Result = TypeVar("Result")
 
 
 class Count(NamedTuple):
@@ -58,7 +57,7 @@ def open_parent(
     """
     results = {(commit.result.language, int(name.rsplit("-", 1)[1])) for name, commit in commits.items()}
     names = [object_names(*shard) for shard in sorted(results)]
-    segments, videos = ([_address(parent, roles[role]) for roles in names] for role in ("segments", "videos"))
+    segments, videos = ([parent.address(roles[role]) for roles in names] for role in ("segments", "videos"))
     with duckdb.connect(str(folder / "selection.duckdb")) as connection:
         if parent.local_folder is None:
             connection.register_filesystem(parent.fs)
@@ -124,7 +123,7 @@ def choose_rows(
 
 def count_before(connection: duckdb.DuckDBPyConnection) -> list[Count]:
     """Count the segments of the parent by language and drop reason; the reason of kept ones is None."""
-    return _counts(connection, "SELECT language, CASE WHEN NOT kept THEN drop_reason END AS label, * FROM segments")
+    return _counts(connection, "SELECT language, if(kept, NULL, drop_reason) AS label, duration_s FROM segments")
 
 
 def count_chosen(connection: duckdb.DuckDBPyConnection) -> list[Count]:
@@ -150,11 +149,6 @@ def _counts(connection: duckdb.DuckDBPyConnection, rows: str) -> list[Count]:
     ]
 
 
-def _address(store: Store, name: str) -> str:
-    path = store.path(name)
-    return path if store.local_folder is not None else str(store.fs.unstrip_protocol(path))
-
-
 def _duplicates(parent: Store) -> pa.Table:
     """Return language and video of the duplicates."""
     if parent.size(DUPLICATES) is None:
@@ -169,18 +163,20 @@ def _locate_sql(connection: duckdb.DuckDBPyConnection, options: SelectionOptions
     """Write the query for the table `located`: all segments, where their samples are, why one is left out."""
     tests = [(f"({part}) IS NOT TRUE", part) for part in condition.parts]
     if options.languages is not None:
-        listed = ", ".join(map(_literal, options.languages))
+        listed = ", ".join(map(text_sql, options.languages))
         tests.insert(0, (f"language NOT IN ({listed})", "language"))
     tests.append(("tar_offset IS NULL", "no audio"))
     tests.append(("(language, video_id) IN (FROM duplicates)", "duplicate"))
-    reason = " ".join(f"WHEN {test} THEN {_literal(label)}" for test, label in tests)
+    reason = " ".join(f"WHEN {test} THEN {text_sql(label)}" for test, label in tests)
     is_virtual = TAR_URL in connection.table("segments").columns
-    tar = "format('{}/{}_{:06d}.tar', language, if(kept, 'audio', 'dropped'), shard)"
+    tar = TAR_URL if is_virtual else "format('{}/{}_{:06d}.tar', language, if(kept, 'audio', 'dropped'), shard)"
     # The next sample of a tar begins where this one ends. A virtual parent has not all samples of its tars.
-    size = "NULL::BIGINT" if is_virtual else "lead(tar_offset) OVER (PARTITION BY tar ORDER BY tar_offset) - tar_offset"
-    rank = _quoted(options.rank_by) if options.rank_by else "NULL"
+    size = (
+        "NULL::BIGINT" if is_virtual else f"lead(tar_offset) OVER (PARTITION BY {tar} ORDER BY tar_offset) - tar_offset"
+    )
+    rank = quoted(options.rank_by) if options.rank_by else "NULL"
     return f"""CREATE TABLE located AS
-    SELECT language, shard, key, video_id, speaker, duration_s, {"tar_url" if is_virtual else tar} AS tar, tar_offset,
+    SELECT language, shard, key, video_id, speaker, duration_s, {tar} AS tar, tar_offset,
         audio_bytes, {size} AS sample_bytes, {rank} AS rank, CASE {reason} END AS reason
     FROM segments"""
 
@@ -199,7 +195,7 @@ def _assign_splits(connection: duckdb.DuckDBPyConnection, options: SelectionOpti
     for number, (_, part) in enumerate(options.splits[:-1]):
         total += part
         limits.append(f"WHEN share < {total!r} THEN {number}")
-    names = " ".join(f"WHEN {number} THEN {_literal(name)}" for number, (name, _) in enumerate(options.splits))
+    names = " ".join(f"WHEN {number} THEN {text_sql(name)}" for number, (name, _) in enumerate(options.splits))
     choice = f"CASE {' '.join(limits)} ELSE {len(options.splits) - 1} END" if limits else "0"
     name = f"CASE number {names} END" if names else "NULL::VARCHAR"
     _run(
@@ -215,7 +211,7 @@ def _place_sql(options: SelectionOptions) -> str:
     """Write the query for the table `placed`: in each language and split, the order is cut into equal shards."""
     order = "shard, tar, tar_offset, key"
     if options.shuffle is not None:
-        order = f"md5({_literal(f'{options.shuffle}:')} || language || '/' || key), {order}"
+        order = f"md5({text_sql(f'{options.shuffle}:')} || language || '/' || key), {order}"
     limit = options.shard_mb * 1_000_000
     new_shard = "dense_rank() OVER (PARTITION BY language ORDER BY number, (start * ((total + limit_bytes - 1) // "
     new_shard += "limit_bytes)) // total) - 1"
@@ -231,19 +227,7 @@ def _place_sql(options: SelectionOptions) -> str:
 
 def _run(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Run a statement; what DuckDB says of values that a condition cannot take becomes a ConfigError."""
-    _checked(lambda: connection.execute(sql))
-
-
-def _checked(run: Callable[[], Result]) -> Result:
     try:
-        return run()
+        connection.execute(sql)
     except duckdb.DataError as error:
         raise ConfigError(f"the condition cannot be computed for all segments: {error}") from None
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'

@@ -18,6 +18,7 @@ from audiopipe.dataset.duplicates import SCHEMA
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.hugging_face import tar_patterns
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.schema import segments_schema
 from audiopipe.dataset.selection import SelectionOptions
 from audiopipe.dataset.split_groups import group_videos
 from audiopipe.dataset.verify import verify
@@ -25,6 +26,7 @@ from audiopipe.driver.annotate import annotate
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.pipeline.sample_reader import Extent, coalesce
 from audiopipe.plan.plan import load_plan
+from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
 
 Samples = dict[str, tuple[bytes, bytes]]
@@ -258,6 +260,49 @@ def test_annotations_become_columns_of_a_selection(tmp_path: Path) -> None:
     assert dict(chosen.stars) == {key: stars for key, stars in expected.items() if key in read_tars(source.url)}
     assert next(iter(Dataset(url))).metrics["stars"] > 20
     assert verify(url).findings == ()
+
+
+def test_columns_with_the_names_of_internal_ones_are_taken(tmp_path: Path) -> None:
+    source = make_samples(str(tmp_path / "out"), ("en",))
+    rows = frame(source.url)
+    names = ("tar", "rank", "reason", "label", "number", "position", "bytes", "new_shard", "sample_bytes", "is_new")
+    labels = pd.DataFrame({"key": rows.key, **{name: range(len(rows)) for name in names}, "is_new": True})
+    lists = {"flag": [True, None] * (len(rows) // 2), "levels": [[1.5, 2.0], None] * (len(rows) // 2)}
+    labels.assign(**lists).to_parquet(tmp_path / "labels.parquet")
+    annotate(source.url, file=str(tmp_path / "labels.parquet"), scratch=str(tmp_path / "scratch"))
+    url = select(source.url, tmp_path, where="tar > 20 AND kept", hours=0.001, rank_by="rank asc")
+    chosen = Dataset(url).to_pandas().set_index("key")
+    expected = labels.assign(**lists).set_index("key").loc[chosen.index]
+    assert chosen.tar.min() > 20
+    for name in names:
+        assert list(chosen[name]) == list(expected[name])
+    assert list(chosen.flag) == list(expected.flag)
+    assert [None if row is None else list(row) for row in chosen.levels] == list(expected.levels)
+    assert verify(url).findings == ()
+    before = json.loads((Path(url) / "dataset.json").read_text())["selection"]["before"]["en"]
+    assert set(before) == {"kept", "noisy"}
+    # The end of a sample is known although a column is named as its tar.
+    stored = pq.read_table(next(Path(url).glob("_selection/*.segments.parquet")))
+    assert stored["sample bytes"].null_count <= 2
+
+
+@pytest.mark.parametrize("name", ["split", "parent_tar", "tar_url"])
+def test_columns_that_a_selection_adds_are_refused_before(tmp_path: Path, name: str) -> None:
+    source = make_samples(str(tmp_path / "out"), ("en",), 1, 1)
+    pd.DataFrame({"key": frame(source.url).key, name: "x"}).to_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(ConfigError, match=f"column '{name}' is one that `audiopipe select` adds"):
+        annotate(source.url, file=str(tmp_path / "labels.parquet"), scratch=str(tmp_path / "scratch"))
+    with pytest.raises(ConfigError, match=f"a scorer has the column '{name}'"):
+        segments_schema([Column(name, "string", "", "a column")])
+
+
+def test_a_folder_may_be_named_as_tars_of_dropped_segments(tmp_path: Path) -> None:
+    source = make_samples(str(tmp_path / "dropped_before" / "out"), ("en",), 1)
+    url = select(source.url, tmp_path, "first", where="snr_db > 20", virtual=True)
+    assert verify(url).findings == ()
+    second = select(url, tmp_path, "second", where="snr_db > 30", virtual=True)
+    assert len(read_manifests(second)) == len(frame(second)) > 0
+    assert verify(second).findings == ()
 
 
 def test_patterns_match_a_range_of_tars_and_no_other() -> None:
