@@ -7,6 +7,7 @@ expressions are RE2, which needs time in proportion to the text.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import json
 from collections.abc import Iterator, Mapping
@@ -143,6 +144,8 @@ def _open_sealed() -> duckdb.DuckDBPyConnection:
         "lock_configuration = true",
     ):
         connection.execute(f"SET {setting}")
+    # A connection that is open when the interpreter ends makes DuckDB print its objects as leaked.
+    atexit.register(_open_sealed.cache_clear)
     return connection
 
 

@@ -1,5 +1,7 @@
 """Conditions are pure functions of a row, whatever is written in them."""
 
+import subprocess
+import sys
 import time
 
 import duckdb
@@ -157,3 +159,14 @@ def test_a_sealed_connection_reads_no_file() -> None:
         for sql in ("FROM read_text('/etc/passwd')", "SET threads = 2", "ATTACH '/tmp/x.db'", "INSTALL httpfs"):
             with pytest.raises(duckdb.Error):
                 connection.execute(sql).fetchall()
+
+
+def test_a_process_with_running_threads_ends_silently():
+    lines = (
+        "import threading",
+        "from audiopipe.conditions import parse_condition",
+        "parse_condition('a > 1', {'a': 'DOUBLE'})",
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    )
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
