@@ -22,6 +22,7 @@ from torch import Tensor
 from audiopipe import kernels
 from audiopipe.bench.gpu import GpuResult, measure_gpu
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.markdown import format_markdown
 from audiopipe.bench.memory import measure_peak_bytes
 from audiopipe.bench.reference_libraries import (
     load_feature_functions,
@@ -157,8 +158,8 @@ def format_rows(results: list[KernelResult]) -> Table:
 
 def _to_markdown(table: Table) -> str:
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    header, *body = ("| " + " | ".join(cells) + " |" for cells in zip(*columns, strict=True))
-    return "\n".join([header, "|" + " --- |" * len(columns), *body])
+    head, *rows = zip(*columns, strict=True)
+    return format_markdown(head, rows)
 
 
 def save_results(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from audiopipe.bench.inputs import SEGMENT_S, VIDEO_SEGMENTS
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.markdown import format_markdown
 from audiopipe.bench.task import Outcome
 from audiopipe.cluster.engines import CORES_PER_CUDA_WORKER
 from audiopipe.estimation.rates import GPU_GB_S, Measurement
@@ -223,22 +224,19 @@ def format_report(results: Sequence[BenchmarkResult], machine: dict[str, str]) -
     lines = [
         *("# The whole pipeline and its baselines", "", about, ""),
         *(", ".join(f"{name}: {value}" for name, value in machine.items()), ""),
-        *(_markdown_row(COLUMNS), _markdown_row(["---"] * len(COLUMNS)), *map(_markdown_row, _format_rows(results))),
+        format_markdown(COLUMNS, _format_rows(results)),
         *("", *(f"- {line}" for line in describe_bottleneck(results)), ""),
-        *_format_stages(results),
+        _format_stages(results),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _format_stages(results: Sequence[BenchmarkResult]) -> list[str]:
+def _format_stages(results: Sequence[BenchmarkResult]) -> str:
     """Format the wall and CPU seconds of each stage of audiopipe, per core."""
-    lines = ["| input | cores | stage | seconds | CPU seconds |", "| --- | --- | --- | --- | --- |"]
-    for result in (result for result in results if result.method == AUDIOPIPE):
-        for stage, seconds in result.outcome.stage_s.items():
-            cells = [result.input, str(result.cores), stage, f"{seconds:.2f}"]
-            lines.append(_markdown_row([*cells, f"{result.outcome.stage_cpu_s[stage]:.2f}"]))
-    return lines
+    rows = [
+        [result.input, str(result.cores), stage, f"{seconds:.2f}", f"{result.outcome.stage_cpu_s[stage]:.2f}"]
+        for result in results
+        if result.method == AUDIOPIPE
+        for stage, seconds in result.outcome.stage_s.items()
+    ]
+    return format_markdown(("input", "cores", "stage", "seconds", "CPU seconds"), rows)

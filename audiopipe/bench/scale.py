@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.markdown import format_markdown
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard
 from audiopipe.driver.run import run
@@ -140,9 +141,7 @@ def save(result: ScaleResult, folder: Path) -> list[Path]:
         "",
         ", ".join(f"{name}: {value}" for name, value in machine.items()),
         "",
-        "| quantity | measured | target |",
-        "| --- | --- | --- |",
-        *(f"| {quantity} | {measured} | {target} |" for quantity, measured, target in format_rows(result)),
+        format_markdown(("quantity", "measured", "target"), format_rows(result)),
     ]
     markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
     data.write_text(json.dumps({"machine": machine, **asdict(result)}, indent=1) + "\n", encoding="utf-8")

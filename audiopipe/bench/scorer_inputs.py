@@ -16,6 +16,7 @@ import numpy.typing as npt
 from audiopipe.bench.corpus.sources import find_cache_folder
 from audiopipe.bench.scorer_peers import Segments, load_speechmos
 from audiopipe.bench.scorers import make_segments
+from audiopipe.models.dnsmos_windows import RATE_HZ
 
 __all__ = ["RatedSegments", "make_scores", "read_scores"]
 
@@ -23,7 +24,7 @@ FILE = "scores.npz"
 # Segments of the plan document, windows, and long, short and odd ones: 165 s.
 LENGTHS_S = (*(5.0,) * 10, 9.01, 9.01, 0.4, 0.57, 1.3, 2.5, 3.7, 4.71, 6.2, 7.77, 10.9, 12.34, 15.0, 24.9, 30.0)
 KEYS = ("sig_mos", "bak_mos", "ovrl_mos", "p808_mos")
-RATE_HZ, FULL_SCALE = 16_000, 1 << 15
+FULL_SCALE = 1 << 15
 NOISE = (0.0, 0.002, 0.02)  # amplitudes that are added in turn
 
 

@@ -21,8 +21,10 @@ from rich.table import Table
 
 from audiopipe.bench.kernels import limit_threads
 from audiopipe.bench.machine import Machine
+from audiopipe.bench.markdown import format_markdown
 from audiopipe.bench.scorer_peers import AUDIOPIPE, Calls, Segments, load_peers
 from audiopipe.errors import MissingExtra
+from audiopipe.models.dnsmos_windows import RATE_HZ
 from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer, ScorerBatch, SegmentInfo
 
@@ -30,6 +32,7 @@ __all__ = [
     "ScorerResult",
     "Target",
     "check_targets",
+    "describe_targets",
     "format_table",
     "make_batch",
     "make_segments",
@@ -39,7 +42,6 @@ __all__ = [
 ]
 
 NAMES = ("dnsmos", "speakers", "transcript")
-RATE_HZ = 16_000
 SECONDS = (5.0, 9.01, 30.0)  # the plan document's segment, a window of DNSMOS, and the longest segment by default
 ROUNDS, SEGMENTS, GPU_BATCH = 5, {5.0: 3, 9.01: 3, 30.0: 1}, 128
 GPU_SCORERS = ("dnsmos", "dnsmos_half")  # variants for a GPU are measured with the scorer
@@ -201,6 +203,14 @@ def check_targets(results: Sequence[ScorerResult]) -> list[tuple[Target, float]]
     ]
 
 
+def describe_targets(results: Sequence[ScorerResult]) -> list[str]:
+    """Describe each target that was measured, with its value and whether it is met."""
+    return [
+        f"{target}: {value:,.2f}, {'met' if value >= target.limit else 'missed'}"
+        for target, value in check_targets(results)
+    ]
+
+
 COLUMNS = ("task", "contender", "segment", "batch", "device", "ms per segment", "segments/s", "x real time", "ratio")
 
 
@@ -231,13 +241,9 @@ def save_results(folder: Path, machine: Machine, results: Sequence[ScorerResult]
         "ratio is the contender's time divided by audiopipe's in the same round, the median of all rounds. On a GPU: "
         "time from device memory to results on the host. Speechmos and onnxruntime rate the same windows as audiopipe."
     )
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *map(_format_row, results)]
-    targets = [
-        f"- {target}: {value:,.2f}, {'met' if value >= target.limit else 'missed'}"
-        for target, value in check_targets(results)
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    path.write_text("\n\n".join(["# Scorers", str(machine), note, table, "\n".join(targets)]) + "\n", "utf-8")
+    table = format_markdown(COLUMNS, map(_format_row, results))
+    targets = "\n".join(f"- {line}" for line in describe_targets(results))
+    path.write_text("\n\n".join(["# Scorers", str(machine), note, table, targets]) + "\n", "utf-8")
     body = {
         "machine": machine.as_text(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -89,8 +89,8 @@ def bench_scorers(names: str, quick: bool, save: bool) -> None:
     chosen = [name.strip() for name in names.split(",")]
     measured = scorers.run_benchmark(chosen, find_cache_folder(Path("demo/corpus")), quick)
     Console(width=140).print(scorers.format_table(measured))
-    for target, value in scorers.check_targets(measured):
-        click.echo(f"{target}: {value:,.2f}, {'met' if value >= target.limit else 'missed'}")
+    for line in scorers.describe_targets(measured):
+        click.echo(line)
     if save:
         click.echo(f"saved {scorers.save_results(REPORTS, machine, measured)}")
 

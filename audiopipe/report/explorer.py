@@ -41,8 +41,7 @@ RESULTS = (
     ("change", "gained / lost"),
     ("selected", "can be copied by select"),
 )
-# Limits that no run has by name: the column, and whether low values are the bad ones. Every other number of a scorer
-# gets a minimum.
+# Columns of scorers whose high values are the bad ones. Every other number of a scorer gets a minimum.
 MAXIMA = ("speakers", "overlap_ratio", "characters_per_s", "repeated_ngram_ratio", "stock_phrase_ratio", "mark_ratio")
 
 
@@ -200,12 +199,13 @@ def _payload(tables: DatasetTables, rows: pd.DataFrame, sliders: list[Slider], l
     excluded = ~rows["kept"] & ~rows["drop_reason"].isin(reasons)
     has_audio = rows["tar_offset"].notna()
     listed = ", ".join(f"'{reason}'" for reason in reasons)
+    scope = f"(kept OR drop_reason IN ({listed}))" if reasons else "kept"
     indices = pd.Series(range(len(languages)), index=languages)
     return Payload(
         output=tables.dataset.url,
         selection=f"{tables.dataset.url.rstrip('/')}-selected",
         chosen="" if tables.language == "all" else tables.language,
-        scope=f"(kept OR drop_reason IN ({listed}))" if (excluded & has_audio).any() else "",
+        scope=scope if (excluded & has_audio).any() else "",
         keep_if=str(tables.config.get("keep_if") or ""),
         sliders=sliders,
         languages=languages,

@@ -24,7 +24,7 @@ __all__ = [
 DIMENSIONLESS = ("1", "")
 PER_SECOND = "1/s"
 SIGNAL = {column.name: column for column in Signal().columns}
-WORDS = {word.lower(): word for word in ("SNR", "RMS", "DC", "DNSMOS", "OVRL", "SIG", "BAK", "P.808", "n-gram", "MOS")}
+WORDS = {word.lower(): word for word in ("SNR", "RMS", "DC", "DNSMOS", "OVRL", "SIG", "BAK", "MOS")}
 WORDS |= {"p808": "P.808", "ngram": "n-gram"}
 Metric = str | Column
 
@@ -78,5 +78,5 @@ def format_metric(metric: Metric, value: float) -> str:
 def with_unit(metric: Metric, value: float) -> str:
     """Format a value with its unit: `12.3 dB`."""
     column = column_of(metric)
-    unit = "/s" if column.unit == PER_SECOND else column.unit
-    return format_metric(column, value) + ("" if unit in DIMENSIONLESS else unit if unit == "/s" else f" {unit}")
+    units = dict.fromkeys(DIMENSIONLESS, "") | {PER_SECOND: "/s"}
+    return format_metric(column, value) + units.get(column.unit, f" {column.unit}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 
 from audiopipe.dataset.reader import Dataset
@@ -112,8 +113,8 @@ def _reasons(before: Counts, left_out: Counts) -> Html:
 def report_link(output: str, dest: str) -> Html:
     """Link the quality report of a selection, next to this page, and show the commands that make it."""
     commands = (
-        f"papermill notebooks/quality.ipynb quality.ipynb -p output {dest}\n"
-        f"audiopipe report quality.ipynb {dest.rstrip('/')}/reports/quality.html"
+        f"papermill notebooks/quality.ipynb quality.ipynb -p output {shlex.quote(dest)}\n"
+        f"audiopipe report quality.ipynb {shlex.quote(dest.rstrip('/') + '/reports/quality.html')}"
     )
     text = f'The <a href="quality.html">quality report</a> of <code>{esc(dest)}</code> compares it with '
     text += f"<code>{esc(output)}</code>. To make it next to this page:"

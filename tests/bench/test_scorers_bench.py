@@ -66,7 +66,7 @@ def test_windows_of_peers_are_those_that_are_rated():
     np.testing.assert_array_equal(windows[6], noise[96_000 : 96_000 + 144_160])
 
 
-def test_results_and_bars_are_saved_without_the_hostname(tmp_path):
+def test_results_and_targets_are_saved_without_the_hostname(tmp_path):
     rows = [
         scorers.ScorerResult("dnsmos", "audiopipe", 30.0, 1, "cpu", 1000.0, 1.0),
         scorers.ScorerResult("dnsmos", "speechmos", 30.0, 1, "cpu", 2900.0, 2.9),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from audiopipe.conditions import parse_condition
 from audiopipe.pipeline.score import RULES
 from audiopipe.report import explorer, quality
 from audiopipe.scorers.scorer import Column
@@ -84,6 +85,17 @@ def test_only_segments_with_audio_can_be_copied(tables):
     assert body["has_audio"].all()
     assert body["scope"].startswith("(kept OR drop_reason IN ('too_quiet', ")
     assert body["chosen"] == "en"
+
+
+def test_without_thresholds_of_the_run_only_kept_segments_count(tables, add_columns):
+    """A run without the scorer `signal` has no threshold, and drops by `keep_if` alone."""
+    scored = add_columns(tables, [Column("dnsmos_ovrl", "float", "MOS", "overall")], dnsmos_ovrl=3.0, tar_offset=0)
+    vars(scored)["columns"] = {"dnsmos_ovrl": scored.columns["dnsmos_ovrl"]}
+    scored.segments.loc[scored.segments.index[0], ["kept", "drop_reason"]] = [False, "dnsmos_ovrl >= 3"]
+    body = payload(explorer.explorer(scored))
+    assert [slider["parameter"] for slider in body["sliders"]] == ["min_dnsmos_ovrl"]
+    assert body["scope"] == "kept"
+    assert parse_condition(f"{body['scope']} AND dnsmos_ovrl >= 3", scored.dataset.column_types)
 
 
 def test_a_large_dataset_is_sampled_and_the_page_says_so(tables, monkeypatch):

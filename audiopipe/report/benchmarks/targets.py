@@ -112,14 +112,14 @@ TARGETS = (
     ),
     Target(
         "DNSMOS P.835 on one core, relative to onnxruntime, one window",
-        "onnxruntime is what everyone runs the network with",
+        "onnxruntime is the usual runtime of this network",
         1,
         "times as fast",
         lambda results: results.scorer_row("dnsmos P.835", "onnxruntime, single windows", 9.01),
     ),
     Target(
         "DNSMOS P.808 on one core, relative to librosa and onnxruntime, one window",
-        "onnxruntime is what everyone runs the network with",
+        "onnxruntime is the usual runtime of this network",
         1,
         "times as fast",
         lambda results: results.scorer_row("dnsmos P.808", "librosa + onnxruntime, single windows", 9.01),

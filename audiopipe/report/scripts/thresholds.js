@@ -76,7 +76,9 @@
   // `select` takes a segment only if the condition is true; here, as in a run, a missing value drops nothing.
   function where() {
     const parts = rows.filter(isOn).map((row) => `coalesce(${condition(row)}, true)`);
-    return [...(data.scope ? [data.scope] : []), ...parts].join(" AND ") || (hasAudio.some((audio, i) => audio && !keptByRun[i]) ? "true" : "kept");
+    if (data.scope) parts.unshift(data.scope);
+    const hasDroppedAudio = hasAudio.some((audio, i) => audio && !keptByRun[i]);
+    return parts.join(" AND ") || (hasDroppedAudio ? "true" : "kept");
   }
 
   function parameters() {
