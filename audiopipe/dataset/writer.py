@@ -54,7 +54,7 @@ class ShardFiles:
         self.audio_s = self.kept_s = 0.0
         self.dead_letters: list[DeadLetter] = []
         self.spool = Spool(folder / "spool")
-        self._digest = config.digest
+        self.digest = config.digest
         self._segment_rows: list[Row] = []
         self._metrics: list[Metrics] = []
         self._scores: list[Mapping[str, Value]] = []
@@ -78,7 +78,7 @@ class ShardFiles:
         self._video_rows.append(video_row(record, self.shard.index))
 
     def _add_segment(self, record: VideoRecord, segment: SegmentRecord) -> None:
-        row = segment_row(record, segment, self.shard.index, self._digest)
+        row = segment_row(record, segment, self.shard.index, self.digest)
         metrics = np.full(len(METRIC_NAMES), np.nan) if segment.metrics is None else segment.metrics
         self.segments += 1
         if segment.drop_reason is not None:

@@ -25,7 +25,7 @@ from audiopipe.dataset.annotation_shards import annotation_result, commit_annota
 from audiopipe.dataset.annotations import AnnotationRecord
 from audiopipe.dataset.commit import Commit, read_commit
 from audiopipe.dataset.shard_samples import Sample, SegmentRow, ShardSamples
-from audiopipe.errors import BrokenWorker, VerifyError
+from audiopipe.errors import VerifyError
 from audiopipe.kernels import INT16_FULL_SCALE
 from audiopipe.pipeline.annotation_scores import AnnotationScores
 from audiopipe.pipeline.batch import MEGABYTE, Batch, batch_clips
@@ -33,7 +33,7 @@ from audiopipe.pipeline.malloc import raise_malloc_thresholds
 from audiopipe.pipeline.memory import get_worker_budget
 from audiopipe.pipeline.prefetch import Prefetcher, submit_ahead
 from audiopipe.pipeline.score import resolve_device
-from audiopipe.pipeline.scorers import EmittedBatch, ScorerSet, load_scorers
+from audiopipe.pipeline.scorers import EmittedBatch, ScorerSet, load_scorers, require_versions
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.worker_errors import raise_worker_failures
 from audiopipe.scorers.scorer import SegmentInfo
@@ -126,12 +126,7 @@ class AnnotationJob:
             speaker_labels=self.speaker_labels and has_speakers,
             speaker_embeddings=self.speaker_embeddings and has_speakers,
         )
-        for record, scorer in zip(self.records, scorers.scorers, strict=True):
-            if scorer.version != record.version:
-                raise BrokenWorker(
-                    f"this worker has version {scorer.version} of scorer '{scorer.name}', and the annotation is of "
-                    f"version {record.version}: install the same packages on all workers"
-                )
+        require_versions(scorers.scorers, self.records)
         return scorers
 
 

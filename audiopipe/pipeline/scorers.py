@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 
 from audiopipe import kernels
+from audiopipe.dataset.annotations import AnnotationRecord
+from audiopipe.dataset.run_record import ScorerRecord
 from audiopipe.errors import BrokenWorker, ConfigError, MissingExtra, ScorerError
 from audiopipe.pipeline.score_values import check_values
 from audiopipe.pipeline.tiles import run_in_tiles
@@ -26,7 +28,7 @@ from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer, ScorerBatch, SegmentInfo
 from audiopipe.types import Value
 
-__all__ = ["EmittedBatch", "ScorerSet", "finish_video", "load_scorers"]
+__all__ = ["EmittedBatch", "ScorerSet", "finish_video", "load_scorers", "require_installed", "require_versions"]
 
 T = TypeVar("T")
 Measure = Callable[[str, int], AbstractContextManager[None]]
@@ -118,6 +120,25 @@ def finish_video(scorer: Scorer, rows: Mapping[str, Sequence[object]]) -> dict[s
     return check_values(scorer, values, len(rows["speaker"]), is_partial=True)
 
 
+@contextmanager
+def require_installed() -> Iterator[None]:
+    """Raise `BrokenWorker` if a scorer that is created in this context cannot be: the driver could create it."""
+    try:
+        yield
+    except (ConfigError, MissingExtra) as error:
+        raise BrokenWorker(f"this worker lacks a scorer of the run: {error}") from error
+
+
+def require_versions(scorers: Sequence[Scorer], records: Sequence[ScorerRecord | AnnotationRecord]) -> None:
+    """Raise `BrokenWorker` if the scorers of this worker are not those that an output has recorded."""
+    for scorer, record in zip(scorers, records, strict=True):
+        if (scorer.name, scorer.version) != (record.name, record.version):
+            raise BrokenWorker(
+                f"this worker has version {scorer.version} of scorer '{scorer.name}', and the output is of version "
+                f"{record.version} of '{record.name}': install the same packages and files on all workers"
+            )
+
+
 _LOADED: dict[tuple[object, ...], ScorerSet] = {}
 _LOADING = threading.Lock()
 
@@ -131,10 +152,8 @@ def load_scorers(
         BrokenWorker: a scorer or its package is not installed on this worker.
         ScorerError: a scorer cannot be loaded.
     """
-    try:
+    with require_installed():
         scorers = create_scorers(names, speaker_labels=speaker_labels, speaker_embeddings=speaker_embeddings)
-    except (ConfigError, MissingExtra) as error:
-        raise BrokenWorker(f"this worker lacks a scorer of the run: {error}") from error
     versions = tuple((scorer.name, scorer.version) for scorer in scorers)
     key = (names, versions, speaker_labels, speaker_embeddings, str(device))
     with _LOADING:

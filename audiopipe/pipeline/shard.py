@@ -25,6 +25,7 @@ import torch
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit, upload
+from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
 from audiopipe.media.decoder_process import decoders_have_network
@@ -37,11 +38,13 @@ from audiopipe.pipeline.memory import get_worker_budget
 from audiopipe.pipeline.prefetch import Prefetcher, interleave, submit_ahead
 from audiopipe.pipeline.score import ScoredClip, resolve_device, score
 from audiopipe.pipeline.scorer_stage import ScorerStage, emitted_bytes
+from audiopipe.pipeline.scorers import require_installed, require_versions
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
 from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
 from audiopipe.pipeline.worker_errors import raise_worker_failures
 from audiopipe.scorers.registry import stored_columns
+from audiopipe.scorers.scorer import Scorer
 from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
@@ -77,7 +80,8 @@ def process_shard(
 
     Raises:
         SourceUnavailable: the place of the sources cannot be used; nothing is committed.
-        WorkerFailure: the machine cannot work: its GPU, its memory, its disk or a library; nothing is committed.
+        WorkerFailure: the machine cannot work: its GPU, its memory, its disk or a library, or it has other scorers than
+            the run; nothing is committed.
         ScorerError: a scorer raises, or returns wrong values; nothing is committed.
         TransientError, OSError: something outside failed; nothing is committed, and the shard may be tried again.
     """
@@ -92,7 +96,7 @@ def process_shard(
     with ExitStack() as stack:
         stack.enter_context(raise_worker_failures())
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
-        columns = stored_columns(config.create_scorers())
+        columns = stored_columns(_create_scorers(store, config))
         files = stack.enter_context(closing(ShardFiles(shard, config, folder, columns)))
         device = resolve_device(config)
         bytes_in = _run_stages(shard, config, files, timer, device, excluded, last_attempt)
@@ -131,7 +135,7 @@ def process_shard(
             device=str(device),
             decoder_network=decoders_have_network(),
         )
-        return commit_shard(store, Commit(result, objects, config.digest))
+        return commit_shard(store, Commit(result, objects, files.digest))
 
 
 def _use_batch_scheduler() -> None:
@@ -141,6 +145,19 @@ def _use_batch_scheduler() -> None:
     """
     if os.sched_getscheduler(0) == os.SCHED_OTHER:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _create_scorers(store: Store, config: RunConfig) -> tuple[Scorer, ...]:
+    """Create the scorers of the run, which must be those that its output has recorded.
+
+    Raises:
+        BrokenWorker: this worker lacks one, or has another version of it.
+    """
+    with require_installed():
+        scorers = config.create_scorers()
+    if store.size(RUN_RECORD) is not None:  # the output of a trial has no record
+        require_versions(scorers, read_run_record(store).scorers)
+    return scorers
 
 
 def _run_stages(

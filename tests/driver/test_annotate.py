@@ -221,7 +221,7 @@ def test_another_version_on_a_worker_is_refused(store: Store, client: Client, mo
     monkeypatch.setattr(annotate_module, "_create_job", create_old)
     summary = add(store, client, "simple")
     assert (summary.exit_code, summary.annotated) == (2, 0)
-    assert "has version 1 of scorer 'simple', and the annotation is of version 0" in str(summary.stopped)
+    assert "has version 1 of scorer 'simple', and the output is of version 0" in str(summary.stopped)
 
 
 def test_the_file_of_a_network_is_recorded_without_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from factories import config, shard_of, wav_video
 from shard_factory import NO_RULES, mixed, objects, run
 
 from audiopipe import kernels
+from audiopipe.dataset.run_record import open_run
 from audiopipe.errors import BrokenWorker, ConfigError, ScorerError, WorkerFailure
 from audiopipe.pipeline import scorers as pipeline_scorers
 from audiopipe.pipeline.scorers import EmittedBatch, load_scorers
+from audiopipe.pipeline.shard import process_shard
 from audiopipe.scorers import registry
 from audiopipe.scorers.scorer import SegmentInfo
+from audiopipe.store.objects import Store
 from audiopipe.types import Video
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
@@ -194,6 +197,23 @@ def test_a_scorer_is_loaded_once():
 def test_a_worker_without_the_scorer_is_broken():
     with pytest.raises(BrokenWorker, match="this worker lacks a scorer of the run: unknown scorer 'absent'"):
         load_scorers("absent", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("change", ["version", "absence"])
+def test_a_worker_with_other_scorers_than_the_run_commits_nothing(change, tmp_path, monkeypatch):
+    shard, parameters = shard_of([wav_video(tmp_path, "v", 5.0)]), {"scorers": "signal,simple", **NO_RULES}
+    store = Store(str(tmp_path / "out"))
+    open_run(store, config(output=store.url, **parameters))
+    if change == "version":
+        monkeypatch.setattr(probe_scorers.Simple, "version", "2")
+        message = "has version 2 of scorer 'simple', and the output is of version 1 of 'simple'"
+    else:
+        monkeypatch.delitem(registry.BUILT_IN, "simple")
+        message = "this worker lacks a scorer of the run: unknown scorer 'simple'"
+    other = config(output=store.url).model_copy(update=parameters)  # as a worker receives it, without checks
+    with pytest.raises(BrokenWorker, match=message):
+        process_shard(shard, other, "run")
+    assert not list(tmp_path.glob("out/_commits/*"))
 
 
 def test_the_digest_depends_on_scorers_and_condition():
