@@ -88,7 +88,7 @@ def test_only_segments_with_audio_can_be_copied(tables):
 
 
 def test_without_thresholds_of_the_run_only_kept_segments_count(tables, add_columns):
-    """A run without the scorer `signal` has no threshold, and drops by `keep_if` alone."""
+    """Drop by `keep_if` alone, as a run without the scorer `signal` does."""
     scored = add_columns(tables, [Column("dnsmos_ovrl", "float", "MOS", "overall")], dnsmos_ovrl=3.0, tar_offset=0)
     vars(scored)["columns"] = {"dnsmos_ovrl": scored.columns["dnsmos_ovrl"]}
     scored.segments.loc[scored.segments.index[0], ["kept", "drop_reason"]] = [False, "dnsmos_ovrl >= 3"]
