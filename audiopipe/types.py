@@ -264,3 +264,8 @@ class ShardResult:
     stage_items: dict[str, int] = field(default_factory=dict)
     queue_depths: dict[str, float] = field(default_factory=dict)
     decoder_network: bool = True
+
+    @property
+    def index(self) -> int:
+        """The number in the name of the shard."""
+        return int(self.shard.rpartition("-")[2])

@@ -26,11 +26,10 @@ from audiopipe.dataset.annotation_sql import (
     SEPARATOR,
     column_type_of,
     id_sql,
-    quoted,
-    text_sql,
     value_sql,
 )
 from audiopipe.dataset.annotations import KEYS, AnnotationRecord, annotation_schema
+from audiopipe.dataset.sql import quote_name, quote_text
 from audiopipe.errors import ConfigError, StoreError, WorkerFailure
 from audiopipe.redaction import without_query
 from audiopipe.scorers.scorer import Column, ColumnType
@@ -139,7 +138,7 @@ class AnnotationFile:
         names = [str(name) for name, *_ in self._execute(f"DESCRIBE SELECT * FROM {source}", parameters)]
         keys = self._choose_keys(names, key_column)
         if source.startswith("read_csv"):  # a key of digits is a text
-            types = ", ".join(f"{text_sql(name)}: 'VARCHAR'" for name in keys if name != "segment")
+            types = ", ".join(f"{quote_text(name)}: 'VARCHAR'" for name in keys if name != "segment")
             source = f"{source.removesuffix(')')}, types={{{types}}})"
         self._execute(f"CREATE TABLE rows AS SELECT {id_sql(keys)} AS {ID}, * FROM {source}", parameters)
         return keys
@@ -179,7 +178,7 @@ class AnnotationFile:
                 f"column '{name}' of {self.name} has the type {kind}: take numbers, texts, flags or lists of numbers"
             )
         if column_type == "int":
-            ((low, high),) = self._execute(f"SELECT min({quoted(name)}), max({quoted(name)}) FROM rows")
+            ((low, high),) = self._execute(f"SELECT min({quote_name(name)}), max({quote_name(name)}) FROM rows")
             if low is not None and (low < -INT32 or high >= INT32):
                 raise ConfigError(
                     f"column '{name}' of {self.name} has whole numbers of more than 32 bits ({low} to {high}): write "

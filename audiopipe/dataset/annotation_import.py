@@ -37,10 +37,7 @@ def compare_keys(
         ConfigError: keys are missing, repeated or ambiguous, or unknown and not to be ignored.
     """
     results = [commits[shard].result for shard in sorted(commits)]
-    tables = [
-        store.address(object_names(result.language, int(result.shard.rpartition("-")[2]))["segments"])
-        for result in results
-    ]
+    tables = [store.address(object_names(result.language, result.index)["segments"]) for result in results]
     counts = file.compare(store, tables)
     if counts.unknown and not ignore_unknown:
         more = ", …" if counts.unknown > len(counts.examples) else ""

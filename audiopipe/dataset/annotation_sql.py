@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from audiopipe.dataset.sql import quote_name
 from audiopipe.scorers.scorer import Column, ColumnType
 
-__all__ = ["ID", "READERS", "SEPARATOR", "column_type_of", "id_sql", "quoted", "text_sql", "value_sql"]
+__all__ = ["ID", "READERS", "SEPARATOR", "column_type_of", "id_sql", "value_sql"]
 
 # A text that looks like a date stays as it is: a CSV has no type for dates, and JSON a format that no text has.
 CSV = "header=true, sample_size=-1, auto_type_candidates=['BOOLEAN', 'BIGINT', 'DOUBLE', 'VARCHAR']"
@@ -41,23 +42,15 @@ def column_type_of(kind: str) -> ColumnType | None:
 
 def id_sql(keys: Sequence[str]) -> str:
     """Return the SQL of the text that identifies a segment, from the columns of its key."""
-    parts = [f"CAST({quoted(name)} AS BIGINT)" if name == "segment" else quoted(name) for name in keys]
+    parts = [f"CAST({quote_name(name)} AS BIGINT)" if name == "segment" else quote_name(name) for name in keys]
     return f" || '{SEPARATOR}' || ".join(f"CAST({part} AS VARCHAR)" for part in parts)
 
 
 def value_sql(column: Column) -> str:
     """Return the SQL of a column's values; a number that is not finite does not exist."""
-    name, alias = f"rows.{quoted(column.name)}", quoted(column.name)
+    name, alias = f"rows.{quote_name(column.name)}", quote_name(column.name)
     kinds = {"float": "FLOAT", "int": "INTEGER", "bool": "BOOLEAN", "string": "VARCHAR", "floats": "FLOAT[]"}
     value = f"CAST({name} AS {kinds[column.type]})"
     return (
         f"CASE WHEN isfinite({value}) THEN {value} END AS {alias}" if column.type == "float" else f"{value} AS {alias}"
     )
-
-
-def quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text_sql(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

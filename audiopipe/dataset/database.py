@@ -13,7 +13,7 @@ from audiopipe.dataset.schema import VIDEOS_SCHEMA, object_names
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
 
-__all__ = ["checked", "choose", "open_database", "quoted"]
+__all__ = ["checked", "choose", "open_database"]
 
 Result = TypeVar("Result")
 
@@ -34,7 +34,7 @@ def open_database(
     conditions: Sequence[str] = (),
     annotations: Sequence[Annotation] = (),
     threads: int | None = None,
-    with_videos: bool = True,
+    with_videos: bool = False,
 ) -> duckdb.DuckDBPyConnection:
     """Open a database with the tables `segments` and `videos` of some shards.
 
@@ -82,15 +82,9 @@ def checked(run: Callable[[], Result]) -> Result:
         raise ConfigError(f"the condition or query is not valid: {error}") from None
 
 
-def quoted(column: str) -> str:
-    """Return a column's name as SQL writes it."""
-    return '"' + column.replace('"', '""') + '"'
-
-
 def _addresses(store: Store, shards: Iterable[tuple[str, int]], role: str) -> list[str]:
     """List tables as DuckDB opens them."""
-    paths = [store.path(object_names(*shard)[role]) for shard in sorted(shards)]
-    return paths if store.local_folder is not None else [str(store.fs.unstrip_protocol(path)) for path in paths]
+    return [store.address(object_names(*shard)[role]) for shard in sorted(shards)]
 
 
 def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:

@@ -27,7 +27,7 @@ def empty_files(commits: Iterable[Commit], unique: bool = True) -> dict[str, byt
     """
     files: dict[str, bytes] = {}
     for commit in commits:
-        names = object_names(commit.result.language, int(commit.result.shard.rsplit("-", 1)[1]))
+        names = object_names(commit.result.language, commit.result.index)
         if names["manifest"] not in {item.name for item in commit.objects}:
             files |= {names["audio"]: _empty_tar(), names["manifest"]: b""}
             files |= {unique_name(names["manifest"]): b""} if unique else {}

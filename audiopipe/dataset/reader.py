@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from audiopipe.dataset.convert import to_huggingface, to_lhotse
+from audiopipe.dataset.database import checked
 from audiopipe.dataset.features import NOT_EXPORTED
 from audiopipe.dataset.segment import Segment
+from audiopipe.dataset.sql import quote_text
 from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
-from audiopipe.dataset.tables import DatasetTables
+from audiopipe.dataset.tables import TAR_ORDER, DatasetTables
 from audiopipe.dataset.virtual import tar_name
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Dataset(DatasetTables):
     What is committed is listed once; `refresh` lists it again during a run.
 
     Raises:
-        VerifyError: there is no output of a run at that address, or it is damaged.
+        VerifyError: the address does not hold the output of a run, or it is damaged.
     """
 
     def __repr__(self) -> str:
@@ -48,21 +50,20 @@ class Dataset(DatasetTables):
         return f"Dataset({self.url!r}){chosen}: {len(self):,} segments of {len(self.commits):,} shards"
 
     def __len__(self) -> int:
-        with self._connect() as connection:
-            [(count,)] = connection.table("segments").filter("kept").aggregate("count(*)").fetchall()
-            return int(count)
+        return sum(self.count_by_shard().values())
 
     def __iter__(self) -> Iterator[Segment]:
         """Iterate over the kept segments in the order of their tars."""
         with self._connect() as connection:
-            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
-            for batch in rows.to_arrow_reader(ROWS_PER_READ):
+            rows = connection.table("segments").filter("kept").order(TAR_ORDER)
+            reader = checked(lambda: rows.to_arrow_reader(ROWS_PER_READ))
+            while (batch := checked(lambda: next(reader, None))) is not None:
                 for row in batch.to_pylist():
                     yield self.segment_of(row)
 
     def __getitem__(self, key: str) -> Segment:
         """Return the segment with a key, kept or dropped; raises KeyError if the view has none."""
-        rows = self.segments(where=f"key = '{key.replace(chr(39), chr(39) * 2)}'").to_pylist()
+        rows = self.segments(where=f"key = {quote_text(key)}").to_pylist()
         if not rows:
             raise KeyError(key)
         return self.segment_of(rows[0])
@@ -74,7 +75,8 @@ class Dataset(DatasetTables):
         """
         with self._connect() as connection:
             rows = connection.table("segments").filter("kept").order(SAMPLE_ORDER.format(seed=int(seed)))
-            return [self.segment_of(row) for row in rows.limit(n).to_arrow_table().to_pylist()]
+            table = checked(lambda: rows.limit(n).to_arrow_table())
+            return [self.segment_of(row) for row in table.to_pylist()]
 
     def iterate(
         self,

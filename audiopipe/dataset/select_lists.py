@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from audiopipe.config import RunConfig
-from audiopipe.dataset.annotation_sql import text_sql
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.schema import RESERVED_COLUMNS, TAR_URL, VIDEOS_SCHEMA
 from audiopipe.dataset.select_rows import Count, count_before, count_chosen, count_left_out
 from audiopipe.dataset.selection import LISTS, SUMMARY, Selection, SelectionOptions
+from audiopipe.dataset.sql import quote_text
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_SCHEMA, PlanMetadata, plan_path, serialize
 from audiopipe.store.objects import Store
@@ -173,7 +173,7 @@ def _segments_sql(connection: duckdb.DuckDBPyConnection, options: SelectionOptio
     split = "coalesce(p.split, s.split)" if "split" in columns else "p.split"
     exclude = f"EXCLUDE ({old})" if old else ""
     is_address = "contains(p.tar, '://') OR starts_with(p.tar, '/')"
-    url = f", if({is_address}, p.tar, {text_sql(f'{parent_url}/')} || p.tar) AS {TAR_URL}" if options.virtual else ""
+    url = f", if({is_address}, p.tar, {quote_text(f'{parent_url}/')} || p.tar) AS {TAR_URL}" if options.virtual else ""
     return f"""SELECT p.new_shard AS "{NEW_SHARD}", p.sample_bytes AS "{SAMPLE_BYTES}", s.* {exclude} REPLACE (
             p.new_shard AS shard, true AS kept, NULL::VARCHAR AS drop_reason),
         {split} AS split, s.shard AS parent_shard, p.tar AS parent_tar, s.tar_offset AS parent_offset {url}

@@ -16,7 +16,6 @@ import duckdb
 import pyarrow as pa
 
 from audiopipe.conditions import Condition, parse_condition
-from audiopipe.dataset.annotation_sql import quoted, text_sql
 from audiopipe.dataset.annotations import Annotation, annotation_paths, join_annotations
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.duplicates import TABLE as DUPLICATES
@@ -24,6 +23,7 @@ from audiopipe.dataset.duplicates import read_duplicates
 from audiopipe.dataset.schema import TAR_URL, object_names
 from audiopipe.dataset.selection import SelectionOptions
 from audiopipe.dataset.split_groups import group_videos
+from audiopipe.dataset.sql import quote_name, quote_text
 from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
 
@@ -55,7 +55,7 @@ def open_parent(
 
     It can reach nothing but the parent's tables and the scratch folder.
     """
-    results = {(commit.result.language, int(name.rsplit("-", 1)[1])) for name, commit in commits.items()}
+    results = {(commit.result.language, commit.result.index) for commit in commits.values()}
     names = [object_names(*shard) for shard in sorted(results)]
     segments, videos = ([parent.address(roles[role]) for roles in names] for role in ("segments", "videos"))
     with duckdb.connect(str(folder / "selection.duckdb")) as connection:
@@ -163,18 +163,18 @@ def _locate_sql(connection: duckdb.DuckDBPyConnection, options: SelectionOptions
     """Write the query for the table `located`: all segments, where their samples are, why one is left out."""
     tests = [(f"({part}) IS NOT TRUE", part) for part in condition.parts]
     if options.languages is not None:
-        listed = ", ".join(map(text_sql, options.languages))
+        listed = ", ".join(map(quote_text, options.languages))
         tests.insert(0, (f"language NOT IN ({listed})", "language"))
     tests.append(("tar_offset IS NULL", "no audio"))
     tests.append(("(language, video_id) IN (FROM duplicates)", "duplicate"))
-    reason = " ".join(f"WHEN {test} THEN {text_sql(label)}" for test, label in tests)
+    reason = " ".join(f"WHEN {test} THEN {quote_text(label)}" for test, label in tests)
     is_virtual = TAR_URL in connection.table("segments").columns
     tar = TAR_URL if is_virtual else "format('{}/{}_{:06d}.tar', language, if(kept, 'audio', 'dropped'), shard)"
     # The next sample of a tar begins where this one ends. A virtual parent has not all samples of its tars.
     size = (
         "NULL::BIGINT" if is_virtual else f"lead(tar_offset) OVER (PARTITION BY {tar} ORDER BY tar_offset) - tar_offset"
     )
-    rank = quoted(options.rank_by) if options.rank_by else "NULL"
+    rank = quote_name(options.rank_by) if options.rank_by else "NULL"
     return f"""CREATE TABLE located AS
     SELECT language, shard, key, video_id, speaker, duration_s, {tar} AS tar, tar_offset,
         audio_bytes, {size} AS sample_bytes, {rank} AS rank, CASE {reason} END AS reason
@@ -195,7 +195,7 @@ def _assign_splits(connection: duckdb.DuckDBPyConnection, options: SelectionOpti
     for number, (_, part) in enumerate(options.splits[:-1]):
         total += part
         limits.append(f"WHEN share < {total!r} THEN {number}")
-    names = " ".join(f"WHEN {number} THEN {text_sql(name)}" for number, (name, _) in enumerate(options.splits))
+    names = " ".join(f"WHEN {number} THEN {quote_text(name)}" for number, (name, _) in enumerate(options.splits))
     choice = f"CASE {' '.join(limits)} ELSE {len(options.splits) - 1} END" if limits else "0"
     name = f"CASE number {names} END" if names else "NULL::VARCHAR"
     _run(
@@ -211,7 +211,7 @@ def _place_sql(options: SelectionOptions) -> str:
     """Write the query for the table `placed`: in each language and split, the order is cut into equal shards."""
     order = "shard, tar, tar_offset, key"
     if options.shuffle is not None:
-        order = f"md5({text_sql(f'{options.shuffle}:')} || language || '/' || key), {order}"
+        order = f"md5({quote_text(f'{options.shuffle}:')} || language || '/' || key), {order}"
     limit = options.shard_mb * 1_000_000
     new_shard = "dense_rank() OVER (PARTITION BY language ORDER BY number, (start * ((total + limit_bytes - 1) // "
     new_shard += "limit_bytes)) // total) - 1"

@@ -59,7 +59,7 @@ class ShardSamples:
 
     def __init__(self, store: Store, commit: Commit) -> None:
         self._store, self._shard = store, commit.result.shard
-        names = object_names(commit.result.language, int(self._shard.rpartition("-")[2]))
+        names = object_names(commit.result.language, commit.result.index)
         self._objects = {item.name: item for item in commit.objects}
         self._tars = [item for item in commit.objects if item.name.endswith(".tar")]
         columns = [field.name for field in fields(SegmentRow)]

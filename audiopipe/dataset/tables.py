@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from audiopipe.conditions import parse_condition
 from audiopipe.dataset.annotations import KEYS, Annotation, annotation_schema, list_annotations
 from audiopipe.dataset.commit import Commit, read_commits
-from audiopipe.dataset.database import checked, choose, open_database, quoted
+from audiopipe.dataset.database import checked, choose, open_database
 from audiopipe.dataset.run_record import read_columns, read_run_record, read_schema
+from audiopipe.dataset.sql import quote_name
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
 from audiopipe.plan.plan import load_plan
@@ -23,14 +24,17 @@ from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
 from audiopipe.types import ShardResult, shard_name
 
-__all__ = ["DatasetTables"]
+__all__ = ["TAR_ORDER", "DatasetTables"]
+
+# The order of kept segments: that of the tars. In a virtual selection, two tars may have one at the same offset.
+TAR_ORDER = "language, shard, tar_offset, key"
 
 
 class DatasetTables:
     """The tables of an output, or the rows of them that a condition holds for.
 
     Raises:
-        VerifyError: there is no output of a run at that address, or it is damaged.
+        VerifyError: the address does not hold the output of a run, or it is damaged.
     """
 
     def __init__(self, url: str) -> None:
@@ -121,7 +125,7 @@ class DatasetTables:
         added = annotation_schema([column for item in self.annotations for column in item.columns])
         return pa.schema([*self.schema, *(column for column in added if column.name not in KEYS)])
 
-    @property
+    @cached_property
     def scores(self) -> tuple[str, ...]:
         """The columns that scorers and annotations add."""
         return tuple(column.name for column in self.score_columns)
@@ -134,17 +138,17 @@ class DatasetTables:
             where: a SQL condition over all columns, in addition to those of the view.
 
         Raises:
-            ConfigError: there is no such column, or the condition is not valid SQL.
+            ConfigError: `columns` or the condition names an unknown column, or the condition is not valid SQL.
         """
         with self._connect() as connection:
             rows = choose(connection.table("segments"), self._checked_condition(where)).order(
                 "language, shard, video_id, segment"
             )
-            return checked(lambda: rows.select(*map(quoted, columns or self.columns)).to_arrow_table())
+            return checked(lambda: rows.select(*map(quote_name, columns or self.columns)).to_arrow_table())
 
     def videos(self) -> pa.Table:
         """Read the table of videos; of a video that was tried again, the last row."""
-        with self._connect() as connection:
+        with self._connect(with_videos=True) as connection:
             return connection.table("videos").to_arrow_table()
 
     def to_pandas(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
@@ -160,7 +164,7 @@ class DatasetTables:
         Raises:
             ConfigError: it is not one SELECT, or DuckDB refuses it.
         """
-        with self._connect() as connection:
+        with self._connect(with_videos=True) as connection:
             statements = checked(lambda: connection.extract_statements(sql))
             if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
                 raise ConfigError(f"a query is one SELECT over the tables segments and videos, not: {sql}")
@@ -173,14 +177,15 @@ class DatasetTables:
             counts = {shard: commit.result.segments_kept for shard, commit in sorted(self.commits.items())}
             return {shard: count for shard, count in counts.items() if count}
         with self._connect() as connection:
-            rows = connection.table("segments").filter("kept").aggregate("language, shard, count(*)").fetchall()
+            kept = connection.table("segments").filter("kept").aggregate("language, shard, count(*)")
+            rows = checked(kept.fetchall)
         return {shard_name(language, index): count for language, index, count in sorted(rows)}
 
     def kept_by_shard(self, columns: Sequence[str]) -> dict[str, pa.Table]:
         """Read the kept segments of each shard of the view, in the order of its tar."""
-        with self._connect(columns, threads=1, with_videos=False) as connection:
-            rows = connection.table("segments").filter("kept").order("language, shard, tar_offset")
-            table = checked(lambda: rows.select(*map(quoted, columns)).to_arrow_table())
+        with self._connect(columns, threads=1) as connection:
+            rows = connection.table("segments").filter("kept").order(TAR_ORDER)
+            table = checked(lambda: rows.select(*map(quote_name, columns)).to_arrow_table())
         return {
             shard: table.filter((pc.field("language") == language) & (pc.field("shard") == number))
             for shard, (language, number) in self._numbers.items()
@@ -190,7 +195,7 @@ class DatasetTables:
         return None if where is None else parse_condition(where, self.column_types).text
 
     def _connect(
-        self, columns: Sequence[str] | None = None, threads: int | None = None, with_videos: bool = True
+        self, columns: Sequence[str] | None = None, threads: int | None = None, with_videos: bool = False
     ) -> duckdb.DuckDBPyConnection:
         """Open the database; if it is known that only some columns are read, annotations are joined if need be."""
         needed = columns is None or self.conditions or not set(columns) <= set(self.schema.names)
@@ -200,4 +205,4 @@ class DatasetTables:
     @property
     def _numbers(self) -> dict[str, tuple[str, int]]:
         """The language and the number of each committed shard."""
-        return {shard: (commit.result.language, int(shard.rsplit("-", 1)[1])) for shard, commit in self.commits.items()}
+        return {shard: (commit.result.language, commit.result.index) for shard, commit in self.commits.items()}

@@ -127,9 +127,9 @@ class AnnotationVerifier:
         table, schema = read_table(body), annotation_schema(record.columns)
         if not table.schema.equals(schema):
             return "does not have the columns of its annotation"
-        index = int(commit.result.shard.rpartition("-")[2])
+        name = object_names(commit.result.language, commit.result.index)["segments"]
         try:
-            segments = read_table(self.store.read(object_names(commit.result.language, index)["segments"]), KEYS)
+            segments = read_table(self.store.read(name), KEYS)
         except (FileNotFoundError, OSError, pa.ArrowException):
             return None  # the finding is that of the shard
         return None if table.select(KEYS).equals(segments) else "does not have the keys of its shard's segments"

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from audiopipe.conditions import parse_condition
+from audiopipe.dataset.sql import quote_name
 from audiopipe.errors import ConfigError
 from audiopipe.pipeline.score import RULES
 from audiopipe.report import page
@@ -167,7 +168,7 @@ def _to_sql(column: str, tables: DatasetTables) -> str:
     try:
         parse_condition(f"{column} >= 0", {column: tables.dataset.column_types[column]})
     except ConfigError:
-        return '"' + column.replace('"', '""') + '"'
+        return quote_name(column)
     return column
 
 

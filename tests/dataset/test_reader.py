@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -137,6 +139,28 @@ def test_a_wrong_condition_is_refused_at_once(dataset: Dataset, condition: str) 
         dataset.filter(condition).segments()
     with pytest.raises(ConfigError):
         dataset.segments(where=condition)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [len, list, Dataset.sample, Dataset.segments, Dataset.iterate],
+    ids=["len", "list", "sample", "table", "stream"],
+)
+def test_a_condition_that_cannot_be_computed_is_an_error_of_its_text(
+    dataset: Dataset, read: Callable[..., object]
+) -> None:
+    numbers = dataset.filter("text::INTEGER > 3")
+    with pytest.raises(ConfigError, match="Could not convert string"):
+        read(numbers, 3) if read is Dataset.sample else read(numbers)
+
+
+def test_segments_are_read_without_the_tables_of_videos(output: str, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    for path in (tmp_path / "out").glob("*/videos_*.parquet"):
+        path.unlink()
+    dataset = Dataset(str(tmp_path / "out"))
+    assert len(dataset) == len(list(dataset)) == len(dataset.filter("kept")) == len(dataset.sample(1000)) > 0
+    assert dataset.segments(["key"]).num_rows > len(dataset)
 
 
 def test_a_dataset_can_be_read_while_it_is_made(tmp_path: Path) -> None:
