@@ -163,7 +163,7 @@ class _CopyJob:
         ordered = [
             ready
             for sample in samples
-            for ready in order.add(sample, [metrics[column] for column in np.flatnonzero(present[sample.row])])
+            for ready in order.add(sample, (metrics[column] for column in np.flatnonzero(present[sample.row])))
         ]
         return [*ordered, *order.finish()]
 
@@ -196,6 +196,11 @@ class _CopyJob:
         for sample in group:
             try:
                 size = sample_size(data[start:], sample.key, self.suffix, sample.audio_bytes)
+                if size > len(data) and not sample.extent.is_exact:  # its sidecar is larger than was expected
+                    data = memoryview(reader.read(first.tar, first.start, size))
+                    size = sample_size(data, sample.key, self.suffix, sample.audio_bytes)
+                if size > len(data) - start:
+                    raise ValueError(f"the sidecar of {sample.key} is not whole")
                 if sample.extent.is_exact and size != sample.extent.size:
                     raise ValueError(f"the next sample does not begin where that of {sample.key} ends")
             except ValueError as error:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,11 +30,12 @@ from audiopipe.store.objects import Store
 __all__ = ["Extent", "SampleReader", "coalesce", "open_samples", "sample_size"]
 
 BLOCK = tarfile.BLOCKSIZE
-MAX_SIDECAR_BYTES = 64 << 10  # read after audio where the end of the sample is not known
+SIDECAR_BYTES = 64 << 10  # read after audio where the end of the sample is not known; the rest of a larger one later
 MAX_GAP_BYTES = 1 << 20  # a request costs about as much time as a megabyte
 MAX_REQUEST_BYTES = 32 << 20
 REQUEST_THREADS = 8
 OPEN_FILES = 64
+KNOWN_TARS = 1 << 16  # whose sha256 a process remembers
 WHOLE_SHARE = 0.5  # of a remote tar: where more is read, all is, to compare its sha256
 
 Pins = Mapping[str, Pin]
@@ -57,7 +59,7 @@ class Extent(NamedTuple):
         """Return the range of a sample, from the header of its audio on."""
         if sample_bytes is not None:
             return cls(tar, audio_offset - BLOCK, sample_bytes, True)
-        return cls(tar, audio_offset - BLOCK, 2 * BLOCK + _padded(audio_bytes) + MAX_SIDECAR_BYTES, False)
+        return cls(tar, audio_offset - BLOCK, 2 * BLOCK + _padded(audio_bytes) + SIDECAR_BYTES, False)
 
 
 class SampleReader(Protocol):
@@ -96,6 +98,9 @@ def open_samples(
 def sample_size(sample: bytes | memoryview, key: str, suffix: str, audio_bytes: int) -> int:
     """Check the headers of a sample and return its size, sidecar and padding included.
 
+    Args:
+        sample: its bytes, at least up to the header of the sidecar.
+
     Raises:
         ValueError: it is not this sample.
     """
@@ -103,8 +108,8 @@ def sample_size(sample: bytes | memoryview, key: str, suffix: str, audio_bytes: 
     start = BLOCK + _padded(audio_bytes)
     sidecar_bytes = _check_header(sample[start : start + BLOCK], key + ".json", None)
     end = start + BLOCK + sidecar_bytes
-    if end > len(sample) or sample[end - 1] != ord("}"):
-        raise ValueError(f"the sidecar of {key} is not whole")
+    if end <= len(sample) and sample[end - 1] != ord("}"):
+        raise ValueError(f"the sidecar of {key} is damaged")
     return start + BLOCK + _padded(sidecar_bytes)
 
 
@@ -154,10 +159,16 @@ def _check_local(path: Path, tar: str, pin: Pin | None) -> None:
         return
     if stat.st_size != pin.size:
         raise _damaged(tar, f"has {stat.st_size:,} bytes and not the {pin.size:,} it was committed with")
-    if not pin.finished_at or stat.st_mtime > datetime.fromisoformat(pin.finished_at).timestamp():
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != pin.sha256:
-                raise _damaged(tar, "differs from the sha256 in its commit")
+    is_modified = not pin.finished_at or stat.st_mtime > datetime.fromisoformat(pin.finished_at).timestamp()
+    if is_modified and _sha256_of(str(path), stat.st_size, stat.st_mtime_ns) != pin.sha256:
+        raise _damaged(tar, "differs from the sha256 in its commit")
+
+
+@lru_cache(KNOWN_TARS)
+def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
+    """Compute the sha256 of a tar once for all shards that a process copies from it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass
@@ -196,7 +207,9 @@ class _RemoteReader:
         wanted: Counter[str] = Counter()
         for extent in extents:
             wanted[extent.tar] += extent.size
-        whole = {tar for tar, size in wanted.items() if tar in pins and size > WHOLE_SHARE * pins[tar].size}
+        self._whole = whole = {
+            tar for tar, size in wanted.items() if tar in pins and size > WHOLE_SHARE * pins[tar].size
+        }
         parts = [extent for extent in extents if extent.tar not in whole]
         for tar in whole:
             size = pins[tar].size
@@ -219,6 +232,9 @@ class _RemoteReader:
             raise
 
     def _fetch(self, extent: Extent, position: int, pin: Pin | None) -> None:
+        os.pwrite(self._spool, self._request(extent, pin), position)
+
+    def _request(self, extent: Extent, pin: Pin | None) -> bytes:
         store, name = open_tar(self._parent, extent.tar)
         size = extent.size if pin is None else min(extent.size, pin.size - extent.start)
         try:
@@ -228,7 +244,7 @@ class _RemoteReader:
             raise _damaged(extent.tar, "is missing") from None
         if pin is not None and len(data) != size:
             raise _damaged(extent.tar, f"ends before byte {extent.start + size:,}")
-        os.pwrite(self._spool, data, position)
+        return data
 
     def _check_whole(self, tar: str, sha256: str) -> None:
         digest = hashlib.sha256()
@@ -239,8 +255,16 @@ class _RemoteReader:
 
     def read(self, tar: str, start: int, size: int) -> bytes:
         ranges = self._ranges[tar]  # adjacent ones lie next to each other in the spool, too
-        extent, position = ranges[bisect_right(ranges, start, key=lambda item: item[0].start) - 1]
-        return os.pread(self._spool, min(size, ranges[-1][0].end - start), position + start - extent.start)
+        index = bisect_right(ranges, start, key=lambda item: item[0].start) - 1
+        extent, position = ranges[index]
+        end = extent.end
+        for following, _ in ranges[index + 1 :]:
+            if following.start != end or end >= start + size:
+                break
+            end = following.end
+        if start + size > end and tar not in self._whole:  # a sample that is larger than was expected
+            return self._request(Extent(tar, start, size, False), None)
+        return os.pread(self._spool, min(size, end - start), position + start - extent.start)
 
     def close(self) -> None:
         os.close(self._spool)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tarfile
 from fnmatch import fnmatch
 from pathlib import Path
@@ -238,6 +239,37 @@ def test_a_virtual_selection_reads_from_its_parent(parent: str, tmp_path: Path) 
     assert verify(url).findings == ()
     whole = select(url, tmp_path, "whole", where="snr_db > 60")
     assert read_tars(whole) == {key: samples[key] for key in rows[rows.snr_db > 60].key}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_sidecars_may_be_larger_than_is_read_at_first(
+    parent: str, tmp_path: Path, remote: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"memory://sidecars-{tmp_path.name}" if remote else parent
+    for name in Store(parent).list() if remote else ():
+        Store(url).write(name, Store(parent).read(name))
+    virtual = select(url, tmp_path, "virtual", where="snr_db > 60", virtual=True)
+    monkeypatch.setattr("audiopipe.pipeline.sample_reader.SIDECAR_BYTES", 40)
+    samples = read_tars(parent)
+    for name, source in (("first", url), ("second", virtual)):
+        copy = select(source, tmp_path, name, where="snr_db > 60")
+        assert read_tars(copy) == {key: samples[key] for key in frame(copy).key}
+        assert verify(copy).findings == ()
+
+
+def test_a_tar_that_was_touched_is_hashed_once(parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched = shutil.copytree(parent, tmp_path / "touched", copy_function=shutil.copyfile)
+    hashed: list[str] = []
+    file_digest = hashlib.file_digest
+
+    def record(file: Any, *arguments: Any) -> Any:
+        hashed.append(Path(file.name).name)
+        return file_digest(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", record)
+    url = select(str(touched), tmp_path, shuffle=1, split="a=0.25,b=0.25,c=0.25,d=0.25", languages="en")
+    assert len(list(Path(url).glob("en/audio_*.tar"))) > 2
+    assert sorted(name for name in hashed if name.endswith(".tar")) == ["audio_000000.tar", "audio_000001.tar"]
 
 
 def test_damage_in_a_selection_is_reported(parent: str, tmp_path: Path) -> None:
