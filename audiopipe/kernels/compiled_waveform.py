@@ -134,29 +134,28 @@ def raise_peaks(x: _Floats, scale: float, taps: _Floats, factor: float, neighbor
 
 @CompiledFunction
 def find_true_peak(
-    x: _Floats, scale: float, coarse: _Floats, fine: npt.NDArray[np.float64], peaks: _Floats, factor: float,
-    n_blocks: int, highest: float,
+    x: _Floats, scale: float, taps: npt.NDArray[np.float64], peaks: _Floats, factor: float, n_blocks: int,
+    highest: float,
 ) -> float:  # fmt: skip
     """Return the highest magnitude that a fine interpolation finds, or `highest` if it finds less.
 
     It is computed in the blocks with the highest peaks, at most `n_blocks`, which are set to zero in `peaks`.
 
-    Between two samples it is computed only if the highest value of a coarse interpolation there, times `factor`,
-    exceeds the highest value so far.
+    Between two samples it is computed first at every fourth phase, and at the others only if the highest value there,
+    times `factor`, exceeds the highest value so far.
 
     Args:
         x: samples of one channel.
         scale: factor of the samples.
-        coarse, fine: taps of each phase.
+        taps: of each phase.
         peaks: of all blocks by coarse interpolation; overwritten.
 
     Shape:
         - x: [T]
-        - coarse: [3, 2 half]
-        - fine: [phases, 2 half']
+        - taps: [phases, 2 half]
         - peaks: [ceil(T / 32)]
     """
-    samples, half, near = len(x), fine.shape[1] // 2, coarse.shape[1] // 2
+    samples, half = len(x), taps.shape[1] // 2
     window = np.zeros(32 + 2 * half)
     bits = peaks.view(np.int32)  # in the order of the values, and their maximum is a vector operation
     result = highest
@@ -167,7 +166,7 @@ def find_true_peak(
         block = 0
         while bits[block] != most:
             block += 1
-        if not peaks[block] * factor > result:
+        if not peaks[block] > 0:
             break
         peaks[block] = 0
         first = 32 * block - half
@@ -176,17 +175,14 @@ def find_true_peak(
             window[i] = np.float64(x[first + i]) * scale if inside else 0.0
         for n in range(32):
             possible = max(abs(window[half + n]), abs(window[half + n + 1]))
-            close = window[half - near + n + 1 : half + near + n + 1]
-            for phase in range(coarse.shape[0]):
-                value = 0.0
-                for i in range(2 * near):
-                    value += coarse[phase, i] * close[i]
-                possible = max(possible, abs(value))
-            if possible * factor > result:
-                wide = window[n + 1 : n + 1 + 2 * half]
-                for phase in range(fine.shape[0]):
+            near = window[n + 1 : n + 1 + 2 * half]
+            for step in (4, 1):
+                for phase in range(step - 1, taps.shape[0], step):
                     value = 0.0
                     for i in range(2 * half):
-                        value += fine[phase, i] * wide[i]
-                    result = max(result, abs(value))
+                        value += taps[phase, i] * near[i]
+                    possible = max(possible, abs(value))
+                if not possible * factor > result:
+                    break
+            result = max(result, possible)
     return result

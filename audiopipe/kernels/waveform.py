@@ -15,9 +15,8 @@ from audiopipe.kernels.chunks import BLOCK
 from audiopipe.kernels.compiled_waveform import find_true_peak, measure_blocks, raise_peaks
 from audiopipe.kernels.levels import CLIPPED_FROM, SILENT_BELOW
 
-# Values a quarter of a sample apart miss a peak by a factor of at most 1 / cos(pi / 8) = 1.08. The rest is for the
-# error of their 24 taps in clipped noise.
-_QUARTERS_MISS = 1.3
+# Values a quarter of a sample apart miss a peak by a factor of at most 1 / cos(pi / 8) = 1.08.
+_QUARTERS_MISS = 1.1
 
 
 @lru_cache(maxsize=8)
@@ -38,9 +37,8 @@ def _highest_between_samples(
     """Compute the true peak of a channel [T] by the steps of `true_peak`; overwrite the peaks of its blocks."""
     raise_peaks(x, scale, _coarse_taps(0.5), true_peak.coarse_gain(), 1, peaks)
     raise_peaks(x, scale, _coarse_taps(0.25, 0.75), true_peak.HALVES_MISS, 0, peaks)
-    coarse = _coarse_taps(0.25, 0.5, 0.75)
     fine = _taps(true_peak.FINE_PHASES, true_peak.FINE_HALF, true_peak.FINE_BETA)
-    return find_true_peak(x, scale, coarse, fine, peaks, _QUARTERS_MISS, true_peak.FINE_BLOCKS, sample_peak)
+    return find_true_peak(x, scale, fine, peaks, _QUARTERS_MISS, true_peak.FINE_BLOCKS, sample_peak)
 
 
 def reduce_items(audio: Audio) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_measure import assert_same, scenes
 
 from audiopipe import kernels
@@ -40,6 +42,41 @@ def test_compiled_kernels_equal_the_plain_ones(
     assert_same(metrics, expected)
     torch.testing.assert_close(metrics.loudness_lufs, expected.loudness_lufs, atol=1e-4, rtol=0, equal_nan=True)
     torch.testing.assert_close(signal, plain_signal, atol=3e-6, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.sampled_from([8_000, 8_001, 12_345, 16_000, 44_100, 47_999, 48_000, 96_000]),
+    channels=st.sampled_from([1, 2, 5, 6]),
+    samples=st.integers(1, 5_000),
+    bad=st.sampled_from([None, float("nan"), float("inf"), -float("inf")]),
+    share=st.floats(0.02, 1),
+    phase=st.floats(0.1, 0.9),
+    data=st.data(),
+)
+def test_items_of_any_kind_have_the_same_metrics(
+    rate: int, channels: int, samples: int, bad: float | None, share: float, phase: float, data: st.DataObject
+) -> None:
+    """One item has a tone of any frequency, one a sample that may not be a number, one is of any length, even empty."""
+    x = scenes(3, samples, channels)
+    x[0] = 0.5 * torch.sin(torch.pi * (share * torch.arange(samples) + phase))
+    lengths = torch.tensor([samples, samples, data.draw(st.integers(0, samples))])
+    if bad is not None:
+        x[1, data.draw(st.integers(0, channels - 1)), data.draw(st.integers(0, samples - 1))] = bad
+    metrics, signal = kernels.measure_and_resample(x, rate, 16_000, lengths)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "is_available", lambda: False)
+        expected, plain_signal = kernels.measure_and_resample(x, rate, 16_000, lengths)
+    assert_same(metrics, expected)
+    torch.testing.assert_close(signal[[0, 2]], plain_signal[[0, 2]], atol=1e-5, rtol=0)
+
+
+def test_tones_below_half_the_rate_have_the_same_true_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, phase = torch.linspace(0.9, 0.999, 12), torch.linspace(0, torch.pi, 12)
+    x = 0.5 * torch.sin(torch.pi * share[:, None, None] * torch.arange(1_000) + phase[:, None]).flatten(0, 1)[:, None]
+    peaks = kernels.measure(x, 48_000).true_peak_dbtp
+    monkeypatch.setattr(compiler, "is_available", lambda: False)
+    torch.testing.assert_close(peaks, kernels.measure(x, 48_000).true_peak_dbtp, atol=1e-3, rtol=0)
 
 
 def test_every_channel_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
