@@ -28,7 +28,7 @@ from audiopipe.cli.runs import drive, without_none
     type=click.Choice(["video", "speaker"]),
     default="video",
     show_default=True,
-    help="video: no video is in two splits; speaker: no speaker either",
+    help="video: no video is in two splits; speaker: no speaker either, if labels are the same in all videos",
 )
 @click.option("--shuffle", type=int, metavar="SEED", help="random order over each language and split, by this number")
 @click.option("--hours", type=float, help="take only so many hours, the best by --rank-by")

@@ -101,7 +101,7 @@ def to_huggingface(
 def _digest(dataset: Dataset, columns: Sequence[str]) -> str:
     """Return a digest of all that the files depend on."""
     shards = [item.sha256 for shard in sorted(dataset.commits) for item in dataset.commits[shard].objects]
-    added = [(item.record.id, sorted(item.shards)) for item in dataset.annotations]
+    added = [(item.record.id, item.record.digest, sorted(item.shards)) for item in dataset.annotations]
     body = [dataset.run.run_id, dataset.conditions, list(columns), shards, added]
     return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16]
 

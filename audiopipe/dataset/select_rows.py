@@ -7,6 +7,7 @@ microseconds and bytes, so that neither threads nor DuckDB's version change a re
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from audiopipe.errors import ConfigError
 from audiopipe.store.objects import Store
 
 __all__ = ["Count", "choose_rows", "count_before", "count_chosen", "count_left_out", "open_parent", "resolve_options"]
+
+LOG = logging.getLogger(__name__)
 
 MEMORY_LIMIT = "1GB"
 SIDECAR_BYTES = 2048  # of the last sample of a tar, whose end no row says; it counts for the size of tars only
@@ -205,6 +208,23 @@ def _assign_splits(connection: duckdb.DuckDBPyConnection, options: SelectionOpti
         SELECT video_id, {share} AS share FROM (SELECT DISTINCT video_id FROM chosen) LEFT JOIN leaders USING (video_id)
         ))""",
     )
+    _warn_about_splits(connection, options)
+
+
+def _warn_about_splits(connection: duckdb.DuckDBPyConnection, options: SelectionOptions) -> None:
+    """Warn about splits that are empty, and about speakers that connect more than half of the videos."""
+    videos = dict(connection.sql("SELECT split, count(*) FROM splits GROUP BY split").fetchall())
+    if empty := [name for name, _ in options.splits if name not in videos]:
+        LOG.warning("no video is in split %s: a split by hash has only about its share of the videos", ", ".join(empty))
+    groups = connection.sql("SELECT count(*) FROM leaders GROUP BY leader ORDER BY 1 DESC LIMIT 1").fetchall()
+    total = sum(videos.values())
+    if groups and total > 1 and groups[0][0] > total / 2:
+        LOG.warning(
+            "%d of %d videos are connected by speakers, so that they are in one split: labels that begin again in each "
+            "video, such as S1 of the scorer speakers, connect all of them; split by video then",
+            groups[0][0],
+            total,
+        )
 
 
 def _place_sql(options: SelectionOptions) -> str:

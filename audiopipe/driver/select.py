@@ -66,7 +66,8 @@ def select(
         unique: leave out the videos that have the audio of another.
         split: name and share of each split, such as "train=0.98,validation=0.01,test=0.01", by hash of the video, so
             that no video is in two.
-        split_by: "speaker": no speaker is in two splits either.
+        split_by: "speaker": no speaker is in two splits either. Equal labels count as the same person in all videos, so
+            that this needs labels that do not begin again in each video.
         shuffle: seed of a random order over each language or split.
         hours: take only the best hours by `rank_by`, a column and "asc" or "desc" (the default); ties go by key.
         shard_mb: the most megabytes of a tar; the tars of a language or split have about the same size.

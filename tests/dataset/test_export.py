@@ -6,10 +6,12 @@ import gzip
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -17,8 +19,12 @@ from output_factory import config, corpus, make_output
 from selection_factory import make_samples, select_here
 
 from audiopipe.cli import main
+from audiopipe.dataset.annotation_file import AnnotationFile
+from audiopipe.dataset.annotation_import import compare_keys, import_annotation
+from audiopipe.dataset.annotation_shards import remove_annotation
 from audiopipe.dataset.export.run import FORMATS, export
 from audiopipe.dataset.reader import Dataset
+from audiopipe.driver.annotate import annotate
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.store.objects import Store
 
@@ -92,6 +98,56 @@ def test_parquet_files_have_the_audio_and_all_columns(output: str, tmp_path: Pat
         row = rows[segment.key]
         assert row["audio"] == {"bytes": segment.read_bytes(), "path": f"{segment.key}.flac"}
         assert {name: row[name] for name in row if name != "audio"}.items() <= segment.row.items()
+
+
+def test_an_annotation_that_was_made_again_is_exported_again(output: str, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    store = Store(str(tmp_path / "out"))
+    rows = Dataset(store.url).to_pandas()
+    for stars in (1, 2):
+        rows[["language", "key"]].assign(stars=stars).to_csv(tmp_path / f"{stars}.csv", index=False)
+        (tmp_path / f"scratch-{stars}").mkdir()
+        file = AnnotationFile(str(tmp_path / f"{stars}.csv"), tmp_path / f"scratch-{stars}")
+        record = replace(file.record("stars"), version="1")  # as that of a scorer with other options
+        compare_keys(store, file, Dataset(store.url).commits)
+        import_annotation(store, file, record, Dataset(store.url).commits, rows.columns)
+        file.close()
+        export(store.url, str(tmp_path / "parquet"))
+        tables = [pq.read_table(path, columns=["stars"]) for path in (tmp_path / "parquet").glob("*/*.parquet")]
+        assert {value.as_py() for table in tables for value in table["stars"]} == {stars}
+        table = Dataset(store.url).to_huggingface(["stars"], cache_dir=tmp_path / "cache")
+        assert set(table["stars"]) == {stars}
+        remove_annotation(store, record.id)
+
+
+def test_every_type_of_column_is_exported(tmp_path: Path) -> None:
+    url = make_samples(str(tmp_path / "out"), ("en",)).url
+    keys = Dataset(url).to_pandas(where="kept").key
+    values = {"flag": [True, None], "levels": [[0.5, 1.0], None], "word": ["ä", None], "count": [3, None]}
+    labels = pd.DataFrame({"key": keys, **{name: pair * (len(keys) // 2) for name, pair in values.items()}})
+    labels.astype({"count": "Int32"}).to_parquet(tmp_path / "labels.parquet")
+    annotate(url, file=str(tmp_path / "labels.parquet"), scratch=str(tmp_path / "scratch"))
+    expected = {segment.key: {name: segment.row[name] for name in values} for segment in Dataset(url)}
+    assert {str(row) for row in expected.values()} == {
+        str({name: pair[i] for name, pair in values.items()}) for i in (0, 1)
+    }
+    for name in COPIES:
+        export(url, str(tmp_path / name), format=name)
+    tables = [pq.read_table(path) for path in (tmp_path / "parquet").glob("*/*.parquet")]
+    assert {
+        row["key"]: {name: row[name] for name in values} for table in tables for row in table.to_pylist()
+    } == expected
+    features = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["levels"] == {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
+    lines = [
+        json.loads(line)
+        for path in (tmp_path / "lhotse-shar").glob("*/*/cuts.*.gz")
+        for line in gzip.decompress(path.read_bytes()).splitlines()
+    ]
+    assert {cut["id"]: {name: cut["custom"][name] for name in values} for cut in lines} == expected
+    data = b"".join(path.read_bytes() for path in (tmp_path / "mds").rglob("*.mds"))
+    for row in expected.values():
+        assert json.dumps(row, ensure_ascii=False)[1:-1].encode() in data
 
 
 def test_mds_files_hold_each_sample(output: str, tmp_path: Path) -> None:

@@ -200,6 +200,30 @@ def test_no_speaker_is_in_two_splits(parent: str, tmp_path: Path) -> None:
     assert group_videos(pairs) == {"a": "a", "b": "a", "c": "a", "d": "d", "e": "e"}
 
 
+def test_splits_that_cannot_have_their_shares_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_samples(str(tmp_path / "out"), ("en",), 1, 3)
+    select(source.url, tmp_path, "few", split="train=0.999999,test=0.000001")
+    assert "no video is in split test" in caplog.text
+    caplog.clear()
+    table = Path(source.url) / "en" / "segments_000000.parquet"
+    rows = pq.read_table(table)
+    labels = pa.array(["S1"] * rows.num_rows)
+    pq.write_table(rows.set_column(rows.column_names.index("speaker"), "speaker", labels), table)
+    selection = select(source.url, tmp_path, "labels", split="train=0.5,test=0.5", split_by="speaker")
+    assert frame(selection).split.nunique() == 1
+    assert "3 of 3 videos are connected by speakers" in caplog.text
+    select(source.url, tmp_path, "videos", split="train=0.5,test=0.5")
+    assert caplog.text.count("connected by speakers") == 1
+    missing = pa.nulls(rows.num_rows, pa.string())
+    pq.write_table(rows.set_column(rows.column_names.index("speaker"), "speaker", missing), table)
+    caplog.clear()
+    first, second = (
+        frame(select(source.url, tmp_path, by, split="train=0.5,test=0.5", split_by=by)) for by in ("speaker", "video")
+    )
+    assert dict(zip(first.key, first.split, strict=True)) == dict(zip(second.key, second.split, strict=True))
+    assert "connected by speakers" not in caplog.text
+
+
 def test_unique_leaves_out_known_duplicates(parent: str, tmp_path: Path) -> None:
     copy = make_samples(str(tmp_path / "copy"), ("en",))
     fields = {"language": "en", "shard": 0, "duplicate_of": "en.0000.0", "similarity": 1.0, "duration_s": 1.0}

@@ -143,7 +143,7 @@ def _list_shards(dataset: Dataset) -> list[SourceShard]:
 def _version_of(dataset: Dataset, shard: str) -> str:
     """Return a digest of what a shard has: of its objects and of the annotations of it."""
     objects = [item.sha256 for item in dataset.commits[shard].objects]
-    added = [f"{item.record.id} {shard in item.shards}" for item in dataset.annotations]
+    added = [f"{item.record.id} {item.record.digest} {shard in item.shards}" for item in dataset.annotations]
     return hashlib.sha256("\n".join(objects + added).encode()).hexdigest()
 
 
