@@ -34,6 +34,7 @@ __all__ = [
     "annotation_schema",
     "annotation_shard_of",
     "check_columns",
+    "is_annotation_record",
     "join_annotations",
     "list_annotations",
     "open_annotation",
@@ -140,6 +141,11 @@ class Annotation:
         return [self.record.table_name(shard) for shard in shards if shard in self.shards]
 
 
+def is_annotation_record(name: str) -> bool:
+    """Check whether an object is the `columns.json` of an annotation."""
+    return name.startswith(f"{ANNOTATIONS}/") and name.endswith(f"/{COLUMNS}") and name.count("/") == 2
+
+
 def annotation_shard_of(name: str) -> str:
     """Return the shard in the name of a commit or a table of an annotation."""
     return name.rpartition("/")[2].removesuffix(".json").removesuffix(".parquet")
@@ -158,7 +164,7 @@ def list_annotations(store: Store) -> tuple[Annotation, ...]:
         VerifyError: a `columns.json` is damaged.
     """
     names = store.list(ANNOTATIONS)
-    records = [name for name in names if name.count("/") == 2 and name.endswith(f"/{COLUMNS}")]
+    records = [name for name in names if is_annotation_record(name)]
     bodies = store.read_all(records)
     annotations = []
     for name in records:

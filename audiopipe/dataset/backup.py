@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from audiopipe.dataset.annotations import ANNOTATIONS, COLUMNS
+from audiopipe.dataset.annotations import ANNOTATIONS, is_annotation_record
 from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_FOLDER
@@ -40,18 +40,14 @@ class BackupPair:
 def find_backup_pairs(store: Store) -> Iterator[BackupPair]:
     """Check all objects that have a copy, in the order of their names."""
     for copy in store.list(BACKUP):
-        name, _, digest = copy.removeprefix(f"{BACKUP}/").rpartition(".")
+        name, digest = _split_copy(copy)
         yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
 
 
 def list_originals(names: Iterable[str]) -> list[str]:
     """Return those of an output's objects that have a copy."""
     return [
-        name
-        for name in names
-        if name == RUN_RECORD
-        or name.startswith(f"{PLAN_FOLDER}/")
-        or (name.startswith(f"{ANNOTATIONS}/") and name.endswith(f"/{COLUMNS}"))
+        name for name in names if name == RUN_RECORD or name.startswith(f"{PLAN_FOLDER}/") or is_annotation_record(name)
     ]
 
 
@@ -72,7 +68,7 @@ def backup(store: Store) -> None:
 
 def remove_backup(store: Store, name: str) -> None:
     """Remove the copy of an object that is removed on purpose."""
-    store.remove_all([pair.copy for pair in find_backup_pairs(store) if pair.name == name])
+    store.remove_all([copy for copy in store.list(BACKUP) if _split_copy(copy)[0] == name])
 
 
 def restore(url: str) -> list[str]:
@@ -97,6 +93,12 @@ def restore(url: str) -> list[str]:
     load_plan(store)
     backup(store)
     return written
+
+
+def _split_copy(copy: str) -> tuple[str, str]:
+    """Return the name and the sha256 of the object that a copy is of."""
+    name, _, digest = copy.removeprefix(f"{BACKUP}/").rpartition(".")
+    return name, digest
 
 
 def _digest(store: Store, name: str) -> str | None:

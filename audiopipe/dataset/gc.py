@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from audiopipe.dataset.annotations import ANNOTATIONS, COLUMNS
+from audiopipe.dataset.annotations import ANNOTATIONS, is_annotation_record
 from audiopipe.dataset.backup import find_backup_pairs
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, list_commits
@@ -113,7 +113,7 @@ def _unpublished_annotations(store: Store, listed: Iterable[str]) -> Iterator[Co
         for name in names
         if name.startswith(f"{ANNOTATIONS}/")
         and name.endswith(".json")
-        and not name.endswith(f"/{COLUMNS}")
+        and not is_annotation_record(name)
         and name.removesuffix(".json") + ".parquet" not in names
     ]
     for name, body in store.read_all(sorted(commits)).items():

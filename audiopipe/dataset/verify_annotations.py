@@ -18,6 +18,7 @@ from audiopipe.dataset.annotations import (
     AnnotationRecord,
     annotation_schema,
     annotation_shard_of,
+    is_annotation_record,
 )
 from audiopipe.dataset.commit import Commit, CommittedObject
 from audiopipe.dataset.findings import Finding
@@ -36,10 +37,10 @@ def find_annotation_orphans(present: Iterable[str], planned: Iterable[str]) -> l
     names, shards = {name for name in present if name.startswith(f"{ANNOTATIONS}/")}, set(planned)
     orphans = []
     for name in sorted(names):
-        folder, _, base = name.rpartition("/")
+        folder = name.rpartition("/")[0]
         shard = annotation_shard_of(name)
         is_known = f"{folder}/{COLUMNS}" in names and shard in shards and f"{folder}/{shard}.json" in names
-        if not is_known and not (base == COLUMNS and name.count("/") == 2):
+        if not is_known and not is_annotation_record(name):
             orphans.append(name)
     return orphans
 
@@ -61,7 +62,7 @@ class AnnotationVerifier:
 
     def findings(self, threads: int) -> Iterator[Finding]:
         """Yield what is wrong, by annotation and shard."""
-        names = [name for name in self.present if name.startswith(f"{ANNOTATIONS}/") and name.endswith(f"/{COLUMNS}")]
+        names = [name for name in self.present if is_annotation_record(name)]
         for name, body in self.store.read_all(names).items():
             try:
                 record = AnnotationRecord.from_json(body, name)

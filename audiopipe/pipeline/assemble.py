@@ -81,8 +81,9 @@ class ShardAssembler:
     def _collect(self, batch: EncodingBatch) -> None:
         for clips, encoded in batch:
             for clip, data in zip(clips, encoded.result(), strict=True):
-                record = SegmentRecord(clip.index, clip.span, clip.duration_s, clip.drop_reason, clip.metrics)
-                record.scores = clip.scores
+                record = SegmentRecord(
+                    clip.index, clip.span, clip.duration_s, clip.drop_reason, clip.metrics, scores=clip.scores
+                )
                 if data is not None and clip.samples is not None:
                     record.duration_s = len(clip.samples) / self._config.sample_rate
                     record.gain_db = clip.gain_db

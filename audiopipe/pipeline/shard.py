@@ -210,7 +210,7 @@ def _run_stages(
         scorers = ScorerStage(shard, config, device, timer)
         if not scorers.is_empty:
             limit, on_take = BATCHES_AHEAD * config.batch_mb * MEGABYTE, partial(timer.record_depth, "resampled")
-            emitted = Prefetcher(scored, limit, emitted_bytes, "score", on_take, budget)
+            emitted = Prefetcher(scored, limit, emitted_bytes, "resample", on_take, budget)
             stack.enter_context(closing(emitted))
             scored = (scorers.score(event) if isinstance(event, list) else event for event in emitted)
         on_take = partial(timer.record_depth, "scored")

@@ -255,8 +255,8 @@ def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
     rows = table if partition is None else table.filter(pc.field("partition") == partition)
     sizes, durations = rows["size_bytes"], rows["duration_s"]
     return PlanTotals(
-        videos=rows.num_rows
-        - (pc.sum(pc.equal(rows["video_id"], "")).as_py() or 0),  # rows of shards with no new video
+        # A selection's shard without a new video has one row without an id.
+        videos=pc.sum(pc.not_equal(rows["video_id"], "")).as_py() or 0,
         shards=shards,
         hours=(pc.sum(durations).as_py() or 0.0) / 3600,
         videos_with_duration=len(durations) - durations.null_count,
