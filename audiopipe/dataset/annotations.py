@@ -14,8 +14,8 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
@@ -23,6 +23,9 @@ from audiopipe.dataset.schema import COLUMN_TYPES, RESERVED_COLUMNS
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.scorers.scorer import Column
 from audiopipe.store.objects import Store
+
+if TYPE_CHECKING:
+    import duckdb  # workers use these modules, and the machine of a GPU check lacks DuckDB
 
 __all__ = [
     "ANNOTATIONS",
