@@ -61,7 +61,7 @@ def test_signed_in_users_read_but_do_not_write(postgres: Postgres) -> None:
         "SELECT write_ledger('[]')",
         "SELECT upsert_shards('[]')",
     ):
-        with pytest.raises(AssertionError, match="permission denied"):
+        with pytest.raises(RuntimeError, match="permission denied"):
             postgres.sql(as_role("authenticated", write))
 
 
@@ -70,7 +70,7 @@ def test_policies_hold_under_supabases_default_grants(postgres: Postgres) -> Non
     postgres.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated")
     assert postgres.sql(as_role("anon", "SELECT * FROM pipeline_runs")) == []
     assert postgres.sql(as_role("anon", "SELECT * FROM run_progress")) == []
-    with pytest.raises(AssertionError, match="row-level security"):
+    with pytest.raises(RuntimeError, match="row-level security"):
         postgres.sql(as_role("authenticated", "INSERT INTO pipeline_runs (language, total_videos) VALUES ('de', 1)"))
     postgres.sql(as_role("authenticated", "UPDATE pipeline_runs SET total_videos = 0"))
     assert postgres.sql("SELECT total_videos FROM pipeline_runs") == [["5"]]
@@ -78,10 +78,10 @@ def test_policies_hold_under_supabases_default_grants(postgres: Postgres) -> Non
 
 def test_other_roles_see_nothing(postgres: Postgres) -> None:
     for table in (*TABLES, "run_progress"):
-        with pytest.raises(AssertionError, match="permission denied"):
+        with pytest.raises(RuntimeError, match="permission denied"):
             postgres.sql(as_role("anon", f"SELECT * FROM {table}"))
     for function in (f"progress_by_language('{RUN}')", "videos_in_partition('de', 1, 0)", "write_ledger('[]')"):
-        with pytest.raises(AssertionError, match="permission denied"):
+        with pytest.raises(RuntimeError, match="permission denied"):
             postgres.sql(as_role("anon", f"SELECT * FROM {function}"))
 
 
