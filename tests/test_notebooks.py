@@ -162,7 +162,7 @@ def test_the_run_notebook_shows_the_plan_the_progress_and_the_summary(executed):
     total = Totals.of(commit.result for commit in read_commits(Store(executed.output)).values())
     text = executed.text("run")
     assert f"all {total.videos} {total.shards} 0" in text
-    assert f"{total.videos} / {total.videos} videos · done" in text
+    assert f"{total.videos_done} / {total.videos} videos done" in text
     assert "Dask dashboard" in text
     assert "Done: every planned shard is committed." in text
 
@@ -185,7 +185,7 @@ def test_the_progress_report_shows_the_ledger(executed):
         errors = ledger.errors(run.run_id)
     assert run.status is RunStatus.DONE
     text = executed.text("progress")
-    assert f"{english.processed} / {english.total_videos}" in text
+    assert f"{english.processed - english.failed} / {english.total_videos}" in text
     assert f"{english.kept} / {english.segments}" in text
     assert f"Videos that failed permanently: {english.failed}" in text
     for error in errors:

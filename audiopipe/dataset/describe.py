@@ -69,7 +69,8 @@ class DatasetDescription:
         """Render the card of the dataset in Markdown."""
         run = self.run
         rows = [
-            f"| {language} | {totals.videos} | {totals.segments_kept} | {round(totals.kept_s / 3600, 4):.2f} |"
+            f"| {language} | {totals.videos_done:,} / {totals.videos:,} | {totals.segments_kept:,} "
+            f"| {totals.kept_s / 3600:,.2f} |"
             for language, totals in self.languages.items()
         ]
         suffix = SUFFIXES[run.audio_format][1:]
@@ -85,8 +86,8 @@ class DatasetDescription:
                 "Every parameter is in `dataset.json`. Every segment, kept or dropped, with metrics and source, is in",
                 "`<language>/segments_*.parquet`; every video in `<language>/videos_*.parquet`.",
                 "",
-                "| language | videos | segments kept | hours kept |",
-                "| --- | --- | --- | --- |",
+                "| language | videos done | segments kept | hours kept |",
+                "| --- | ---: | ---: | ---: |",
                 *rows,
                 "",
                 *self._selection_lines(),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiopipe.dataset.commit import Commit
+from audiopipe.ledger.rates import measure_busy_time
 from audiopipe.plan.plan import Plan
 from audiopipe.types import ShardResult, shard_name
 
@@ -35,6 +36,17 @@ class Totals:
         self.errors: Counter[str] = Counter()
         self.stage_s: Counter[str] = Counter()
         self.stage_items: Counter[str] = Counter()
+        self.spans: list[tuple[str, str]] = []
+
+    @property
+    def videos_done(self) -> int:
+        """The videos that did not fail."""
+        return self.videos - self.videos_failed
+
+    @property
+    def busy_s(self) -> float:
+        """The seconds in which at least one of the shards was being processed."""
+        return measure_busy_time(self.spans)
 
     @classmethod
     def of(cls, results: Iterable[ShardResult]) -> Totals:
@@ -54,6 +66,7 @@ class Totals:
         self.errors.update(letter.error_type for letter in result.dead_letters)
         self.stage_s.update(result.stage_s)
         self.stage_items.update(result.stage_items)
+        self.spans.append((result.started_at, result.finished_at))
 
     def counts(self) -> dict[str, int | float | dict[str, int]]:
         """Return the sums that depend on input and config alone: no timings. The values can be written as JSON."""

@@ -12,7 +12,7 @@ make it too narrow, by about the square root of a wave's size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.rows import RunRow, ShardRow, ShardStatus
 from audiopipe.types import Seconds
 
-__all__ = ["MIN_SHARDS", "RECENT_SHARDS", "Eta", "Window", "estimate_eta", "select_window"]
+__all__ = ["MIN_SHARDS", "RECENT_SHARDS", "Eta", "Window", "estimate_eta", "measure_busy_time", "select_window"]
 
 WINDOW = timedelta(minutes=10)
 MIN_SHARDS = 20  # shards that a window needs for a meaningful rate
@@ -73,6 +73,27 @@ class Eta:
     seconds: Seconds
     low_s: Seconds | None = None
     high_s: Seconds | None = None
+
+
+def measure_busy_time(spans: Iterable[tuple[str | None, str | None]]) -> Seconds:
+    """Return the seconds in which at least one shard was being processed; pauses between sessions do not count.
+
+    Args:
+        spans: when each shard started and finished; those of which one is unknown do not count.
+    """
+    # In the precision of the ledger, so that commits give the same time.
+    ordered = sorted((_to_ms(start), _to_ms(end)) for start, end in spans if start and end)
+    busy, covered_until = timedelta(), ordered[0][0] if ordered else None
+    for start, end in ordered:
+        assert covered_until is not None
+        busy += max(end - max(start, covered_until), timedelta())
+        covered_until = max(covered_until, end)
+    return busy.total_seconds()
+
+
+def _to_ms(moment: str) -> datetime:
+    parsed = parse_utc(moment)
+    return parsed.replace(microsecond=parsed.microsecond // 1000 * 1000)
 
 
 def select_window(run: RunRow, recent: Sequence[ShardRow], now: datetime) -> Window:

@@ -6,13 +6,13 @@ It reads the ledger only, so it works on any machine that can reach the ledger, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.queries import STALE_HEARTBEATS
-from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, select_window
+from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, measure_busy_time, select_window
 from audiopipe.ledger.record import RowValues, format_utc, parse_utc
 from audiopipe.ledger.rows import (
     ErrorRow,
@@ -21,6 +21,8 @@ from audiopipe.ledger.rows import (
     RunRow,
     RunRows,
     RunStatus,
+    ShardRow,
+    ShardStatus,
     WorkerRow,
     WorkerStatus,
     describe_unknown_run,
@@ -38,7 +40,12 @@ LEFT_AFTER_S = (
 
 @dataclass(frozen=True, slots=True)
 class RunTotals:
-    """Sums over the languages of a run, and its rates in the window."""
+    """Sums over the languages of a run, and its rates.
+
+    Attributes:
+        busy_s: seconds in which a shard was being processed, once the run has ended; the rates are then over all of
+            them. None during the run, whose rates are those of the window.
+    """
 
     total_videos: int
     processed: int
@@ -54,6 +61,7 @@ class RunTotals:
     videos_per_minute: float
     segments_per_second: float
     times_real_time: float
+    busy_s: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ class RunSnapshot:
     Attributes:
         at: time of the snapshot, UTC in the text form of the ledger.
         hours_elapsed: time since the first start, until the end or the snapshot.
-        window_s: length of the window of the rates.
+        window_s: length of the time of the rates: a window that ends now, or `totals.busy_s` after the end.
         eta: time until the end; None while nothing finishes, and for a run that is not running.
         errors: the last errors, newest first.
     """
@@ -136,14 +144,16 @@ def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | Non
     window = select_window(rows.run, rows.shards, now)
     workers = _snapshot_workers(rows, window, now)
     running = rows.run.status is RunStatus.RUNNING
+    busy_s = None if running else _measure_busy_time(ledger.shards(rows.run.run_id))
+    totals = _sum_totals(rows, window)
     return RunSnapshot(
         at=format_utc(now),
         run=rows.run,
         hours_elapsed=_elapsed_hours(rows.run, now),
-        totals=_sum_totals(rows, window),
-        window_s=window.length_s,
+        totals=totals if busy_s is None else _with_final_rates(totals, busy_s),
+        window_s=window.length_s if busy_s is None else busy_s,
         eta=estimate_eta(window, rows.run.total_videos - rows.processed) if running else None,
-        languages=tuple(_snapshot_language(language, window) for language in rows.languages),
+        languages=tuple(_snapshot_language(language, window, busy_s) for language in rows.languages),
         drivers=tuple(worker for worker in workers if worker.role is Role.DRIVER),
         workers=tuple(worker for worker in workers if worker.role is Role.WORKER),
         errors=tuple(rows.errors),
@@ -170,13 +180,32 @@ def _sum_totals(rows: RunRows, window: Window) -> RunTotals:
     )
 
 
+def _measure_busy_time(shards: Sequence[ShardRow]) -> Seconds:
+    return measure_busy_time(
+        (shard.started_at, shard.finished_at) for shard in shards if shard.status is ShardStatus.DONE
+    )
+
+
+def _with_final_rates(totals: RunTotals, busy_s: Seconds) -> RunTotals:
+    """Return the totals of a run that has ended, with its rates over the time in which it worked."""
+    return replace(
+        totals,
+        busy_s=busy_s,
+        videos_per_minute=60 * totals.processed / busy_s if busy_s else 0.0,
+        segments_per_second=totals.segments / busy_s if busy_s else 0.0,
+        times_real_time=totals.audio_s / busy_s if busy_s else 0.0,
+    )
+
+
 def _elapsed_hours(run: RunRow, now: datetime) -> float:
     end = parse_utc(run.completed_at) if run.completed_at else now
     return (end - parse_utc(run.started_at or now)).total_seconds() / 3600
 
 
-def _snapshot_language(language: LanguageProgress, window: Window) -> LanguageSnapshot:
+def _snapshot_language(language: LanguageProgress, window: Window, busy_s: Seconds | None) -> LanguageSnapshot:
     remaining, rate = language.total_videos - language.processed, window.videos_per_minute(language.language)
+    if busy_s is not None:
+        rate = 60 * language.processed / busy_s if busy_s else 0.0
     eta_s = 60 * max(remaining, 0) / rate if rate > 0 else None
     return LanguageSnapshot.from_row({**asdict(language), "rate": rate, "eta_s": eta_s})
 

@@ -15,6 +15,7 @@ from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
+from audiopipe.report.numbers import medians
 from audiopipe.report.page import Html, esc
 from audiopipe.report.selection import before_and_after
 from audiopipe.report.text import format_number, humanize, pluralize
@@ -108,8 +109,8 @@ def _distributions(sides: Sequence[DatasetTables], metric: Column) -> Html:
             axes.stairs(share, edges, color=color, linewidth=1.4)
         axes.set(xlabel=unit_label(metric), ylabel="of kept segments (%)", ylim=(0, None))
 
-    medians = [format_metric(metric, float(np.median(side))) if len(side) else "–" for side in (left, right)]
-    return page.figure(draw(plot, 380, 165), metric_title(metric), f"medians {medians[0]} and {medians[1]}")
+    middles = [format_metric(metric, float(medians(side.segments, [metric.name]).iloc[0])) for side in sides]
+    return page.figure(draw(plot, 380, 165), metric_title(metric), f"medians {middles[0]} and {middles[1]}")
 
 
 def _decisions(tables: DatasetTables, other: DatasetTables) -> Html:

@@ -19,6 +19,7 @@ from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.selection import read_selection
 from audiopipe.dataset.totals import Totals
 from audiopipe.errors import AudiopipeError, ConfigError
+from audiopipe.report.numbers import RunNumbers
 from audiopipe.report.thresholds import Threshold, active_thresholds
 from audiopipe.scorers.scorer import Column
 from audiopipe.types import DeadLetter
@@ -56,6 +57,11 @@ class DatasetTables:
     @cached_property
     def total(self) -> Totals:
         return Totals.of(self.dataset.results.values())
+
+    @cached_property
+    def numbers(self) -> RunNumbers:
+        """Return the numbers that all pages share; its videos are those of the committed shards."""
+        return RunNumbers.of_totals(self.total)
 
     @property
     def is_sample(self) -> bool:

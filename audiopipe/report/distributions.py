@@ -14,6 +14,7 @@ from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
 from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
 from audiopipe.report.metric_labels import column_of, format_metric, metric_title, unit_label
+from audiopipe.report.numbers import medians
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import format_number, format_percent, humanize
 from audiopipe.report.thresholds import Threshold
@@ -88,7 +89,7 @@ def _panel(segments: pd.DataFrame, metric: Column, languages: list[str], thresho
         axes.set_xlabel(unit_label(metric))
 
     chart = draw(plot, WIDTH, 52 + ROW_HEIGHT * len(languages))
-    return page.figure(chart, metric_title(metric), f"{meaning}; {_summary(metric, values, finite)}")
+    return page.figure(chart, metric_title(metric), f"{meaning}; {_summary(metric, segments, finite)}")
 
 
 def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -> None:
@@ -107,10 +108,10 @@ def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -
         axes.plot([median, median], [base, base + 0.13], color=KEPT, linewidth=2, solid_capstyle="butt")
 
 
-def _summary(metric: Column, values: Values, finite: npt.NDArray[np.bool_]) -> str:
-    text = f"median {format_metric(metric, float(np.median(values[finite])))}"
-    missing = len(values) - int(finite.sum())
-    return text + (f"; missing in {format_percent(missing, len(values))}" if missing else "")
+def _summary(metric: Column, segments: pd.DataFrame, finite: npt.NDArray[np.bool_]) -> str:
+    text = f"median of the kept {format_metric(metric, float(medians(segments, [metric.name]).iloc[0]))}"
+    missing = len(segments) - int(finite.sum())
+    return text + (f"; missing in {format_percent(missing, len(segments))}" if missing else "")
 
 
 def threshold_curves(tables: DatasetTables) -> Html:

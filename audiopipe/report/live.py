@@ -11,10 +11,10 @@ from audiopipe.ledger.snapshot import LanguageSnapshot, RunSnapshot
 from audiopipe.plan.plan import Plan
 from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
+from audiopipe.report.numbers import RunNumbers, format_times
 from audiopipe.report.page import Html, esc
-from audiopipe.report.quality import counts
 from audiopipe.report.summary import describe_problem
-from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
+from audiopipe.report.text import format_bytes, format_duration, format_number, humanize, pluralize
 
 if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
@@ -66,13 +66,17 @@ def render_progress(snapshot: RunSnapshot | None) -> Html:
     totals, run = snapshot.totals, snapshot.run
     running = run.status is RunStatus.RUNNING
     to_go = format_duration(snapshot.eta.seconds) if snapshot.eta else "…"
+    numbers = RunNumbers.of_ledger(totals, totals.busy_s or 0.0)
+    speed = format_times(totals.times_real_time, 1.0) if running else numbers.times_real_time
+    span = f"in the last {format_duration(snapshot.window_s)}" if running else "in all"
     cards = [
-        (f"{totals.processed:,} / {totals.total_videos:,}", f"videos · {run.status}"),
+        (numbers.done, "videos done"),
+        (numbers.processed_share, f"processed · run {run.status}"),
         (format_number(totals.videos_per_minute, 1), "videos per minute"),
         (format_number(totals.segments_per_second, 1), "segments per second"),
-        (f"{format_number(totals.times_real_time)} x", "real time"),
+        (speed, f"real time, {span}"),
         (to_go if running else "–", "to go"),
-        (f"{totals.failed:,}", "videos failed permanently"),
+        (f"{numbers.videos_failed:,}", "videos failed permanently"),
     ]
     tables = (_language_table(snapshot.languages, running), _error_table(snapshot.errors))
     return page.with_styles(page.join(page.cards(cards), *tables))
@@ -83,16 +87,17 @@ def _language_table(languages: Sequence[LanguageSnapshot], running: bool) -> Htm
         [
             language.language,
             _bar(language),
-            format_percent(language.processed, language.total_videos),
-            f"{language.processed:,} / {language.total_videos:,}",
-            f"{language.failed:,}",
-            f"{language.kept:,} / {language.segments:,}",
+            numbers.processed_share,
+            numbers.done,
+            f"{numbers.videos_failed:,}",
+            numbers.kept,
             format_number(language.rate, 1),
             format_duration(language.eta_s) if running and language.eta_s else "–",
         ]
         for language in languages
+        for numbers in [RunNumbers.of_ledger(language)]
     ]
-    head = ["language", "", "", "videos", "failed", "segments kept", "videos/min", "to go"]
+    head = ["language", "", "processed", "videos done", "failed", "segments kept", "videos/min", "to go"]
     return page.table(head, rows, "ll")
 
 
@@ -120,6 +125,7 @@ def _error_table(errors: Sequence[ErrorRow]) -> Html:
 def render_result(summary: RunSummary) -> Html:
     """Render the result of a run in words and in numbers."""
     total, new, problem = summary.total, summary.new, describe_problem(summary)
+    numbers = RunNumbers.of_totals(total)
     if problem:
         verdict = page.verdict(
             "bad", ["Not finished." if summary.status is not RunStatus.DONE else "Failed.", esc(problem) + "."]
@@ -136,14 +142,15 @@ def render_result(summary: RunSummary) -> Html:
     else:
         verdict = page.verdict("good", ["Done: every planned shard is committed, and no video failed."])
     cards = [
-        (f"{total.videos - total.videos_failed:,} / {total.videos:,}", "videos done"),
-        (format_percent(total.segments_kept, total.segments), f"kept of {total.segments:,} segments"),
-        (f"{format_number(total.kept_s / 3600, 2)} h", f"kept of {format_number(total.audio_s / 3600, 2)} h"),
+        (numbers.done, "videos done"),
+        (f"{numbers.videos_failed:,}", "videos failed permanently"),
+        (numbers.kept_share, f"kept of {pluralize(numbers.segments, 'segment')}"),
+        (f"{numbers.hours_kept} h", f"kept of {numbers.hours} h"),
         (format_bytes(total.bytes_out), "written"),
-        (f"{format_number(new.audio_s / summary.wall_s)} x" if new.shards else "–", "real time, this session"),
+        (numbers.times_real_time, f"real time, in {format_duration(numbers.busy_s)} of work"),
         (format_duration(summary.wall_s), "duration of this session"),
     ]
-    about = page.embed_metadata({"run_id": summary.run_id, "state": str(summary.status), **counts(total)})
+    about = page.embed_metadata({"run_id": summary.run_id, "state": str(summary.status), **numbers.index_values()})
     return page.with_styles(page.join(verdict, page.cards(cards), _reasons(summary), about))
 
 

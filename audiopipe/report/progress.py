@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import cached_property
 
 from audiopipe.errors import ConfigError, LedgerError
 from audiopipe.ledger import ErrorRow, RunRow, RunStatus, ShardRow, ShardStatus, open_ledger
+from audiopipe.ledger.rates import measure_busy_time
 from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.snapshot import RunSnapshot, RunTotals, WorkerSnapshot, take_snapshot
 from audiopipe.report import page
+from audiopipe.report.numbers import RunNumbers
 from audiopipe.report.page import Html, esc
 from audiopipe.report.stages import find_bottleneck
-from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, format_time, pluralize
+from audiopipe.report.text import (
+    format_bytes,
+    format_duration,
+    format_names,
+    format_number,
+    format_percent,
+    format_time,
+    pluralize,
+)
 
 __all__ = ["PARAMETERS", "RunReport", "headline", "read_run_report"]
 
@@ -41,7 +52,7 @@ class RunReport:
         """Return the sums and rates of the snapshot."""
         return self.snapshot.totals
 
-    @property
+    @cached_property
     def done(self) -> list[ShardRow]:
         """Return the committed shards in the order in which they finished."""
         done = [shard for shard in self.shards if shard.status is ShardStatus.DONE and shard.finished_at]
@@ -57,21 +68,17 @@ class RunReport:
         """Return the end of the run, or the time of the report."""
         return parse_utc(self.run.completed_at) if self.run.completed_at else self.at
 
-    @property
+    @cached_property
     def busy_s(self) -> float:
         """Return the seconds in which at least one shard was being processed; pauses between sessions do not count."""
-        spans = sorted(
-            (parse_utc(shard.started_at), parse_utc(shard.finished_at))
-            for shard in self.done
-            if shard.started_at and shard.finished_at
-        )
-        busy, covered_until = timedelta(), self.start
-        for start, end in spans:
-            busy += max(end - max(start, covered_until), timedelta())
-            covered_until = max(covered_until, end)
-        return busy.total_seconds()
+        return measure_busy_time((shard.started_at, shard.finished_at) for shard in self.done)
 
-    @property
+    @cached_property
+    def numbers(self) -> RunNumbers:
+        """Return the numbers that all pages share."""
+        return RunNumbers.of_ledger(self.totals, self.busy_s)
+
+    @cached_property
     def stage_s(self) -> Counter[str]:
         """Return the seconds of work in each stage, summed over the committed shards."""
         seconds: Counter[str] = Counter()
@@ -112,22 +119,23 @@ def read_run_report(
 
 def headline(run_report: RunReport) -> Html:
     """Render the numbers, a verdict, and what to do if something is wrong."""
-    totals, busy_s = run_report.totals, run_report.busy_s
+    totals, numbers = run_report.totals, run_report.numbers
     items = [
         (
             "run " + run_report.run.run_id[:13] + ("…" if len(run_report.run.run_id) > 13 else ""),
             str(run_report.run.status),
         ),
-        (f"of {totals.total_videos:,} videos done", f"{totals.processed:,}"),
-        ("videos failed permanently", f"{totals.failed:,}"),
-        (f"kept of {totals.segments:,} segments", format_percent(totals.kept, totals.segments)),
-        (f"real time, {_hours(totals.audio_s)} of audio", _times(totals.audio_s, busy_s)),
-        ("working time" if run_report.run.completed_at else "working time so far", format_duration(busy_s)),
+        ("videos done", numbers.done),
+        ("videos failed permanently", f"{numbers.videos_failed:,}"),
+        (f"kept of {pluralize(numbers.segments, 'segment')}", numbers.kept_share),
+        (f"kept of {numbers.hours} h", f"{numbers.hours_kept} h"),
+        ("real time", numbers.times_real_time),
+        ("working time" if run_report.run.completed_at else "working time so far", format_duration(numbers.busy_s)),
         *_to_go(run_report),
         (f"written, {format_bytes(totals.bytes_in)} read", format_bytes(totals.bytes_out)),
     ]
     if run_report.usd_per_hour is not None:
-        items.append(("cost so far", f"${format_number(run_report.usd_per_hour * busy_s / 3600, 2)}"))
+        items.append(("cost so far", f"${format_number(run_report.usd_per_hour * numbers.busy_s / 3600, 2)}"))
     cards = page.cards((value, label) for label, value in items)
     return page.with_styles(
         page.join(cards, _verdict(run_report), _dates(run_report), page.embed_metadata(_index_values(run_report)))
@@ -136,19 +144,9 @@ def headline(run_report: RunReport) -> Html:
 
 def _index_values(run_report: RunReport) -> dict[str, str | float | None]:
     """Return the values that the index page shows."""
-    totals, run = run_report.totals, run_report.run
-    counts = {"videos": totals.processed, "failed": totals.failed, "segments": totals.segments}
+    run = run_report.run
     dates = {"started": run.started_at, "ended": run.completed_at, "at": run_report.at.isoformat()}
-    kept = {"kept": totals.kept, "hours_kept": totals.kept_s / 3600}
-    return {"run_id": run.run_id, "state": str(run.status), **dates, **counts, **kept}
-
-
-def _times(audio_s: float, wall_s: float) -> str:
-    return f"{format_number(audio_s / wall_s)} x" if wall_s else "–"
-
-
-def _hours(seconds: float) -> str:
-    return f"{format_number(seconds / 3600, 2 if seconds < 360_000 else 0)} h"
+    return {"run_id": run.run_id, "state": str(run.status), **dates, **run_report.numbers.index_values()}
 
 
 def _to_go(run_report: RunReport) -> list[tuple[str, str]]:
@@ -179,7 +177,7 @@ def _verdict(run_report: RunReport) -> Html:
         sentences.append(f"The driver has sent no heartbeat for {age}: its process has probably died.")
         sentences.append("Start the same run again; committed shards are not processed twice.")
     elif status is RunStatus.RUNNING:
-        sentences.append(f"Running: {format_percent(totals.processed, totals.total_videos)} of the videos are done.")
+        sentences.append(f"Running: {run_report.numbers.processed_share} of the videos are processed.")
     elif status is RunStatus.DONE:
         sentences.append("Done: every planned shard is committed.")
     else:
@@ -200,7 +198,7 @@ def _list_problems(run_report: RunReport) -> list[str]:
         kinds = Counter(error.error_type for error in run_report.errors if error.video_id)
         kind, count = kinds.most_common(1)[0] if kinds else ("unknown", 0)
         problems.append(
-            f"{pluralize(totals.failed, 'video')} ({format_percent(totals.failed, totals.processed)}) failed "
+            f"{pluralize(totals.failed, 'video')} ({run_report.numbers.failed_share}) failed "
             f"permanently; the most frequent error is {esc(kind)} ({count:,}): see “Errors”."
         )
     repeated = sum(shard.attempts - 1 for shard in run_report.shards if shard.attempts > 1)
@@ -208,7 +206,7 @@ def _list_problems(run_report: RunReport) -> list[str]:
         problems.append(f"{pluralize(repeated, 'attempt')} at shards had to be repeated; the results are not affected.")
     stale = [worker.worker_id for worker in run_report.snapshot.workers if worker.stale]
     if stale:
-        problems.append(f"{pluralize(len(stale), 'worker')} stopped sending heartbeats: {esc(', '.join(stale))}.")
+        problems.append(f"{pluralize(len(stale), 'worker')} stopped sending heartbeats: {esc(format_names(stale))}.")
     slowest = find_bottleneck(run_report.stage_s)
     if slowest:
         share = format_percent(run_report.stage_s[slowest], sum(run_report.stage_s.values()))

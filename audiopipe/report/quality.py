@@ -13,12 +13,13 @@ from audiopipe.report import page
 from audiopipe.report.dataset_tables import PARAMETERS, DatasetTables, read_tables
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.metric_labels import format_metric, metric_title
+from audiopipe.report.numbers import RunNumbers, medians
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.text import format_bytes, format_duration, format_number, format_percent, humanize, pluralize
+from audiopipe.report.text import format_bytes, format_duration, format_percent, humanize, pluralize
 from audiopipe.scorers.scorer import Column
 
-__all__ = ["PARAMETERS", "counts", "drops", "failures", "headline", "languages", "read_tables", "remedy"]
+__all__ = ["PARAMETERS", "drops", "failures", "headline", "languages", "read_tables", "remedy"]
 
 MEDIANS = ("dnsmos_ovrl", "loudness_lufs", "true_peak_dbtp", "snr_db", "silence_ratio", "bandwidth_hz")
 MAX_EXAMPLES = 3
@@ -28,30 +29,19 @@ LARGE_FAILURE = 0.1  # of the videos
 
 def headline(tables: DatasetTables) -> Html:
     """Show the main numbers, and what is remarkable about them."""
-    total = tables.total
+    total, numbers = tables.total, tables.numbers
     cards = [
-        (f"{total.kept_s / 3600:,.2f} h", f"kept of {total.audio_s / 3600:,.2f} h"),
-        (format_percent(total.segments_kept, total.segments), f"kept of {pluralize(total.segments, 'segment')}"),
-        (f"{total.segments_kept:,}", "segments kept"),
-        (f"{total.videos - total.videos_failed:,}", f"of {total.videos:,} videos"),
-        (f"{total.videos_failed:,}", "videos failed"),
+        (f"{numbers.hours_kept} h", f"kept of {numbers.hours} h"),
+        (numbers.kept_share, f"kept of {pluralize(numbers.segments, 'segment')}"),
+        (f"{numbers.segments_kept:,}", "segments kept"),
+        (numbers.done, "videos done"),
+        (f"{numbers.videos_failed:,}", "videos failed permanently"),
         (f"{len(tables.by_language)}", "languages"),
         (format_bytes(total.bytes_out), "in the dataset"),
         (format_duration(float(tables.kept["duration_s"].median())), "median segment"),
     ]
-    summary = page.embed_metadata({"run_id": tables.dataset.run.run_id, **counts(total)})
+    summary = page.embed_metadata({"run_id": tables.dataset.run.run_id, **numbers.index_values()})
     return page.with_styles(page.join(page.cards(cards), _verdict(tables), _provenance(tables), summary))
-
-
-def counts(total: Totals) -> dict[str, float]:
-    """Return the counts that the index of reports lists."""
-    return {
-        "videos": total.videos,
-        "failed": total.videos_failed,
-        "segments": total.segments,
-        "kept": total.segments_kept,
-        "hours_kept": total.kept_s / 3600,
-    }
 
 
 def _verdict(tables: DatasetTables) -> Html:
@@ -59,7 +49,7 @@ def _verdict(tables: DatasetTables) -> Html:
     if not total.segments_kept:
         return page.verdict("bad", ["No segment was kept.", "See the drop reasons and the failed videos below."])
     level: page.Level = "good"
-    lines = [f"{format_percent(total.segments_kept, total.segments)} of the segments passed every threshold."]
+    lines = [f"{tables.numbers.kept_share} of the segments passed every threshold."]
     if dropped := total.segments - total.segments_kept:
         reason, count = total.drops.most_common(1)[0]
         lines.append(
@@ -76,8 +66,7 @@ def _verdict(tables: DatasetTables) -> Html:
         lines.append(f"No segment was kept in <b>{esc(', '.join(empty))}</b>.")
     if total.videos_failed > LARGE_FAILURE * total.videos:
         level = "warn" if level == "good" else level
-        failed = format_percent(total.videos_failed, total.videos)
-        lines.append(f"{failed} of the videos failed permanently. See “Failed videos”.")
+        lines.append(f"{tables.numbers.failed_share} of the videos failed permanently. See “Failed videos”.")
     return page.verdict(level, lines)
 
 
@@ -97,30 +86,31 @@ def _provenance(tables: DatasetTables) -> Html:
 def languages(tables: DatasetTables) -> Html:
     """Show a row for each language: sums over all its shards, and medians of its kept segments."""
     metrics = tables.present(MEDIANS)
-    medians = tables.kept.groupby("language")[metrics].median()
+    by_language = {str(name): medians(rows, metrics) for name, rows in tables.kept.groupby("language")}
     columns = [tables.metrics[metric] for metric in metrics]
-    rows = [_language(name, total, medians, columns) for name, total in tables.by_language.items()]
-    overall = tables.kept[metrics].median()
+    rows = [_language(name, total, by_language.get(name), columns) for name, total in tables.by_language.items()]
+    overall = medians(tables.kept, metrics)
     last = ["all", "", *_sums(tables.total), *(format_metric(column, overall[column.name]) for column in columns)]
-    head = ["language", "", "segments kept", "hours kept", "videos", "failed", *map(metric_title, columns)]
+    head = ["language", "", "segments kept", "hours kept", "videos done", "failed", *map(metric_title, columns)]
     legend = page.legend({"kept": KEPT, "dropped": DROPPED})
     note = page.note("The columns on the right are medians of the kept segments.")
     return page.join(page.table(head, rows, "ll", last), legend, note)
 
 
-def _language(name: str, total: Totals, medians: pd.DataFrame, columns: Sequence[Column]) -> list[str | Html]:
-    values = [format_metric(column, medians[column.name].get(name, float("nan"))) for column in columns]
+def _language(name: str, total: Totals, medians: pd.Series | None, columns: Sequence[Column]) -> list[str | Html]:
+    values = ["–" if medians is None else format_metric(column, medians[column.name]) for column in columns]
     share = total.segments_kept / total.segments if total.segments else 0.0
     bar = page.bar([(share, KEPT), (1 - share if total.segments else 0.0, DROPPED)])
     return [name, bar, *_sums(total), *values]
 
 
 def _sums(total: Totals) -> list[str]:
+    numbers = RunNumbers.of_totals(total)
     return [
-        f"{total.segments_kept:,} / {total.segments:,} ({format_percent(total.segments_kept, total.segments)})",
-        f"{format_number(total.kept_s / 3600, 2)} / {format_number(total.audio_s / 3600, 2)}",
-        f"{total.videos:,}",
-        f"{total.videos_failed:,}",
+        f"{numbers.kept} ({numbers.kept_share})",
+        f"{numbers.hours_kept} / {numbers.hours}",
+        numbers.done,
+        f"{numbers.videos_failed:,}",
     ]
 
 

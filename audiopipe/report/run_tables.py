@@ -9,6 +9,7 @@ from audiopipe.ledger import ErrorRow, Role
 from audiopipe.ledger.snapshot import LanguageSnapshot, WorkerSnapshot
 from audiopipe.report import page
 from audiopipe.report.figure import BAD, DROPPED, KEPT
+from audiopipe.report.numbers import RunNumbers
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.quality import remedy
@@ -30,15 +31,16 @@ def languages(run_report: RunReport) -> Html:
 def _language_cells(language: LanguageSnapshot) -> list[str | Html]:
     done = _share(language.processed - language.failed, language.total_videos)
     failed = _share(language.failed, language.total_videos)
+    numbers = RunNumbers.of_ledger(language)
     kept, dropped = _share(language.kept, language.segments), 1 - _share(language.kept, language.segments, 1)
     return [
         language.language,
         page.bar([(done, KEPT), (failed, BAD)]),
-        f"{language.processed:,} / {language.total_videos:,}",
-        f"{language.failed:,}",
+        numbers.done,
+        f"{numbers.videos_failed:,}",
         page.bar([(kept, KEPT), (dropped, DROPPED)]),
-        f"{language.kept:,} / {language.segments:,}",
-        format_number(language.kept_s / 3600, 2),
+        numbers.kept,
+        numbers.hours_kept,
         f"{language.shards_done:,} / {language.total_shards:,}",
     ]
 

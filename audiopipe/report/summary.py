@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiopipe.ledger import RunStatus, default_path
+from audiopipe.report.numbers import RunNumbers, format_hours, format_times
 from audiopipe.report.stages import find_bottleneck, sort_stages
 from audiopipe.report.text import (
     format_bytes,
     format_counts,
     format_duration,
-    format_number,
     format_percent,
-    format_speed,
     pluralize,
 )
 
@@ -27,11 +26,10 @@ def summary_lines(summary: RunSummary) -> list[str]:
     """Return five lines (videos, segments, speed, stages, places), and more for reads of a parent, retired workers and
     for a problem.
     """
-    total = summary.total
+    total, numbers = summary.total, RunNumbers.of_totals(summary.total)
     lines = [
-        f"videos    {total.videos - total.videos_failed:,} done"
-        + _format_reasons(total.videos_failed, "failed", total.errors),
-        f"segments  {total.segments_kept:,} kept ({format_percent(total.segments_kept, total.segments)})"
+        f"videos    {numbers.videos_done:,} done" + _format_reasons(total.videos_failed, "failed", total.errors),
+        f"segments  {numbers.segments_kept:,} kept ({numbers.kept_share})"
         + _format_reasons(total.segments - total.segments_kept, "dropped", total.drops),
         f"speed     {_speed(summary)}",
         f"stages    {_stages(summary.new if summary.new.shards else total)}",
@@ -87,11 +85,11 @@ def _speed(summary: RunSummary) -> str:
             return f"no shard was committed in {format_duration(summary.wall_s)}"
         return (
             f"nothing to do: all {pluralize(total.shards, 'shard')} were committed before "
-            f"({format_number(total.audio_s / 3600, 2)} h of audio, {format_bytes(total.bytes_out)})"
+            f"({format_hours(total.audio_s)} h of audio, {format_bytes(total.bytes_out)})"
         )
     earlier = total.shards - new.shards
-    text = f"{format_number(new.audio_s / 3600, 2)} h of audio in {format_duration(summary.wall_s)}: "
-    text += format_speed(new.audio_s, summary.wall_s)
+    text = f"{format_hours(new.audio_s)} h of audio in {format_duration(new.busy_s)} of work: "
+    text += f"{format_times(new.audio_s, new.busy_s)} real time; the session took {format_duration(summary.wall_s)}"
     return f"{text} ({pluralize(earlier, 'shard')} of {total.shards:,} committed before)" if earlier else text
 
 

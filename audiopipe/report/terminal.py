@@ -17,6 +17,7 @@ from audiopipe.errors import LedgerError
 from audiopipe.ledger import ErrorRow, Ledger, Role, RunStatus, WorkerStatus
 from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.snapshot import LanguageSnapshot, RunSnapshot, WorkerSnapshot, take_snapshot
+from audiopipe.report.numbers import RunNumbers, format_times
 from audiopipe.report.text import format_duration
 
 __all__ = ["render", "render_snapshot", "watch"]
@@ -86,10 +87,10 @@ def _header(snapshot: RunSnapshot) -> RenderableType:
     elapsed = f"{_duration(snapshot.hours_elapsed * 3600)} since the start"
     title.add_row(_plain_text(run.run_id), _status(run.status), _plain_text(f"languages: {run.language}"), elapsed)
     counts = Table.grid(padding=(0, 2))
-    share = totals.processed / max(totals.total_videos, 1)
-    done = f"{totals.processed:,} of {totals.total_videos:,} videos ({share:.1%})"
+    numbers = RunNumbers.of_ledger(totals, totals.busy_s or 0.0)
+    done = f"{numbers.done} videos done ({numbers.processed_share} processed)"
     counts.add_row(_bar(totals.processed, totals.total_videos), done, _failed_count(totals.failed))
-    kept = f"{totals.kept:,} of {totals.segments:,} segments kept, {totals.kept_s / 3600:,.1f} h of speech"
+    kept = f"{numbers.kept} segments kept ({numbers.kept_share}), {numbers.hours_kept} of {numbers.hours} h"
     lines = Text(f"{kept}\n{_speed(snapshot)}\n{_end(snapshot)}")
     return Panel(Group(title, counts, lines), title="audiopipe", expand=False)
 
@@ -97,10 +98,10 @@ def _header(snapshot: RunSnapshot) -> RenderableType:
 def _speed(snapshot: RunSnapshot) -> str:
     """Format the rates and the time that they cover."""
     totals, length = snapshot.totals, _duration(snapshot.window_s)
-    running = snapshot.run.status is RunStatus.RUNNING
+    span = f"in the last {length}" if snapshot.run.status is RunStatus.RUNNING else f"in {length} of work"
     return (
         f"{totals.videos_per_minute:,.1f} videos/min · {totals.segments_per_second:,.1f} segments/s · "
-        f"{totals.times_real_time:,.0f} x real time, in the last {'' if running else 'session of '}{length}"
+        f"{format_times(totals.times_real_time, 1.0)} real time, {span}"
     )
 
 
@@ -144,14 +145,15 @@ def _warning_line(text: str) -> Text:
 
 
 def _language_table(snapshot: RunSnapshot, wide: bool) -> Table:
-    table = _table("language", *([""] if wide else []), "videos", "failed", "segments kept", "videos/min", "to go")
+    table = _table("language", *([""] if wide else []), "videos done", "failed", "segments kept", "videos/min", "to go")
     for language in snapshot.languages:
+        numbers = RunNumbers.of_ledger(language)
         table.add_row(
             _plain_text(language.language),
             *([_bar(language.processed, language.total_videos)] if wide else []),
-            f"{language.processed:,}/{language.total_videos:,}",
-            _failed_count(language.failed, ""),
-            f"{language.kept:,}/{language.segments:,}",
+            numbers.done,
+            _failed_count(numbers.videos_failed, ""),
+            numbers.kept,
             f"{language.rate:,.1f}",
             _language_end(language, snapshot.run.status),
         )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 __all__ = [
     "format_bytes",
     "format_counts",
     "format_duration",
+    "format_names",
     "format_number",
     "format_percent",
-    "format_speed",
     "format_time",
     "humanize",
     "pluralize",
@@ -67,9 +67,10 @@ def format_bytes(number_of_bytes: float) -> str:
     return f"{number_of_bytes:.0f} {unit}" if number_of_bytes >= 100 or unit == "B" else f"{number_of_bytes:.1f} {unit}"
 
 
-def format_speed(audio_s: float, wall_s: float) -> str:
-    """Format a speed as a multiple of real time."""
-    return f"{format_number(audio_s / wall_s, 0 if audio_s >= 10 * wall_s else 1)} x real time" if wall_s > 0 else "–"
+def format_names(names: Sequence[str], limit: int = 5) -> str:
+    """Join names with commas: `a, b and 62 more` if there are more than the limit."""
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit:,} more" if len(names) > limit else shown
 
 
 def pluralize(count: int, noun: str) -> str:

@@ -138,7 +138,14 @@ def test_a_snapshot_is_json_without_infinities(filled: SqliteLedger) -> None:
 
 def test_the_terminal_view_shows_the_snapshot(filled: SqliteLedger) -> None:
     text = text_of(filled, now=NOW)
-    for part in ("run-1", "320 of 1,000 videos", "1 failed", "4,800 of 6,400 segments kept", "300/600", "20/400"):
+    for part in (
+        "run-1",
+        "319 / 1,000 videos done",
+        "1 failed",
+        "4,800 / 6,400 segments kept",
+        "300 / 600",
+        "19 / 400",
+    ):
         assert part in text
     assert "14.1 videos/min" in text
     assert "ETA 11:08 UTC, in about 48 min (80 % interval: 37 min to " in text
@@ -224,7 +231,7 @@ def test_an_empty_ledger_and_an_empty_run_are_shown(ledger: SqliteLedger) -> Non
     ledger.start_run(RunRow("run-1", "de", 0), [])
     totals = snapshot_of(ledger, datetime.now(UTC)).totals
     assert (totals.processed, totals.videos_per_minute) == (0, 0)
-    assert "0 of 0 videos" in text_of(ledger)
+    assert "0 / 0 videos done" in text_of(ledger)
     with pytest.raises(LedgerError, match="no run 'other'"):
         take_snapshot(ledger, "other")
 
@@ -256,7 +263,7 @@ def test_the_watcher_survives_an_outage_of_the_ledger(filled: SqliteLedger, monk
     terminal.watch(filled, every_s=0.001, console=console)
     assert isinstance(console.file, io.StringIO)
     before, after = console.file.getvalue().split("the server does not answer")
-    assert "320 of 1,000 videos" in before
+    assert "319 / 1,000 videos done" in before
     assert "failed" in after
     assert calls == [None, "run-1", "run-1"]
 

@@ -23,7 +23,7 @@ def run_report(ledger):
 
 def test_the_headline_has_the_ledgers_numbers_and_a_verdict(run_report):
     text = text_of(progress.headline(run_report))
-    assert f"{run_report.run.total_videos} of {run_report.run.total_videos} videos done" in text
+    assert f"{run_report.numbers.done} videos done" in text
     assert "Done: every planned shard is committed." in text
     assert "1 video (14 %) failed permanently" in text
     assert "1 attempt at shards had to be repeated" in text
@@ -46,7 +46,7 @@ def test_every_language_and_worker_has_its_row(run_report):
 
 def test_the_bottleneck_is_named_with_what_to_do(run_report):
     text = text_of(timeline.stages(run_report))
-    assert re.search(r"(fetch|decode|score|encode|write|upload) is the bottleneck: \d+", text)
+    assert re.search(r"(fetch|decode|fingerprint|score|encode|write|upload) is the bottleneck: \d+", text)
 
 
 def test_figures_are_drawn(run_report):
@@ -124,6 +124,6 @@ def test_an_output_without_a_ledger_is_refused(tmp_path):
 
 def test_the_live_progress_has_bars_numbers_and_errors(run_report):
     text = text_of(live.render_progress(run_report.snapshot))
-    assert f"{run_report.run.total_videos} / {run_report.run.total_videos} videos · done" in text
+    assert "6 / 7 videos done 100 % processed · run done" in text
     assert "MissingSource" in text
     assert "has no run yet" in text_of(live.render_progress(None))

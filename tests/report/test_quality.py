@@ -37,7 +37,7 @@ def test_the_headline_has_the_tables_numbers(tables, rows):
     text = text_of(quality.headline(tables))
     assert f"{int(rows['kept'].sum())} segments kept" in text
     assert f"of {len(rows)} segments" in text
-    assert "6 of 7 videos" in text
+    assert "6 / 7 videos done" in text
 
 
 def test_the_language_table_has_kept_shares_and_medians(tables, rows):

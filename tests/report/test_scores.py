@@ -78,7 +78,7 @@ def test_the_mos_has_a_map_a_chart_and_a_column(scored):
     few = replace(scored)
     vars(few)["columns"] = {name: scored.columns[name] for name in ("dnsmos_ovrl", "characters_per_s", "stock_phrase")}
     text = text_of(distributions.metrics(few))
-    assert "DNSMOS OVRL (MOS) predicted overall quality; median 3" in text
+    assert "DNSMOS OVRL (MOS) predicted overall quality; median of the kept 3" in text
     assert "characters per second" in text
     count = len(scored.segments)
     assert "stock phrase the longest stock phrase of subtitles in the text, as “thanks for watching” 1 92 %" in text

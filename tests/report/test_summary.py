@@ -14,6 +14,7 @@ def totals(**changes):
     result.drops = Counter({"too_quiet": 1, "noisy": 4})
     result.errors = Counter({"BadTar": 2})
     result.stage_s = Counter({"decode": 30.0, "fetch": 2.0, "score": 8.0})
+    result.spans = [("2026-01-01T00:00:00Z", "2026-01-01T00:00:45Z")]
     return result
 
 
@@ -28,7 +29,7 @@ def test_five_lines_summarize_a_finished_run():
     assert len(lines) == 5
     assert "8 done, 2 failed: 2 BadTar" in lines[0]
     assert "45 kept (90 %), 5 dropped: 4 noisy, 1 too quiet" in lines[1]
-    assert "1.00 h of audio in 1 min: 60 x real time" in lines[2]
+    assert "1.00 h of audio in 45 s of work: 80 x real time; the session took 1 min" in lines[2]
     assert lines[3].index("fetch 2.0 s") < lines[3].index("decode 30 s")
     assert "bottleneck: decode (75 % of the work)" in lines[3]
     assert "s3://bucket/out" in lines[4]
