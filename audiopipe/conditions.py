@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import suggest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -220,9 +221,7 @@ def _resolve_column(node: Node, columns: Mapping[str, str]) -> str:
     name = path[-1] if len(path) == 1 or path[:-1] == [ROWS] else ".".join(path)
     exact = name if name in columns else {known.lower(): known for known in columns}.get(name.lower())
     if exact is None:
-        matches = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(sorted(columns))}"
-        raise ConfigError(f"the condition has an unknown column '{name}': {hint}")
+        raise ConfigError(f"the condition has an unknown column '{name}': {suggest(name, columns)}")
     node["column_names"] = [exact]
     return exact
 

@@ -1,21 +1,27 @@
-"""Messages for parameters that are unknown or invalid; a secret in a value is not repeated."""
+"""Messages for names that are unknown and parameters that are invalid; a secret in a value is not repeated."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from pydantic_core import ErrorDetails
 
 from audiopipe.redaction import has_secret
 
-__all__ = ["describe_invalid", "describe_unknown"]
+__all__ = ["describe_invalid", "describe_unknown", "suggest"]
 
 
-def describe_unknown(name: str, known: list[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of the message for an unknown name: the most similar name that exists, or all of them."""
+    names = {item.lower(): item for item in sorted(known)}
+    matches = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"did you mean '{names[matches[0]]}'?" if matches else f"known are {', '.join(names.values())}"
+
+
+def describe_unknown(name: str, known: Iterable[str]) -> str:
     """Return the message for a parameter that does not exist, with the most similar name."""
-    matches = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(sorted(known))}"
-    return f"unknown parameter '{name}': {hint}"
+    return f"unknown parameter '{name}': {suggest(name, known)}"
 
 
 def describe_invalid(item: ErrorDetails) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from audiopipe.cli.checks import check_output
 from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import output_options
 from audiopipe.cli.outputs import show_progress
@@ -49,6 +50,7 @@ def annotate(output: str, as_json: bool, quiet: bool, **parameters: Any) -> None
     chosen = [source for source in SOURCES if parameters[source]]
     if len(chosen) != 1:
         raise ConfigError("give exactly one of --scorers, --from, --list and --remove")
+    check_output(output, parameters["cluster"])
     removed, is_list = parameters.pop("removed"), parameters.pop("is_list")
     if is_list:
         _list(output, as_json)

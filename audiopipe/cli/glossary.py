@@ -8,22 +8,21 @@ from __future__ import annotations
 import inspect
 import itertools
 import operator
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from audiopipe import errors, kernels
+from audiopipe import errors
+from audiopipe.cli.kernel_documents import document_metric
 from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, TransientVideoError, VideoError
-from audiopipe.pipeline.score import MAX_PEAK_DBFS, NOT_FINITE, RULES
+from audiopipe.metrics import METRICS
+from audiopipe.pipeline.drop_rules import MAX_PEAK_DBFS, NOT_FINITE, RULES
 from audiopipe.scorers.registry import known_columns
 from audiopipe.scorers.scorer import Column, Scorer
-from audiopipe.segment.cut import TOO_LONG, TOO_SHORT
+from audiopipe.segment.drop_reasons import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT
 
 __all__ = ["GlossaryEntry", "glossary"]
-
-Kernel = Callable[..., object]
 
 TERMS = {
     "video": "one row of the catalog: an id, a language, and the address of a tar or of an audio file",
@@ -91,6 +90,10 @@ def _drop_reasons() -> Iterator[GlossaryEntry]:
         yield GlossaryEntry(reason, "drop reason of a segment", text, _limit_remedy(field))
     text = f"it has a sample that is not a number, or more than {MAX_PEAK_DBFS:g} dB above full scale"
     yield GlossaryEntry(NOT_FINITE, "drop reason of a segment", text, "decode the file again from its source")
+    text = "its times are not numbers, or end before they start, or before the audio starts"
+    yield GlossaryEntry(BAD_TIMES, "drop reason of a segment", text, "correct its times in the JSON or the captions")
+    text = "it starts after the end of the audio, or a part of its text lies there"
+    yield GlossaryEntry(PAST_END, "drop reason of a segment", text, "check that the captions belong to this audio")
     for reason, field in ((TOO_SHORT, "min_segment_s"), (TOO_LONG, "max_segment_s")):
         text = f"{RunConfig.model_fields[field].description} (default {RunConfig.model_fields[field].default} s)"
         yield GlossaryEntry(reason, "drop reason of a segment", text, _limit_remedy(field))
@@ -123,33 +126,12 @@ def _limit_remedy(field: str) -> str:
 
 def _metrics() -> Iterator[GlossaryEntry]:
     limits = {metric: field for _, metric, field, _ in reversed(RULES)}
-    for name, (unit, description) in kernels.METRICS.items():
-        kernel = _kernel_of(name)
-        lines = [
-            f"{description}; unit {unit}",
-            *_documented_values(kernel, name),
-            f"source: {kernel.__module__.replace('.', '/')}.py",
-        ]
+    for name, (unit, description) in METRICS.items():
+        document = document_metric(name)
+        lines = [f"{description}; unit {unit}", *document.lines, f"source: {document.source}"]
         if name in limits:
             lines.append(f"threshold: {limits[name]}")
         yield GlossaryEntry(name, "metric", "\n".join(lines))
-
-
-def _kernel_of(metric: str) -> Kernel:
-    """Return the kernel that computes and documents a metric."""
-    for kernel, group in ((kernels.levels, kernels.Levels), (kernels.spectral, kernels.Spectral)):
-        if metric in group.__annotations__:
-            return kernel
-    return kernels.loudness
-
-
-def _documented_values(kernel: Kernel, metric: str) -> list[str]:
-    """Return the lines of a kernel's `Returns` section on this metric and on values that do not exist."""
-    section = re.search(r"^Returns:\n(.*?)(?=^\S)", inspect.getdoc(kernel) or "", re.DOTALL | re.MULTILINE)
-    items = re.split(r"\n(?=- )|\n\n", inspect.cleandoc(section[1])) if section else []
-    names = re.compile(rf"\b{metric}\b")
-    matches = [item for item in items if not item.startswith("- ") or names.search(item.partition(":")[0])]
-    return [" ".join(item.removeprefix("- ").split()) for item in matches]
 
 
 def _parameters() -> Iterator[GlossaryEntry]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from audiopipe.cli.checks import check_output, check_run
 from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
 from audiopipe.cli.options import config_options, output_options
 from audiopipe.config import RunConfig
@@ -39,7 +40,7 @@ def run(as_json: bool, quiet: bool, **parameters: object) -> None:
     The same command resumes a run that was interrupted.
     """
     config = RunConfig.of(**parameters)
-    _check_catalog(config)
+    check_run(config)
     from audiopipe.driver.run import run as run_pipeline
 
     drive(lambda on_tick: run_pipeline(config, on_tick=on_tick), as_json, quiet)
@@ -54,6 +55,7 @@ def resume(output: str, shards: tuple[str, ...], as_json: bool, quiet: bool, **p
 
     It processes every shard that is missing or damaged, in all partitions.
     """
+    check_output(output, parameters["cluster"])
     from audiopipe.driver.run import resume as resume_output
 
     drive(lambda tick: resume_output(output, shards=shards, on_tick=tick, **without_none(parameters)), as_json, quiet)
@@ -68,6 +70,7 @@ def retry(output: str, as_json: bool, quiet: bool, **parameters: object) -> None
     The videos become new shards; nothing else is processed. If they have moved, or their rows were corrected, give
     --source-prefix or --catalog.
     """
+    check_output(output, parameters["cluster"])
     from audiopipe.driver.run import retry as retry_output
 
     drive(lambda tick: retry_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
@@ -84,23 +87,10 @@ def extend(output: str, as_json: bool, quiet: bool, **parameters: object) -> Non
 
     The videos that the catalog gained since the output was planned become new shards.
     """
+    check_output(output, parameters["cluster"])
     from audiopipe.driver.run import extend as extend_output
 
     drive(lambda tick: extend_output(output, on_tick=tick, **without_none(parameters)), as_json, quiet)
-
-
-def _check_catalog(config: RunConfig) -> None:
-    """Raise if a new output's catalog cannot be read: before PyTorch and Dask are loaded, which takes seconds.
-
-    A remote catalog is read only when the run is planned: to read it twice would take longer.
-    """
-    from audiopipe.catalog.read import read_catalog
-    from audiopipe.plan.files import PLAN_FOLDER
-    from audiopipe.store.local_files import is_local
-    from audiopipe.store.objects import Store
-
-    if is_local(config.catalog) and not Store(config.output).list(PLAN_FOLDER):
-        read_catalog(config)
 
 
 def drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> NoReturn:

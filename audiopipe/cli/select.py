@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from audiopipe.cli.checks import check_output
 from audiopipe.cli.main import EXIT_CODES, main
 from audiopipe.cli.options import execution_options
 from audiopipe.cli.runs import drive, without_none
@@ -42,6 +43,7 @@ def select(output: str, dest: str, as_json: bool, quiet: bool, **parameters: Any
     It copies the encoded audio of the segments of OUTPUT for which a condition holds to DEST. The same command resumes
     a selection that was interrupted.
     """
+    check_output(output, parameters["cluster"])
     from audiopipe.driver.select import select as select_segments
 
     drive(lambda tick: select_segments(output, dest, on_tick=tick, **without_none(parameters)), as_json, quiet)

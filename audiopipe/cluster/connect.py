@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import multiprocessing
 import os
 import time
 import warnings
@@ -24,6 +23,7 @@ from audiopipe.cluster.dask_patches import (
     OwnProcessGroup,
     hide_interrupted_sync,
     patch,
+    start_workers_without_main,
     without_secrets,
 )
 from audiopipe.cluster.engines import EXISTING, SSH, engine_arguments
@@ -33,7 +33,7 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import ClusterError, ConfigError
 from audiopipe.extras import missing_extra
 
-__all__ = ["check_main_guard", "close", "connect", "connect_for"]
+__all__ = ["close", "connect", "connect_for"]
 
 # Modules that an engine imports only when it starts; importing them first reports a missing package early.
 DEFERRED_IMPORTS = {SSH: "asyncssh"}
@@ -41,22 +41,8 @@ TLS_FILES = ("ca.pem", "node.pem", "node.key")
 CLOSE_TIMEOUT_S = 60.0
 # Dask raises these if a process of a cluster ends while it starts; an assertion where only some of them had started.
 START_ERRORS = (RuntimeError, OSError, TimeoutError, AssertionError)
-GUARD = 'put the call under if __name__ == "__main__":'
 # Dask settings by client id, from `connect` until `close`.
 _SETTINGS: dict[str, dask.config.set] = {}
-
-
-def check_main_guard() -> None:
-    """Check that this process is not a new worker that imports its driver's script.
-
-    Dask starts local workers by `spawn`, which imports the main script in each of them (dask/distributed#5726). A call
-    at the script's top level would start a cluster in every worker of the first one, and the driver would hang.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ConfigError(f"a worker process ran into this call while it imported your script: {GUARD}")
 
 
 def connect_for(config: RunConfig) -> Client:
@@ -75,13 +61,13 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         overrides: keys of the profile to replace.
 
     Raises:
-        ConfigError: there is no such profile, it needs keys that were not given, PyTorch cannot use the machine's
-            GPUs, or a worker imports a script without a main guard.
+        ConfigError: there is no such profile, it needs keys that were not given, or PyTorch cannot use the machine's
+            GPUs.
         MissingExtra: a package that the profile needs is not installed.
         ClusterError: the cluster cannot be reached, or its workers did not start in time.
     """
-    check_main_guard()
     hide_interrupted_sync()
+    start_workers_without_main()
     chosen = resolve_profile(profile, **overrides)
     engine = engine_arguments(chosen)
     if chosen.engine == EXISTING:
@@ -192,8 +178,7 @@ def _start_failure(profile: Profile, error: BaseException) -> ClusterError:
     if not profile.local:
         return ClusterError(f"profile '{profile.name}': the cluster did not start: {reason}; read the workers' logs")
     return ClusterError(
-        f"profile '{profile.name}': a worker process ended while it started ({reason}); its last lines are above. "
-        f"If your script calls audiopipe at its top level, {GUARD}"
+        f"profile '{profile.name}': a worker process ended while it started ({reason}); its last lines are above"
     )
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from multiprocessing import spawn
 from typing import Any
 
 from distributed import Nanny, Security, SpecCluster, Worker, WorkerPlugin, rpc
@@ -30,6 +31,7 @@ __all__ = [
     "OwnProcessGroup",
     "hide_interrupted_sync",
     "patch",
+    "start_workers_without_main",
     "without_secrets",
 ]
 
@@ -54,6 +56,27 @@ _INTERRUPTED_SYNC = _InterruptedSync()
 def hide_interrupted_sync() -> None:
     """Keep a traceback out of the log of a run that is stopped by a signal."""
     logging.getLogger("tornado.application").addFilter(_INTERRUPTED_SYNC)
+
+
+WORKER_PROCESS = "Dask Worker process (from Nanny)"  # Nanny's name for the process of a local worker
+_prepare_with_main = spawn.get_preparation_data
+
+
+def start_workers_without_main() -> None:
+    """Let local workers start without importing the driver's script.
+
+    Upstream: `spawn` imports the main script in each new process (dask/distributed#5726), so that a script that calls
+    this package at its top level would start a cluster in every worker of the first one. Workers need nothing of it:
+    cloudpickle sends what a script defines by value, as it does to workers on other machines.
+    """
+    vars(spawn)["get_preparation_data"] = _prepare_without_main
+
+
+def _prepare_without_main(name: str) -> dict[str, Any]:
+    data = _prepare_with_main(name)
+    if name == WORKER_PROCESS:
+        data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
+    return data
 
 
 def patch(cluster_class: type[Cluster], profile: Profile) -> type[Cluster]:

@@ -14,8 +14,18 @@ import pynvml
 import yaml
 
 from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import suggest
 
-__all__ = ["LOCAL_CPU", "LOCAL_CUDA", "LOCAL_ENGINES", "Profile", "gpu_count", "profiles", "resolve_profile"]
+__all__ = [
+    "LOCAL_CPU",
+    "LOCAL_CUDA",
+    "LOCAL_ENGINES",
+    "Profile",
+    "check_profile",
+    "gpu_count",
+    "profiles",
+    "resolve_profile",
+]
 
 LOCAL_CPU, LOCAL_CUDA = "dask.distributed.LocalCluster", "dask_cuda.LocalCUDACluster"
 LOCAL_ENGINES = (LOCAL_CPU, LOCAL_CUDA)  # their workers are processes of this machine
@@ -76,6 +86,13 @@ def profiles() -> dict[str, dict[str, Any]]:
     return merged
 
 
+def check_profile(name: str) -> None:
+    """Raise `ConfigError` if there is no profile of that name."""
+    names = profiles().keys() - {"default"}
+    if name not in names:
+        raise ConfigError(f"unknown cluster profile '{name}': {suggest(name, names)}")
+
+
 def gpu_count() -> int:
     """Count the GPUs of NVIDIA's driver, limited to those in CUDA_VISIBLE_DEVICES if it is set; 0 without a driver."""
     try:
@@ -101,10 +118,8 @@ def resolve_profile(name: str, *, cores: int | None = None, gpus: int | None = N
     Raises:
         ConfigError: there is no such profile, or it needs keys that were not given.
     """
+    check_profile(name)
     sections = profiles()
-    if name not in sections or name == "default":
-        names = ", ".join(sorted(set(sections) - {"default"}))
-        raise ConfigError(f"unknown cluster profile '{name}': the profiles are {names}")
     gpus = gpu_count() if gpus is None else gpus
     cores = cores or len(os.sched_getaffinity(0))
     if sections[name]["engine"] == "auto":

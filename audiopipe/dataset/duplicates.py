@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +22,13 @@ import pyarrow.parquet as pq
 
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.schema import sample_key
-from audiopipe.dataset.similarity import SimilarityIndex
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Seconds
+
+if TYPE_CHECKING:
+    from audiopipe.dataset.similarity import SimilarityIndex
 
 __all__ = [
     "SCHEMA",
@@ -112,6 +115,8 @@ def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: fl
 
 def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
     """Compare all videos that are done; return a table of `SCHEMA`, in the order of groups and ids."""
+    from audiopipe.dataset.similarity import SimilarityIndex  # noqa: PLC0415 - it compares with torch
+
     videos: list[FingerprintedVideo] = []
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
         index = SimilarityIndex(Path(folder))

@@ -15,13 +15,14 @@ from audiopipe.dataset.database import checked
 from audiopipe.dataset.features import NOT_EXPORTED
 from audiopipe.dataset.segment import Segment
 from audiopipe.dataset.sql import quote_text
-from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns
 from audiopipe.dataset.tables import TAR_ORDER, DatasetTables
 from audiopipe.dataset.virtual import tar_name
 
 if TYPE_CHECKING:
     import datasets
     from lhotse import CutSet
+
+    from audiopipe.dataset.stream import SegmentStream
 
 __all__ = ["Dataset", "Segment"]
 
@@ -108,6 +109,9 @@ class Dataset(DatasetTables):
         Raises:
             ConfigError: `columns` names an unknown column, or an argument is out of range.
         """
+        # torch takes seconds to import, and reading tables or segments does not need it.
+        from audiopipe.dataset.stream import SegmentStream, StreamOptions, find_rank, stream_columns  # noqa: PLC0415
+
         rank, world_size = find_rank(rank, world_size)
         if buffer is None:
             buffer = BUFFER_SHUFFLED if shuffle else BUFFER_ORDERED

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import pyarrow as pa
-import torch
 
 from audiopipe import __version__
 from audiopipe.config import OUTPUT_VERSION, RunConfig
@@ -89,6 +88,8 @@ class RunRecord:
         Raises:
             ConfigError: a scorer has the name of a column that every dataset has.
         """
+        import torch  # noqa: PLC0415 - a new run needs it; to read a record does not
+
         scorers = config.create_scorers()
         segments_schema(stored_columns(scorers))
         return cls(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from audiopipe.errors import ConfigError
-from audiopipe.kernels import METRICS
+from audiopipe.metrics import METRICS
 from audiopipe.scorers.scorer import Column, ColumnType
 
 __all__ = [

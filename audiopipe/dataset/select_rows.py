@@ -6,7 +6,6 @@ microseconds and bytes, so that neither threads nor DuckDB's version change a re
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from audiopipe.dataset.selection import SelectionOptions
 from audiopipe.dataset.split_groups import group_videos
 from audiopipe.dataset.sql import quote_name, quote_text
 from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import suggest
 from audiopipe.store.objects import Store
 
 __all__ = ["Count", "choose_rows", "count_before", "count_chosen", "count_left_out", "open_parent", "resolve_options"]
@@ -90,11 +90,9 @@ def resolve_options(connection: duckdb.DuckDBPyConnection, options: SelectionOpt
     known = [language for (language,) in connection.sql("SELECT DISTINCT language FROM segments ORDER BY 1").fetchall()]
     for language in options.languages or ():
         if language not in known:
-            raise ConfigError(f"the dataset has no language '{language}': it has {', '.join(known)}")
+            raise ConfigError(f"the dataset has no language '{language}': {suggest(language, known)}")
     if options.rank_by is not None and options.rank_by not in columns:
-        matches = difflib.get_close_matches(options.rank_by, columns, n=1)
-        hint = f"did you mean '{matches[0]}'?" if matches else f"known are {', '.join(sorted(columns))}"
-        raise ConfigError(f"rank_by: unknown column '{options.rank_by}': {hint}")
+        raise ConfigError(f"rank_by: unknown column '{options.rank_by}': {suggest(options.rank_by, columns)}")
     return condition
 
 

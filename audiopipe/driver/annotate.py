@@ -9,7 +9,6 @@ from typing import Any
 
 from distributed import Client
 
-from audiopipe.cluster.connect import check_main_guard
 from audiopipe.config import RunConfig
 from audiopipe.config.checks import locate_networks
 from audiopipe.dataset.annotation_file import AnnotationFile, KeyCounts
@@ -163,7 +162,6 @@ def annotate(
     started = time.monotonic()
     target, names = _Output.open(output, parameters), list(shards)
     if scorers is not None:
-        check_main_guard()
         job = _create_job(scorers, speaker_labels, speaker_embeddings)
         summary = _run_scorers(target, job, names, client, on_tick)
     else:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from distributed import Client
 
-from audiopipe.cluster.connect import check_main_guard
+from audiopipe.cluster.profiles import check_profile
 from audiopipe.config import RunConfig
 from audiopipe.dataset.backup import backup
 from audiopipe.dataset.commit import Commit, read_commits, reopen_shard
@@ -100,8 +100,6 @@ def run(
 ) -> RunSummary:
     """Run or resume a pipeline until every shard of the partition is committed or has failed too often.
 
-    In a script, call it under `if __name__ == "__main__":`, because Dask's local workers import the script.
-
     Args:
         config: parameters of the run; or pass them by name: `run(catalog="videos.parquet", output="out")`.
         client: client of the Dask cluster to use; by default the cluster of the config's profile is started, if there
@@ -116,13 +114,14 @@ def run(
         VerifyError: a commit in the output is damaged.
         ClusterError: the workers did not start.
     """
-    check_main_guard()
     if config is None:
         config = RunConfig.of(**parameters)
     elif parameters:
         raise ConfigError(
             f"run() got a RunConfig and also {', '.join(parameters)}: pass either a RunConfig or parameters by name"
         )
+    if client is None:
+        check_profile(config.cluster)
     store = Store(config.output)
     check_output(store)
     run_id = open_run(store, config)
@@ -155,7 +154,6 @@ def resume(
         VerifyError, PlanError: there is no run at that address, or its plan is damaged.
         ConfigError: there is no such shard, or a parameter would change the output.
     """
-    check_main_guard()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
     addresses = _moved_addresses(config, store, parameters)
@@ -175,7 +173,6 @@ def retry(
 
     Args and Raises: as for `resume`.
     """
-    check_main_guard()
     store = Store(output)
     config, run_id, _ = _open_run(store, parameters)
     addresses = _moved_addresses(config, store, parameters)
@@ -200,7 +197,6 @@ def extend(
 
     Raises: as `resume`, and `CatalogError` if the catalog cannot be read.
     """
-    check_main_guard()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
     if read_run_record(store).parent is not None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from distributed import Client
 
-from audiopipe.cluster.connect import check_main_guard
 from audiopipe.dataset.annotations import list_annotations
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_config, read_run_record
@@ -79,7 +78,6 @@ def select(
             else, or the parent has changed since the selection was started.
         VerifyError, PlanError: there is no run at `output`, or it is damaged.
     """
-    check_main_guard()
     options = SelectionOptions.parse(
         where=where,
         languages=languages,

@@ -8,9 +8,10 @@ Audio is [batch, channels, samples] in int16 with full scale 32768, or in float3
 from audiopipe.kernels.audio import INT16_FULL_SCALE
 from audiopipe.kernels.levels import Levels, levels
 from audiopipe.kernels.loudness import Loudness, integrated_loudness, loudness
-from audiopipe.kernels.measure import METRICS, Metric, Metrics, measure, measure_and_resample
+from audiopipe.kernels.measure import Metrics, measure, measure_and_resample
 from audiopipe.kernels.resample import resample, resampled_length
 from audiopipe.kernels.spectral import Spectral, spectral
+from audiopipe.metrics import METRICS, Metric
 
 __all__ = [
     "INT16_FULL_SCALE",

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +16,14 @@ from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import BrokenWorker
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, transfer
+from audiopipe.pipeline.drop_rules import MAX_PEAK_DBFS, NOT_FINITE, RULES
 from audiopipe.pipeline.tiles import run_in_tiles
 from audiopipe.types import Clip, Decibels, Seconds, Span, Value
 
-__all__ = ["MAX_PEAK_DBFS", "NOT_FINITE", "RULES", "DropRule", "ScoredClip", "drop_reason", "resolve_device", "score"]
+__all__ = ["ScoredClip", "drop_reason", "resolve_device", "score"]
 
 # Conversion to 16 bits takes several steps: on a CPU it is done for as many samples at a time as its caches hold.
 CACHED_SAMPLES = {"cpu": 1 << 18}
-
-NOT_FINITE = "not_finite"  # has samples that are NaN, infinite or above `MAX_PEAK_DBFS`
-# 1,000 times full scale. No codec overshoots that far: such samples are damage, and audio of integers in a float file.
-MAX_PEAK_DBFS = 60.0
 
 Values = dict[str, float]
 
@@ -52,27 +46,6 @@ class ScoredClip:
     samples: npt.NDArray[np.int16] | None
     gain_db: Decibels = 0.0
     scores: dict[str, Value] = field(default_factory=dict)
-
-
-class DropRule(NamedTuple):
-    """Drops a segment for `reason` if `breaks(metric, limit)`; the limit is the config's `field`, None for no limit."""
-
-    reason: str
-    metric: str
-    field: str
-    breaks: Callable[[float, float], bool]
-
-
-# The first rule that applies gives the reason, so the plainest come first. A comparison with NaN is False, so that no
-# segment is dropped for a metric that does not exist.
-RULES: tuple[DropRule, ...] = (
-    DropRule("too_quiet", "loudness_lufs", "min_loudness_lufs", operator.lt),
-    DropRule("too_loud", "loudness_lufs", "max_loudness_lufs", operator.gt),
-    DropRule("clipped", "clipping_ratio", "max_clipping_ratio", operator.gt),
-    DropRule("mostly_silence", "silence_ratio", "max_silence_ratio", operator.gt),
-    DropRule("noisy", "snr_db", "min_snr_db", operator.lt),
-    DropRule("narrow_band", "bandwidth_hz", "min_bandwidth_hz", operator.lt),
-)
 
 
 def resolve_device(config: RunConfig) -> torch.device:

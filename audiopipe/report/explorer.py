@@ -20,7 +20,7 @@ import pandas as pd
 from audiopipe.conditions import parse_condition
 from audiopipe.dataset.sql import quote_name
 from audiopipe.errors import ConfigError
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report import page
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import KEPT

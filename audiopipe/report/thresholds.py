@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report.metric_labels import metric_title
 
 __all__ = ["Threshold", "active_thresholds"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+from audiopipe.metrics import METRICS
 from audiopipe.scorers.scorer import Column, Scorer, ScorerBatch, Values
 
 __all__ = ["Signal"]
@@ -22,8 +23,6 @@ class Signal(Scorer):
     @cached_property
     def columns(self) -> tuple[Column, ...]:  # type: ignore[override]  # never assigned
         """The metrics."""
-        from audiopipe.kernels import METRICS  # noqa: PLC0415 - the kernels import torch
-
         return tuple(
             Column(name, "float", metric.unit, metric.description, *_range(name, metric.unit))
             for name, metric in METRICS.items()
@@ -37,7 +36,7 @@ class Signal(Scorer):
 
         assert batch.samples is not None
         metrics = kernels.measure(batch.samples, batch.sample_rate, torch.tensor(batch.lengths))
-        return {name: getattr(metrics, name).cpu().numpy() for name in kernels.METRICS}
+        return {name: getattr(metrics, name).cpu().numpy() for name in METRICS}
 
 
 def _range(name: str, unit: str) -> tuple[float | None, float | None]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from audiopipe.scorers.scorer import Column, Scorer, ScorerBatch, SegmentInfo, Values
-from audiopipe.scorers.stock_phrases import find_stock_phrase
-from audiopipe.scorers.text_language import TextLanguageIdentifier
 from audiopipe.scorers.words import count_letters, is_unspaced, normalize, split_words
 
 if TYPE_CHECKING:
     import torch
+
+    from audiopipe.scorers.text_language import TextLanguageIdentifier
 
 __all__ = ["Transcript"]
 
@@ -89,6 +89,8 @@ class Transcript(Scorer):
         Raises:
             MissingExtra: py3langid is not installed.
         """
+        from audiopipe.scorers.text_language import TextLanguageIdentifier  # noqa: PLC0415 - needs langcodes
+
         self._identifier = TextLanguageIdentifier()
 
     def score(self, batch: ScorerBatch) -> Mapping[str, Values]:
@@ -105,6 +107,9 @@ def examine(segment: SegmentInfo, identifier: TextLanguageIdentifier | None) -> 
     Args:
         identifier: None leaves out the language.
     """
+    # The phrases are read only where a text is scored: `audiopipe explain` needs the columns alone.
+    from audiopipe.scorers.stock_phrases import find_stock_phrase  # noqa: PLC0415
+
     mark_ratio = measure_marks(segment.text, segment.raw_text)
     if not segment.text:
         return TextValues(mark_ratio=mark_ratio)

@@ -20,16 +20,13 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
 from audiopipe.segment.captions import read_captions
 from audiopipe.segment.documents import read_json
+from audiopipe.segment.drop_reasons import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT
 from audiopipe.segment.merge import merge_spans
 from audiopipe.segment.timestamp_map import FILE_CLOCK, MediaClock
 from audiopipe.segment.transcript import MAX_TIME_S, Transcript, bound_text, end_with_audio, is_invalid
 from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
 
 __all__ = [
-    "BAD_TIMES",
-    "PAST_END",
-    "TOO_LONG",
-    "TOO_SHORT",
     "ChosenSpans",
     "Cutter",
     "choose_spans",
@@ -37,12 +34,6 @@ __all__ = [
     "fixed_windows",
     "refuse_excess",
 ]
-
-# Reasons to drop a span before it is measured.
-BAD_TIMES = "bad_times"  # `transcript.is_invalid`: NaN, end before start, or end before the audio starts
-PAST_END = "past_end"  # starts after the end of the audio, or has text of which a part lies there
-TOO_SHORT = "too_short"  # less than `min_segment_s`, maybe because the audio ends
-TOO_LONG = "too_long"  # more than `max_segment_s`
 
 END_TOLERANCE_S = 0.5  # text may end this much after the audio: codec delay and rounding, not a missing word
 

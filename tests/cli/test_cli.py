@@ -83,32 +83,6 @@ def test_the_installed_command_reports_misuse() -> None:
     assert "Traceback" not in done.stderr
 
 
-# Run the command where nothing can import PyTorch or Dask, whose imports take seconds.
-LIGHT = """
-import sys
-class Heavy:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "dask", "distributed", "duckdb"):
-            raise RuntimeError(f"{name} is imported")
-sys.meta_path.insert(0, Heavy())
-from audiopipe.cli import main
-main()
-"""
-
-
-def test_a_wrong_catalog_is_named_before_heavy_imports(tmp_path: Path) -> None:
-    catalog = tmp_path / "videos.csv"
-    catalog.write_text("youtube_id,language,status,r2_tar_key\na,en,COMPLETED,a.tar\n", encoding="utf-8")
-    for arguments, text in (
-        (["--catalog", str(tmp_path / "nope.parquet")], "nope.parquet cannot be read"),
-        (["--catalog", str(catalog), "--language", "enn"], "did you mean 'en'?"),
-    ):
-        command = [sys.executable, "-P", "-c", LIGHT, "run", "--output", str(tmp_path / "out"), *arguments]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-        assert (done.returncode, text in done.stderr) == (2, True), done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_none_switches_a_threshold_off() -> None:
     received = {}
 

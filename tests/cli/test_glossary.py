@@ -11,7 +11,7 @@ from audiopipe import cli, errors, kernels
 from audiopipe.cli.glossary import glossary
 from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.drop_rules import RULES
 
 PACKAGE = Path(audiopipe.__file__).parent
 

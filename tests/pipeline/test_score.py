@@ -9,7 +9,8 @@ from audiopipe import kernels
 from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import WorkerFailure
 from audiopipe.pipeline.batch import Batch
-from audiopipe.pipeline.score import RULES, drop_reason, resolve_device, score
+from audiopipe.pipeline.drop_rules import RULES
+from audiopipe.pipeline.score import drop_reason, resolve_device, score
 from audiopipe.types import Clip, Span
 
 CPU = torch.device("cpu")

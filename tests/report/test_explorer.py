@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from audiopipe.conditions import parse_condition
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report import explorer, quality
 from audiopipe.scorers.scorer import Column
 

@@ -8,7 +8,7 @@ import pytest
 
 from audiopipe.config import RunConfig
 from audiopipe.kernels import METRICS
-from audiopipe.pipeline.score import RULES
+from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
 from audiopipe.report.metric_labels import format_metric, metric_name, metric_title, unit_label, with_unit
 from audiopipe.report.thresholds import Threshold, active_thresholds

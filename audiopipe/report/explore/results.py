@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 import soundfile as sf
 
-from audiopipe.kernels import METRICS
 from audiopipe.media.encode import encode
+from audiopipe.metrics import METRICS
 from audiopipe.report import page
 from audiopipe.report.excerpts import Excerpt, player
 from audiopipe.report.explore.trace import Trace

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pandas as pd
 
-from audiopipe.kernels import METRICS
+from audiopipe.metrics import METRICS
 from audiopipe.report import page
 from audiopipe.report.explore.trace import Trace
 from audiopipe.report.figure import DROPPED, KEPT

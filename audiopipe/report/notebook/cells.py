@@ -7,13 +7,13 @@ therefore read from the executed cells, papermill's injected cell included, so t
 from __future__ import annotations
 
 import ast
-import difflib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from audiopipe.errors import ConfigError
 from audiopipe.extras import require_extra
+from audiopipe.parameter_messages import describe_unknown
 
 with require_extra("notebooks", "a notebook"):
     from IPython.core.getipython import get_ipython
@@ -43,9 +43,7 @@ def read_parameters(known: Collection[str] | None = None) -> dict[str, object]:
     values = _assigned_values(shell.user_ns.get("In", []), shell.user_ns)
     for name in values:
         if known is not None and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known parameters: {', '.join(sorted(known))}"
-            raise ConfigError(f"unknown parameter '{name}': {hint}")
+            raise ConfigError(describe_unknown(name, known))
     return values
 
 
