@@ -40,6 +40,11 @@ PIECES = """
 .ap figure { margin: 0 0 10px; break-inside: avoid }
 .ap figcaption { font-size: .9em; margin: 0 0 2px } .ap figcaption b { font-weight: 650 }
 .ap figure svg { display: block; width: 100%; height: auto; overflow: visible }
+.ap figure.chart { position: relative } .ap figure.chart svg { touch-action: pan-y }
+.ap figure .save { position: absolute; right: 0; bottom: -4px; opacity: .45 } .ap figure:hover .save,
+.ap figure .save:focus-within { opacity: 1 }
+.ap figure .save button { font: inherit; font-size: .72em; color: inherit; background: #8882; border: 0;
+  border-radius: 4px; padding: 1px 6px; margin-left: 4px; cursor: pointer }
 .ap .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .35em 0 0;
   vertical-align: -.05em }
 .ap .legend span.entry { display: inline-block; max-width: 100%; margin-right: 1.2em; font-size: .9em;
@@ -72,7 +77,7 @@ PIECES = """
   .ap .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; white-space: normal; text-align: left }
   .ap .stack td:first-child { font-weight: 650 }
   .ap .stack td[data-name]:not(:first-child, .w)::before { content: attr(data-name) " "; opacity: .72 } }
-@media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio { display: none !important }
+@media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio, .ap .save { display: none !important }
   .ap .wide { overflow: visible } .ap table { font-size: .82em; max-width: 100% } .ap .w { min-width: 14ch }
   .ap th, .ap td { white-space: normal; padding-right: 7px; overflow-wrap: break-word } .ap .bar { width: 56px } }
 """

@@ -32,7 +32,7 @@ PARAMETERS = ("output", "language", "examples_per_kind", "max_segments", "seed",
 MAX_EXAMPLES, MAX_SEGMENTS = 12, 10**7
 COLUMNS = (
     *("key", "video_id", "language", "shard", "segment", "start_s", "end_s", "duration_s", "text", "speaker"),
-    *("kept", "drop_reason", "tar_offset", "audio_bytes"),
+    *("kept", "drop_reason", "tar_offset", "audio_bytes", "source_rate_hz"),
 )
 
 

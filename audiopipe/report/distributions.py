@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from audiopipe.extras import require_extra
 from audiopipe.report import page
+from audiopipe.report.chart_data import Points
 from audiopipe.report.dataset_tables import DatasetTables
-from audiopipe.report.figure import DROPPED, KEPT, LIMIT, NEUTRAL, draw
-from audiopipe.report.histogram import Values, bin_edges, clipped_histogram, value_range
+from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
+from audiopipe.report.groups import Groups, largest
+from audiopipe.report.histogram import Values, bin_edges, value_range
 from audiopipe.report.metric_labels import column_of, format_metric, metric_title, unit_label
 from audiopipe.report.numbers import medians
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import format_number, format_percent, humanize
+from audiopipe.report.ridges import MAX_ROWS, Sample, draw_histograms
+from audiopipe.report.sample_rates import SampleRates
+from audiopipe.report.text import format_number, format_percent, humanize, pluralize
 from audiopipe.report.thresholds import Threshold
 from audiopipe.scorers.scorer import Column
-
-with require_extra("notebooks", "drawing a report"):
-    from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,21 +32,42 @@ __all__ = ["metrics", "threshold_curves"]
 BINS = 48
 STEPS = 60
 WIDTH = 380
-ROW_HEIGHT = 27
-MAX_LANGUAGES = 14
 MAX_VALUES = 6
 
 
 def metrics(tables: DatasetTables) -> Html:
-    """Draw the distribution of each metric. Every language gets the same height, whatever its number of segments."""
+    """Draw the distribution of each metric: its counts, and the largest languages in rows of the same height."""
     thresholds = {threshold.metric: threshold for threshold in tables.thresholds}
-    languages = sorted(tables.segments["language"].unique())
-    shown = languages[:MAX_LANGUAGES]
-    charts = [_panel(tables.segments, column, shown, thresholds.get(column.name)) for column in tables.metrics.values()]
+    groups = largest(Counter(tables.segments["language"]), MAX_ROWS)
+    rates = SampleRates(tables)
+    charts = [
+        _panel(tables.segments, column, groups, thresholds.get(column.name), rates.describe(column.name))
+        for column in tables.metrics.values()
+    ]
     legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
-    hidden = len(languages) - len(shown)
-    note = page.note(f"{hidden} more languages are not drawn. Choose some with the parameter <code>language</code>.")
-    return page.join(legend, page.grid(charts), note if hidden else Html(""), _labels(tables))
+    note = page.note(
+        f"The {len(groups.names) - 1} languages with most segments have a row, the others share one. The parameter "
+        "<code>language</code> of the report chooses others."
+    )
+    sources = page.note(esc(rates.describe_sources()))
+    pieces = [legend, sources, note if groups.hidden else Html(""), page.grid(charts), _all_medians(tables)]
+    return page.join(*pieces, _labels(tables))
+
+
+def _all_medians(tables: DatasetTables) -> Html:
+    """Show, folded, the medians of all metrics for every language."""
+    metrics = list(tables.metrics.values())
+    names = [metric.name for metric in metrics]
+    rows = [
+        [str(language), *(format_metric(metric, values[metric.name]) for metric in metrics)]
+        for language, group in tables.kept.groupby("language")
+        for values in [medians(group, names)]
+    ]
+    overall = medians(tables.kept, names)
+    last = ["all", *(format_metric(metric, overall[metric.name]) for metric in metrics)]
+    table = page.table(["language", *map(metric_title, metrics)], rows, "l", last)
+    summary = f"Medians of the kept segments by language, all {pluralize(len(rows), 'language')}"
+    return Html(f"<details><summary>{esc(summary)}</summary>{table.markup}</details>")
 
 
 def _labels(tables: DatasetTables) -> Html:
@@ -66,46 +88,17 @@ def _labels(tables: DatasetTables) -> Html:
     return page.join(Html("<h4>Texts and flags</h4>"), page.table(head, rows, "lw  w"))
 
 
-def _panel(segments: pd.DataFrame, metric: Column, languages: list[str], threshold: Threshold | None) -> Html:
+def _panel(segments: pd.DataFrame, metric: Column, groups: Groups, threshold: Threshold | None, measured: str) -> Html:
     values = segments[metric.name].to_numpy(dtype=float)
     finite = np.isfinite(values)
     meaning = metric.description
     if not finite.any():
         return page.figure("", metric_title(metric), f"{meaning}; no value in any segment")
-    edges = bin_edges(values[finite], BINS, threshold.limit if threshold else None)
-    kept = segments["kept"].to_numpy(dtype=bool)
-
-    def plot(axes: Axes) -> None:
-        for row, language in enumerate(languages):
-            rows = finite & (segments["language"] == language).to_numpy()
-            _ridge(axes, row, values[rows & kept], values[rows & ~kept], edges)
-        if threshold is not None:
-            axes.axvline(threshold.limit, color=LIMIT, linewidth=1.4, linestyle="--")
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(len(languages) - 0.45, -0.6))
-        axes.set_yticks(range(len(languages)), languages)
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(unit_label(metric))
-
-    chart = draw(plot, WIDTH, 52 + ROW_HEIGHT * len(languages))
-    return page.figure(chart, metric_title(metric), f"{meaning}; {_summary(metric, segments, finite)}")
-
-
-def _ridge(axes: Axes, row: int, kept: Values, dropped: Values, edges: Values) -> None:
-    """Draw one language's histogram on its base line, the dropped segments on top of the kept ones."""
-    kept_counts = clipped_histogram(kept, edges)
-    counts = kept_counts + clipped_histogram(dropped, edges)
-    # The height is the square root of the count, so that a bin with ten stays visible next to one with a thousand.
-    upper = np.sqrt(counts / max(counts.max(), 1.0)) * 0.86
-    lower = upper * kept_counts / np.maximum(counts, 1.0)
-    base = row + 0.35
-    axes.stairs(base - upper, edges, baseline=base - lower, fill=True, color=DROPPED, linewidth=0)
-    axes.stairs(base - lower, edges, baseline=base, fill=True, color=KEPT, linewidth=0)
-    axes.axhline(base, color=NEUTRAL, linewidth=0.5, alpha=0.6)
-    if len(kept):
-        median = float(np.median(kept))
-        axes.plot([median, median], [base, base + 0.13], color=KEPT, linewidth=2, solid_capstyle="butt")
+    limit = threshold.limit if threshold else None
+    edges = bin_edges(values[finite], BINS, limit)
+    sample = Sample(values, segments["language"], segments["kept"].to_numpy(dtype=bool))
+    chart = draw_histograms(sample, groups, edges, metric_title(metric), unit_label(metric), limit, WIDTH)
+    return page.figure(chart, metric_title(metric), f"{meaning}; {measured}{_summary(metric, segments, finite)}")
 
 
 def _summary(metric: Column, segments: pd.DataFrame, finite: npt.NDArray[np.bool_]) -> str:
@@ -141,7 +134,8 @@ def _curve(segments: pd.DataFrame, threshold: Threshold) -> Html:
         axes.grid(axis="y")
 
     caption = f"a limit of {threshold.limit:g} keeps {format_number(at_limit, 1)} %".replace("-", "−")
-    return page.figure(draw(plot, WIDTH, 170), threshold.parameter, caption)
+    data = Points(threshold.parameter, limits, {"kept (%)": kept})
+    return page.figure(draw(plot, WIDTH, 170, data), threshold.parameter, caption)
 
 
 def _share_kept(values: Values, limits: Values, is_minimum: bool) -> Values:

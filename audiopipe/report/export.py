@@ -28,7 +28,8 @@ __all__ = ["export_notebook", "read_cell_text"]
 Target = TypeVar("Target", str, Path)
 Node = Any  # a notebook, a cell or an output of nbformat: a dict with attributes
 
-STYLE = re.compile(r"<style>.*?</style>", re.DOTALL)  # removed from pieces: the page has the sheet in its head
+# Removed from pieces, because the page has the sheet in its head and the script at its end.
+STYLE = re.compile(r'<style>.*?</style>|<script class="charts">.*?</script>', re.DOTALL)
 METADATA = re.compile(r'<template class="metadata">(.*?)</template>', re.DOTALL)
 ANCHOR = re.compile(r'<a class="anchor-link".*?</a>', re.DOTALL)
 # Cells for readers of the notebook, and papermill's red banner: the page shows an error in another way.

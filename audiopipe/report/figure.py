@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from audiopipe.extras import require_extra
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from audiopipe.report.chart_data import ChartData, chart_script
 
 __all__ = ["BAD", "DROPPED", "KEPT", "LIMIT", "NEUTRAL", "SERIES", "draw", "series_colors"]
 
@@ -64,14 +62,24 @@ CLEANUP = tuple(
         (r"> <", "><"),
     )
 )
+OUTLINE = re.compile(r'(?<![\w-])d="((?:[MLz] ?[-\d. ]*)+)"')
+NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
-def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> str:
-    """Return the SVG of one plot.
+def draw(
+    plot: Callable[..., None],
+    width: int = 460,
+    height: int = 200,
+    data: ChartData | None = None,
+    panels: Sequence[float] = (1,),
+) -> str:
+    """Return the SVG of one plot, followed by its values if they are given.
 
     Args:
         plot: a function that draws into the axes it gets.
         width, height: in pixels at full size. The figure shrinks on a narrow screen.
+        data: the values that a page shows under the pointer and exports.
+        panels: relative heights of axes below each other with a common horizontal axis; `plot` gets all of them.
     """
     # Imported here, so that tables can be printed where the extra is not installed.
     with require_extra("notebooks", "drawing a figure"):
@@ -84,9 +92,11 @@ def draw(plot: Callable[[Axes], None], width: int = 460, height: int = 200) -> s
     with mpl.rc_context(RC_PARAMS):
         layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
         figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout=layout)
-        plot(figure.add_subplot())
+        axes = list(figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=panels)[:, 0])
+        plot(*axes)
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return _clean_svg(buffer.getvalue())
+        values = "" if data is None else chart_script(data, axes, height)
+    return _clean_svg(buffer.getvalue()) + values
 
 
 def _clean_svg(svg: str) -> str:
@@ -94,12 +104,42 @@ def _clean_svg(svg: str) -> str:
     for pattern, replacement in CLEANUP:
         svg = pattern.sub(replacement, svg)
     svg = re.sub(r"<(?:path|use|g|rect|image)\b[^>]*>", _round_coordinates, svg)
+    svg = OUTLINE.sub(_shorten_outline, svg)
     return svg.replace(INK, "currentColor").strip()
 
 
 def _round_coordinates(element: re.Match[str]) -> str:
     """Round the coordinates of an element to a hundredth of a pixel. Text between elements is not touched."""
     return re.sub(r"(?<=[\d])(\.\d{2})\d+", r"\1", element[0])
+
+
+def _shorten_outline(match: re.Match[str]) -> str:
+    """Write a path of straight lines with tenths of a pixel, and one step for each run of steps in a line.
+
+    The histograms of a report are most of its figures, and a half of their bins is empty.
+    """
+    parts: list[str] = []
+    for piece in match[1].replace("Z", "z").split("M")[1:]:
+        closed = "z" in piece
+        numbers = [round(float(number), 1) for number in NUMBER.findall(piece)]
+        points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        kept = points[:1]
+        for point, following in zip(points[1:], [*points[2:], None], strict=True):
+            before = kept[-1]
+            if point == before or (following and any(before[i] == point[i] == following[i] for i in (0, 1))):
+                continue
+            kept.append(point)
+        if len(kept) > 1 or len(points) == 1:
+            parts.append(_write_outline(kept) + ("z" if closed else ""))
+    return f'd="{"".join(parts)}"'
+
+
+def _write_outline(points: Sequence[tuple[float, float]]) -> str:
+    text, (x, y) = f"M{points[0][0]:g} {points[0][1]:g}", points[0]
+    for next_x, next_y in points[1:]:
+        text += f"V{next_y:g}" if next_x == x else f"H{next_x:g}" if next_y == y else f"L{next_x:g} {next_y:g}"
+        x, y = next_x, next_y
+    return text
 
 
 def series_colors(names: Iterable[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from audiopipe.ledger import ShardRow
 from audiopipe.ledger.rates import estimate_eta, select_window
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
+from audiopipe.report.chart_data import Points
 from audiopipe.report.figure import DROPPED, KEPT, draw
 from audiopipe.report.page import Html
 from audiopipe.report.progress import RunReport
@@ -68,7 +69,10 @@ def forecasts(run_report: RunReport) -> Html:
         axes.grid(axis="y")
 
     about = "total length of the session as forecast at each moment; the band is the 10th to 90th percentile"
-    return page.figure(draw(plot, 760, 210), "Forecast", about)
+    names = ("10th percentile", "forecast", "90th percentile")
+    series = dict(zip(names, (low, expected, high), strict=True))
+    data = Points(f"time since the start of the session ({unit})", at, series)
+    return page.figure(draw(plot, 760, 210, data), "Forecast", about)
 
 
 def _forecast(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from audiopipe import __version__
 from audiopipe.ledger.record import parse_utc
+from audiopipe.report import page
 from audiopipe.report.css import PAGE, PIECES
 from audiopipe.report.page import esc
 from audiopipe.report.text import format_duration, format_time
@@ -35,7 +35,7 @@ TEMPLATE = """<!DOCTYPE html>
 </body>
 </html>
 """
-SCRIPT = "scripts/tables.js"
+SCRIPTS = ("tables.js", "charts.js")
 HEADING = re.compile(r"<h2[^>]*>(.*?)</h2>", re.DOTALL)
 VERDICT = re.compile(r'<div class="verdict \w+" role="status">.*?</div>', re.DOTALL)
 TAGS = re.compile(r"<[^>]+>")
@@ -49,7 +49,7 @@ def render_page(title: str, body: str, provenance: str, meta: str = "") -> str:
         title: text.
         body: markup, with its first heading; `provenance` and `meta` are markup too.
     """
-    script = files("audiopipe.report").joinpath(SCRIPT).read_text(encoding="utf-8")
+    script = "\n".join(page.read_script(name) for name in SCRIPTS)
     body, contents = _make_contents(body)
     return TEMPLATE.format(
         meta=meta,

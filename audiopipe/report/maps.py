@@ -10,6 +10,7 @@ import pandas as pd
 
 from audiopipe.extras import require_extra
 from audiopipe.report import page
+from audiopipe.report.chart_data import Cells
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, LIMIT, draw
 from audiopipe.report.histogram import Values, bin_edges
@@ -56,7 +57,8 @@ def _map(segments: pd.DataFrame, x: Column, y: Column, limits: dict[str, float])
         return page.figure("", name, "no segment has both metrics")
     points, kept = points[finite], segments["kept"].to_numpy(dtype=bool)[finite]
     edges = [bin_edges(points[:, axis], BINS[axis], limits.get(metric.name)) for axis, metric in enumerate((x, y))]
-    image = _image(points, kept, edges)
+    counts = _count(points, kept, edges)
+    image = _image(*counts)
 
     def plot(axes: Axes) -> None:
         extent = (edges[0][0], edges[0][-1], edges[1][0], edges[1][-1])
@@ -69,17 +71,31 @@ def _map(segments: pd.DataFrame, x: Column, y: Column, limits: dict[str, float])
 
     missing = len(segments) - len(points)
     caption = f"{format_percent(missing, len(segments))} of the segments lack one of them" if missing else ""
-    return page.figure(draw(plot, 470, 250), name[0].upper() + name[1:], caption)
+    data = Cells(_label(x), _label(y), edges[0], edges[1], ("kept", "dropped"), _cells(*counts))
+    return page.figure(draw(plot, 470, 250, data), name[0].upper() + name[1:], caption)
 
 
 def _label(metric: Column) -> str:
     return f"{metric_name(metric)} ({unit_label(metric)})"
 
 
-def _image(points: Values, kept: npt.NDArray[np.bool_], edges: list[Values]) -> Values:
-    """Return [rows, columns, RGBA]: the color is the share of kept segments, the opacity their number."""
+def _count(points: Values, kept: npt.NDArray[np.bool_], edges: list[Values]) -> tuple[Values, Values]:
+    """Return the numbers of segments and of kept segments in each cell [rows, columns]."""
     inside = np.column_stack([np.clip(points[:, axis], edges[axis][0], edges[axis][-1]) for axis in (0, 1)])
     counts, kept_counts = (np.histogramdd(rows, edges)[0].T for rows in (inside, inside[kept]))
+    return counts, kept_counts
+
+
+def _cells(counts: Values, kept_counts: Values) -> list[list[int]]:
+    """List column, row, kept and dropped segments of the cells that have any."""
+    return [
+        [int(column), int(row), int(kept_counts[row, column]), int(counts[row, column] - kept_counts[row, column])]
+        for row, column in np.argwhere(counts > 0)
+    ]
+
+
+def _image(counts: Values, kept_counts: Values) -> Values:
+    """Return [rows, columns, RGBA]: the color is the share of kept segments, the opacity their number."""
     share = np.divide(kept_counts, counts, out=np.zeros_like(counts), where=counts > 0)[..., None]
     color = share * np.array(to_rgb(KEPT)) + (1 - share) * np.array(to_rgb(DROPPED))
     strength = np.log1p(counts) / max(np.log1p(counts.max()), 1e-9)

@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Literal
 
 from audiopipe.report.css import PIECES
@@ -25,6 +27,7 @@ __all__ = [
     "join",
     "legend",
     "note",
+    "read_script",
     "table",
     "verdict",
     "with_styles",
@@ -60,8 +63,14 @@ def embed_metadata(values: Metadata) -> Html:
 
 
 def with_styles(piece: Html) -> Html:
-    """Add the style sheet to a piece, as the first piece of a notebook needs."""
-    return Html(f"<style>{PIECES}</style>{piece.markup}")
+    """Add the style sheet and the script of figures to a piece, as the first piece of a notebook needs."""
+    return Html(f'<style>{PIECES}</style>{piece.markup}<script class="charts">{read_script("charts.js")}</script>')
+
+
+@cache
+def read_script(name: str) -> str:
+    """Read a script of this package."""
+    return files("audiopipe.report").joinpath("scripts", name).read_text(encoding="utf-8")
 
 
 def join(*pieces: Html) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,9 @@ from audiopipe.extras import require_extra
 from audiopipe.ledger import ShardRow
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
-from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, draw, series_colors
+from audiopipe.report.chart_data import Band, Bins, Items
+from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL, SERIES, draw, series_colors
+from audiopipe.report.groups import largest
 from audiopipe.report.page import Html, esc
 from audiopipe.report.progress import RunReport
 from audiopipe.report.stages import describe_stage, find_bottleneck, sort_stages
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_SHARDS_TEXT", "choose_time_unit", "lanes", "stages", "throughput"]
 
 BINS = 60
-MAX_BARS = 20_000
+MAX_BARS = 10_000
 MAX_HEIGHT = 1_240  # pixels of the lanes, so that they fit on a printed page
 LABEL_HEIGHT = 13  # pixels that the name of a worker needs
 NO_SHARDS_TEXT = "Nothing to draw yet: no shard is committed."
@@ -46,6 +49,9 @@ def throughput(run_report: RunReport) -> Html:
     unit, scale = choose_time_unit(float(edges[-1] - edges[0]))
     at = (edges - edges[0]) / scale
 
+    def _full(rate: Series) -> Band:
+        return Band(0, 1.05 * max(float(rate.max()), 1e-9), 0)
+
     def plot(amounts: Sequence[float], label: str, color: str) -> str:
         rate = _spread(spans, amounts, edges) / np.diff(edges)
 
@@ -53,10 +59,11 @@ def throughput(run_report: RunReport) -> Html:
             axes.stairs(rate, at, fill=True, color=color, alpha=0.35)
             axes.stairs(rate, at, color=color, linewidth=1.4)
             axes.set(xlabel=f"time since the start of the first shard ({unit})", xlim=(at[0], at[-1]))
-            axes.set(ylabel=label, ylim=(0, None))
+            axes.set(ylabel=label, ylim=(0, _full(rate).top))
             axes.grid(axis="y")
 
-        return draw(plot_axes, 560, 190)
+        title = f"time since the start of the first shard ({unit})"
+        return draw(plot_axes, 560, 190, Bins(title, at, ["run"], {label: [rate]}, [_full(rate)], "part"))
 
     segments, audio = [float(shard.segments) for shard in shards], [shard.audio_s for shard in shards]
     return page.grid(
@@ -78,7 +85,9 @@ def lanes(run_report: RunReport) -> Html:
     first = min(_span(shard, run_report.start)[0] for shard in shards)
     left, right = min(bar.start_s for bar in bars) - first, max(bar.end_s for bar in bars) - first
     unit, scale = choose_time_unit(right)
-    palette = series_colors({shard.language for shard in shown})
+    groups = largest(Counter(shard.language for shard in shown), len(SERIES))
+    palette = series_colors([name for name in groups.names if name != groups.others])
+    palette |= {groups.others: NEUTRAL} if groups.hidden else {}
     names = list(heights)
     tops = dict(zip(names, np.cumsum([0, *heights.values()]), strict=False))
 
@@ -87,7 +96,7 @@ def lanes(run_report: RunReport) -> Html:
             boxes = [
                 ((bar.start_s - first) / scale, (bar.end_s - first) / scale, tops[bar.worker_id] + bar.lane)
                 for bar in bars
-                if bar.language == language
+                if groups.label(bar.language) == language
             ]
             axes.add_patch(PathPatch(_box_path(boxes), color=color, linewidth=0))
         centers = [tops[name] + (heights[name] - 1) / 2 for name in names]
@@ -100,9 +109,22 @@ def lanes(run_report: RunReport) -> Html:
 
     height = 60 + min(MAX_HEIGHT, 22 * sum(heights.values()))
     omitted = len(shards) - len(shown)
+    short = dict(zip(names, _shorten(names), strict=True))
+    items = [
+        (
+            int(tops[bar.worker_id]) + bar.lane,
+            (bar.start_s - first) / scale,
+            (bar.end_s - first) / scale,
+            (bar.shard, round(bar.end_s - bar.start_s, 1)),
+        )
+        for bar in bars
+    ]
+    bands = [Band(0, row - 0.5, row + 0.5) for row in range(sum(heights.values()))]
+    rows = [short[name] for name in names for _ in range(heights[name])]
+    data = Items(("shard", "duration (s)"), items, bands, rows, "worker")
     about = "one bar for each shard, colored by language; in a gap the worker is idle"
     note = page.note(f"The last {len(shown):,} shards are drawn; {omitted:,} earlier ones are not.")
-    figure = page.figure(draw(plot_axes, 1000, height), "Workers", about)
+    figure = page.figure(draw(plot_axes, 1000, height, data), "Workers", about)
     return page.join(page.legend(palette), figure, note if omitted else Html(""))
 
 
@@ -131,6 +153,7 @@ class _Bar(NamedTuple):
     worker_id: str
     lane: int
     language: str
+    shard: str
 
 
 def _assign_lanes(shards: Sequence[ShardRow], start: datetime) -> tuple[list[_Bar], dict[str, int]]:
@@ -142,7 +165,7 @@ def _assign_lanes(shards: Sequence[ShardRow], start: datetime) -> tuple[list[_Ba
         ends = lane_ends[shard.worker_id or ""]
         lane = next((index for index, end in enumerate(ends) if end <= start_s + 0.05), len(ends))
         ends[lane : lane + 1] = [end_s]
-        bars.append(_Bar(start_s, end_s, shard.worker_id or "", lane, shard.language))
+        bars.append(_Bar(start_s, end_s, shard.worker_id or "", lane, shard.language, shard.shard))
     return bars, {worker: len(ends) for worker, ends in lane_ends.items()}
 
 
@@ -165,6 +188,13 @@ def stages(run_report: RunReport) -> Html:
         axes.invert_yaxis()
         axes.set(xlabel=f"working time, summed over all threads and shards ({unit})", xlim=(0, 1.22 * max(values)))
 
+    shares = [format_percent(seconds[name], total) for name in names]
+    items = [
+        (row, 0.0, 1.3 * max(seconds.values()) / scale, (name, round(seconds[name], 3), share))
+        for row, (name, share) in enumerate(zip(names, shares, strict=True))
+    ]
+    bands = [Band(0, row - 0.5, row + 0.5) for row in range(len(names))]
+    data = Items(("stage", "working time (s)", "share"), items, bands)
     stage = describe_stage(slowest)
     sentence = f"<b>{esc(slowest)}</b> is the bottleneck: {format_percent(seconds[slowest], total)} of the working time"
     sentence += f" is spent {stage.activity}; {stage.advice}."
@@ -173,7 +203,7 @@ def stages(run_report: RunReport) -> Html:
     overlap += f"so {concurrency} stages ran at once on average."
     return page.join(
         Html(f"<p>{sentence}</p>"),
-        page.figure(draw(plot_axes, 760, 40 + 30 * len(names)), "Stages", "in processing order"),
+        page.figure(draw(plot_axes, 760, 40 + 30 * len(names), data), "Stages", "in processing order"),
         page.note(overlap),
     )
 

@@ -73,7 +73,7 @@ def test_a_map_of_each_pair_has_the_colors_of_kept_and_dropped(tables):
     assert "data:image/png" in piece.markup
     values = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
     edges = [np.array([-0.5, 0.5, 1.5])] * 2
-    image = maps._image(values, np.array([True, False, False]), edges)
+    image = maps._image(*maps._count(values, np.array([True, False, False]), edges))
     blue, orange = (tuple(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)) for color in (KEPT, DROPPED))
     assert tuple(image[0, 0, :3]) == pytest.approx(blue)
     assert tuple(image[1, 1, :3]) == pytest.approx(orange)
