@@ -10,7 +10,7 @@ __all__ = ["Groups", "largest"]
 
 
 class Groups:
-    """The groups that have a row or a color of their own, in order, and those that share one.
+    """The groups that have a row or a color, in order, and those that share one.
 
     Attributes:
         names: the labels in order, that of the others last.

@@ -35,7 +35,9 @@ class SampleRates:
         """Return the rate of each column that is measured on emitted audio by a scorer that is known here."""
         run = self._tables.dataset.run
         emitted = int(str(run.config["sample_rate"]))
-        wanted = {column.name: scorer.sample_rate or emitted for scorer, column in known_columns() if scorer.needs_audio}
+        wanted = {
+            column.name: scorer.sample_rate or emitted for scorer, column in known_columns() if scorer.needs_audio
+        }
         added = () if run.parent is None else map(ScorerRecord.from_dict, run.parent["annotations"])
         columns = {column.name for record in (*run.scorers, *added) for column in record.columns}
         # A file of values may have any column name, so that only those of scorers count.

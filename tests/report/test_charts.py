@@ -124,8 +124,8 @@ def test_a_browser_shows_and_saves_the_values(tmp_path):
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": 1000, "height": 800})
-        errors: list[object] = []
-        tab.on("pageerror", lambda error: errors.append(error))
+        errors: list[str] = []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(f"file://{tmp_path / 'page.html'}")
         for name, data in FIGURES.items():
             figure = tab.locator("figure.chart", has=tab.locator("b", has_text=name))
