@@ -171,6 +171,13 @@ class DatasetTables:
             table: pa.Table = checked(lambda: connection.sql(sql).to_arrow_table())
             return table
 
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Open a database with the table `segments` of the view, for many queries; it reaches no other files.
+
+        The caller must check what it runs, and close it.
+        """
+        return self._connect()
+
     def count_by_shard(self) -> dict[str, int]:
         """Count the kept segments of each shard of the view, by its name; shards without any are left out."""
         if not self.conditions:

@@ -6,6 +6,8 @@ page chooses light or dark by `prefers-color-scheme`.
 
 from __future__ import annotations
 
+from audiopipe.report.segment_css import STYLES
+
 __all__ = ["PAGE", "PIECES"]
 
 PIECES = """
@@ -81,6 +83,7 @@ PIECES = """
   .ap .wide { overflow: visible } .ap table { font-size: .82em; max-width: 100% } .ap .w { min-width: 14ch }
   .ap th, .ap td { white-space: normal; padding-right: 7px; overflow-wrap: break-word } .ap .bar { width: 56px } }
 """
+PIECES += STYLES
 
 PAGE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1d2329; --link: #0b62a8 }

@@ -19,7 +19,7 @@ from audiopipe.report.figure import DROPPED, NEUTRAL, draw
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Excerpt", "player", "spectrogram", "spectrogram_db", "waveform"]
+__all__ = ["MAX_S", "Excerpt", "player", "spectrogram", "spectrogram_db", "waveform"]
 
 MAX_S = 12.0
 FLOOR_DB = 70.0

@@ -17,9 +17,6 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 
-from audiopipe.conditions import parse_condition
-from audiopipe.dataset.sql import quote_name
-from audiopipe.errors import ConfigError
 from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report import page
 from audiopipe.report.dataset_tables import DatasetTables
@@ -27,6 +24,7 @@ from audiopipe.report.figure import KEPT
 from audiopipe.report.histogram import finite_values
 from audiopipe.report.metric_labels import SIGNAL, digits, metric_title
 from audiopipe.report.page import Html, esc
+from audiopipe.report.segment_table.columns import sql_name
 from audiopipe.report.text import format_number, humanize
 from audiopipe.scorers.scorer import Column
 
@@ -159,17 +157,8 @@ def _slider(reason: str, metric: str, parameter: str, tables: DatasetTables) -> 
     is_minimum = parameter.startswith("min_")
     # A threshold that is off starts where it drops nothing.
     start = limit if limit is not None else low if is_minimum else high
-    column = _to_sql(metric, tables)
+    column = sql_name(metric, tables.dataset.column_types[metric])
     return Slider(reason, metric, column, parameter, is_minimum, limit, *map(_round, (low, high, step, start)))
-
-
-def _to_sql(column: str, tables: DatasetTables) -> str:
-    """Return the name of a column in SQL, in quotes only where it needs them."""
-    try:
-        parse_condition(f"{column} >= 0", {column: tables.dataset.column_types[column]})
-    except ConfigError:
-        return quote_name(column)
-    return column
 
 
 def _round(value: float) -> float:

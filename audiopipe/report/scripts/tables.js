@@ -18,7 +18,7 @@
   for (const table of document.querySelectorAll(".ap .wide table")) {
     const body = table.tBodies[0], rows = [...body.rows].filter((row) => !row.matches(".sum"));
     const total = body.querySelector("tr.sum");
-    if (rows.length < 3) continue;
+    if (rows.length < 3 || table.closest(".browse")) continue;  // the segment table sorts by itself
     const headings = [...table.tHead.rows[0].cells];
     headings.forEach((heading, column) => {
       if (!heading.textContent || rows.every((row) => !row.cells[column]?.textContent.trim())) return;

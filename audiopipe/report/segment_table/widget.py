@@ -1,0 +1,38 @@
+"""The segment table in JupyterLab, whose queries the kernel answers.
+
+Requests and answers are messages of a Jupyter comm, not of an HTTP port: they pass through the connection that
+JupyterLab already has and has authenticated, so that the table works behind every proxy, and no port is open that
+another user of the machine could reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audiopipe.extras import require_extra
+from audiopipe.report.css import PIECES
+from audiopipe.report.segment_table.queries import SegmentQueries
+
+with require_extra("notebooks", "a segment table in JupyterLab"):
+    import anywidget
+    import traitlets
+
+__all__ = ["SegmentWidget"]
+
+
+class SegmentWidget(anywidget.AnyWidget):
+    """A table over all segments, in a cell of a notebook."""
+
+    _css = PIECES
+    settings = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, script: str, settings: Mapping[str, Any], queries: SegmentQueries) -> None:
+        super().__init__(_esm=script, settings=dict(settings))
+        self._queries = queries
+        self.on_msg(self._answer)
+
+    def _answer(self, _widget: object, request: Mapping[str, Any], _buffers: object) -> None:
+        answer = self._queries.answer(request)
+        buffers = [] if answer.data is None else [answer.data]
+        self.send({"id": request.get("id"), **answer.body}, buffers)
