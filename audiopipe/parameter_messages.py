@@ -11,12 +11,16 @@ from audiopipe.redaction import has_secret
 
 __all__ = ["describe_invalid", "describe_unknown", "suggest"]
 
+MAX_LISTED = 50  # names in a message
+
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return the end of the message for an unknown name: the most similar name that exists, or all of them."""
+    """Return the end of the message for an unknown name: the most similar name that exists, or all if they are few."""
     names = {item.lower(): item for item in sorted(known)}
     matches = difflib.get_close_matches(name.lower(), names, n=1)
-    return f"did you mean '{names[matches[0]]}'?" if matches else f"known are {', '.join(names.values())}"
+    if matches:
+        return f"did you mean '{names[matches[0]]}'?"
+    return f"known are {', '.join(names.values())}" if len(names) <= MAX_LISTED else "`audiopipe explain` lists them"
 
 
 def describe_unknown(name: str, known: Iterable[str]) -> str:

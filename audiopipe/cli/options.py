@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 
 from audiopipe.config import RunConfig
+from audiopipe.config.checks import is_off
 
 __all__ = ["Command", "config_options", "execution_options", "output_options"]
 
@@ -24,11 +25,12 @@ class _Optional(click.ParamType[object]):
     """A click type for a value or the word 'none', which becomes None."""
 
     def __init__(self, kind: type) -> None:
+        self.annotation = kind | None
         self.kind = click.types.convert_type(kind)
         self.name = f"{self.kind.name}|none"
 
     def convert(self, value: object, parameter: click.Parameter | None, context: click.Context | None) -> object:
-        if value is None or str(value).lower() == "none":
+        if is_off(value, self.annotation):
             return None
         return self.kind.convert(value, parameter, context)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -12,8 +12,9 @@ from audiopipe.errors import ConfigError
 from audiopipe.parameter_messages import describe_invalid, describe_unknown
 from audiopipe.redaction import find_address_problem, has_secret
 
-__all__ = ["LANGUAGE", "CheckedParameters", "locate_networks", "output_field", "run_field"]
+__all__ = ["LANGUAGE", "CheckedParameters", "is_off", "locate_networks", "output_field", "run_field"]
 
+OFF_WORDS = ("none", "null", "off")
 ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
 
@@ -26,6 +27,19 @@ def output_field(default: object, description: str, **limits: float) -> Any:
 def run_field(default: object, description: str, **limits: float) -> Any:
     """Return a field that changes where and how fast a run works, but not the bytes of its output."""
     return Field(default, description=description, **limits)  # type: ignore[call-overload]
+
+
+def is_off(value: object, annotation: Any) -> bool:
+    """Check whether a value switches off a parameter that may be None.
+
+    The words none, null and off do, in any case; for a number also an empty text, and False, which YAML reads from
+    `off`. The command, notebooks, papermill's files and Python share this.
+    """
+    kinds = get_args(annotation)
+    if type(None) not in kinds:
+        return False
+    is_word = isinstance(value, str) and value.strip().lower() in OFF_WORDS
+    return value is None or is_word or (str not in kinds and (value is False or value == ""))
 
 
 class CheckedParameters(BaseModel):
@@ -51,6 +65,12 @@ class CheckedParameters(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_text(cls, value: object, info: ValidationInfo) -> object:
+        if info.field_name is not None and is_off(value, cls.model_fields[info.field_name].annotation):
+            return None
+        if isinstance(value, bool) and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            if bool not in (annotation, *get_args(annotation)):
+                raise ValueError("must not be true or false")
         is_address = info.field_name in ADDRESSES and isinstance(value, str)
         if isinstance(value, str) and (is_address or has_secret(value)) and (problem := find_address_problem(value)):
             raise ValueError(problem)

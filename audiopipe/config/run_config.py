@@ -106,7 +106,7 @@ class RunConfig(CheckedParameters):
     )
     normalize_lufs: float | None = output_field(
         None,
-        "normalize each output segment to this integrated loudness in LUFS; None leaves it unchanged",
+        "normalize each output segment to this integrated loudness in LUFS; none leaves it unchanged",
         ge=-70,
         le=0,
     )
@@ -169,7 +169,7 @@ class RunConfig(CheckedParameters):
 
     # Duplicates.
     duplicate_similarity: float | None = output_field(
-        0.15, "similarity from which two videos count as duplicates; None switches the search off", gt=0, le=1
+        0.15, "similarity from which two videos count as duplicates; none switches the search off", gt=0, le=1
     )
 
     # Execution.

@@ -1,65 +1,10 @@
-"""A notebook's parameters come from the executed cells; unknown names are refused; the last cell reports the run."""
+"""The steps of `run.ipynb`: paths, preview, interrupts, and the last cell, which reports the run."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from audiopipe.config import RunConfig
-from audiopipe.errors import ConfigError
 from audiopipe.report.notebook import cells, session
-
-PARAMETERS_CELL = '# Parameters: any field of RunConfig\ncatalog = "c"\noutput = "o"\nworkers = None\n'
-
-
-@pytest.fixture
-def kernel(monkeypatch):
-    """Return a function that makes a kernel that has executed some cells."""
-
-    def executed(*sources):
-        namespace = {}
-        for source in sources:
-            exec(source, namespace)
-        namespace["In"] = ["", *sources]
-        monkeypatch.setattr(cells, "get_ipython", lambda: SimpleNamespace(user_ns=namespace))
-
-    return executed
-
-
-def test_parameters_are_the_values_that_the_cell_assigns(kernel):
-    kernel("x = 1", PARAMETERS_CELL, "import json\ny = 2")
-    assert cells.read_parameters() == {"catalog": "c", "output": "o", "workers": None}
-
-
-def test_papermills_injected_cell_overrides_the_notebooks(kernel):
-    kernel(PARAMETERS_CELL, "# Parameters\nworkers = 3\nlanguage: str = 'en'\n")
-    assert cells.read_parameters() == {"catalog": "c", "output": "o", "workers": 3, "language": "en"}
-
-
-def test_an_unknown_injected_parameter_fails_with_the_nearest_name(kernel):
-    kernel(PARAMETERS_CELL, '# Parameters\ncatalg = "x"\n')
-    with pytest.raises(ConfigError, match="unknown parameter 'catalg': did you mean 'catalog'"):
-        RunConfig.of(**cells.read_parameters())
-
-
-def test_a_notebook_without_a_config_checks_the_names(kernel):
-    kernel('# Parameters: which\noutput = "o"', '# Parameters\noutputs = "x"\nzzz = 1')
-    with pytest.raises(ConfigError, match="unknown parameter 'outputs': did you mean 'output'"):
-        cells.read_parameters(known=("output", "ledger"))
-
-
-def test_executing_a_corrected_cell_again_corrects_the_names(kernel):
-    kernel(PARAMETERS_CELL.replace("workers", "wrokers"), "pass", PARAMETERS_CELL)
-    assert cells.read_parameters(known=("catalog", "output", "workers")) == {
-        "catalog": "c",
-        "output": "o",
-        "workers": None,
-    }
-
-
-def test_outside_a_notebook_reading_parameters_is_refused(monkeypatch):
-    monkeypatch.setattr(cells, "get_ipython", lambda: None)
-    with pytest.raises(ConfigError, match="works only in a notebook"):
-        cells.read_parameters()
 
 
 def test_in_jupyterlab_paths_start_at_the_repository(tmp_path, monkeypatch):

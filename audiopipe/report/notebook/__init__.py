@@ -4,6 +4,6 @@
 Dask.
 """
 
-from audiopipe.report.notebook.cells import prepare, read_parameters
+from audiopipe.report.notebook.cells import prepare, read_config, read_parameters
 
-__all__ = ["prepare", "read_parameters"]
+__all__ = ["prepare", "read_config", "read_parameters"]

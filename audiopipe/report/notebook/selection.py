@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audiopipe.config.checks import is_off
 from audiopipe.dataset.reader import Dataset
 from audiopipe.driver.run import RunSummary
 from audiopipe.driver.select import select
@@ -26,7 +27,8 @@ def start(parameters: dict[str, Any]) -> RunSummary:
         ConfigError: a parameter is invalid, or no segment is chosen.
         Stopped: the kernel was interrupted.
     """
-    given = {name: value for name, value in parameters.items() if value is not None and name != "max_segments"}
+    options = {name: value for name, value in parameters.items() if name != "max_segments"}
+    given = {name: value for name, value in options.items() if not is_off(value, float | str | None)}
     return with_progress(lambda on_tick: select(**given, on_tick=on_tick))
 
 
