@@ -5,6 +5,7 @@ Times are seconds on the clock of the video's file, sizes are bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -40,6 +41,8 @@ Pcm = npt.NDArray[np.int16 | np.float32]
 class SegmentSource(StrEnum):
     """The source of the times of a video's segments."""
 
+    CATALOG = "catalog"
+    FILE = "file"
     JSON = "json"
     VTT = "vtt"
     SRT = "srt"
@@ -68,6 +71,8 @@ class Video:
 
     `uri` may have a user name or a signature, which is only for fetching: store and show `shown_uri`.
     `sidecars` are the names of files in the folder of a bare audio file that belong to it.
+    `segments` is JSON of the catalog's texts, speakers and times (`catalog/segment_rows.py`), `values` the values of
+    its columns that each segment gets.
     `attempts` counts how often the plan contains the video up to this shard: 1, plus 1 for each `audiopipe retry`.
     """
 
@@ -78,6 +83,8 @@ class Video:
     duration_s: Seconds | None = None
     sidecars: tuple[str, ...] = ()
     attempts: int = 1
+    segments: str | None = field(default=None, repr=False)
+    values: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         return f"Video({self.video_id!r}, {self.language!r}, {self.shown_uri!r})"
@@ -178,6 +185,7 @@ class Span:
         sound_event: whether the text has a mark of music or another sound; None where there is no text at all.
         raw_text: the text before tags, entities, speakers and marks of sounds were removed.
         word_times: starts of words and their positions in the raw text, where the format has them apart from the text.
+        values: the values of the catalog's columns for this segment.
     """
 
     start_s: Seconds
@@ -187,6 +195,7 @@ class Span:
     sound_event: bool | None = field(default=None, compare=False)
     raw_text: str | None = field(default=None, compare=False, repr=False)
     word_times: tuple[tuple[Seconds, int], ...] = field(default=(), compare=False, repr=False)
+    values: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def duration_s(self) -> Seconds:

@@ -274,5 +274,5 @@ def make_catalog(folder: Path, scratch: Path, count: int = 50) -> dict[str, Expe
         else:
             for file, body in files.items():
                 (folder / language / file).write_bytes(body)
-        expected[name] = video.expected
+        expected[f"{language}/{name}"] = video.expected
     return expected

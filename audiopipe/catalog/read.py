@@ -1,7 +1,8 @@
 """Read the list of videos from a table at any fsspec URL, a folder or glob of tars and audio files, or a database.
 
-A backend only supplies raw rows: `files.py`, or a `Backend` named in `BACKENDS`. `validate.py` decides for all of them
-which rows are videos.
+A reader only supplies raw rows: `table_rows.py`, `files.py`, those of the formats that `formats.py` recognizes, or a
+`Backend` named in `BACKENDS`. Rows may have segments (`segment_rows.py`) and columns to keep
+(`kept_columns.py`). `validate.py` decides for all of them which rows are videos.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from typing import Protocol, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.files import COLUMNS, base_url, list_sizes, read_folder, read_table, table_format
+from audiopipe.catalog.files import list_sizes, read_folder
+from audiopipe.catalog.formats import Format, find_format
+from audiopipe.catalog.kept_columns import KEPT_FIELD, kept_struct
+from audiopipe.catalog.layout import COLUMNS
+from audiopipe.catalog.table_rows import read_rows
+from audiopipe.catalog.tables import table_format
 from audiopipe.catalog.validate import (
     REQUIRED_COLUMNS,
     RawCatalog,
@@ -28,7 +34,7 @@ from audiopipe.catalog.validate import (
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError
 
-__all__ = ["CATALOG_SCHEMA", "Backend", "Catalog", "is_folder_catalog", "read_catalog"]
+__all__ = ["CATALOG_SCHEMA", "SEGMENTS_FIELD", "Backend", "Catalog", "is_folder_catalog", "read_catalog"]
 
 SIDECARS = pa.list_(pa.string())  # names of files in the folder of an audio file; null for tars
 CATALOG_SCHEMA = pa.schema(
@@ -41,6 +47,8 @@ CATALOG_SCHEMA = pa.schema(
         ("sidecars", SIDECARS),
     ]
 )
+# Next to these, a table has the JSON of `segment_rows.py` and a struct of kept columns, if the catalog has some.
+SEGMENTS_FIELD = pa.field("segments", pa.large_string())
 # Scheme of a database -> the module whose `read_pages` is its `Backend`; imported only when it is used.
 BACKENDS = {"supabase": "audiopipe.catalog.supabase"}
 
@@ -62,11 +70,18 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Catalog:
-    """The validated videos of a catalog that a run may process: columns as `SCHEMA`, in the order of the catalog."""
+    """The validated videos of a catalog that a run may process, in the order of the catalog.
+
+    Attributes:
+        columns: those of `COLUMNS` that the catalog has.
+        table: columns as `CATALOG_SCHEMA`, and `segments` and `columns` if the catalog has some.
+        kept_columns: names and types of the columns that segments get.
+    """
 
     source: str
     columns: tuple[str, ...]
     table: pa.Table
+    kept_columns: tuple[tuple[str, pa.DataType], ...] = ()
 
     def languages(self) -> list[str]:
         """List the languages in alphabetical order."""
@@ -95,12 +110,12 @@ def read_catalog(config: RunConfig) -> Catalog:
         CatalogError: the catalog is invalid; the message names file, column, row and what to do.
         TransientError: the database did not answer.
     """
-    raw = _read_raw(config.catalog, config.languages)
+    raw = _read_raw(config, config.languages)
     rows = select_completed(raw, prepare_rows(raw))
     if config.languages is not None:
         present = _languages(rows)
         if config.languages - present and raw.base is None:  # a database returned the given languages only
-            every_row = _read_raw(config.catalog, None)
+            every_row = _read_raw(config, None)
             present = _languages(select_completed(raw, prepare_rows(every_row)))
         check_languages(raw.source, config.languages, present)
         rows = rows.filter(pc.is_in(rows["language"], pa.array(sorted(config.languages))))
@@ -115,10 +130,15 @@ def read_catalog(config: RunConfig) -> Catalog:
         "duration_s": parse_numbers(raw, rows, "duration_s"),
         "sidecars": rows["sidecars"] if "sidecars" in rows.column_names else pa.nulls(rows.num_rows, SIDECARS),
     }
+    table = pa.table(videos, schema=CATALOG_SCHEMA)
+    if "segments" in rows.column_names:
+        table = table.append_column(SEGMENTS_FIELD, rows["segments"])
+    kept = kept_struct(rows)
+    if kept is not None:
+        table = table.append_column(KEPT_FIELD, kept)
+    types = raw.segment_columns if kept is None else tuple((field.name, field.type) for field in kept.type)
     return Catalog(
-        config.catalog,
-        tuple(name for name in raw.table.column_names if name in COLUMNS),
-        pa.table(videos, schema=CATALOG_SCHEMA),
+        config.catalog, tuple(name for name in raw.table.column_names if name in COLUMNS), table, tuple(types)
     )
 
 
@@ -131,15 +151,19 @@ def _languages(rows: pa.Table) -> set[str]:
     return set(pc.unique(rows["language"]).to_pylist())
 
 
-def _read_raw(url: str, languages: frozenset[str] | None) -> RawCatalog:
+def _read_raw(config: RunConfig, languages: frozenset[str] | None) -> RawCatalog:
+    url = config.catalog
     scheme, separator, table_name = url.partition("://")
     if separator and scheme in BACKENDS:
+        if config.columns or config.keep_columns:
+            raise CatalogError(f"catalog {url}: name its columns in the address, as in supabase://TABLE?youtube_id=id")
         return RawCatalog(url, _read_database(scheme, table_name, languages), base=None, is_local=False)
-    if table_format(url):
-        table = read_table(url)
-        folder, is_local = base_url(url)
-        return RawCatalog(url, table, folder, is_local)
-    return RawCatalog(url, read_folder(url), base="", is_local=True)
+    catalog_format = find_format(url)
+    if catalog_format is Format.TABLE:
+        return read_rows(url, config)
+    if config.columns or config.keep_columns:
+        raise CatalogError(f"catalog {url} is a folder of files and has no columns; give the table that lists them")
+    return RawCatalog(url, read_folder(url, config.language_from), base="", is_local=True)
 
 
 def _read_database(scheme: str, table_name: str, languages: frozenset[str] | None) -> pa.Table:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
-from audiopipe.catalog.files import COLUMNS
+from audiopipe.catalog.layout import COLUMNS
 from audiopipe.config.checks import LANGUAGE
 from audiopipe.errors import CatalogError
 from audiopipe.redaction import redact_address
@@ -50,12 +50,14 @@ class RawCatalog:
     Attributes:
         base: the folder that keys are relative to by default; "" if keys are addresses already, None for a database.
         is_local: rows may name local files.
+        segment_columns: names and types of the kept columns that each segment has, where rows are segments.
     """
 
     source: str
     table: pa.Table
     base: str | None
     is_local: bool
+    segment_columns: tuple[tuple[str, pa.DataType], ...] = ()
 
     def refuse_rows(self, rows: pa.Table, mask: pa.ChunkedArray, column: str, problem: str) -> None:
         """Raise `CatalogError` for the first row that the mask marks, if any; null marks a row too."""
@@ -84,6 +86,8 @@ def prepare_rows(raw: RawCatalog) -> pa.Table:
     for name in (*REQUIRED_COLUMNS, "status"):
         if name in rows.column_names:
             rows = rows.set_column(rows.column_names.index(name), name, _text_column(raw, name))
+    if "row" in rows.column_names:
+        return rows
     return rows.append_column("row", pa.array(np.arange(1, rows.num_rows + 1)))
 
 
@@ -124,6 +128,8 @@ def check_languages(source: str, languages: frozenset[str], present: set[str]) -
         similar = difflib.get_close_matches(language.lower(), sorted(present), n=1)
         hint = f" (did you mean {similar[0]!r}?)" if similar else ""
         known = ", ".join(sorted(present)) or "none"
+        if present == {"und"}:
+            known += f" (unknown): if all its videos are in {language!r}, add --language-from {language}"
         raise CatalogError(f"catalog {source} has no video in language {language!r}{hint}; its languages are {known}")
 
 

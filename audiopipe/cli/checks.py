@@ -48,7 +48,8 @@ def check_output(output: str, cluster: object = None) -> None:
 
 def _is_missing(catalog: str) -> bool:
     """Check whether a table at a remote address does not exist; a folder, a glob or a database is not examined."""
-    from audiopipe.catalog.files import READ_ERRORS, table_format
+    from audiopipe.catalog.read_errors import READ_ERRORS
+    from audiopipe.catalog.tables import table_format
     from audiopipe.store.objects import open_filesystem
 
     if table_format(catalog) is None:

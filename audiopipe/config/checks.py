@@ -8,11 +8,20 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from audiopipe.config.columns import normalize_columns, normalize_kept
 from audiopipe.errors import ConfigError
 from audiopipe.parameter_messages import describe_invalid, describe_unknown
 from audiopipe.redaction import find_address_problem, has_secret
 
-__all__ = ["LANGUAGE", "CheckedParameters", "is_off", "locate_networks", "output_field", "run_field"]
+__all__ = [
+    "LANGUAGE",
+    "CheckedParameters",
+    "added_field",
+    "is_off",
+    "locate_networks",
+    "output_field",
+    "run_field",
+]
 
 OFF_WORDS = ("none", "null", "off")
 ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
@@ -22,6 +31,11 @@ LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports
 def output_field(default: object, description: str, **limits: float) -> Any:
     """Return a field that the bytes of the output depend on; the digest covers it."""
     return Field(default, description=description, json_schema_extra={"digest": True}, **limits)  # type: ignore[call-overload]
+
+
+def added_field(default: object, description: str, **limits: float) -> Any:
+    """Return an output field that is newer than some outputs: the digest covers it unless it has its default."""
+    return Field(default, description=description, json_schema_extra={"digest": "added"}, **limits)  # type: ignore[call-overload]
 
 
 def run_field(default: object, description: str, **limits: float) -> Any:
@@ -62,6 +76,15 @@ class CheckedParameters(BaseModel):
         except ValidationError as error:
             raise ConfigError("; ".join(describe_invalid(item) for item in error.errors())) from None
 
+    def digest_names(self) -> list[str]:
+        """Return the names of the fields that the digest covers: output fields, added ones only with other values."""
+        marked = {name: info for name, info in type(self).model_fields.items() if info.json_schema_extra}
+        return [
+            name
+            for name, info in marked.items()
+            if info.json_schema_extra == {"digest": True} or getattr(self, name) != info.default
+        ]
+
     @field_validator("*", mode="before")
     @classmethod
     def _check_text(cls, value: object, info: ValidationInfo) -> object:
@@ -85,6 +108,23 @@ class CheckedParameters(BaseModel):
             if not LANGUAGE.fullmatch(name.strip()):
                 raise ValueError("must be 'all' or names of letters, digits, '-' and '_', separated by commas")
         return ",".join(name.strip() for name in value.split(","))
+
+    @field_validator("columns", mode="before", check_fields=False)
+    @classmethod
+    def _check_columns(cls, value: object) -> str | None:
+        return normalize_columns(value)
+
+    @field_validator("keep_columns", mode="before", check_fields=False)
+    @classmethod
+    def _check_kept_columns(cls, value: object) -> str | None:
+        return normalize_kept(value)
+
+    @field_validator("language_from", check_fields=False)
+    @classmethod
+    def _check_language_from(cls, value: str | None) -> str | None:
+        if value is not None and not LANGUAGE.fullmatch(value):
+            raise ValueError("must be 'folder', or the language of all videos, such as 'en' or 'pt-BR'")
+        return value
 
     @field_validator("caption_languages", check_fields=False)
     @classmethod

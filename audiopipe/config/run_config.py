@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
-from audiopipe.config.checks import CheckedParameters, output_field, run_field
+from audiopipe.config.checks import CheckedParameters, added_field, output_field, run_field
 from audiopipe.scorers.registry import create_scorers
 from audiopipe.scorers.scorer import Scorer
 
@@ -26,11 +26,26 @@ class RunConfig(CheckedParameters):
 
     # Input and output.
     catalog: str = run_field(
-        ..., "supabase://TABLE; a Parquet, CSV or JSONL file; or a folder or glob of tars or audio files"
+        ...,
+        "supabase://TABLE; a Parquet, CSV, TSV or JSONL file; a folder or glob of tars or audio files; a manifest of "
+        "NeMo or Lhotse; a data folder of Kaldi; `audiopipe inspect` shows what is read of it",
     )
     output: str = run_field(..., "folder or fsspec URL (s3://bucket/prefix) of the dataset; one run per output")
     source_prefix: str | None = run_field(
         None, "prefix of each relative r2_tar_key; default: the folder that contains the catalog"
+    )
+    columns: str | None = added_field(
+        None,
+        "columns of the catalog to use, as in youtube_id=path,language=locale,text=sentence,speaker=client_id; also "
+        "r2_tar_key, status, size_bytes, duration_s, start_s, end_s; 'status=none' uses none",
+    )
+    keep_columns: str | None = added_field(
+        None, "columns of the catalog to add to each segment, as in channel,title, or new_name=title; or 'all'"
+    )
+    language_from: str | None = added_field(
+        None,
+        "'folder' takes the language from the first folder of each path; a language, such as 'en', holds for all "
+        "videos; default: the catalog's column, or the first folder that looks like a language",
     )
     language: str = run_field("all", "'all', one language, or a comma-separated list")
     language_order: Literal["round_robin", "sequential"] = run_field(
@@ -57,8 +72,10 @@ class RunConfig(CheckedParameters):
     )
 
     # Segments.
-    segments: Literal["auto", "json", "captions", "voice", "fixed"] = output_field(
-        "auto", "source of segment times; auto uses JSON, else captions, else voice activity, else fixed windows"
+    segments: Literal["auto", "catalog", "file", "json", "captions", "voice", "fixed"] = output_field(
+        "auto",
+        "source of segment times; auto uses the catalog's, else JSON, else captions, else voice activity, else fixed "
+        "windows; file makes one segment of each file",
     )
     caption_languages: str | None = output_field(
         None, "languages of captions in order of preference, separated by commas; default: that of the video"
@@ -266,9 +283,8 @@ class RunConfig(CheckedParameters):
         Of scorers these are the names and versions, not the addresses of files; conditions are in one spelling.
         """
         condition = self.keep_condition
-        names = [name for name, info in type(self).model_fields.items() if info.json_schema_extra]
         scorers = ",".join(f"{scorer.name}-{scorer.version}" for scorer in self.create_scorers())
-        return {name: getattr(self, name) for name in names} | {
+        return {name: getattr(self, name) for name in self.digest_names()} | {
             "scorers": scorers,
             "keep_if": condition and condition.text,
         }

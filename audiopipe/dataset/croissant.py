@@ -45,8 +45,11 @@ CONTEXT: Mapping[str, Any] = {
 TYPES = {
     "string": "sc:Text",
     "bool": "sc:Boolean",
-    "int32": "cr:Int32",
-    "int64": "cr:Int64",
+    **{f"int{bits}": f"cr:Int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"cr:UInt{bits}" for bits in (8, 16, 32, 64)},
+    "date32[day]": "sc:Date",
+    "timestamp[us]": "sc:DateTime",
+    "timestamp[us, tz=UTC]": "sc:DateTime",
     "float": "cr:Float32",
     "double": "cr:Float64",
 }

@@ -74,7 +74,7 @@ class DatasetDescription:
             for language, totals in self.languages.items()
         ]
         suffix = SUFFIXES[run.audio_format][1:]
-        columns = [column for scorer in run.scorers for column in scorer.columns]
+        columns = [column for scorer in run.scorers for column in scorer.columns] + list(run.catalog_columns)
         header = card_header(suffix, self._files(), columns, bool(run.config.get("sidecar_info")))
         return "\n".join(
             [
@@ -141,6 +141,7 @@ class DatasetDescription:
             for scorer in self.run.scorers
             for column in scorer.columns
         ]
+        rows += [f"| `{column.name}` | catalog | | {column.description} |" for column in self.run.catalog_columns]
         return ["| column | scorer | unit | meaning |", "| --- | --- | --- | --- |", *rows, ""]
 
     def _annotation_lines(self) -> list[str]:

@@ -10,9 +10,17 @@ from typing import Any, Self
 import pyarrow as pa
 
 from audiopipe import __version__
+from audiopipe.catalog.read import read_catalog
 from audiopipe.config import OUTPUT_VERSION, RunConfig
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
-from audiopipe.dataset.schema import SELECTION_COLUMNS, TAR_URL, segments_schema
+from audiopipe.dataset.schema import (
+    INFO_COLUMNS,
+    SELECTION_COLUMNS,
+    TAR_URL,
+    arrow_type,
+    catalog_columns,
+    segments_schema,
+)
 from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.scorers.registry import stored_columns
 from audiopipe.scorers.scorer import Column, Scorer
@@ -69,7 +77,7 @@ class RunRecord:
     `config` holds the parameters that the bytes of the output depend on, `source` those that say where the videos come
     from, `versions` the versions of audiopipe and torch that the run was started with, `scorers` what was computed.
     `parent` says what a selection was made from (`selection.py`), and has the columns of annotations that it took over;
-    it is None for a run.
+    it is None for a run. `catalog_columns` are those of the catalog that segments have.
     """
 
     run_id: str
@@ -80,18 +88,26 @@ class RunRecord:
     versions: Mapping[str, str]
     scorers: Sequence[ScorerRecord]
     parent: Mapping[str, Any] | None = None
+    catalog_columns: Sequence[Column] = ()
 
     @classmethod
-    def of(cls, config: RunConfig) -> RunRecord:
+    def of(cls, config: RunConfig, kept: Sequence[tuple[str, pa.DataType]] = ()) -> RunRecord:
         """Describe a new run.
 
+        Args:
+            kept: names and types of the columns of the catalog that segments get.
+
         Raises:
-            ConfigError: a scorer has the name of a column that every dataset has.
+            ConfigError: a scorer or the catalog has the name of a column that every dataset has.
         """
         import torch  # noqa: PLC0415 - a new run needs it; to read a record does not
 
         scorers = config.create_scorers()
-        segments_schema(stored_columns(scorers))
+        columns = stored_columns(scorers)
+        segments_schema(columns)
+        added = catalog_columns(kept, columns)
+        if config.sidecar_info and (clashes := INFO_COLUMNS.keys() & {column.name for column in added}):
+            raise ConfigError(f"keep_columns: {min(clashes)!r} is in the JSON of segments already, by sidecar_info")
         return cls(
             run_id=config.run_id or str(uuid.uuid4()),
             config_digest=config.digest,
@@ -100,6 +116,7 @@ class RunRecord:
             source={name: getattr(config, name) for name in SOURCE_PARAMETERS},
             versions={"audiopipe": __version__, "torch": torch.__version__},
             scorers=[ScorerRecord.of(scorer) for scorer in scorers],
+            catalog_columns=added,
         )
 
     def to_json(self) -> bytes:
@@ -107,15 +124,21 @@ class RunRecord:
         body = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.parent is None:
             del body["parent"]
+        del body["catalog_columns"]
+        if self.catalog_columns:
+            body["catalog_columns"] = [{"name": column.name, "type": column.type} for column in self.catalog_columns]
         return add_checksum(body | {"scorers": [scorer.to_dict() for scorer in self.scorers]})
 
     @classmethod
     def from_json(cls, data: bytes) -> RunRecord:
         """Read what `to_json` wrote; raise `VerifyError` if a byte of it has changed."""
-        body = {"parent": None, **verify_checksum(data, RUN_RECORD)}
+        body = {"parent": None, "catalog_columns": [], **verify_checksum(data, RUN_RECORD)}
         try:
             values = {field.name: body[field.name] for field in fields(cls)}
-            return cls(**values | {"scorers": [ScorerRecord.from_dict(scorer) for scorer in body["scorers"]]})
+            scorers = [ScorerRecord.from_dict(scorer) for scorer in body["scorers"]]
+            kept = [(column["name"], arrow_type(column["type"])) for column in body["catalog_columns"]]
+            columns = catalog_columns(kept, [column for scorer in scorers for column in scorer.columns])
+            return cls(**values | {"scorers": scorers, "catalog_columns": columns})
         except KeyError as error:
             raise VerifyError(
                 f"{RUN_RECORD} has no {error}: read this output with the audiopipe it was made by"
@@ -134,9 +157,10 @@ class RunRecord:
 
 
 def read_columns(run: RunRecord) -> tuple[Column, ...]:
-    """Return the columns that an output's tables have of its scorers, in order, and a selection's of annotations."""
+    """Return the columns that an output's tables have of its scorers, of its catalog, and a selection's annotations."""
     taken = () if run.parent is None else map(ScorerRecord.from_dict, run.parent["annotations"])
-    return tuple(column for scorer in (*run.scorers, *taken) for column in scorer.columns)
+    scores = [column for scorer in run.scorers for column in scorer.columns]
+    return (*scores, *run.catalog_columns, *(column for scorer in taken for column in scorer.columns))
 
 
 def read_schema(run: RunRecord) -> pa.Schema:
@@ -151,11 +175,17 @@ def read_schema(run: RunRecord) -> pa.Schema:
 def open_run(store: Store, config: RunConfig) -> str:
     """Return the id of the run that an output belongs to; record a new run if there is none.
 
+    With `keep_columns`, a new run reads the types of the catalog's columns.
+
     Raises:
+        CatalogError, TransientError: as `read_catalog`.
         ConfigError: the output was made with parameters that give other bytes, or belongs to another run.
         VerifyError: the output's `_run.json` is damaged.
     """
-    new = RunRecord.of(config)
+    kept: Sequence[tuple[str, pa.DataType]] = ()
+    if config.keep_columns is not None and store.size(RUN_RECORD) is None:
+        kept = read_catalog(config.model_copy(update={"language": "all"})).kept_columns
+    new = RunRecord.of(config, kept)
     if store.create(RUN_RECORD, new.to_json()):
         return new.run_id
     recorded = read_run_record(store)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from audiopipe.errors import ConfigError
 from audiopipe.metrics import METRICS
-from audiopipe.scorers.scorer import Column, ColumnType
+from audiopipe.scorers.scorer import Column
 
 __all__ = [
     "COLUMN_TYPES",
@@ -20,14 +21,18 @@ __all__ = [
     "SELECTION_COLUMNS",
     "TAR_URL",
     "VIDEOS_SCHEMA",
+    "CatalogColumn",
+    "arrow_type",
+    "catalog_columns",
     "is_audio_tar",
+    "is_number",
     "object_names",
     "sample_key",
     "segments_schema",
 ]
 
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)  # the columns of the scorer `signal`
-COLUMN_TYPES: dict[ColumnType, pa.DataType] = {
+COLUMN_TYPES: dict[str, pa.DataType] = {
     "float": pa.float32(),
     "int": pa.int32(),
     "bool": pa.bool_(),
@@ -81,6 +86,7 @@ SELECTION_COLUMNS = pa.schema(
         ("parent_offset", pa.int64()),
     ]
 )
+UTC_TIME = "timestamp[us, tz=UTC]"
 TAR_URL = "tar_url"  # of a virtual selection: the address of the tar that `tar_offset` and `audio_bytes` belong to
 RESERVED_COLUMNS = (*SELECTION_COLUMNS.names, TAR_URL)  # a selection adds them, so that no scorer or annotation may
 # The columns of a video's metadata, with the names of `VideoInfo`; also of a sidecar with `sidecar_info`.
@@ -124,6 +130,11 @@ VIDEOS_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogColumn(Column):
+    """A column of the catalog that segments have because of `keep_columns`."""
+
+
 def segments_schema(columns: Sequence[Column]) -> pa.Schema:
     """Return the schema of the table of segments.
 
@@ -133,7 +144,7 @@ def segments_schema(columns: Sequence[Column]) -> pa.Schema:
     Raises:
         ConfigError: a scorer's column has the name of another column, or of one that a selection adds.
     """
-    fields = [pa.field(column.name, COLUMN_TYPES[column.type]) for column in columns if column.stored]
+    fields = [pa.field(column.name, arrow_type(column.type)) for column in columns if column.stored]
     schema = pa.schema([*COLUMNS_BEFORE_SCORES, *fields, *COLUMNS_AFTER_SCORES])
     reserved = [name for name in schema.names if schema.names.count(name) > 1 or name in RESERVED_COLUMNS]
     if reserved:
@@ -141,6 +152,49 @@ def segments_schema(columns: Sequence[Column]) -> pa.Schema:
             f"a scorer has the column '{min(reserved)}', which every dataset or selection has: it must be renamed"
         )
     return schema
+
+
+def catalog_columns(fields: Sequence[tuple[str, pa.DataType]], others: Sequence[Column]) -> tuple[Column, ...]:
+    """Describe the columns of the catalog that segments get.
+
+    Args:
+        fields: names and types, as `Catalog.kept_columns`.
+        others: the columns of the output's scorers.
+
+    Raises:
+        ConfigError: a column has the name of another, in whatever case, as SQL ignores it.
+    """
+    taken = {name.casefold() for name in (*segments_schema(others).names, *RESERVED_COLUMNS, "raw_text", "audio")}
+    clashes = [name for name, _ in fields if name.casefold() in taken]
+    if clashes:
+        renamed = [f"catalog_{name}={name}" if name in clashes else name for name, _ in fields]
+        raise ConfigError(
+            f"keep_columns: segments have a column {', '.join(map(repr, clashes))} already; give another name, as in "
+            f"--keep-columns {','.join(renamed)}, or leave it out"
+        )
+    return tuple(CatalogColumn(name, _type_name(kind), "", "column of the catalog") for name, kind in fields)
+
+
+def arrow_type(name: str) -> pa.DataType:
+    """Return the type of a column in tables, by its name in `_run.json`: that of a scorer's column, or Arrow's."""
+    if name in COLUMN_TYPES:
+        return COLUMN_TYPES[name]
+    if name.startswith("list<"):
+        return pa.list_(arrow_type(name[5:-1]))
+    return pa.timestamp("us", "UTC") if name == UTC_TIME else pa.type_for_alias(name)
+
+
+def is_number(name: str) -> bool:
+    """Check whether a column has numbers or lists of them, by the name of its type."""
+    kind = arrow_type(name)
+    kind = kind.value_type if pa.types.is_list(kind) else kind
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list<{_type_name(kind.value_type)}>"
+    return "date32" if pa.types.is_date32(kind) else str(kind)
 
 
 def object_names(language: str, index: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 import pyarrow as pa
@@ -65,7 +66,14 @@ def serialize_sidecar(
     for name, value in scores.items():
         values[name] = _shorten(value)
     body = {name: MISSING.get(kind) if values[name] is None else values[name] for name, kind in types.items()}
-    return json.dumps(body, ensure_ascii=False).encode()
+    return json.dumps(body, ensure_ascii=False, default=_format_date).encode()
+
+
+def _format_date(value: object) -> str:
+    """Return a date or time of the catalog as ISO 8601 writes it."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a value of a sidecar")
 
 
 def _shorten(value: Value) -> Value:
@@ -81,4 +89,6 @@ def _json_type(column: pa.DataType) -> str:
         return "int64"
     if pa.types.is_list(column):
         return f"list<{_json_type(column.value_type)}>"
+    if pa.types.is_temporal(column):
+        return "string"
     return "float64" if pa.types.is_floating(column) else str(column)

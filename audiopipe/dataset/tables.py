@@ -16,6 +16,7 @@ from audiopipe.dataset.annotations import KEYS, Annotation, annotation_schema, l
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.database import checked, choose, open_database
 from audiopipe.dataset.run_record import read_columns, read_run_record, read_schema
+from audiopipe.dataset.schema import CatalogColumn
 from audiopipe.dataset.sql import quote_name
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.errors import ConfigError
@@ -112,7 +113,8 @@ class DatasetTables:
     @cached_property
     def score_columns(self) -> tuple[Column, ...]:
         """The columns of the run's scorers and of annotations, with their units and descriptions."""
-        return (*read_columns(self.run), *(column for item in self.annotations for column in item.columns))
+        columns = [column for column in read_columns(self.run) if not isinstance(column, CatalogColumn)]
+        return (*columns, *(column for item in self.annotations for column in item.columns))
 
     @cached_property
     def schema(self) -> pa.Schema:

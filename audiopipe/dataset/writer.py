@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from audiopipe.config import RunConfig
 from audiopipe.dataset.records import Metrics, Row, SegmentRecord, VideoRecord, finite, segment_row, video_row
 from audiopipe.dataset.sample_tar import SampleTar
-from audiopipe.dataset.schema import METRIC_NAMES, VIDEOS_SCHEMA, segments_schema
+from audiopipe.dataset.schema import METRIC_NAMES, VIDEOS_SCHEMA, CatalogColumn, is_number, segments_schema
 from audiopipe.dataset.sidecar import serialize_sidecar, sidecar_types
 from audiopipe.dataset.spool import Spool, SpoolRange
 from audiopipe.media.encode import SUFFIXES
@@ -42,7 +42,7 @@ class ShardFiles:
     """Writes a shard's videos, which are added in the plan's order, to files in a scratch folder.
 
     Args:
-        columns: those of the scorers, `signal` first.
+        columns: those of the scorers, `signal` first, and those of the catalog.
     """
 
     def __init__(self, shard: Shard, config: RunConfig, folder: Path, columns: Sequence[Column]) -> None:
@@ -58,12 +58,14 @@ class ShardFiles:
         self._segment_rows: list[Row] = []
         self._metrics: list[Metrics] = []
         self._scores: list[Mapping[str, Value]] = []
-        self._columns = [column for column in columns if column.stored and column.name not in METRIC_NAMES]
+        stored = [column for column in columns if column.stored]
+        self._kept = [column.name for column in stored if isinstance(column, CatalogColumn)]
+        self._columns = [column for column in stored if column.name not in (*METRIC_NAMES, *self._kept)]
         self._schema = segments_schema(columns)
         self._sidecar_types = sidecar_types(columns, config.sidecar_info)
         self._video_rows: list[Row] = []
         self._manifest: list[str] = []
-        numbers = [column.name for column in columns if column.stored and column.type in ("float", "int", "floats")]
+        numbers = [column.name for column in stored if is_number(column.type)]
         self._tar = SampleTar(folder / "audio", self._write_sample, numbers)
         self._dropped = SampleTar(folder / "dropped", self._write_sample, numbers)
 
@@ -79,6 +81,7 @@ class ShardFiles:
 
     def _add_segment(self, record: VideoRecord, segment: SegmentRecord) -> None:
         row = segment_row(record, segment, self.shard.index, self.digest)
+        row |= {name: segment.span.values.get(name, record.video.values.get(name)) for name in self._kept}
         metrics = np.full(len(METRIC_NAMES), np.nan) if segment.metrics is None else segment.metrics
         self.segments += 1
         if segment.drop_reason is not None:
@@ -91,7 +94,8 @@ class ShardFiles:
             scores |= {column.name: segment.scores.get(column.name) for column in self._columns}
             sample = _Sample(row, scores, segment.data, record.info if self.config.sidecar_info else None)
             tar = self._tar if row["kept"] else self._dropped
-            tar.add(sample, [name for name, value in scores.items() if value is not None])
+            present = [name for name, value in (scores | row).items() if value is not None]
+            tar.add(sample, present)
         self._segment_rows.append(row)
         self._metrics.append(metrics)
         self._scores.append(segment.scores)

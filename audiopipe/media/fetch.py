@@ -78,7 +78,7 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None, max_mb
     """
     file = _fetch_file(video, scratch, max_mb)
     try:
-        return _open_source(video, file, rules or SidecarRules())
+        return _open_source(video, file, (rules or SidecarRules()).for_video(video))
     except BaseException:
         file.remove_scratch()
         raise

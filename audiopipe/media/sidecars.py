@@ -7,13 +7,13 @@ Names are those of yt-dlp: `ID.info.json`, `ID.live_chat.json`, `ID.en.vtt`, `ID
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from audiopipe.errors import BadSegments
 from audiopipe.languages import is_language
 from audiopipe.media.caption_names import CaptionName, choose_captions, parse_caption_name
 from audiopipe.media.json_files import JsonFile, JsonKind, classify_json, merge_info, unreadable_json
-from audiopipe.types import CAPTION_FORMATS, CaptionFile, SegmentSource, VideoInfo
+from audiopipe.types import CAPTION_FORMATS, CaptionFile, SegmentSource, Video, VideoInfo
 
 __all__ = [
     "MAX_SIDECAR_BYTES",
@@ -45,6 +45,11 @@ class SidecarRules:
 
     segments: str = "auto"
     caption_languages: Sequence[str] = ()
+
+    def for_video(self, video: Video) -> SidecarRules:
+        """Return the rules for a video: files next to the audio are not needed where the catalog has its segments."""
+        has_times = video.segments is not None and (video.segments.startswith("[") or '"text"' in video.segments)
+        return replace(self, segments="catalog") if has_times and self.segments == "auto" else self
 
 
 @dataclass(frozen=True)

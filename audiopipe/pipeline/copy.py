@@ -26,7 +26,7 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, CommittedObject, commit_shard, part_name, publish, read_commit, upload
 from audiopipe.dataset.run_record import RunRecord, read_run_record, read_schema
 from audiopipe.dataset.sample_order import SampleOrder
-from audiopipe.dataset.schema import is_audio_tar, object_names
+from audiopipe.dataset.schema import is_audio_tar, is_number, object_names
 from audiopipe.dataset.select_lists import ShardList, read_list
 from audiopipe.dataset.selection import Selection, read_selection
 from audiopipe.errors import VerifyError
@@ -40,7 +40,6 @@ from audiopipe.types import Shard, ShardResult
 
 __all__ = ["copy_shard"]
 
-NUMBERS = ("float", "int", "floats")
 COPY_BYTES = 512 << 10  # of neighbors that are copied together: more would leave the cache before they are written
 
 
@@ -157,7 +156,7 @@ class _CopyJob:
         if self.selection.options.virtual:
             return samples
         scores = [column for scorer in self.record.scorers for column in scorer.columns]
-        metrics = [column.name for column in scores if column.type in NUMBERS]
+        metrics = [column.name for column in (*scores, *self.record.catalog_columns) if is_number(column.type)]
         present = np.column_stack([segments[name].is_valid().to_numpy() for name in metrics])
         order: SampleOrder[_Sample] = SampleOrder(metrics)
         ordered = [

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from audiopipe.errors import ScorerError
-from audiopipe.scorers.scorer import Column, ColumnType, Scorer
+from audiopipe.scorers.scorer import Column, Scorer
 from audiopipe.types import Value
 
 __all__ = ["check_values"]
@@ -116,7 +116,7 @@ def _scalar(item: object) -> object:
     return item.item() if isinstance(item, np.generic | torch.Tensor) else item
 
 
-CONVERSIONS: dict[ColumnType, Callable[[object], Value]] = {
+CONVERSIONS: dict[str, Callable[[object], Value]] = {
     "float": _to_float,
     "int": _to_int,
     "bool": _to_bool,

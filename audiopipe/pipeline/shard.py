@@ -41,10 +41,10 @@ from audiopipe.pipeline.scorer_stage import ScorerStage, emitted_bytes
 from audiopipe.pipeline.scorers import require_installed, require_versions
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.pipeline.video import Event, event_bytes, fetch_video, read_video
+from audiopipe.pipeline.video import Event, event_bytes, fetch_video, fill_in_speakers, read_video
 from audiopipe.pipeline.worker_errors import raise_worker_failures
 from audiopipe.scorers.registry import stored_columns
-from audiopipe.scorers.scorer import Scorer
+from audiopipe.scorers.scorer import Column
 from audiopipe.segment.voice import cut_speech
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
@@ -96,7 +96,7 @@ def process_shard(
     with ExitStack() as stack:
         stack.enter_context(raise_worker_failures())
         folder = stack.enter_context(scratch_folder(shard.name, config.scratch))
-        columns = stored_columns(_create_scorers(store, config))
+        columns = _read_columns(store, config)
         files = stack.enter_context(closing(ShardFiles(shard, config, folder, columns)))
         device = resolve_device(config)
         bytes_in = _run_stages(shard, config, files, timer, device, excluded, last_attempt)
@@ -147,17 +147,20 @@ def _use_batch_scheduler() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _create_scorers(store: Store, config: RunConfig) -> tuple[Scorer, ...]:
-    """Create the scorers of the run, which must be those that its output has recorded.
+def _read_columns(store: Store, config: RunConfig) -> tuple[Column, ...]:
+    """Return the columns of the run's scorers, which must be those that its output has recorded, and of the catalog.
 
     Raises:
         BrokenWorker: this worker lacks one, or has another version of it.
     """
     with require_installed():
         scorers = config.create_scorers()
-    if store.size(RUN_RECORD) is not None:  # the output of a trial has no record
-        require_versions(scorers, read_run_record(store).scorers)
-    return scorers
+    columns = stored_columns(scorers)
+    if store.size(RUN_RECORD) is None:  # the output of a trial has no record
+        return columns
+    record = read_run_record(store)
+    require_versions(scorers, record.scorers)
+    return (*columns, *record.catalog_columns)
 
 
 def _run_stages(
@@ -200,7 +203,8 @@ def _run_stages(
             budget,
         )
         decoded = stack.enter_context(closing(interleaved))
-        clips: Iterator[Event] = cut_speech(decoded, config, device, partial(timer.measure, "voice"))
+        cut_clips: Iterator[Event] = cut_speech(decoded, config, device, partial(timer.measure, "voice"))
+        clips = fill_in_speakers(cut_clips, shard.videos)
         batched: Iterable[DeviceBatch | Event] = (
             _transfer(event, timer, device) for event in batch_clips(clips, config)
         )

@@ -30,16 +30,18 @@ from audiopipe.media.messages import ChannelCounts, DecodeReport
 from audiopipe.media.places import SOURCE_ERRORS, SourcePlaces
 from audiopipe.media.sidecars import SidecarRules
 from audiopipe.pipeline.timing import StageTimer
-from audiopipe.segment.cut import choose_spans, cut, fixed_windows, refuse_excess
+from audiopipe.segment.catalog_spans import row_speaker
+from audiopipe.segment.choose import choose_spans
+from audiopipe.segment.cut import cut, cut_file, fixed_windows, refuse_excess
 from audiopipe.segment.timestamp_map import MediaClock
 from audiopipe.segment.voice import AudioBlock, EndOfStream
-from audiopipe.types import Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
+from audiopipe.types import CAPTION_FORMATS, Clip, DeadLetter, Media, Pcm, Seconds, SegmentSource, Span, Video
 
-__all__ = ["Event", "VideoEvent", "event_bytes", "fetch_video", "read_video", "to_dead_letter"]
+__all__ = ["Event", "VideoEvent", "event_bytes", "fetch_video", "fill_in_speakers", "read_video", "to_dead_letter"]
 
 LONGEST_BLOCK_S = 10.0
 SECOND_PASS = 1 << 24  # index of the first clip of a second pass over a file, above all of the first
-NOT_CAPTIONS = (SegmentSource.JSON, SegmentSource.VOICE, SegmentSource.FIXED)
+NOT_CAPTIONS = frozenset(SegmentSource) - frozenset(CAPTION_FORMATS.values())
 
 # From the voice stage on: clips, and at the end of a video its record, which holds the failure if there is one.
 Event = Clip | VideoRecord
@@ -100,7 +102,7 @@ def read_video(
             record.notes += [record.media.track_note] if record.media.track_note else []
             decoder = _VideoDecoder(record, record.media, source, config, timer)
             clock = MediaClock(record.media.start_s, record.media.declared_s)
-            times = choose_spans(config, source.document, source.captions, clock)
+            times = choose_spans(config, source.document, source.captions, clock, video.segments)
             record.notes += [times.note] if times.note else []
             record.segment_source = times.source
             if source.captions is not None and times.source not in NOT_CAPTIONS:
@@ -178,7 +180,12 @@ class _VideoDecoder:
 
     def _cut(self, times: Iterable[Span]) -> Iterator[Clip]:
         first_index = self.record.first_index
-        for clip in cut(self.record.video.video_id, self.blocks(), times, self.media.sample_rate_hz, self.config):
+        video_id, rate, blocks = self.record.video.video_id, self.media.sample_rate_hz, self.blocks()
+        if self.record.segment_source is SegmentSource.FILE:
+            clips: Iterable[Clip] = (cut_file(video_id, blocks, span, rate, self.config) for span in times)
+        else:
+            clips = cut(video_id, blocks, times, rate, self.config)
+        for clip in clips:
             self.record.clips += 1
             yield replace(clip, index=first_index + clip.index) if first_index else clip
 
@@ -248,6 +255,16 @@ class _VideoDecoder:
             yield block
         with self.timer.measure("fingerprint"):
             self.record.fingerprint = pack_events(fingerprint.finish())
+
+
+def fill_in_speakers(events: Iterable[Event], videos: Iterable[Video]) -> Iterator[Event]:
+    """Give clips without a speaker the one that the catalog has for the whole file."""
+    speakers = {video.video_id: speaker for video in videos if (speaker := row_speaker(video.segments))}
+    for event in events:
+        if isinstance(event, Clip) and event.span.speaker is None and event.video_id in speakers:
+            yield replace(event, span=replace(event.span, speaker=speakers[event.video_id]))
+        else:
+            yield event
 
 
 def to_dead_letter(video: Video, error: VideoFailure) -> DeadLetter:

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.config import RunConfig
-from audiopipe.plan.files import ObjectStore, PlanMetadata, plan_path, read_files, serialize
+from audiopipe.plan.catalog_columns import conform
+from audiopipe.plan.files import ADDED_COLUMNS, ObjectStore, PlanMetadata, plan_path, read_files, serialize
 from audiopipe.plan.plan import Plan, assign_shards, create_plan, load_plan
 from audiopipe.plan.sources import Addresses, move_rows
 from audiopipe.types import shard_name
@@ -73,6 +74,7 @@ def plan_extension(config: RunConfig, store: ObjectStore) -> Plan:
         if language in plan.tables:
             planned = plan.tables[language]["video_id"].combine_chunks()
             rows = rows.filter(pc.invert(pc.is_in(rows["video_id"], planned)))
+        rows = conform(rows, plan.tables.values())
         _add_generation(config, store, language, rows, "extend")
     return load_plan(store)
 
@@ -83,7 +85,8 @@ def _select_retriable(table: pa.Table, language: str, ids: Iterable[str], commit
     latest = {video_id: row for row, video_id in enumerate(rows["video_id"].to_pylist())}
     shards = rows["shard"].to_pylist()
     selected = sorted(row for row in latest.values() if shard_name(language, shards[row]) in committed)
-    return rows.take(pa.array(selected, pa.int64())).select(CATALOG_SCHEMA.names)
+    columns = [name for name in rows.column_names if name in CATALOG_SCHEMA.names or name in ADDED_COLUMNS]
+    return rows.take(pa.array(selected, pa.int64())).select(columns)
 
 
 def _add_generation(config: RunConfig, store: ObjectStore, language: str, videos: pa.Table, kind: str) -> None:

@@ -13,18 +13,21 @@ from typing import Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiopipe.catalog.read import CATALOG_SCHEMA
+from audiopipe.catalog.kept_columns import KEPT_FIELD
+from audiopipe.catalog.read import CATALOG_SCHEMA, SEGMENTS_FIELD
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
 from audiopipe.redaction import redact_address
 from audiopipe.store.parquet import read_table
 
 __all__ = [
+    "ADDED_COLUMNS",
     "PLAN_FOLDER",
     "PLAN_SCHEMA",
     "ObjectStore",
     "PlanFile",
     "PlanMetadata",
+    "plan_columns",
     "plan_path",
     "read_files",
     "serialize",
@@ -34,6 +37,7 @@ PLAN_FOLDER = "_plan"
 PATH = re.compile(rf"{PLAN_FOLDER}/(?P<language>.+)-(?P<generation>\d{{3,}})\.parquet")
 VERSION = 3
 PLAN_SCHEMA = pa.schema([("shard", pa.int32()), ("position", pa.int32()), ("partition", pa.int32()), *CATALOG_SCHEMA])
+ADDED_COLUMNS = (SEGMENTS_FIELD.name, KEPT_FIELD)
 METADATA_KEY = b"audiopipe"
 
 
@@ -115,7 +119,7 @@ class PlanFile:
             metadata = PlanMetadata(**fields) if version == VERSION else None
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise PlanError(f"{path} is not a plan ({error}); run `audiopipe verify OUTPUT` to see a remedy") from error
-        if metadata is None or table.schema.remove_metadata() != PLAN_SCHEMA:
+        if metadata is None or not _is_plan_schema(table.schema):
             raise PlanError(f"{path} is a plan of version {version}, not {VERSION}; use the audiopipe that made it")
         return cls(path, table.replace_schema_metadata(), metadata)
 
@@ -127,6 +131,17 @@ class PlanFile:
                 f"{self.path} was made for partition_count {planned}, not {partition_count}; all drivers of a run "
                 f"need the same number: set partition_count to {planned}, or start with an empty output"
             )
+
+
+def _is_plan_schema(schema: pa.Schema) -> bool:
+    """Check that a schema is `PLAN_SCHEMA`, followed by the columns that only some catalogs have."""
+    first, added = list(schema)[: len(PLAN_SCHEMA)], schema.names[len(PLAN_SCHEMA) :]
+    return pa.schema(first) == PLAN_SCHEMA and set(added) <= set(ADDED_COLUMNS)
+
+
+def plan_columns(table: pa.Table) -> list[str]:
+    """Return the names of a plan's columns for rows of a catalog, or the columns that such rows have in a plan."""
+    return [*PLAN_SCHEMA.names, *(name for name in ADDED_COLUMNS if name in table.column_names)]
 
 
 def plan_path(language: str, generation: int) -> str:

@@ -21,12 +21,15 @@ import pyarrow.compute as pc
 from audiopipe.catalog.read import CATALOG_SCHEMA, read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import PlanError
+from audiopipe.plan.catalog_columns import conform
 from audiopipe.plan.files import (
+    ADDED_COLUMNS,
     PLAN_FOLDER,
     PLAN_SCHEMA,
     ObjectStore,
     PlanFile,
     PlanMetadata,
+    plan_columns,
     plan_path,
     read_files,
     serialize,
@@ -131,7 +134,8 @@ def create_plan(
             catalog_columns=list(catalog.columns),
         )
         for language in sorted(required - files.keys()):
-            file = _create_file(store, language, assign_shards(catalog.videos(language), config), metadata)
+            videos = conform(catalog.videos(language), (item.table for others in files.values() for item in others))
+            file = _create_file(store, language, assign_shards(videos, config), metadata)
             # Checked after each file: with another partition_count, no further file may be created.
             file.check_partition_count(config.partition_count)
             files[language] = [file]
@@ -158,7 +162,7 @@ def assign_shards(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> 
         first_shard: the number of the first shard.
 
     Returns:
-        The rows sorted by partition and by the UTF-8 bytes of the id, with the columns of `PLAN_SCHEMA`.
+        The rows sorted by partition and by the UTF-8 bytes of the id, with the columns of `plan_columns`.
     """
     partition = pa.array(partition_of(videos["video_id"], config.partition_count))
     table = videos.append_column("partition", partition).sort_by(
@@ -170,7 +174,9 @@ def assign_shards(videos: pa.Table, config: RunConfig, first_shard: int = 0) -> 
     shard = np.cumsum(is_start, dtype=np.int32) - np.int32(1)
     position = np.arange(table.num_rows) - np.asarray(starts, np.int64)[shard]
     table = table.append_column("shard", pa.array(shard + first_shard)).append_column("position", pa.array(position))
-    return table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA).combine_chunks()
+    table = table.select(plan_columns(table))
+    added = [table.schema.field(name) for name in table.column_names[len(PLAN_SCHEMA) :]]
+    return table.cast(pa.schema([*PLAN_SCHEMA, *added])).combine_chunks()
 
 
 def _create_file(store: ObjectStore, language: str, table: pa.Table, metadata: PlanMetadata) -> PlanFile:
@@ -214,7 +220,7 @@ def _required_languages(config: RunConfig, files: Mapping[str, list[PlanFile]]) 
 
 def _join_files(files: Mapping[str, list[PlanFile]], partition_count: int) -> Plan:
     tables = {
-        language: pa.concat_tables([file.table for file in language_files])
+        language: pa.concat_tables([file.table for file in language_files], promote_options="default")
         for language, language_files in files.items()
     }
     return Plan(partition_count, tables)
@@ -236,7 +242,9 @@ def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[S
         rows = table.slice(start, length)
         columns = [rows[name].to_pylist() for name in CATALOG_SCHEMA.names if name != "sidecars"]
         sidecars = [tuple(names or ()) for names in rows["sidecars"].to_pylist()]
-        videos = map(Video, *columns, sidecars, attempts[start : start + length])
+        added = [rows[name].to_pylist() if name in rows.column_names else [None] * length for name in ADDED_COLUMNS]
+        values = [row or {} for row in added[1]]
+        videos = map(Video, *columns, sidecars, attempts[start : start + length], added[0], values)
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
 
 

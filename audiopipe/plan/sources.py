@@ -16,8 +16,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from audiopipe.catalog.files import base_url
 from audiopipe.catalog.read import is_folder_catalog, read_catalog
+from audiopipe.catalog.tables import base_url
 from audiopipe.catalog.validate import folder_url
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError

@@ -37,7 +37,7 @@ class Column:
     """
 
     name: str
-    type: ColumnType
+    type: str  # of a scorer's column a `ColumnType`; of one of the catalog also Arrow's name of another type
     unit: str
     description: str
     minimum: float | None = None

@@ -1,9 +1,8 @@
-"""Choose where to cut a video, and cut it while the decoder is still working.
+"""Cut a video at the times that `choose.py` chooses, while the decoder is still working.
 
-`choose_spans` chooses the source of the times: the JSON next to the audio, else the captions, else voice activity
-(`voice.py`), else fixed windows. `cut` iterates over the decoded blocks once and yields a clip for every span, in order
-of start; a dropped span has a reason and no samples. It never holds more than the longest permitted span and one block.
-`Cutter` does the same for times that become known later than their samples.
+`cut` iterates over the decoded blocks once and yields a clip for every span, in order of start; a dropped span has a
+reason and no samples. It never holds more than the longest permitted span and one block. `Cutter` does the same for
+times that become known later than their samples, `cut_file` for a whole file.
 """
 
 from __future__ import annotations
@@ -12,95 +11,25 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
-from audiopipe.segment.captions import read_captions
-from audiopipe.segment.documents import read_json
 from audiopipe.segment.drop_reasons import BAD_TIMES, PAST_END, TOO_LONG, TOO_SHORT
-from audiopipe.segment.merge import merge_spans
-from audiopipe.segment.timestamp_map import FILE_CLOCK, MediaClock
-from audiopipe.segment.transcript import MAX_TIME_S, Transcript, bound_text, end_with_audio, is_invalid
-from audiopipe.types import CaptionFile, Clip, Pcm, Seconds, SegmentSource, Span
+from audiopipe.segment.transcript import MAX_TIME_S, is_invalid
+from audiopipe.types import Clip, Pcm, Seconds, Span
 
 __all__ = [
-    "ChosenSpans",
     "Cutter",
-    "choose_spans",
     "cut",
+    "cut_file",
     "fixed_windows",
     "refuse_excess",
 ]
 
 END_TOLERANCE_S = 0.5  # text may end this much after the audio: codec delay and rounding, not a missing word
-
-
-@dataclass(frozen=True)
-class ChosenSpans:
-    """The times to cut a video at: a list in the order of the file, or endless windows; None for voice activity.
-
-    `note` is for the row of the video.
-    """
-
-    source: SegmentSource
-    spans: Iterable[Span] | None
-    note: str | None = None
-
-
-def choose_spans(
-    config: RunConfig, document: bytes | None, captions: CaptionFile | None, clock: MediaClock = FILE_CLOCK
-) -> ChosenSpans:
-    """Choose the times to cut a video at, as `segments` of the config says; `merge_captions` may join captions.
-
-    'auto' takes JSON, else captions, else voice activity; the others force a source. A file without segments counts as
-    no file.
-
-    Args:
-        config: the run's.
-        document: the JSON next to the audio.
-        captions: the captions next to the audio.
-        clock: that of the media, for captions that refer to it.
-
-    Raises:
-        BadSegments: a file exists and cannot be read ('auto' does not skip a broken file), or the forced source has no
-            times.
-    """
-    choice = config.segments
-    note: str | None = None
-    if choice in ("auto", "json") and document is not None:
-        if transcript := read_json(document):
-            return ChosenSpans(SegmentSource.JSON, _merge(transcript, config, clock))
-        note = "JSON: it has no segments"
-    if choice in ("auto", "captions") and captions is not None:
-        if transcript := read_captions(captions, clock):
-            moved_s = transcript.moved_s
-            note = f"captions: X-TIMESTAMP-MAP moves them by {moved_s:.3f} s" if moved_s else note
-            return ChosenSpans(captions.format, _merge(transcript, config, clock), note)
-        note = f"captions: {captions.name} has no text"
-    if choice in ("auto", "voice"):
-        return ChosenSpans(SegmentSource.VOICE, None, note)
-    if choice == "fixed":
-        return ChosenSpans(SegmentSource.FIXED, fixed_windows(config.window_s))
-    raise BadSegments(f"there are no segment times in {choice}, which segments='{choice}' requires; use 'auto' instead")
-
-
-def _merge(transcript: Transcript, config: RunConfig, clock: MediaClock) -> Sequence[Span]:
-    """Join captions if the config says so, and check how many there are.
-
-    Raises:
-        BadSegments: there are more than `max_segments`, or joined ones have more text than any segment.
-    """
-    spans: Sequence[Span] = transcript if clock.end_s is None else end_with_audio(transcript, clock.end_s)
-    if config.merge_captions == "on" or (config.merge_captions == "auto" and transcript.automatic):
-        spans = merge_spans(spans, config.min_segment_s, config.max_segment_s)
-        for span in spans:
-            bound_text(1, len(span.text or ""), span.start_s)
-    if len(spans) > config.max_segments:
-        raise BadSegments(f"it has {len(spans)} segments, more than max_segments ({config.max_segments})")
-    return spans
 
 
 def refuse_excess(times: Iterable[Span], audio_s: Seconds, config: RunConfig) -> None:
@@ -164,6 +93,22 @@ def cut(
             break
         pending.end_audio(buffer.end, sample_rate_hz, config)
         yield pending.to_clip(video_id, sample_rate_hz, buffer)
+
+
+def cut_file(video_id: str, blocks: Iterable[Pcm], span: Span, sample_rate_hz: int, config: RunConfig) -> Clip:
+    """Return a whole stream as one clip; dropped, without samples, if it is too short or too long.
+
+    Args:
+        blocks: as of `cut`; no more than the longest permitted segment is held.
+        span: that of the file, whose end is not known.
+    """
+    buffer = _BlockBuffer()
+    for block in blocks:
+        buffer.append(block)
+        if _length_problem(buffer.end, sample_rate_hz, config) == TOO_LONG:
+            buffer.discard_before(buffer.end)
+    pending = _PendingClip(0, replace(span, end_s=buffer.end / sample_rate_hz), sample_rate_hz, config)
+    return pending.to_clip(video_id, sample_rate_hz, buffer)
 
 
 class Cutter:

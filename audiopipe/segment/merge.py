@@ -91,4 +91,5 @@ def _join(group: Sequence[Span]) -> Span:
         text=text,
         sound_event=any(sounds) if sounds else None,
         raw_text="\n".join(raw) or None,
+        values=dict(item for item in first.values.items() if all(item in span.values.items() for span in group)),
     )

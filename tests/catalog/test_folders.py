@@ -69,16 +69,17 @@ def test_a_folder_gives_its_media_with_languages_from_subfolders(tmp_path):
     make_files(tmp_path, *names, "en/notes.txt", ".hidden/x.tar", "en/.y.tar", "_SUCCESS")
     rows = rows_by_id(read(tmp_path))
     languages = {video_id: row["language"] for video_id, row in rows.items()}
-    assert languages == {"a": "en", "b": "zh-Hant", "c": "und", "top": "und", "d": "und", "e": "und"}
-    assert rows["a"]["uri"] == f"{tmp_path}/en/a.tar"
-    assert rows["a"]["size_bytes"] == len("en/a.tar")
+    ids = {"en/a": "en", "zh-Hant/b": "zh-Hant", "batch7/c": "und", "top": "und", "mp3/d": "und", "en/deep/e": "en"}
+    assert languages == ids
+    assert rows["en/a"]["uri"] == f"{tmp_path}/en/a.tar"
+    assert rows["en/a"]["size_bytes"] == len("en/a.tar")
 
 
 def test_a_folder_that_links_to_itself_is_listed_once(tmp_path):
     make_files(tmp_path, "en/a.tar")
     for name in ("loop1", "loop2", "loop3"):
         (tmp_path / "en" / name).symlink_to(tmp_path)
-    assert list(rows_by_id(read(tmp_path))) == ["a"]
+    assert list(rows_by_id(read(tmp_path))) == ["en/a"]
 
 
 def test_the_given_folder_is_not_a_language(tmp_path):
@@ -89,9 +90,9 @@ def test_the_given_folder_is_not_a_language(tmp_path):
 
 def test_a_glob_and_a_single_file_are_catalogs(tmp_path):
     make_files(tmp_path, "en/a.tar", "de/b.tar", "de/c.txt", "de/x/d.tar")
-    assert sorted(rows_by_id(read(f"{tmp_path}/*/*.tar"))) == ["a", "b"]
-    assert sorted(rows_by_id(read(f"{tmp_path}/**/*.tar"))) == ["a", "b", "d"]
-    assert rows_by_id(read(f"{tmp_path}/d*/*"))["b"]["language"] == "de"
+    assert sorted(rows_by_id(read(f"{tmp_path}/*/*.tar"))) == ["de/b", "en/a"]
+    assert sorted(rows_by_id(read(f"{tmp_path}/**/*.tar"))) == ["de/b", "de/x/d", "en/a"]
+    assert rows_by_id(read(f"{tmp_path}/d*/*"))["de/b"]["language"] == "de"
     assert list(rows_by_id(read(tmp_path / "de" / "b.tar"))) == ["b"]
 
 
@@ -101,9 +102,9 @@ def test_a_remote_folder_and_glob_are_catalogs(memory):
         fs.pipe_file(f"{root}/{name}", b"123")
     for url in (f"memory:/{root}", f"memory:/{root}/", f"memory:/{root}/*/*.tar"):
         rows = rows_by_id(read(url))
-        assert sorted(rows) == ["a", "b"]
-        assert (rows["a"]["language"], rows["a"]["size_bytes"]) == ("en", 3)
-        assert fsspec.open(rows["a"]["uri"]).open().read() == b"123"
+        assert sorted(rows) == ["de/b", "en/a"]
+        assert (rows["en/a"]["language"], rows["en/a"]["size_bytes"]) == ("en", 3)
+        assert fsspec.open(rows["en/a"]["uri"]).open().read() == b"123"
 
 
 @pytest.mark.parametrize("url", ["{}/nothing", "{}/no*", "{}/empty"])
@@ -119,10 +120,26 @@ def test_a_prefix_with_a_folder_is_refused(tmp_path):
         read(tmp_path, source_prefix="s3://b")
 
 
-def test_duplicate_names_in_a_folder_are_refused(tmp_path):
-    make_files(tmp_path, "en/a.tar", "de/a.tar")
-    with pytest.raises(CatalogError, match="more than once: 'a'"):
+def test_files_of_one_name_in_two_folders_are_two_videos(tmp_path):
+    make_files(tmp_path, "show/001.wav", "talks/001.wav")
+    assert sorted(rows_by_id(read(tmp_path))) == ["show/001", "talks/001"]
+    make_files(tmp_path, "show/001.mp3")
+    with pytest.raises(CatalogError, match="more than once: 'show/001'"):
         read(tmp_path)
+
+
+def test_the_language_of_a_folder_may_be_given(tmp_path):
+    make_files(tmp_path, "English/a.wav", "pt/fr/b.wav", "c.wav")
+
+    def languages(**parameters):
+        return {video_id: row["language"] for video_id, row in rows_by_id(read(tmp_path, **parameters)).items()}
+
+    assert languages() == {"English/a": "und", "pt/fr/b": "pt", "c": "und"}
+    assert languages(language_from="folder") == {"English/a": "English", "pt/fr/b": "pt", "c": "und"}
+    assert languages(language_from="de") == {"English/a": "de", "pt/fr/b": "de", "c": "de"}
+    (tmp_path / "pt/fr/b.wav").unlink()
+    with pytest.raises(CatalogError, match="if all its videos are in 'en', add --language-from en"):
+        read(tmp_path, language="en")
 
 
 SIBLINGS = {
@@ -134,7 +151,7 @@ SIBLINGS = {
 SIDECARS = {
     "a": None,
     "a.en": ["a.en.de.vtt", "a.en.vtt"],
-    "b": ["b.en.vtt", "b.info.json", "b.live_chat.json"],
+    "b/b": ["b.en.vtt", "b.info.json", "b.live_chat.json"],
     "t": None,
 }
 
@@ -150,7 +167,7 @@ def test_audio_files_have_the_sidecars_of_their_stem(tmp_path, memory, pattern):
     for root in (str(tmp_path), f"memory:/{folder}"):
         table = read_folder(root + pattern)
         assert dict(zip(table["youtube_id"].to_pylist(), table["sidecars"].to_pylist(), strict=True)) == SIDECARS
-    assert read_folder(str(tmp_path / "b/b.m4a"))["sidecars"].to_pylist() == [SIDECARS["b"]]
+    assert read_folder(str(tmp_path / "b/b.m4a"))["sidecars"].to_pylist() == [SIDECARS["b/b"]]
 
 
 def test_sidecars_cost_one_listing_for_each_folder(memory, monkeypatch):

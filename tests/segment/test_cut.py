@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import BadSegments
+from audiopipe.segment.choose import ChosenSpans, choose_spans
 from audiopipe.segment.cut import (
     BAD_TIMES,
     PAST_END,
     TOO_LONG,
     TOO_SHORT,
-    ChosenSpans,
     _BlockBuffer,
-    choose_spans,
     cut,
     fixed_windows,
     refuse_excess,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiopipe.config import RunConfig
-from audiopipe.segment.cut import choose_spans
+from audiopipe.segment.choose import choose_spans
 from audiopipe.segment.merge import merge_spans
 from audiopipe.segment.sentences import split_sentences
 from audiopipe.segment.text import parse_markup

@@ -24,6 +24,8 @@ STEPS = ("fetch", "decode", "segment", "score", "encode", "write")
 MAX_ROWS = 60
 PREVIEW_CHARACTERS = 1500
 SEGMENT_SOURCES = {
+    SegmentSource.CATALOG: "the catalog",
+    SegmentSource.FILE: "the catalog: the file is one segment",
     SegmentSource.JSON: "the JSON of the video",
     SegmentSource.VTT: "the captions of the video (WebVTT)",
     SegmentSource.SRT: "the captions of the video (SubRip)",

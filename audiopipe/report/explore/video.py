@@ -13,6 +13,7 @@ from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.run_record import read_config
 from audiopipe.errors import ConfigError
 from audiopipe.plan.addresses import complete_addresses
+from audiopipe.plan.files import ADDED_COLUMNS
 from audiopipe.plan.plan import load_plan
 from audiopipe.types import Shard, Video
 
@@ -109,5 +110,8 @@ def _from_plan(dataset: Dataset, youtube_id: str, reason: str) -> ChosenVideo:
 
 def _video(rows: pa.Table) -> Video:
     """Return the video of the first row."""
-    row = rows.select(CATALOG_SCHEMA.names).slice(0, 1).to_pylist()[0]
-    return Video(**row | {"sidecars": tuple(row["sidecars"] or ())})
+    first = rows.slice(0, 1)
+    row = first.select(CATALOG_SCHEMA.names).to_pylist()[0]
+    added = {name: first[name][0].as_py() for name in ADDED_COLUMNS if name in first.column_names}
+    segments, values = (added.get(name) for name in ADDED_COLUMNS)
+    return Video(**row | {"sidecars": tuple(row["sidecars"] or ()), "segments": segments, "values": values or {}})
