@@ -34,6 +34,7 @@ COLUMNS = (
     *("key", "video_id", "language", "shard", "segment", "start_s", "end_s", "duration_s", "text", "speaker"),
     *("kept", "drop_reason", "tar_offset", "audio_bytes", "source_rate_hz"),
 )
+SOURCE_COLUMNS = ("title", "channel")  # of the catalog, where segments carry them
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ def read_tables(
     sample = dataset.select_shards(_sample(dataset.commits, max_segments, seed))
     other = _read_other(dataset, compare_with, language, max_segments, seed)
     scores = [column.name for column in dataset.score_columns if column.type != "floats"]
-    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *scores]), examples_per_kind, other, language)
+    carried = [name for name in SOURCE_COLUMNS if name in dataset.columns and name not in scores]
+    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *carried, *scores]), examples_per_kind, other, language)
 
 
 def _read_other(

@@ -38,18 +38,20 @@ class Sample:
 
     Args:
         kept: None if there are kept segments only.
+        counted: what the values are of.
     """
 
     values: Values
     language: pd.Series
     kept: npt.NDArray[np.bool_] | None = None
+    counted: str = "segments"
 
     def counts(self, edges: Values, rows: npt.NDArray[np.bool_] | None = None) -> dict[str, Values]:
         """Return the kept and the dropped segments in each bin, of all or of some rows."""
         finite = np.isfinite(self.values)
         chosen = finite if rows is None else finite & rows
         if self.kept is None:
-            return {"segments": clipped_histogram(self.values[chosen], edges)}
+            return {self.counted: clipped_histogram(self.values[chosen], edges)}
         kept = chosen & self.kept
         return {
             name: clipped_histogram(self.values[part], edges)
@@ -82,7 +84,7 @@ def draw_histograms(
 
     def plot(top: Axes, below: Axes | None = None) -> None:
         _stack(top, counts[0], edges)
-        top.set(ylabel="segments")
+        top.set(ylabel=sample.counted)
         top.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         top.grid(axis="y")
         if below is not None:

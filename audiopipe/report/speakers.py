@@ -8,8 +8,9 @@ from audiopipe.report import page
 from audiopipe.report.conditions import Suggestion, condition_table
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED, KEPT, NEUTRAL
-from audiopipe.report.page import Html, esc
-from audiopipe.report.text import format_number, format_percent, pluralize
+from audiopipe.report.page import Html
+from audiopipe.report.sources import labeled_speakers
+from audiopipe.report.text import format_number, format_percent
 
 __all__ = ["speakers"]
 
@@ -21,18 +22,17 @@ SUGGESTIONS = (
 )
 COUNTS = ("no speaker", "1 speaker", "2 speakers", "3 or more")
 COLORS = (NEUTRAL, KEPT, DROPPED, "#d0457b")
-MAX_SPEAKERS = 10
 OVERLAPPING = 0.1  # of the speech
 
 
 def speakers(tables: DatasetTables) -> Html:
-    """Show the speakers of the kept segments. Returns an empty piece if the scorer was not used."""
-    if SPEAKERS not in tables.columns:
-        return Html("")
+    """Show the speakers of the kept segments. Returns an empty piece without the scorer and without labels."""
+    labels = labeled_speakers(tables)
     heading = Html("<h2>Speakers</h2>")
+    if SPEAKERS not in tables.columns:
+        return page.join(heading, labels) if labels.markup else Html("")
     if not tables.kept[SPEAKERS].notna().any():
-        return page.join(heading, page.note("The speakers of no kept segment are known."))
-    labels = _labels(tables) if tables.kept["speaker"].notna().any() else Html("")
+        return page.join(heading, page.note("The speakers of no kept segment are known."), labels)
     return page.join(heading, _counts(tables), condition_table(tables, SUGGESTIONS), labels)
 
 
@@ -62,31 +62,3 @@ def _row(name: str, rows: pd.DataFrame) -> list[str | Html]:
         format_number(float(overlap.median()), 3),
         format_percent(int((overlap > OVERLAPPING).sum()), len(overlap)),
     ]
-
-
-def _labels(tables: DatasetTables) -> Html:
-    """Show the hours of labeled speakers. A label names a speaker within a video, not across videos."""
-    kept = tables.kept
-    labeled = kept[kept["speaker"].notna()]
-    hours = labeled.groupby(["language", "video_id", "speaker"])["duration_s"].agg(["sum", "count"])
-    hours = hours.sort_values("sum", ascending=False, kind="stable")
-    share = format_percent(float(labeled["duration_s"].sum()), float(kept["duration_s"].sum()))
-    median_s = float(hours["sum"].median())
-    text = f"{pluralize(len(hours), 'speaker')} with a label in {pluralize(labeled['video_id'].nunique(), 'video')}, "
-    text += f"in {share} of the kept time; the median speaker has {format_number(median_s / 60, 1)} min. "
-    text += "A label names a speaker within a video: the same label in another video is another speaker."
-    largest = float(hours["sum"].iloc[0])
-    rows = [
-        [
-            row["language"],
-            Html(f"<code>{esc(row['video_id'])}</code>"),
-            row["speaker"],
-            page.bar([(row["sum"] / largest, KEPT)]),
-            format_number(row["sum"] / 3600, 3),
-            f"{row['count']:,}",
-        ]
-        for _, row in hours.head(MAX_SPEAKERS).reset_index().iterrows()
-    ]
-    head = ["language", "video", "speaker", "", "hours", "segments"]
-    title = Html(f"<h4>Labeled speakers{f', the {MAX_SPEAKERS} with most' if len(hours) > MAX_SPEAKERS else ''}</h4>")
-    return page.join(title, page.note(text), page.table(head, rows, "llll"))

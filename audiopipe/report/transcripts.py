@@ -1,8 +1,6 @@
-"""The findings of the scorer `transcript`: rates by language, what conditions would drop, stock phrases, languages."""
+"""The findings of the scorer `transcript`: what conditions would drop, stock phrases, languages."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,7 +9,7 @@ from audiopipe.report.conditions import Suggestion, condition_table
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import BAD, DROPPED, KEPT
 from audiopipe.report.page import Html, esc
-from audiopipe.report.text import format_number, format_percent
+from audiopipe.report.text import format_percent
 
 __all__ = ["transcripts"]
 
@@ -24,8 +22,6 @@ SUGGESTIONS = (
     Suggestion("text in another language", MATCHES, "text_language_matches"),
     Suggestion("mostly marks of sounds", "mark_ratio", "mark_ratio <= 0.5"),
 )
-QUANTILES = (0.05, 0.5, 0.95)
-RATES = (RATE, "words_per_s")
 MAX_PHRASES, MAX_LANGUAGES = 10, 8
 EXAMPLE_LENGTH = 120
 
@@ -40,36 +36,11 @@ def transcripts(tables: DatasetTables) -> Html:
         return page.join(heading, page.note("No kept segment has a text."))
     return page.join(
         heading,
-        _rates(tables, texts),
         Html("<h4>Conditions that would drop bad transcripts</h4>"),
         condition_table(tables, SUGGESTIONS),
         _phrases(texts),
         _languages(texts),
     )
-
-
-def _rates(tables: DatasetTables, texts: pd.DataFrame) -> Html:
-    """Show a row for each language: how many segments have a text, and how fast it is spoken."""
-    kept = tables.kept["language"].value_counts()
-    groups = texts.groupby("language")
-    *rows, last = [
-        [name, format_percent(len(rows), count), *_quantiles(rows, RATES)]
-        for name, rows, count in [
-            *((str(name), rows, int(kept[name])) for name, rows in groups),
-            ("all", texts, int(kept.sum())),
-        ]
-    ]
-    titles = [f"{'characters' if rate == RATE else 'words'}/s {q:.0%}" for rate in RATES for q in QUANTILES]
-    head = ["language", "with text", *(title.replace("50%", "median") for title in titles)]
-    note = page.note(
-        "Letters and words for each second of sound: 5 % of the segments are slower than the first number, and 5 % "
-        "faster than the third. Writing without spaces, as in Chinese and Japanese, has no words."
-    )
-    return page.join(note, page.table(head, rows, "l", last))
-
-
-def _quantiles(rows: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    return [format_number(float(rows[column].quantile(q)), 1) for column in columns for q in QUANTILES]
 
 
 def _phrases(texts: pd.DataFrame) -> Html:
