@@ -30,7 +30,10 @@ SIDECAR_SUFFIXES = frozenset({".json", *CAPTION_FORMATS})
 
 # The name of a folder that is a language: two or three letters, optionally a script and a region (zh-Hant-TW).
 LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{4})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?")
-NOT_LANGUAGES = MEDIA_SUFFIXES | {"aac", "all", "avi", "mov", "new", "old", "out", "raw", "tmp", "vid", "web"}
+NOT_LANGUAGES = MEDIA_SUFFIXES | {
+    *("aac", "all", "avi", "bak", "cut", "dev", "doc", "mov", "new", "old", "out", "raw", "rec", "set", "sub", "tmp"),
+    *("val", "vid", "web"),
+}
 UNDETERMINED = "und"  # the code of ISO 639 for a language that is not known
 FOLDER = "folder"  # of the config's language_from: the first folder of a path, whatever its name
 

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from audiopipe.config.columns import NO_COLUMN, join_columns
 from audiopipe.errors import CatalogError
 
-__all__ = ["COLUMNS", "OFFSET", "Layout", "choose_layout", "guess_roles", "similar_name", "suggest_columns"]
+__all__ = [
+    "AUDIO_FOLDER",
+    "COLUMNS",
+    "OFFSET",
+    "Layout",
+    "choose_layout",
+    "guess_roles",
+    "recognize",
+    "similar_name",
+    "suggest_columns",
+]
 
 # The uses of a column that has this name. `text` and the others are used only where `columns` names them, because many
 # tables have a column `text` that is not that of the audio.
@@ -79,7 +89,7 @@ def choose_layout(source: str, names: Sequence[str], mapping: Mapping[str, str])
         CatalogError: the mapping names a column that the table lacks.
     """
     _refuse_unknown(source, names, mapping)
-    name = _recognize(names)
+    name = recognize(names)
     roles = {role: role for role in COLUMNS if role in names}
     if name is not None:
         roles.pop("status", None)  # of something else
@@ -94,7 +104,8 @@ def choose_layout(source: str, names: Sequence[str], mapping: Mapping[str, str])
     return Layout(name, roles, has_offsets)
 
 
-def _recognize(names: Sequence[str]) -> str | None:
+def recognize(names: Sequence[str]) -> str | None:
+    """Return the name of the format that some columns identify, None if there is none."""
     if "youtube_id" in names:
         return None
     return next((name for name, columns in FORMATS.items() if set(columns) <= set(names)), None)

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from audiopipe.catalog.files import list_sizes, read_folder
-from audiopipe.catalog.formats import Format, find_format
+from audiopipe.catalog.formats import Format, find_format, list_metadata
 from audiopipe.catalog.kept_columns import KEPT_FIELD, kept_struct
 from audiopipe.catalog.layout import COLUMNS
+from audiopipe.catalog.recordings import read_audio_folder, read_recordings
 from audiopipe.catalog.table_rows import read_rows
 from audiopipe.catalog.tables import table_format
 from audiopipe.catalog.validate import (
@@ -161,6 +162,10 @@ def _read_raw(config: RunConfig, languages: frozenset[str] | None) -> RawCatalog
     catalog_format = find_format(url)
     if catalog_format is Format.TABLE:
         return read_rows(url, config)
+    if catalog_format is Format.AUDIO_FOLDER:
+        return read_audio_folder(url, list_metadata(url), config)
+    if catalog_format in (Format.KALDI, Format.LHOTSE):
+        return read_recordings(url, catalog_format is Format.KALDI, config)
     if config.columns or config.keep_columns:
         raise CatalogError(f"catalog {url} is a folder of files and has no columns; give the table that lists them")
     return RawCatalog(url, read_folder(url, config.language_from), base="", is_local=True)

@@ -50,6 +50,7 @@ class Recording:
         row: number of the first row that names it, from 1, for messages.
         languages: those of its segments.
         duration_s: of the whole file, if that is known.
+        is_whole: its only entry is the whole file.
     """
 
     recording_id: str
@@ -59,12 +60,15 @@ class Recording:
     languages: Counter[str] = field(default_factory=Counter)
     duration_s: float | None = None
     size_bytes: int | None = None
+    is_whole: bool = False
 
 
-def whole_file(text: str | None, speaker: str | None) -> str | None:
+def whole_file(text: str | None, speaker: str | None, values: Mapping[str, JsonValue] | None = None) -> str | None:
     """Return the JSON of a row that is a whole file; None if it has neither text nor speaker."""
-    body = {name: value for name, value in (("text", text), ("speaker", speaker)) if value and value.strip()}
-    return json.dumps(body, ensure_ascii=False) if body else None
+    body: dict[str, object] = {
+        name: value for name, value in (("text", text), ("speaker", speaker)) if value and value.strip()
+    }
+    return json.dumps(body | ({"columns": dict(values)} if values else {}), ensure_ascii=False) if body else None
 
 
 def recordings_table(recordings: Iterable[Recording], has_languages: bool) -> pa.Table:
@@ -87,6 +91,9 @@ def recordings_table(recordings: Iterable[Recording], has_languages: bool) -> pa
 def _to_json(row: Recording) -> str | None:
     if not row.entries:
         return None
+    if row.is_whole:
+        entry = row.entries[0]
+        return whole_file(entry.text, entry.speaker, entry.values)
     entries = sorted(row.entries, key=lambda entry: (entry.start_s, math.inf if entry.end_s is None else entry.end_s))
     return json.dumps([entry.to_json() for entry in entries], ensure_ascii=False)
 

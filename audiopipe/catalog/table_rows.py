@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ from audiopipe.config.columns import ROLES, parse_pairs
 from audiopipe.errors import CatalogError
 from audiopipe.store.objects import open_filesystem
 
-__all__ = ["read_rows", "set_language"]
+__all__ = ["SEARCHED_ROWS", "find_base", "json_schema", "json_values", "read_rows", "set_language"]
 
 ABSOLUTE = r"^/|^[A-Za-z][A-Za-z0-9+.-]*://"
 # Folders that paths are relative to in tables of other tools, next to the one of the table: Common Voice's `clips`.
@@ -85,12 +86,17 @@ def read_rows(url: str, config: RunConfig) -> RawCatalog:
     if not layout.is_native:
         folder = find_base(folder, is_local, rows["r2_tar_key"].slice(0, SEARCHED_ROWS).to_pylist())
         if layout.roles["youtube_id"] == layout.roles["r2_tar_key"]:
-            ids = [key and strip_suffix(key) for key in rows["youtube_id"].to_pylist()]
+            ids = [key and _id_of(key, folder) for key in rows["youtube_id"].to_pylist()]
             rows = rows.set_column(rows.column_names.index("youtube_id"), "youtube_id", pa.array(ids, pa.string()))
     raw = RawCatalog(url, rows, folder, is_local)
     if "start_s" in rows.column_names:
         return _group(raw, layout, extras)
     return RawCatalog(url, _with_extras(_with_whole_files(rows), extras), folder, is_local)
+
+
+def _id_of(key: str, folder: str) -> str:
+    """Return the id of a file that has no other: its path without suffix, relative to the folder if it is below it."""
+    return strip_suffix(re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*:)?/+", "", key.removeprefix(folder)))
 
 
 def _as_text(source: str, rows: pa.Table) -> pa.Table:
@@ -195,13 +201,13 @@ def _group(raw: RawCatalog, layout: Layout, extras: pa.Table | None) -> RawCatal
     rows = rows.drop_columns(dropped)
     for name, column in numbers.items():
         rows = rows.append_column(name, column)
-    recordings = group_recordings(raw.source, rows, None if extras is None else _json_values(extras))
+    recordings = group_recordings(raw.source, rows, None if extras is None else json_values(extras))
     table = recordings_table(recordings, has_languages=True)
-    kept = tuple((field.name, field.type) for field in _json_schema(extras)) if extras is not None else ()
+    kept = tuple((field.name, field.type) for field in json_schema(extras)) if extras is not None else ()
     return RawCatalog(raw.source, table, raw.base, raw.is_local, segment_columns=kept)
 
 
-def _json_schema(extras: pa.Table) -> pa.Schema:
+def json_schema(extras: pa.Table) -> pa.Schema:
     """Return the schema of values that are written as JSON: dates are texts there."""
     fields = [
         pa.field(item.name, pa.string() if pa.types.is_temporal(item.type) else item.type) for item in extras.schema
@@ -209,6 +215,6 @@ def _json_schema(extras: pa.Table) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _json_values(extras: pa.Table) -> list[dict[str, JsonValue]]:
-    rows: list[dict[str, JsonValue]] = extras.cast(_json_schema(extras)).to_pylist()
+def json_values(extras: pa.Table) -> list[dict[str, JsonValue]]:
+    rows: list[dict[str, JsonValue]] = extras.cast(json_schema(extras)).to_pylist()
     return [{name: value for name, value in row.items() if value is not None} for row in rows]

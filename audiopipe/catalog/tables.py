@@ -12,6 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any, TypeAlias
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from audiopipe.catalog.read_errors import READ_ERRORS, to_catalog_error
 from audiopipe.redaction import without_query
 from audiopipe.store.objects import open_filesystem
 
-__all__ = ["base_url", "infer_type", "iterate_json", "open_text", "read_table", "table_format"]
+__all__ = ["base_url", "infer_type", "iterate_json", "open_text", "read_names", "read_table", "table_format"]
 
 TABLE_SUFFIX = re.compile(r"\.(parquet|pq|csv|tsv|jsonl|ndjson|json)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 SAMPLE_ROWS = 1000  # of JSON lines, whose names of columns are known before the rest is read
@@ -74,6 +75,27 @@ def read_table(url: str, choose: Choose, typed: Callable[[str], bool] = lambda _
     except READ_ERRORS as error:
         remedy = f"check the address, the access to it, and that it is {table_kind}"
         raise to_catalog_error(url, "read", error, remedy) from error
+
+
+def read_names(url: str) -> list[str]:
+    """Return the names of a table's columns; of JSON, those of the first rows.
+
+    Raises:
+        CatalogError, StoreError, PermanentStoreError: as `read_table`.
+    """
+    names: list[str] = []
+
+    def choose(columns: Sequence[str]) -> Callable[[str], bool]:
+        names.extend(columns)
+        raise _NamesKnown
+
+    with suppress(_NamesKnown):
+        read_table(url, choose)
+    return names
+
+
+class _NamesKnown(Exception):
+    """Ends the reading of a table of which only the names of columns are needed."""
 
 
 def open_text(url: str) -> IO[bytes]:
