@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := $(addprefix tests/,catalog plan pipeline segment store test_config.py test_layers.py) \
 	--ignore tests/pipeline/test_web_places.py --ignore tests/pipeline/test_tones.py
 
-.PHONY: help demo quick test test-all test-failed lab bench gpu-check lint clean
+.PHONY: help demo quick test test-all test-failed lab docs bench gpu-check lint clean
 
 help:
 	@echo "make demo      process a speech corpus in five languages, with reports, in demo/"
@@ -19,6 +19,7 @@ help:
 	@echo "make test      the tests: under 6 minutes on two cores, without root"
 	@echo "make test-all  the slow tests and those that need root"
 	@echo "make lab       JupyterLab on notebooks/"
+	@echo "make docs      the guide as a site, in build/docs/index.html"
 	@echo "make bench     time the kernels against other libraries, on this machine"
 	@echo "make gpu-check  test and time everything on this machine's GPU, in eight minutes"
 	@echo "make lint      ruff, and mypy --strict on audiopipe/"
@@ -69,6 +70,11 @@ test-failed: $(READY)
 
 lab: $(READY) $(KERNEL)
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+# Warnings are errors. Internal links are checked; addresses of other hosts are listed in build/docs/external_links.txt.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -j auto notebooks/guide build/docs
+	@echo "guide     build/docs/index.html"
 
 bench: $(READY)
 	$(BIN)/audiopipe bench kernels --save

@@ -189,9 +189,12 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(path) for path in paths if path.name != Path(__file__).name)
 
 
-MODULES = files("audiopipe/**/*.py", "cluster/**/*.py", "tests/**/*.py")
+MODULES = files("audiopipe/**/*.py", "cluster/**/*.py", "tests/**/*.py", "notebooks/guide/**/*.py")
 PAGES = files(
     "*.md",
+    "notebooks/guide/**/*.md",
+    "notebooks/guide/**/*.html",
+    "notebooks/guide/**/*.css",
     "*.toml",
     "*.yml",
     "Makefile",

@@ -1,51 +1,53 @@
-"""Run the commands and the Python of the README, on the tiny corpus instead of the demo corpus."""
+"""Run the commands and the Python of README and guide, on the tiny corpus instead of the demo corpus."""
 
+import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import click
 import pytest
+from guide import ROOT, SCRIPTS, TEXT, commands, runnable
 
 from audiopipe.cli import main
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 MAKEFILE = (ROOT / "Makefile").read_text()
-WORKS = [["audiopipe", name] for name in ("run", "resume", "retry", "extend")]
-
-
-def commands() -> list[str]:
-    lines = [line.partition("#")[0].strip() for kind, body in BLOCKS if kind == "sh" for line in body.splitlines()]
-    return [line for line in lines if line]
-
-
-def scripts() -> list[str]:
-    """Return the blocks of Python."""
-    return [body for kind, body in BLOCKS if kind == "python"]
+CLUSTER_SCRIPTS = "".join(path.read_text() for path in (ROOT / "cluster").glob("*.sh"))
+WORKS = ("run", "resume", "retry", "extend")
 
 
 @pytest.fixture(scope="module")
 def replacements(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Map the paths of the README to those of this test."""
+    """Map the paths of the pages to those of this test."""
     folder = tmp_path_factory.mktemp("readme")
+    make_recordings(tiny_corpus, folder / "recordings")
     return {
         "s3://videos/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
         "s3://videos/": f"{tiny_corpus}/",
         "s3://bucket/new": str(tiny_corpus),
         "s3://speech/en": str(folder / "bucket"),
-        "/data/strict": str(folder / "strict"),
         "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
-        "/data/notebooks": str(folder / "notebooks"),
-        "/data/parquet": str(folder / "parquet"),
-        "/data/speech": str(folder / "speech"),
+        "/data/": f"{folder}/",
         "run-2026-11.ipynb": str(folder / "run.ipynb"),
         "quality-2026-11.ipynb": str(folder / "quality.ipynb"),
         "en,fr,it": "en",
         "en,fr": "en",
     }
+
+
+def make_recordings(corpus: Path, folder: Path) -> None:
+    """Make a folder of two bare audio files."""
+    folder.mkdir()
+    good = [video for video in json.loads((corpus / "truth.json").read_text()) if video["good"]]
+    for video in good[:2]:
+        with tarfile.open(corpus / "videos" / video["language"] / f"{video['id']}.tar") as tar:
+            (audio,) = (member for member in tar if member.name.endswith(f".{video['container']}"))
+            tar.extract(audio, folder, filter="data")
 
 
 def replace_all(text: str, replacements: dict[str, str]) -> str:
@@ -54,20 +56,39 @@ def replace_all(text: str, replacements: dict[str, str]) -> str:
     return text
 
 
-@pytest.mark.parametrize("target", re.findall(r"`?make ([a-z-]+)", README))
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that imports this package and writes to no cache of the user."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)", TEXT))))
 def test_every_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"--([a-z][a-z-]+)", README)) - {"help"}))
+@pytest.mark.parametrize("option", sorted(set(re.findall(r"`--([a-z][a-z-]+)", TEXT)) - {"help"}))
 def test_every_option_exists(option: str) -> None:
-    assert f"--{option}" in {
-        flag for command in main.commands.values() for item in command.params for flag in item.opts
-    }
+    flags = {flag for command in main.commands.values() for item in command.params for flag in item.opts}
+    assert f"--{option}" in flags or f"--{option}" in CLUSTER_SCRIPTS
+
+
+def test_every_command_is_accepted_by_its_parser() -> None:
+    lines = [shlex.split(line) for line in commands("sh", "bash") if line.startswith("audiopipe ")]
+    assert len(lines) >= 40
+    for _, name, *arguments in lines:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None, name
+        if not isinstance(command, click.Group):
+            command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_piece_of_python_compiles(script: str) -> None:
+    compile(script, "page", "exec")
 
 
 @pytest.mark.parametrize(
-    "path", sorted(set(re.findall(r"(?<!/)(?:audiopipe|reports|notebooks)/[\w/.-]+\.\w+", README)))
+    "path", sorted(set(re.findall(r"(?<![\w/])(?:audiopipe|cluster|reports)/[\w/.-]+\.\w+", TEXT)))
 )
 def test_every_file_it_names_exists(path: str) -> None:
     assert (ROOT / path).exists()
@@ -76,23 +97,24 @@ def test_every_file_it_names_exists(path: str) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_command_and_every_piece_of_python_runs(replacements: dict[str, str], tmp_path: Path) -> None:
-    bin_folder = Path(sys.executable).parent
-    # test_environment.py and test_extras.py check the installation.
-    ran = [command for command in commands() if not command.startswith(("make ", "pip "))]
-    assert {command.split()[0] for command in ran} == {"papermill", "audiopipe"}
-    for command in ran:
-        program, *arguments = replace_all(command, replacements).split()
-        done = subprocess.run(
-            [str(bin_folder / program), *arguments], check=False, capture_output=True, text=True, cwd=ROOT
-        )
-        # The corpus has many broken videos.
-        expected = 5 if command.split()[:2] in WORKS else 0
-        assert done.returncode == expected, f"{command}\n{done.stdout}\n{done.stderr}"
-    for number, script in enumerate(scripts()):
-        file = tmp_path / f"script_{number}.py"
-        file.write_text(replace_all(script, replacements))
-        done = subprocess.run([sys.executable, str(file)], check=False, capture_output=True, text=True)
-        assert done.returncode == 0, f"{script}\n{done.stderr}"
+    items: list[tuple[str, list[str], int]] = []
+    for text in runnable():
+        words = [] if "\n" in text else shlex.split(text)
+        # The corpus has many broken videos; the recordings have none.
+        has_failures = words[:1] == ["audiopipe"] and words[1] in WORKS and "/data/recordings" not in words
+        body = text if words else replace_all(text, replacements)
+        items.append((body, [replace_all(word, replacements) for word in words], 5 if has_failures else 0))
+    command = [sys.executable, str(ROOT / "tests/run_pages.py")]
+    done = subprocess.run(
+        command,
+        input=json.dumps(items),
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(tmp_path),
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.slow

@@ -91,23 +91,53 @@ class DatasetDescription:
                 *rows,
                 "",
                 *self._selection_lines(),
-                f"Audio is {run.config['sample_rate']} Hz mono {suffix}, in WebDataset tars that `tars.txt` lists:",
-                "",
-                "```python",
-                "import webdataset as wds",
-                'dataset = wds.WebDataset(open("tars.txt").read().split(), shardshuffle=False)',
-                "sample = next(iter(dataset))",
-                f'audio, about = sample["{suffix}"], sample["json"]',
-                "",
-                "import datasets  # Hugging Face; the header of this file has the types of the JSON",
-                'dataset = datasets.load_dataset("FOLDER", split="train", streaming=True)',
-                "```",
-                "",
+                *self._loading_lines(suffix),
                 *self._scorer_lines(),
                 *(self._annotation_lines() if self.annotations else []),
                 *(self._duplicate_lines() if self.duplicates is not None else []),
             ]
         )
+
+    def _loading_lines(self, suffix: str) -> list[str]:
+        """Say how to read the audio: code that runs in the folder of the card."""
+        if is_virtual(self.run):
+            return [
+                "The audio is in the tars of the parent; `audiopipe.Dataset` reads it from there:",
+                "",
+                "```python",
+                "import audiopipe",
+                'for segment in audiopipe.Dataset("."):',
+                "    segment.audio, segment.sample_rate, segment.text",
+                "```",
+                "",
+            ]
+        splits = [split for files in self._files().values() for split in files]
+        return [
+            f"Audio is {self.run.config['sample_rate']} Hz mono {suffix}, in WebDataset tars that `tars.txt` lists. In",
+            "the folder of this file:",
+            "",
+            "```python",
+            "import io, json, soundfile, webdataset",
+            'dataset = webdataset.WebDataset(open("tars.txt").read().split(), shardshuffle=False)',
+            "sample = next(iter(dataset))",
+            f'audio, sample_rate = soundfile.read(io.BytesIO(sample["{suffix}"]))',
+            'about = json.loads(sample["json"])  # text, language, metrics',
+            "```",
+            "",
+            "With Hugging Face's `datasets`; the header of this file has the types of the JSON:",
+            "",
+            "```python",
+            "import os, datasets",
+            "folder = os.getcwd()  # or the name of the dataset on the hub",
+            "features = datasets.load_dataset_builder(folder).info.features",
+            f'features["{suffix}"] = datasets.Value("binary")  # without this line torchcodec decodes',
+            "dataset = datasets.load_dataset(",
+            f'    folder, features=features, split="{splits[0] if splits else "train"}", streaming=True',
+            ")",
+            "sample = next(iter(dataset))",
+            "```",
+            "",
+        ]
 
     def _files(self) -> dict[str, dict[str, list[str]]]:
         """Return the patterns of the tars of each language by split."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 from output_factory import config, corpus, make_output
 
+from audiopipe.dataset.export.run import export
 from audiopipe.dataset.reader import Dataset
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -56,3 +59,27 @@ def test_hugging_face_gets_the_audio_and_all_columns(
     few = dataset.filter("language = 'de'").to_huggingface(["text"], cache_dir=tmp_path)
     assert (few.column_names, few.num_rows) == (["audio", "text"], len(dataset.filter("language = 'de'")))
     assert dataset.filter("language = 'xx'").to_huggingface(cache_dir=tmp_path).num_rows == 0
+
+
+def run_card(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Run the Python of a card in its folder, as it is printed, and return the names that it leaves."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks), names)
+    return names
+
+
+def test_the_code_of_a_card_runs_as_printed(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    first = next(iter(dataset))
+    names = run_card(Path(dataset.url), monkeypatch)
+    np.testing.assert_array_equal(names["audio"], first.audio)
+    assert names["about"]["loudness_lufs"] == pytest.approx(first.metrics["loudness_lufs"], abs=1e-4)
+    assert (names["sample"]["flac"], names["sample"]["json"]) == (first.read_bytes(), names["about"])
+    export(dataset.url, str(tmp_path / "parquet"), format="parquet")
+    exported = run_card(tmp_path / "parquet", monkeypatch)["dataset"]["train"]
+    assert exported[0]["audio"]["bytes"] == next(iter(dataset.filter("language = 'de'"))).read_bytes()

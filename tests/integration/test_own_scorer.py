@@ -1,4 +1,4 @@
-"""The scorer of the README as a package: built, installed, run on Dask workers, and read wherever columns show."""
+"""The scorer of the guide as a package: built, installed, run on Dask workers, and read wherever columns show."""
 
 import json
 import os
@@ -24,16 +24,16 @@ from audiopipe.report.distributions import metrics
 from audiopipe.report.quality import drops
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "notebooks/guide/scorers.md").read_text()
 CONDITION = "pause_ratio < 0.2"
 
 pytestmark = pytest.mark.slow
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build a wheel of the two files that the README shows."""
-    project = tomllib.loads(re.search(r"```toml\n(# pyproject.toml\n.*?)```", README, re.DOTALL)[1])
-    module = re.search(r"```python\n(# pauses.py\n.*?)```", README, re.DOTALL)[1]
+    """Build a wheel of the two files that the guide shows."""
+    project = tomllib.loads(re.search(r"```toml\n(# pyproject.toml\n.*?)```", PAGE, re.DOTALL)[1])
+    module = re.search(r"```python\n(# pauses.py\n.*?)```", PAGE, re.DOTALL)[1]
     name, version = project["project"]["name"].replace("-", "_"), project["project"]["version"]
     ((group, points),) = project["project"]["entry-points"].items()
     info = f"{name}-{version}.dist-info"

@@ -93,9 +93,10 @@ class ParquetFormat(ExportFormat):
             *rows,
             "",
             "```python",
-            "from datasets import load_dataset  # decoding the audio needs torchcodec",
-            "",
-            f'dataset = load_dataset("FOLDER", "{next(iter(splits), "default")}")  # without a language: all',
+            "import os, datasets",
+            "folder = os.getcwd()  # of this file; or the name of the dataset on the hub",
+            f'dataset = datasets.load_dataset(folder, "{next(iter(splits), "default")}")  # without a language: all',
+            'dataset = dataset.cast_column("audio", datasets.Audio(decode=False))  # else torchcodec decodes',
             "```",
             "",
         ]
