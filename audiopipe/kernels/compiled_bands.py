@@ -1,13 +1,17 @@
-"""Compiled steps of the fingerprint around its FFT: decimation, windowed frames and the power of the bands."""
+"""Compiled steps of the fingerprint: decimation, and the power of the bands in eight frames at a time."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from audiopipe.kernels.compiled_fft import transform
+from audiopipe.kernels.compiled_frames import compute_power, fill_rows
 from audiopipe.kernels.compiler import CompiledFunction
+from audiopipe.kernels.vectors import load, splat, store
 
 _Floats = npt.NDArray[np.float32]
+_Whole = npt.NDArray[np.int64]
 
 
 @CompiledFunction
@@ -22,7 +26,7 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
         unit: factor of the sums.
 
     Shape:
-        - x: [(M + 1) W]
+        - x: [(M + 1) W] float32 or int16
         - weights: [W]
         - low: [M]
     """
@@ -35,14 +39,15 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
         if width == 6:
             a, b, c, d, e, f = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
             for i in range(count):
-                u, v, w = part[6 * i], part[6 * i + 1], part[6 * i + 2]
-                x3, y3, z3 = part[6 * i + 3], part[6 * i + 4], part[6 * i + 5]
+                u, v, w = np.float32(part[6 * i]), np.float32(part[6 * i + 1]), np.float32(part[6 * i + 2])
+                x3, y3, z3 = np.float32(part[6 * i + 3]), np.float32(part[6 * i + 4]), np.float32(part[6 * i + 5])
                 rising[i] = a * u + b * v + c * w + d * x3 + e * y3 + f * z3
                 falling[i] = f * u + e * v + d * w + c * x3 + b * y3 + a * z3
         elif width == 5:
             a, b, c, d, e = weights[0], weights[1], weights[2], weights[3], weights[4]
             for i in range(count):
-                u, v, w, x3, y3 = part[5 * i], part[5 * i + 1], part[5 * i + 2], part[5 * i + 3], part[5 * i + 4]
+                u, v, w = np.float32(part[5 * i]), np.float32(part[5 * i + 1]), np.float32(part[5 * i + 2])
+                x3, y3 = np.float32(part[5 * i + 3]), np.float32(part[5 * i + 4])
                 rising[i] = a * u + b * v + c * w + d * x3 + e * y3
                 falling[i] = e * u + d * v + c * w + b * x3 + a * y3
         else:
@@ -50,8 +55,8 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
                 step = part[i * width : (i + 1) * width]
                 up, down = np.float32(0), np.float32(0)
                 for j in range(width):
-                    up += weights[j] * step[j]
-                    down += weights[width - 1 - j] * step[j]
+                    up += weights[j] * np.float32(step[j])
+                    down += weights[width - 1 - j] * np.float32(step[j])
                 rising[i], falling[i] = up, down
         target = low[first : first + count - 1]
         for i in range(count - 1):
@@ -59,42 +64,39 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
 
 
 @CompiledFunction
-def fill_windows(low: _Floats, window: _Floats, frames: _Floats) -> None:
-    """Fill frames that overlap by half with samples times a window.
-
-    Shape:
-        - low: [(F + 1) N / 2]
-        - window: [N]
-        - frames: [F, N]
-    """
-    size = frames.shape[1]
-    for f in range(frames.shape[0]):
-        source, target = low[f * (size // 2) : f * (size // 2) + size], frames[f]
-        for i in range(size):
-            target[i] = source[i] * window[i]
-
-
-@CompiledFunction
-def sum_bands(spectra: _Floats, first_bin: int, weights: _Floats, powers: _Floats) -> None:
-    """Compute the weighted power of bins in each band.
+def measure_bands(
+    low: _Floats, window: _Floats, radices: _Whole, factors: _Floats, order: _Whole, turns: _Floats, first_bin: int,
+    weights: _Floats, powers: _Floats,
+) -> None:  # fmt: skip
+    """Compute the weighted power of bins in each band, in frames that overlap by half.
 
     Args:
-        spectra: real and imaginary parts in turn.
+        window: times 1 / 2.
+        radices, factors, order: of the transform of N values.
+        turns: cosines and sines of 2 N samples, in turn.
         first_bin: the bin of the first weights.
 
     Shape:
-        - spectra: [F, 2 N]
+        - low: [(F + 1) N], F a multiple of 8
+        - window: [2 N]
         - weights: [bands, bins]
         - powers: [F, bands]
     """
-    bands, bins = weights.shape
-    power = np.zeros(bins, np.float32)
-    for f in range(spectra.shape[0]):
-        row = spectra[f, 2 * first_bin : 2 * (first_bin + bins)]
-        for k in range(bins):
-            power[k] = row[2 * k] * row[2 * k] + row[2 * k + 1] * row[2 * k + 1]
+    size, (bands, bins) = len(order), weights.shape
+    rows, power, band_rows = (
+        np.empty(16 * size, np.float32),
+        np.empty(8 * size + 8, np.float32),
+        np.empty(8, np.float32),
+    )
+    for first in range(0, len(powers), 8):
+        fill_rows(low, first * size, size, window, rows, 8)
+        transform(rows, size, radices, factors)
+        compute_power(rows, order, turns, 0, size // 2 + 1, power)
         for band in range(bands):
-            total = 0.0
+            total = splat(np.float32(0))
             for k in range(bins):
-                total += np.float64(weights[band, k]) * np.float64(power[k])
-            powers[f, band] = total
+                if weights[band, k] > 0:
+                    total = total + load(power, 8 * (first_bin + k)) * splat(weights[band, k])
+            store(band_rows, 0, total)
+            for lane in range(8):
+                powers[first + lane, band] = band_rows[lane]

@@ -1,7 +1,7 @@
-"""Compiled steps around the FFTs of the resampler.
+"""Compiled resampler: overlap-save with transforms of sixteen blocks at a time.
 
-The low-pass filter has a real impulse response, so a complex FFT filters two blocks of real samples at once: one as the
-real and one as the imaginary part.
+The low-pass filter has a real impulse response, so a complex transform filters two blocks of real samples at once: one
+as the real and one as the imaginary part.
 """
 
 from __future__ import annotations
@@ -9,152 +9,129 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from audiopipe.kernels.compiled_fft import transform
+from audiopipe.kernels.compiled_frames import fill_rows, mix_samples
 from audiopipe.kernels.compiler import CompiledFunction
+from audiopipe.kernels.vectors import load, splat, store, transpose
 
 _Floats = npt.NDArray[np.float32]
+_Whole = npt.NDArray[np.int64]
 
 
 @CompiledFunction
-def fill_pairs(x: _Floats, scale: float, start: int, step: int, pairs: _Floats) -> None:
-    """Fill pairs of blocks with the mean of the channels; samples outside the audio are zero.
+def _fill_blocks(x: _Floats, start: int, step: int, ones: _Floats, mono: _Floats, rows: _Floats) -> None:
+    """Fill the real or imaginary parts of rows with the mean of the channels in eight blocks."""
+    span = 7 * step + len(ones)
+    if x.shape[0] == 1 and start >= 0 and start + span <= x.shape[1]:
+        fill_rows(x[0], start, step, ones, rows, 16)
+    else:
+        mix_samples(x, start, mono)
+        fill_rows(mono, 0, step, ones, rows, 16)
+
+
+@CompiledFunction
+def _scale_bin(rows: _Floats, source: int, gain: np.float32, output: _Floats, target: int) -> None:
+    """Store a bin times a gain, with its real and imaginary parts exchanged."""
+    factor = splat(gain)
+    store(output, target + 8, load(rows, source) * factor)
+    store(output, target, load(rows, source + 8) * factor)
+
+
+@CompiledFunction
+def _filter_rows(rows: _Floats, size: int, order: _Whole, gains: _Floats, output: _Floats, output_size: int) -> None:
+    """Multiply spectra by real gains, and truncate or extend them to the length of the output.
+
+    Real and imaginary parts are exchanged, because a transform of exchanged parts is an inverse transform.
+
+    Shape:
+        - rows: [16 size]
+        - order: [size]
+        - gains: [min(size, output_size) / 2 + 1]
+        - output: [16 output_size]
+    """
+    top = len(gains) - 1
+    for k in range(top):
+        _scale_bin(rows, 16 * order[k], gains[k], output, 16 * k)
+    for k in range(1, top):
+        _scale_bin(rows, 16 * order[size - k], gains[k], output, 16 * (output_size - k))
+    output[16 * top : 16 * (output_size - top + 1)] = 0
+    # The bin at half the shorter length is the mean of the frequency and its negative.
+    if output_size < size:
+        a, b, half = 16 * order[top], 16 * order[size - top], splat(gains[top] * np.float32(0.5))
+        store(output, 16 * top + 8, (load(rows, a) + load(rows, b)) * half)
+        store(output, 16 * top, (load(rows, a + 8) + load(rows, b + 8)) * half)
+    else:
+        _scale_bin(rows, 16 * order[top], gains[top], output, 16 * top)
+        _scale_bin(rows, 16 * order[top], gains[top], output, 16 * (output_size - top))
+
+
+@CompiledFunction
+def _store_blocks(
+    rows: _Floats, part: int, order: _Whole, offset: int, count: int, place: int, step: int, y: _Floats
+) -> None:
+    """Store samples of eight blocks.
+
+    Args:
+        rows: of the transform; only one part of each is read.
+        part: 0 or 8.
+        order: row of each sample.
+        offset: first sample of a block that is stored.
+        count: samples of a block to store, a multiple of 8.
+        place: of the first sample of the first block in `y`; samples outside of `y` are not stored.
+        step: samples of `y` between blocks.
+    """
+    rest = np.empty(8, np.float32)
+    for i in range(0, count, 8):
+        n = offset + i
+        columns = transpose((
+            load(rows, 16 * order[n] + part), load(rows, 16 * order[n + 1] + part),
+            load(rows, 16 * order[n + 2] + part), load(rows, 16 * order[n + 3] + part),
+            load(rows, 16 * order[n + 4] + part), load(rows, 16 * order[n + 5] + part),
+            load(rows, 16 * order[n + 6] + part), load(rows, 16 * order[n + 7] + part),
+        ))  # fmt: skip
+        for block in range(8):
+            first = place + block * step + i
+            if first >= 0 and first + 8 <= len(y):
+                store(y, first, columns[block])
+            elif first > -8 and first < len(y):
+                store(rest, 0, columns[block])
+                for j in range(max(-first, 0), min(len(y) - first, 8)):
+                    y[first + j] = rest[j]
+
+
+@CompiledFunction
+def resample_blocks(
+    x: _Floats, size: int, radices: _Whole, factors: _Floats, order: _Whole, gains: _Floats, output_size: int,
+    output_radices: _Whole, output_factors: _Floats, output_order: _Whole, input_step: int, output_step: int,
+    offset: int, lead: int, y: _Floats,
+) -> None:  # fmt: skip
+    """Resample the mean of the channels of an item.
 
     Args:
         x: samples.
-        scale: factor of the samples.
-        start: first sample of the first block; may be negative.
-        step: samples between blocks.
-        pairs: samples of two blocks in turn; of the samples of a block, every R-th is in the same row.
+        size, radices, factors, order: of the transform of input blocks.
+        gains: of the bins from 0 to half the shorter length.
+        output_size, output_radices, output_factors, output_order: of the transform of output blocks.
+        input_step, output_step: samples between blocks.
+        offset: samples at the start of an output block that are not valid.
+        lead: samples of the first input block before the audio.
 
     Shape:
-        - x: [C, T]
-        - pairs: [P, R, 2 N / R]
-    """
-    channels, samples = x.shape
-    phases, size = pairs.shape[1], pairs.shape[2] // 2
-    factor = np.float32(scale)
-    share = np.float32(1 / channels)
-    for p in range(pairs.shape[0]):
-        first, second = start + 2 * p * step, start + (2 * p + 1) * step
-        for phase in range(phases):
-            row = pairs[p, phase]
-            if channels == 1 and first >= 0 and second + phases * size <= samples:
-                a, b = x[0, first + phase : first + phases * size], x[0, second + phase : second + phases * size]
-                if phases == 3:
-                    for i in range(size):
-                        row[2 * i] = np.float32(a[3 * i]) * factor
-                        row[2 * i + 1] = np.float32(b[3 * i]) * factor
-                else:
-                    for i in range(size):
-                        row[2 * i] = np.float32(a[phases * i]) * factor
-                        row[2 * i + 1] = np.float32(b[phases * i]) * factor
-            else:
-                for part in range(2):
-                    begin = second + phase if part == 1 else first + phase
-                    for i in range(size):
-                        total = np.float32(0)
-                        place = begin + phases * i
-                        if place >= 0 and place < samples:
-                            for c in range(channels):
-                                total += np.float32(x[c, place]) * factor
-                            if channels > 1:
-                                total *= share
-                        row[2 * i + part] = total
-
-
-@CompiledFunction
-def filter_pairs(spectra: _Floats, gain: _Floats, output: _Floats) -> None:
-    """Multiply spectra by a real gain, and truncate or extend them to the length of the output.
-
-    Args:
-        spectra: real and imaginary parts in turn.
-        gain: of the bins from 0 to half the shorter length.
-        output: real and imaginary parts in turn.
-
-    Shape:
-        - spectra: [P, 2 N]
-        - gain: [min(N, M) / 2 + 1]
-        - output: [P, 2 M]
-    """
-    size, output_size = spectra.shape[1] // 2, output.shape[1] // 2
-    top = len(gain) - 1
-    short = min(size, output_size)
-    for p in range(spectra.shape[0]):
-        row, target = spectra[p], output[p]
-        for k in range(top + 1):
-            g = gain[k]
-            target[2 * k] = row[2 * k] * g
-            target[2 * k + 1] = row[2 * k + 1] * g
-        for i in range(2 * top + 2, 2 * (output_size - top)):
-            target[i] = 0.0
-        below, above = row[2 * (size - top) :], target[2 * (output_size - top) :]
-        if short % 2 == 0:
-            # The bin at half the shorter length is the sum of a frequency and its negative.
-            g = gain[top]
-            half = np.float32(0.5) if output_size <= size else np.float32(1)
-            for part in range(2):
-                if output_size < size:
-                    target[2 * top + part] = (row[2 * top + part] + below[part]) * g * half
-                elif output_size > size:
-                    above[part] = target[2 * top + part]
-        else:
-            above[0], above[1] = below[0] * gain[top], below[1] * gain[top]
-        for k in range(1, top):
-            g = gain[top - k]
-            above[2 * k] = below[2 * k] * g
-            above[2 * k + 1] = below[2 * k + 1] * g
-
-
-@CompiledFunction
-def filter_phases(spectra: _Floats, gains: _Floats, output: _Floats) -> None:
-    """Add the spectra of R phases of blocks, each times its gains; the spectrum of every R-th filtered sample.
-
-    The bins of the spectrum of a block from -M / 2 to M / 2 are such a sum, since the spectrum of a phase repeats
-    after M bins. So they need transforms of length M only.
-
-    Args:
-        spectra: real and imaginary parts in turn.
-        gains: real and imaginary parts in turn.
-        output: real and imaginary parts in turn.
-
-    Shape:
-        - spectra: [P, R, 2 M]
-        - gains: [R, 2 M]
-        - output: [P, 2 M]
-    """
-    pairs, phases, size = spectra.shape[0], spectra.shape[1], spectra.shape[2] // 2
-    for p in range(pairs):
-        target = output[p]
-        for k in range(2 * size):
-            target[k] = 0.0
-        for phase in range(phases):
-            row, gain = spectra[p, phase], gains[phase]
-            for k in range(size):
-                re, im = row[2 * k], row[2 * k + 1]
-                target[2 * k] += re * gain[2 * k] - im * gain[2 * k + 1]
-                target[2 * k + 1] += re * gain[2 * k + 1] + im * gain[2 * k]
-
-
-@CompiledFunction
-def copy_pairs(pairs: _Floats, overlap: int, step: int, first: int, y: _Floats) -> None:
-    """Copy the valid samples of blocks to the output, from block `first` on.
-
-    Args:
-        pairs: samples of two blocks in turn.
-        overlap: samples at the start of a block that are not valid.
-        step: valid samples of a block.
-
-    Shape:
-        - pairs: [P, 2 M]
+        - x: [C, T] float32 or int16
         - y: [T']
     """
-    samples = len(y)
-    for p in range(pairs.shape[0]):
-        row = pairs[p]
+    rows, filtered = np.empty(16 * size, np.float32), np.empty(16 * output_size, np.float32)
+    mono, ones = np.empty(14 * input_step + size, np.float32), np.ones(size, np.float32)
+    place = offset - lead * output_step // input_step
+    first = 0
+    while place + first * output_step < len(y):
         for part in range(2):
-            start = (first + 2 * p + part) * step
-            size = min(step, samples - start)
-            if size > 0:
-                target = y[start : start + size]
-                source = row[2 * overlap + part :]
-                for i in range(size):
-                    target[i] = source[2 * i]
+            start = (first + part) * input_step - lead
+            _fill_blocks(x, start, 2 * input_step, ones, mono, rows[8 * part :])
+        transform(rows, size, radices, factors)
+        _filter_rows(rows, size, order, gains, filtered, output_size)
+        transform(filtered, output_size, output_radices, output_factors)
+        for part in range(2):
+            target = place + (first + part) * output_step
+            _store_blocks(filtered, 8 - 8 * part, output_order, offset, output_step, target, 2 * output_step, y)
+        first += 16

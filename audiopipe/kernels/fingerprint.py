@@ -14,24 +14,18 @@ The selection of frames and the sampling are specific to this implementation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from audiopipe.kernels import compiler
-from audiopipe.kernels.audio import INT16_FULL_SCALE
+from audiopipe.kernels.band_power import BANDS, create_meter
 from audiopipe.kernels.checks import check_rate, check_samples
-from audiopipe.kernels.compiled_bands import decimate, fill_windows, sum_bands
 from audiopipe.kernels.float32 import full_float32
 
 MAX_EVENTS = 128
 
-BANDS, LOWEST_HZ, HIGHEST_HZ = 9, 200.0, 3000.0
-HOP_S = 0.032
-# In frames of HOP_S: width of the smoothing window, half the distance over which a change is measured, distance within
+# In frames: width of the smoothing window, half the distance over which a change is measured, distance within
 # which a margin must be the largest, reach of the mean level, and offsets of the frames whose signs complete an event.
 SMOOTHING, CHANGE, PEAK_REACH, LEVEL = 13, 5, 8, 30
 CONTEXT_OFFSETS = (-16, 16, 32)
@@ -39,90 +33,9 @@ REACH = max(map(abs, CONTEXT_OFFSETS)) + CHANGE + max(LEVEL, SMOOTHING // 2) + P
 MIN_MARGIN = 0.02
 # Mean power of a bin with full scale 32768, at about -85 dBFS; quieter audio has no events.
 SILENCE_POWER = 100.0
-# Constant, so that the size of the input blocks never changes a bit of the result. A chunk is large enough to hide the
-# cost of a call and small enough for the caches of a core.
-CHUNK_FRAMES, WINDOW_FRAMES = 256, 4096
-UNROLL = 8  # output values per row of the decimation matrix; hops are multiples of it
+WINDOW_FRAMES = 4096  # events are computed from so many frames at a time
 # Of the 24 signs around an event that may differ in a copy; the 8 signs of the event's own frame may not.
 TOLERATED_BITS = 4
-
-
-class _BandPlan(NamedTuple):
-    """The constants that map samples to band powers: decimation by `step`, then frames of 2 * `hop` samples.
-
-    `decimate` maps samples to 8 values of the decimated signal, except for the contribution of the next `step` samples
-    to the last value, which is the reverse of `rising`, the weights of a step. They are whole numbers, so that sums of
-    samples of 16 bits are exact up to 48 kHz; `unit` is their factor. `weights` map the squared real and imaginary
-    parts of N bins to the bands.
-
-    Shape:
-        - decimate: [8 step C, 8]
-        - rising: [step C]
-        - weights: [2 N, BANDS]
-        - band_weights: [BANDS, N]
-    """
-
-    step: int
-    hop: int
-    decimate: Tensor
-    rising: Tensor
-    unit: float
-    window: Tensor
-    first_bin: int
-    weights: Tensor
-    band_weights: Tensor
-
-
-@lru_cache(maxsize=32)
-def _plan_bands(sample_rate: int, channels: int) -> _BandPlan:
-    step = sample_rate // 8000
-    rate = sample_rate / step
-    # A multiple of 8: an FFT whose length has a large prime factor takes six times as long.
-    hop = 8 * round(HOP_S * rate / 8)
-    # A triangle over two steps has deep notches around all frequencies that would alias onto the bands.
-    rising = (2.0 * torch.arange(step, dtype=torch.float32) + 1.0).repeat_interleave(channels)
-    decimate = torch.block_diag(*[rising[:, None]] * UNROLL)
-    decimate[len(rising) :, :-1] += torch.block_diag(*[rising.flip(0)[:, None]] * (UNROLL - 1))
-    bins = torch.arange(hop + 1, dtype=torch.float64) * rate / (2 * hop)
-    width = rate / (2 * hop)
-    edges = LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (torch.arange(BANDS + 1, dtype=torch.float64) / BANDS)
-    overlap = torch.minimum(bins[:, None] + width / 2, edges[1:]) - torch.maximum(bins[:, None] - width / 2, edges[:-1])
-    weights = (overlap.clamp(min=0) / (edges[1:] - edges[:-1])).to(torch.float32)
-    nonzero = weights.sum(1).nonzero().flatten()
-    first, last = int(nonzero[0]), int(nonzero[-1]) + 1
-    # The squares of this window add up to 1 at an overlap of half, so powers do not depend on where frames begin.
-    window = torch.hann_window(2 * hop, dtype=torch.float64).sqrt().to(torch.float32)
-    unit = 1 / (2 * step**2 * channels)
-    both = weights[first:last].repeat_interleave(2, 0)
-    return _BandPlan(step, hop, decimate, rising, unit, window, first, both, weights[first:last].T.contiguous())
-
-
-def _decimate(samples: Tensor, plan: _BandPlan) -> Tensor:
-    """Decimate interleaved samples: [(M + 1) step C] -> [M]"""
-    size, width = len(plan.rising), len(plan.decimate)
-    if compiler.is_available():
-        result = torch.empty(len(samples) // size - 1)
-        decimate(samples.numpy(), plan.rising.numpy(), plan.unit, result.numpy())
-        return result
-    low = torch.mm(samples[:-size].view(-1, width), plan.decimate)
-    low[:, -1] += torch.mv(samples[width:].unfold(0, size, width), plan.rising.flip(0))
-    return low.view(-1) * plan.unit
-
-
-def _band_powers(x: Tensor, plan: _BandPlan) -> Tensor:
-    """Compute the mean power of a bin in each band for the mean of the channels: [T, C] -> [frames, BANDS]"""
-    low = _decimate(x.flatten(), plan)
-    if compiler.is_available():
-        frames = torch.empty(len(low) // plan.hop - 1, 2 * plan.hop)
-        fill_windows(low.numpy(), plan.window.numpy(), frames.numpy())
-        powers = torch.empty(len(frames), BANDS)
-        spectra = torch.view_as_real(torch.fft.rfft(frames)).flatten(1).numpy()
-        sum_bands(spectra, plan.first_bin, plan.band_weights.numpy(), powers.numpy())
-        return powers
-    spectrum = torch.fft.rfft(low.unfold(0, 2 * plan.hop, plan.hop) * plan.window)
-    parts = torch.view_as_real(spectrum).flatten(1)  # real and imaginary parts alternate
-    band_parts = parts[:, 2 * plan.first_bin : 2 * plan.first_bin + len(plan.weights)]
-    return torch.mm(band_parts.square(), plan.weights)
 
 
 def _windows(values: Tensor, reach: int) -> Tensor:
@@ -161,11 +74,8 @@ class Fingerprint:
     """
 
     def __init__(self, sample_rate: int, channels: int = 1) -> None:
-        self._plan = plan = _plan_bands(check_rate(sample_rate), channels)
-        self._advance = CHUNK_FRAMES * plan.hop * plan.step
-        # Interleaved as a decoder returns them, so that one product mixes the channels and decimates the samples.
-        self._samples = torch.zeros(self._advance + (plan.hop + 1) * plan.step, channels)
-        self._filled = 0
+        self._channels = channels
+        self._meter = create_meter(check_rate(sample_rate), channels)
         # Start and end with silence, so that a short recording has events up to its edges.
         self._powers = [torch.zeros(REACH, BANDS)]
         self._lowest = torch.zeros(0, dtype=torch.int64)
@@ -177,33 +87,14 @@ class Fingerprint:
         Raises:
             ValueError: `x` has another shape or dtype.
         """
-        channels = self._samples.shape[1]
-        if check_samples(x).ndim != 2 or x.shape[0] != channels:
-            raise ValueError(f"x must have two dimensions, [{channels} channels, samples], not {list(x.shape)}")
+        if check_samples(x).ndim != 2 or x.shape[0] != self._channels:
+            raise ValueError(f"x must have two dimensions, [{self._channels} channels, samples], not {list(x.shape)}")
         # Reshape a single channel: torch copies x.T element by element because of its unusual stride.
-        for part in self._split(x.T if channels > 1 else x.reshape(-1, 1)):
-            target = self._samples[self._filled : self._filled + len(part)]
-            if x.dtype == torch.int16:
-                target.copy_(part)
-            else:
-                torch.mul(part, INT16_FULL_SCALE, out=target)
-            self._filled += len(part)
-            if self._filled == len(self._samples):
-                self._measure()
+        for powers in self._meter.add(x.T if self._channels > 1 else x.reshape(-1, 1)):
+            self._append(powers)
 
-    def _split(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield parts that fit into the buffer; the caller empties the buffer whenever it is full."""
-        while len(x):
-            free = len(self._samples) - self._filled
-            yield x[:free]
-            x = x[free:]
-
-    def _measure(self) -> None:
-        """Compute the powers of a full chunk; keep the samples that the next chunk starts with."""
-        with full_float32():
-            self._powers.append(_band_powers(self._samples, self._plan))
-        self._filled = len(self._samples) - self._advance
-        self._samples[: self._filled] = self._samples[self._advance :].clone()
+    def _append(self, powers: Tensor) -> None:
+        self._powers.append(powers)
         if sum(map(len, self._powers)) >= WINDOW_FRAMES:
             powers = torch.cat(self._powers)
             self._update_lowest(powers)
@@ -216,8 +107,7 @@ class Fingerprint:
     @torch.no_grad()
     def finish(self) -> Tensor:
         """Return the lowest events in ascending order: int64 [K], K at most `MAX_EVENTS`, each below 2^32."""
-        self._samples[self._filled :] = 0.0
-        self._measure()
+        self._append(self._meter.finish())
         self._update_lowest(torch.cat([*self._powers, torch.zeros(REACH, BANDS)]))
         return self._lowest
 

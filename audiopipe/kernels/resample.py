@@ -13,21 +13,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, overload
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio, AudioBatch, to_batch, zero_padding_
 from audiopipe.kernels.checks import check_lengths, check_rate, check_samples
-from audiopipe.kernels.compiled_resample import copy_pairs, fill_pairs, filter_pairs, filter_phases
+from audiopipe.kernels.low_pass import filter_reach, frequency_response
+from audiopipe.kernels.resample_items import resample_items
 
-# The bands of soxr's HQ preset: flat to 0.913 of the lower Nyquist frequency, and nothing above that frequency.
-PASS_BAND, STOP_BAND = 0.913, 1.0
-STOP_DB = 100.0
 # A block is at least this many times as long as the reach of the filter; shorter ones stay in the caches of a core.
-_REACHES, _COMPILED_REACHES = 24, 12
-_COMPILED_SAMPLES = 1 << 17  # samples of the blocks of one FFT call between compiled functions
+_REACHES = 24
 
 
 class _BlockPlan(NamedTuple):
@@ -41,24 +36,11 @@ class _BlockPlan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan_blocks(up: int, down: int, dtype: torch.dtype, device: torch.device, reaches: int = _REACHES) -> _BlockPlan:
-    scale = min(1.0, up / down)  # the lower Nyquist frequency as a share of the input's
-    cutoff, width = (PASS_BAND + STOP_BAND) / 2 * scale, (STOP_BAND - PASS_BAND) / 2 * scale
-    # Kaiser's formulas for the reach (in input samples) and the shape of a window with this stop-band attenuation.
-    reach = (STOP_DB - 7.95) / (14.36 * width) / 2
-    beta = 0.1102 * (STOP_DB - 8.7)
+def _plan_blocks(up: int, down: int, dtype: torch.dtype, device: torch.device) -> _BlockPlan:
+    reach = filter_reach(up, down)
     overlap = math.ceil(reach / down)
-    periods = max(reaches * reach / down, 4 * overlap)
-    k = 1 << math.ceil(math.log2(periods))
-
-    # The impulse response at the higher rate, centered at time zero with negative times at the end.
-    n = k * max(up, down)
-    index = torch.arange(n, dtype=torch.float64)
-    time = torch.minimum(index, n - index) * min(1.0, down / up)
-    inside = (1 - (time / reach).square()).clamp(min=0)
-    response = torch.sinc(cutoff * time) * torch.special.i0(beta * inside.sqrt()) * (time < reach)
-    gain = torch.fft.rfft(response).real[: k * min(up, down) // 2 + 1]
-    gain = gain / gain[0] * (up / down)
+    k = 1 << math.ceil(math.log2(max(_REACHES * reach / down, 4 * overlap)))
+    gain = frequency_response(k, up, down)
     return _BlockPlan(k * down, k * up, overlap * down, overlap * up, gain.to(dtype=dtype, device=device))
 
 
@@ -137,8 +119,7 @@ def empty_output(audio: AudioBatch, channels: int, from_rate: int, to_rate: int)
 
 def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
     """Resample a tile into y [b, C, T'], with zeros after the end of each item; its mean if y has one channel."""
-    if tile.is_compiled:
-        _resample_items(tile, from_rate, to_rate, y)
+    if tile.is_compiled and resample_items(tile, from_rate, to_rate, y):
         return
     tile = tile.mono() if y.shape[1] == 1 else tile
     ends = resampled_length(tile.lengths, from_rate, to_rate)
@@ -150,61 +131,6 @@ def resample_into(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
     else:
         _overlap_save(tile, from_rate, to_rate, target)
         zero_padding_(target, ends)
-
-
-def _resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> None:
-    """Compute `resample_into` with compiled functions."""
-    # An empty batch has a tile of one empty item and no output.
-    for target, (x, scale) in zip(y, tile.items(), strict=False):
-        rows = [x] if len(target) == 1 else list(x[:, None])
-        end = resampled_length(x.shape[1], from_rate, to_rate)
-        target[:, end:] = 0
-        for output, row in zip(target[:, :end], rows, strict=True):
-            if from_rate == to_rate:
-                torch.mul(torch.from_numpy(row).to(tile.dtype).mean(0), scale, out=output)
-            else:
-                _overlap_save_pairs(row, scale, from_rate, to_rate, output)
-
-
-@lru_cache(maxsize=32)
-def _phase_gains(down: int) -> Tensor:
-    """Return the gain of the filter for each of the phases of a block, with the delay of the phase: [down, 2 M]
-
-    The bin at M / 2 is the mean of the frequency and its negative.
-    """
-    plan = _plan_blocks(1, down, torch.float64, torch.device("cpu"), _COMPILED_REACHES)
-    size = plan.output_block
-    bins = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
-    turns = torch.arange(down, dtype=torch.float64)[:, None] * bins / plan.input_block
-    gains = torch.polar(plan.low_pass[bins.abs().long()].expand(down, -1).contiguous(), -2 * torch.pi * turns)
-    gains[:, size // 2] = gains[:, size // 2].real
-    return torch.view_as_real(gains).flatten(1).float().contiguous()
-
-
-def _overlap_save_pairs(x: npt.NDArray[np.float32], scale: float, from_rate: int, to_rate: int, y: Tensor) -> None:
-    """Resample the mean of the channels [C, T] into y [T'], two blocks in one complex FFT."""
-    up, down = to_rate // math.gcd(from_rate, to_rate), from_rate // math.gcd(from_rate, to_rate)
-    plan = _plan_blocks(up, down, torch.float32, torch.device("cpu"), _COMPILED_REACHES)
-    input_step, output_step = plan.input_block - 2 * plan.input_overlap, plan.output_block - 2 * plan.output_overlap
-    pairs = -(-y.shape[-1] // (2 * output_step))
-    group = min(max(_COMPILED_SAMPLES // (2 * max(plan.input_block, plan.output_block)), 1), max(pairs, 1))
-    # A whole number of input samples for each output sample: the block is transformed in so many parts.
-    phases = down if up == 1 else 1
-    blocks, spectra = (
-        torch.empty(group, phases, plan.input_block // phases, 2),
-        torch.empty(group, plan.output_block, 2),
-    )
-    for first in range(0, pairs, group):
-        count = min(group, pairs - first)
-        part, filtered = blocks[:count], spectra[:count]
-        fill_pairs(x, scale, 2 * first * input_step - plan.input_overlap, input_step, part.flatten(2).numpy())
-        spectrum = torch.view_as_real(torch.fft.fft(torch.view_as_complex(part))).flatten(2)
-        if phases > 1:
-            filter_phases(spectrum.numpy(), _phase_gains(down).numpy(), filtered.flatten(1).numpy())
-        else:
-            filter_pairs(spectrum.flatten(1).numpy(), plan.low_pass.numpy(), filtered.flatten(1).numpy())
-        result = torch.view_as_real(torch.fft.ifft(torch.view_as_complex(filtered)))
-        copy_pairs(result.flatten(1).numpy(), plan.output_overlap, output_step, 2 * first, y.numpy())
 
 
 def _to_batch(x: Tensor | Sequence[Tensor], lengths: Tensor | None) -> tuple[AudioBatch, tuple[int, ...]]:

@@ -19,7 +19,7 @@ from audiopipe.kernels.bandwidth import compute_bandwidth_hz
 from audiopipe.kernels.checks import check_rate
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.noise import band_powers, compute_snr_db
-from audiopipe.kernels.spectral_items import summarize_items
+from audiopipe.kernels.spectral_items import is_supported, summarize_items
 
 ROLLOFF = 0.85  # librosa's default
 FLATNESS_FLOOR = 1e-10  # librosa's default
@@ -187,7 +187,7 @@ class Summary:
 
     @classmethod
     def of(cls, audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Summary:
-        if audio.is_compiled:
+        if audio.is_compiled and is_supported(n_fft):
             window = _hann(n_fft, audio.dtype, audio.device)
             return cls(*summarize_items(audio, sample_rate / n_fft, window, hop_length, ROLLOFF, FLATNESS_FLOOR))
         counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0).to(audio.device)

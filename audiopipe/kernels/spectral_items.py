@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
-from audiopipe.kernels.compiled_spectral import fill_frames, reduce_frames
+from audiopipe.kernels.compiled_spectral import summarize_frames
+from audiopipe.kernels.fft_plan import plan_fft
 from audiopipe.kernels.noise import band_count
 
-_FFT_SAMPLES = 1 << 17  # samples of the frames of one FFT call; they and their spectra stay in the caches of a core
+__all__ = ["is_supported", "real_turns", "summarize_items"]
+
+
+def is_supported(n_fft: int) -> bool:
+    """Return whether the compiled transform has the passes for frames of `n_fft` samples."""
+    return n_fft % 8 == 0 and plan_fft(n_fft // 2) is not None
+
+
+@lru_cache(maxsize=8)
+def real_turns(size: int) -> npt.NDArray[np.float32]:
+    """Return the cosines and sines of the first bins of frames of `2 size` samples, in turn: [size + 2]"""
+    angles = np.pi * np.arange(size // 2 + 1) / size
+    return np.stack([np.cos(angles), np.sin(angles)], 1).reshape(-1).astype(np.float32)
 
 
 def summarize_items(
     audio: Audio, bin_hz: float, window: Tensor, hop_length: int, rolloff: float, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the features [b, 4], the spectrum [b, N] and the bands [b, K, F] of `Summary`."""
-    n_fft, batch = len(window), len(audio.lengths)
-    bins, n_frames = n_fft // 2 + 1, 1 + audio.n_samples // hop_length
-    features, spectrum = np.zeros((batch, 4)), np.zeros((batch, bins))
-    bands = np.zeros((batch, band_count(bins), n_frames), np.float32)
-    counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0)
-    frames = torch.empty(max(_FFT_SAMPLES // n_fft, 1), n_fft)
+    """Compute the features [b, 4], the spectrum [b, N] and the bands [b, K, F] of `Summary`.
+
+    Raises:
+        ValueError: `is_supported` is false for the length of the window.
+    """
+    plan = plan_fft(len(window) // 2)
+    if plan is None:
+        raise ValueError(f"there is no compiled transform of {len(window)} samples")
+    size, batch = plan.size, len(audio.lengths)
+    features, spectrum = np.zeros((batch, 4)), np.zeros((batch, size + 1))
+    n_frames = 1 + audio.n_samples // hop_length
+    bands = np.zeros((batch, band_count(size + 1), -(-n_frames // 8) * 8), np.float32)
+    counts = np.where(audio.lengths.numpy() > 0, 1 + audio.lengths.numpy() // hop_length, 0)
     for i, (x, scale) in enumerate(audio.items()):
         count = int(counts[i])
-        for first in range(0, count, len(frames)):
-            part = frames[: count - first]
-            fill_frames(x, scale, first * hop_length - n_fft // 2, hop_length, window.numpy(), part.numpy())
-            spectra = torch.view_as_real(torch.fft.rfft(part)).flatten(1).numpy()
-            reduce_frames(spectra, bin_hz, rolloff, floor, features[i], spectrum[i], bands[i], first)
-    mean_features, mean_spectrum = (torch.from_numpy(values) / counts[:, None] for values in (features, spectrum))
-    return mean_features, mean_spectrum, torch.from_numpy(bands)
+        summarize_frames(
+            x, count, hop_length, window.numpy() * np.float32(scale / 2), plan.radices, plan.factors, plan.order,
+            real_turns(size), bin_hz, rolloff, floor, features[i], spectrum[i], bands[i],
+        )  # fmt: skip
+        bands[i, :, count:] = 0
+    with np.errstate(invalid="ignore"):
+        means = features / counts[:, None], spectrum / counts[:, None]
+    return torch.from_numpy(means[0]), torch.from_numpy(means[1]), torch.from_numpy(bands[:, :, :n_frames])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from test_measure import assert_same, scenes
 
 from audiopipe import kernels
 from audiopipe.kernels import compiler
+from audiopipe.kernels.compiled_fft import transform
+from audiopipe.kernels.fft_plan import plan_fft
 from audiopipe.kernels.fingerprint import Fingerprint
 
 pytestmark = pytest.mark.skipif(not compiler.is_available(), reason="Numba is not installed or turned off")
@@ -80,6 +83,23 @@ def test_tones_below_half_the_rate_have_the_same_true_peak(monkeypatch: pytest.M
     peaks = kernels.measure(x, 48_000).true_peak_dbtp
     monkeypatch.setattr(compiler, "is_available", lambda: False)
     torch.testing.assert_close(peaks, kernels.measure(x, 48_000).true_peak_dbtp, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [8, 280, 352, 1024, 3528, 13 * 64])
+def test_eight_transforms_equal_those_of_numpy(size: int) -> None:
+    plan = plan_fft(size)
+    assert plan is not None
+    signals = np.random.default_rng(size).standard_normal((8, size, 2)).astype(np.float32)
+    rows = np.ascontiguousarray(signals.transpose(1, 2, 0)).reshape(-1)
+    transform(rows, size, plan.radices, plan.factors)
+    parts = rows.reshape(size, 2, 8)[plan.order]
+    expected = np.fft.fft(signals[..., 0] + 1j * signals[..., 1])
+    np.testing.assert_allclose((parts[:, 0] + 1j * parts[:, 1]).T, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [0, 6, 17 * 8])
+def test_sizes_without_passes_have_no_plan(size: int) -> None:
+    assert plan_fft(size) is None
 
 
 def test_every_channel_is_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
