@@ -46,14 +46,13 @@ demo: $(READY) $(KERNEL)
 	$(PAPERMILL) notebooks/run.ipynb demo/reports/run.ipynb \
 		-p catalog demo/corpus/catalog.parquet -p output demo/output -p shard_videos 4 \
 		-p max_failed_share 1
-	@$(MAKE) --no-print-directory demo/reports/progress.html demo/reports/quality.html
-	@$(BIN)/audiopipe report demo/reports/run.ipynb demo/reports/run.html --print summary
+	@$(MAKE) --no-print-directory demo/reports/quality.html
+	@$(BIN)/audiopipe html demo/reports/run.ipynb demo/reports/run.html --print summary
 	@echo "reports   demo/reports/index.html"
 
-# A report is made only if the dataset or the notebook has changed.
-demo/reports/%.html: demo/output/dataset.json notebooks/%.ipynb
-	$(PAPERMILL) notebooks/$*.ipynb demo/reports/$*.ipynb -p output demo/output
-	$(BIN)/audiopipe report demo/reports/$*.ipynb $@
+# The reports are made only if the dataset or the notebooks have changed.
+demo/reports/quality.html: demo/output/dataset.json notebooks/progress.ipynb notebooks/quality.ipynb
+	$(BIN)/audiopipe report demo/output --to demo/reports
 
 quick: $(READY)
 	$(PYTEST) -m "not slow and not privileged and not bulk" $(QUICK)

@@ -34,7 +34,6 @@ def replacements(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "demo/corpus/catalog.parquet": str(tiny_corpus / "catalog.parquet"),
         "/data/": f"{folder}/",
         "run-2026-11.ipynb": str(folder / "run.ipynb"),
-        "quality-2026-11.ipynb": str(folder / "quality.ipynb"),
         "en,fr,it": "en",
         "en,fr": "en",
     }

@@ -15,7 +15,7 @@ from rich.console import Console
 from audiopipe import __version__
 from audiopipe.errors import AudiopipeError
 
-__all__ = ["CONSOLE", "EXITS", "EXIT_CODES", "ExitCode", "main"]
+__all__ = ["CONSOLE", "EXITS", "EXIT_CODES", "ExitCode", "main", "name_next"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,12 @@ EXITS = {
 EXIT_CODES = "\b\nExit codes:\n" + "".join(f"  {code}  {item.meaning}\n" for code, item in EXITS.items())
 
 CONSOLE = Console(stderr=True)
+
+
+def name_next(command: str, purpose: str) -> None:
+    """Name the next command on stderr, so that the output of the finished one stays free for other programs."""
+    click.echo(f"next: {command}  # {purpose}", err=True)
+
 
 # Dask logs a stack trace for every failed task and lost connection; the run reports those itself. Set in the
 # environment, so that worker processes started from here inherit it.

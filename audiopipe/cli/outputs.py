@@ -1,4 +1,4 @@
-"""Define the commands that read or maintain an output: monitor, explain, sync, report, export, verify, gc, restore."""
+"""Define the commands that read or maintain an output: monitor, explain, sync, export, verify, gc, restore."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 from rich.console import Console
@@ -85,27 +84,6 @@ def sync(output: str) -> None:
 
 
 @main.command()
-@click.argument("notebook", type=click.Path(path_type=Path, exists=True))
-@click.argument("html")
-@click.option("--print", "cell", help="also print the text output of the cell with this tag")
-@click.option("--exit-code", "use_exit_code", is_flag=True, help="exit with the exit code that the notebook recorded")
-def report(notebook: Path, html: str, cell: str | None, use_exit_code: bool) -> None:
-    """Convert a saved notebook into one HTML file.
-
-    The file needs no network. HTML is a path or a URL (s3://bucket/prefix/reports/run.html). In a folder named reports,
-    index.html lists all reports.
-    """
-    from audiopipe.report.export import export_notebook, read_cell_text
-    from audiopipe.report.notebook.record import read_exit_code
-
-    export_notebook(notebook, html)
-    if cell:
-        click.echo(read_cell_text(notebook, cell))
-    if use_exit_code:
-        sys.exit(read_exit_code(notebook))
-
-
-@main.command()
 @click.argument("output")
 @click.argument("destination", required=False)
 @click.option(
@@ -134,7 +112,7 @@ def export(output: str, destination: str | None, format_name: str, threads: int 
     from audiopipe.dataset.export.run import export as export_dataset
 
     if output.endswith(".ipynb"):
-        raise ConfigError(f"export writes datasets; for a notebook: audiopipe report {output} {destination or 'HTML'}")
+        raise ConfigError(f"export writes datasets; for a notebook: audiopipe html {output} {destination or 'HTML'}")
     with show_progress("shards") as on_shard:
         summary = export_dataset(output, destination, format=format_name, threads=threads, on_shard=on_shard)
     if as_json:

@@ -1,17 +1,15 @@
-"""Define the commands to use before a run: demo, estimate, notebooks."""
+"""Define the commands to use before a run: demo, estimate."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 
 import click
 from rich.console import Console
 
 from audiopipe.cli.main import CONSOLE, main
-from audiopipe.errors import ConfigError
 
 WIDTH = 132  # characters of the table of machines
 
@@ -90,22 +88,3 @@ def estimate(
     Console(width=max(WIDTH, Console().width)).print(table)
     for note in notes(result):
         click.echo(note)
-
-
-@main.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--overwrite", is_flag=True, help="replace notebooks that are in the directory already")
-def notebooks(directory: Path, overwrite: bool) -> None:
-    """Copy the notebooks into a directory.
-
-    Run them with JupyterLab or papermill (the extra `notebooks`).
-    """
-    packaged = sorted(files("audiopipe").joinpath("notebooks").iterdir(), key=lambda item: item.name)
-    targets = {item: directory / item.name for item in packaged if item.name.endswith(".ipynb")}
-    existing = [str(target) for target in targets.values() if target.exists()]
-    if existing and not overwrite:
-        raise ConfigError(f"{existing[0]} exists: choose another directory, or add --overwrite to replace it")
-    directory.mkdir(parents=True, exist_ok=True)
-    for item, target in targets.items():
-        target.write_bytes(item.read_bytes())
-        click.echo(str(target))

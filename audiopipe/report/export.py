@@ -23,7 +23,7 @@ with require_extra("notebooks", "exporting a notebook"):
     import nbformat
     from nbconvert.filters import ansi2html, markdown2html
 
-__all__ = ["export_notebook", "read_cell_text"]
+__all__ = ["export_notebook", "find_errors", "read_cell_text", "write_index"]
 
 Target = TypeVar("Target", str, Path)
 Node = Any  # a notebook, a cell or an output of nbformat: a dict with attributes
@@ -55,9 +55,15 @@ def export_notebook(notebook: Path, html: Target) -> Target:
     provenance = frame.provenance(notebook.name, content.metadata.get("papermill", {}))
     _write(store, name, frame.render_page(title, body, provenance, index.meta_tag(title, _read_metadata(body))))
     if store.root.rpartition("/")[2] == index.FOLDER:
-        listing = f'<h1>Reports</h1><div class="ap">{index.render_index(store).markup}</div>'
-        _write(store, index.NAME, frame.render_page("Reports", listing, frame.provenance()))
+        write_index(store)
     return html
+
+
+def write_index(folder: Store) -> str:
+    """Write the page that lists the reports of a folder, and return its address."""
+    listing = f'<h1>Reports</h1><div class="ap">{index.render_index(folder).markup}</div>'
+    _write(folder, index.NAME, frame.render_page("Reports", listing, frame.provenance()))
+    return f"{folder.url}/{index.NAME}"
 
 
 def _write(store: Store, name: str, page: str) -> None:
@@ -85,6 +91,13 @@ def read_cell_text(notebook: Path, tag: str) -> str:
     cells = [cell for cell in content.cells if tag in cell.metadata.get("tags", ())]
     streams = [output for cell in cells for output in cell.get("outputs", ()) if output["output_type"] == "stream"]
     return "".join(output["text"] for output in streams if output["name"] == "stdout").rstrip("\n")
+
+
+def find_errors(notebook: Path) -> list[str]:
+    """Return the errors that a saved notebook stopped at: name and message."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return [f"{item['ename']}: {item['evalue']}" for item in outputs if item["output_type"] == "error"]
 
 
 def _find_title(content: Node, notebook: Path) -> str:

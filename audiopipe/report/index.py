@@ -65,7 +65,7 @@ def render_index(folder: Store) -> Html:
 
 
 def _read_report(folder: Store, name: str) -> Report | None:
-    """Read the head of a page; return None if `audiopipe report` did not write it."""
+    """Read the head of a page; return None if `export_notebook` did not write it."""
     path = folder.path(name)
     head = with_retries(f"reading {folder.url}/{name}", lambda: folder.fs.cat_file(path, start=0, end=HEAD_BYTES))
     match = META.search(bytes(head).decode("utf-8", errors="replace"))

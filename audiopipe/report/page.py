@@ -58,7 +58,7 @@ def esc(value: object) -> str:
 
 
 def embed_metadata(values: Metadata) -> Html:
-    """Embed what the index page shows of the report's run. Browsers do not display it; `audiopipe report` reads it."""
+    """Embed what the index page shows of the report's run. Browsers do not show it; the index reads it."""
     return Html(f'<template class="metadata">{esc(json.dumps(dict(values), ensure_ascii=False))}</template>')
 
 

@@ -112,10 +112,6 @@ def _reasons(before: Counts, left_out: Counts) -> Html:
 
 def report_link(output: str, dest: str) -> Html:
     """Link the quality report of a selection, next to this page, and show the commands that make it."""
-    commands = (
-        f"papermill notebooks/quality.ipynb quality.ipynb -p output {shlex.quote(dest)}\n"
-        f"audiopipe report quality.ipynb {shlex.quote(dest.rstrip('/') + '/reports/quality.html')}"
-    )
     text = f'The <a href="quality.html">quality report</a> of <code>{esc(dest)}</code> compares it with '
-    text += f"<code>{esc(output)}</code>. To make it next to this page:"
-    return page.join(Html(f"<p>{text}</p>"), Html(f"<pre><code>{esc(commands)}</code></pre>"))
+    text += f"<code>{esc(output)}</code>, and is in its folder <code>reports</code>. To make it:"
+    return page.join(Html(f"<p>{text}</p>"), Html(f"<pre><code>audiopipe report {esc(shlex.quote(dest))}</code></pre>"))

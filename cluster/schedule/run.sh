@@ -27,4 +27,4 @@ trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
 wait "$child" || true
 wait "$child" || true
 trap - TERM INT
-"$bin/audiopipe" report "$record.ipynb" "$record.html" --print summary --exit-code
+"$bin/audiopipe" html "$record.ipynb" "$record.html" --print summary --exit-code

@@ -235,7 +235,7 @@ def test_the_command_writes_an_export(output: str, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["samples"] == len(Dataset(output))
     assert (tmp_path / "mds/index.json").is_file()
     result = CliRunner().invoke(main, ["export", "run.ipynb", "run.html"])
-    assert (result.exit_code, "audiopipe report run.ipynb run.html" in result.output) == (2, True)
+    assert (result.exit_code, "audiopipe html run.ipynb run.html" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize("virtual", [False, True])

@@ -246,7 +246,7 @@ def test_an_unfinished_notebook_is_resumed(tmp_path: Path) -> None:
 
 def test_the_export_passes_the_recorded_code_on(tmp_path: Path) -> None:
     ending = recorded_code(3)
-    command = ["report", str(save_notebook(tmp_path, ending)), str(tmp_path / "page.html")]
+    command = ["html", str(save_notebook(tmp_path, ending)), str(tmp_path / "page.html")]
     assert CliRunner().invoke(main, command).exit_code == 0
     assert CliRunner().invoke(main, [*command, "--exit-code"]).exit_code == 3
 

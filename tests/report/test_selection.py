@@ -66,11 +66,9 @@ def test_the_output_of_a_run_has_no_before(dataset):
 def test_the_report_of_a_selection_is_linked_and_can_be_made():
     markup = report_link("out", "s3://bucket/dest/").markup
     assert '<a href="quality.html">' in markup
-    assert "-p output s3://bucket/dest/" in markup
-    assert "audiopipe report quality.ipynb s3://bucket/dest/reports/quality.html" in markup
+    assert "audiopipe report s3://bucket/dest/" in markup
     markup = report_link("out", "s3://bucket/<my dest>/").markup
-    assert "-p output &#x27;s3://bucket/&lt;my dest&gt;/&#x27;" in markup
-    assert "audiopipe report quality.ipynb &#x27;s3://bucket/&lt;my dest&gt;/reports/quality.html&#x27;" in markup
+    assert "audiopipe report &#x27;s3://bucket/&lt;my dest&gt;/&#x27;" in markup
 
 
 @pytest.mark.slow
