@@ -160,3 +160,31 @@ def with_fake_gpu(function, counts):
 def _modes(counts):
     with _Constructors(), _Launches(counts):
         yield
+
+
+class SharedDevice:
+    """The memory of a GPU that several processes share, each with a limit, as CUDA and PyTorch's allocator count it."""
+
+    def __init__(self, total_bytes):
+        self.total_bytes, self.processes = total_bytes, []
+
+    def process(self, fraction, context_bytes=0):
+        """Add a process that may allocate a fraction of the memory, in addition to its context."""
+        self.processes.append(DeviceProcess(self, fraction * self.total_bytes, context_bytes))
+        return self.processes[-1]
+
+
+class DeviceProcess:
+    """A process that uses a `SharedDevice`."""
+
+    def __init__(self, device, limit_bytes, context_bytes):
+        self.device, self.limit_bytes, self.context_bytes, self.bytes = device, limit_bytes, context_bytes, 0.0
+
+    def allocate(self, size):
+        used = sum(process.bytes + process.context_bytes for process in self.device.processes)
+        if self.bytes + size > self.limit_bytes or used + size > self.device.total_bytes:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.bytes += size
+
+    def free(self):
+        self.bytes = 0.0

@@ -139,3 +139,43 @@ def bench_loaders(output: str, workers: int, rounds: int, epochs: int) -> None:
         measured, peer = (rates[f"{name}, {order}"].segments_per_s for name in ("audiopipe", "webdataset"))
         table.add_row(order, f"{measured:.0f}", f"{peer:.0f}", f"{measured / peer:.2f}")
     Console(width=120).print(table)
+
+
+@bench.command("soak")
+@click.option("--minutes", default=40.0, show_default=True, help="length of the soak", type=click.FloatRange(0.1))
+@click.option(
+    "--videos", help="process so many videos to the end, instead of stopping after the time", type=click.IntRange(1)
+)
+@click.option(
+    "--corpus",
+    default="demo/corpus",
+    show_default=True,
+    help="folder of a corpus, which is made if it is missing",
+    type=click.Path(path_type=Path),
+)
+@click.option(
+    "--folder", help="folder for servers, logs and output; default: a temporary one", type=click.Path(path_type=Path)
+)
+@click.option("--save", is_flag=True, help="write reports/benchmarks/soak.html and .json")
+def bench_soak(minutes: float, videos: int | None, corpus: Path, folder: Path | None, save: bool) -> None:
+    """Run for hours with everything disturbed, and check pace, memory and output.
+
+    A real S3 server fails requests and restarts, Supabase goes down, workers are killed and join, one is slow, one has
+    a full disk, one a clock that jumps. Exit code 1 if a check fails.
+    """
+    from audiopipe.bench.corpus import make_corpus
+    from audiopipe.bench.soak.run import SoakSettings, run_soak
+    from audiopipe.bench.soak.save import save_result
+    from audiopipe.bench.soak.servers import soak_folder
+
+    catalog = corpus / "catalog.parquet"
+    if not catalog.exists():
+        catalog = make_corpus(corpus, log=click.echo).catalog
+    with soak_folder(folder) as work:
+        result = run_soak(catalog, work, SoakSettings(minutes, videos), click.echo)
+    for check in result.verdicts():
+        click.echo(f"{'ok    ' if check.is_met else 'FAILED'}  {check.name}: {check.detail}")
+    for path in save_result(result, REPORTS) if save else []:
+        click.echo(f"saved {path}")
+    if not result.is_passed:
+        raise SystemExit(1)

@@ -30,6 +30,7 @@ from audiopipe.cluster.engines import EXISTING, SSH, engine_arguments
 from audiopipe.cluster.profiles import LOCAL_CUDA, Profile, gpu_count, resolve_profile
 from audiopipe.cluster.ssh import supervised
 from audiopipe.config import RunConfig
+from audiopipe.config.environment import WORKERS_PER_GPU
 from audiopipe.errors import ClusterError, ConfigError
 from audiopipe.extras import missing_extra
 
@@ -76,7 +77,7 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
             chosen = replace(chosen, tls=None)
     if chosen.engine == LOCAL_CUDA:
         _check_gpus(profile)
-    settings = dask.config.set(_dask_settings(chosen))
+    settings = dask.config.set(_dask_settings(chosen, engine.workers_per_gpu))
     try:
         client = _join(address, chosen) if chosen.engine == EXISTING else _start(chosen, engine.arguments)
     except BaseException:
@@ -124,7 +125,7 @@ def _check_gpus(profile: str) -> None:
     )
 
 
-def _dask_settings(profile: Profile) -> dict[str, object]:
+def _dask_settings(profile: Profile, workers_per_gpu: int) -> dict[str, object]:
     """Return Dask's settings for a profile. Remote workers get them too, so they hold paths and never keys."""
     settings: dict[str, object] = {
         f"distributed.worker.lifetime.{name}": value for name, value in (profile.lifetime or {}).items()
@@ -134,7 +135,9 @@ def _dask_settings(profile: Profile) -> dict[str, object]:
     # Dask's profiler reads the frames of all threads a hundred times a second, which can deadlock Python 3.11
     # (CPython gh-106883, dask/distributed#8616); a deadlocked worker still sends heartbeats.
     settings["distributed.worker.profile.enabled"] = False
-    if not profile.local:
+    if profile.local:
+        settings[f"distributed.nanny.environ.{WORKERS_PER_GPU}"] = str(workers_per_gpu)
+    else:
         # SSHCluster reads the scheduler's address from its log (dask/distributed#8393), so the command's quiet
         # terminal must not change the log level of other processes.
         settings["logging"] = {"distributed": "info"}

@@ -11,6 +11,7 @@ from dask_cuda.utils import get_n_gpus
 from distributed.worker_memory import parse_memory_limit
 
 from audiopipe.cluster.engines import useful_workers
+from audiopipe.config.environment import WORKERS_PER_GPU
 
 __all__ = ["CUDAWorkers"]
 
@@ -43,3 +44,5 @@ class CUDAWorkers(CUDAWorker):  # type: ignore[misc]
         for number in range(1, per_gpu):
             worker_name = None if name is None else f"{name}.{number}"
             self.nannies += CUDAWorker(scheduler, name=worker_name, memory_limit=limit, **options).nannies
+        for nanny in self.nannies:  # which have not started their workers yet
+            nanny.env[WORKERS_PER_GPU] = str(per_gpu)

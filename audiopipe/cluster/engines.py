@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from audiopipe.cluster.manifest import fill_manifest
 from audiopipe.cluster.profiles import LOCAL_CUDA, Profile
+from audiopipe.config.environment import WORKERS_PER_GPU
 from audiopipe.errors import ConfigError
 
 __all__ = ["CORES_PER_CUDA_WORKER", "EXISTING", "KUBERNETES", "SSH", "EngineArguments", "engine_arguments"]
@@ -35,10 +36,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EngineArguments:
-    """Keyword arguments of an engine's class, and the number of workers to wait for."""
+    """Arguments of an engine's class, the number of workers to wait for, and how many of them share a GPU."""
 
     arguments: Arguments
     wait_workers: int = 1
+    workers_per_gpu: int = 1
 
 
 def engine_arguments(profile: Profile) -> EngineArguments:
@@ -101,7 +103,7 @@ def _cuda(profile: Profile) -> EngineArguments:
     options, arguments = _split(profile, _CUDA)
     per_gpu = options.workers_per_gpu or useful_workers(options.cores, options.gpus)
     workers = options.n_workers or options.gpus * per_gpu
-    return EngineArguments({"n_workers": workers, **arguments}, workers)
+    return EngineArguments({"n_workers": workers, **arguments}, workers, -(-workers // max(1, options.gpus)))
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,7 @@ def _slurm(profile: Profile) -> EngineArguments:
     variables = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"} | _lifetime_variables(profile)
     exports = [f"export {name}={quote(value)}" for name, value in variables.items()]
     workers = useful_workers(options.job_cpu, 1)
+    exports.append(f"export {WORKERS_PER_GPU}={workers}")
     arguments |= {
         "n_workers": options.n_workers,
         "job_cpu": options.job_cpu,

@@ -3,9 +3,10 @@
 On CUDA a batch goes through pinned memory over a separate stream, so that the next batch is copied while the device
 works on this one. It is copied as the type it was decoded to: 16-bit samples stay 16 bits on the bus.
 
-A pass that runs out of memory is repeated with the same shape while no other pass uses the device. Whether it fits then
-depends on its shape and the device only, and not on the worker's other shards. The same holds for the smaller tiles
-that it is divided into if it does not fit, and so for the last bits of the results.
+A pass that runs out of memory is repeated with the same shape while no other pass of the process uses the device, and
+other processes have their own parts of its memory (`device_memory.py`). Whether it fits then depends on its shape and
+the size of the part, and not on other shards or workers. The same holds for the smaller tiles that it is divided into
+if it does not fit. A tile has the padding of its batch, so each clip is computed from the same samples in any tiling.
 """
 
 from __future__ import annotations

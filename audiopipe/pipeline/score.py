@@ -16,6 +16,7 @@ from audiopipe.dataset.schema import METRIC_NAMES
 from audiopipe.errors import BrokenWorker
 from audiopipe.pipeline.batch import Batch
 from audiopipe.pipeline.device import DeviceBatch, transfer
+from audiopipe.pipeline.device_memory import limit_device_memory
 from audiopipe.pipeline.drop_rules import MAX_PEAK_DBFS, NOT_FINITE, RULES
 from audiopipe.pipeline.tiles import run_in_tiles
 from audiopipe.types import Clip, Decibels, Seconds, Span, Value
@@ -51,10 +52,19 @@ class ScoredClip:
 def resolve_device(config: RunConfig) -> torch.device:
     """Return the device that the config selects; 'auto' is CUDA if there is a device.
 
+    Of a GPU's memory this process gets the part of one worker.
+
     Raises:
         BrokenWorker: the worker was given a GPU, but PyTorch cannot use it. On its CPU it would be slow, and compute
             other last bits than the other workers.
     """
+    device = _choose_device(config)
+    if device.type == "cuda":
+        limit_device_memory(device)
+    return device
+
+
+def _choose_device(config: RunConfig) -> torch.device:
     if config.device == "auto":
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         if torch.cuda.is_available():

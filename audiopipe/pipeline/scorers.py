@@ -79,22 +79,20 @@ class ScorerSet:
 
     def _score(self, scorer: Scorer, batch: EmittedBatch, tile: slice) -> list[Scores]:
         segments = batch.segments[tile]
-        given = self._prepare(scorer, batch.samples[tile], batch.sample_rate, segments)
+        given = self._prepare(scorer, batch, tile)
         values = check_values(scorer, _call(scorer, lambda: scorer.score(given)), len(segments))
         return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
-    def _prepare(
-        self,
-        scorer: Scorer,
-        samples: Sequence[npt.NDArray[np.int16]],
-        rate: int,
-        segments: Sequence[SegmentInfo],
-    ) -> ScorerBatch:
-        """Pad segments to a tensor on the device, with the rate and the channels that a scorer wants."""
+    def _prepare(self, scorer: Scorer, batch: EmittedBatch, tile: slice) -> ScorerBatch:
+        """Pad segments to a tensor on the device, with the rate and the channels that a scorer wants.
+
+        They are padded to the longest of the batch, so that the scorer is given the same samples in any tiling.
+        """
+        samples, segments, rate = batch.samples[tile], batch.segments[tile], batch.sample_rate
         if not scorer.needs_audio:
             return ScorerBatch(None, [], segments, rate)
         lengths = [len(signal) for signal in samples]
-        host = np.zeros((len(samples), 1, max(lengths)), np.int16)
+        host = np.zeros((len(samples), 1, max(map(len, batch.samples))), np.int16)
         for row, signal in zip(host, samples, strict=True):
             row[0, : len(signal)] = signal
         x = torch.from_numpy(host).to(self.device).float().mul_(1 / kernels.INT16_FULL_SCALE)

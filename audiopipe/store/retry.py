@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -39,6 +42,10 @@ REFUSALS = {
     ),
 }
 CLOCK_CODES = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+# S3 answers HEAD without a body and so without a code. The time of the answer then shows whether the clock is wrong:
+# S3 refuses requests that are off by 15 minutes.
+NO_CODE = "403"
+MAX_CLOCK_ERROR_S = 600.0
 KEY_CODES = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 MISSING_STATUSES = frozenset({404, 410})
 
@@ -99,7 +106,7 @@ def to_store_error(action: str, error: Exception) -> Exception:
     code = s3_error_code(error)
     if (status := _http_status(error)) in MISSING_STATUSES:
         return FileNotFoundError(f"{action}: the server answers {status}")
-    if code in CLOCK_CODES:
+    if code in CLOCK_CODES or (code == NO_CODE and _is_clock_wrong(error)):
         return BrokenWorker(f"{action}: the store refuses the time of this machine ({code}): set its clock")
     if code in EXISTS_CODES:
         return FileExistsError(f"{action}: the object exists already")
@@ -141,11 +148,26 @@ def is_name_invalid(error: BaseException | None) -> bool:
 
 def s3_error_code(error: BaseException) -> str | None:
     """Return the S3 error code of an error or of its cause, None if it does not come from S3."""
+    response = _s3_response(error)
+    return None if response is None else str(response["Error"].get("Code"))
+
+
+def _s3_response(error: BaseException) -> dict[str, Any] | None:
+    """Return the response of S3 that an error or its cause reports, None if it does not come from S3."""
     s3_error = error if isinstance(error, S3_CODE_ERRORS) else error.__cause__
     if not isinstance(s3_error, S3_CODE_ERRORS):
         return None
-    response: dict[str, dict[str, object]] = getattr(s3_error, "response")  # noqa: B009 - botocore may be absent
-    return str(response["Error"].get("Code"))
+    response: dict[str, Any] = getattr(s3_error, "response")  # noqa: B009 - botocore may be absent
+    return response
+
+
+def _is_clock_wrong(error: BaseException) -> bool:
+    """Check whether the time of S3's response is far from the time of this machine."""
+    response = _s3_response(error) or {}
+    date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    with suppress(TypeError, ValueError):
+        return abs((parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()) > MAX_CLOCK_ERROR_S
+    return False
 
 
 def http_cause(error: Exception) -> Exception | None:

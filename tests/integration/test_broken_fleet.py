@@ -20,6 +20,7 @@ from fleet import BIN, FIXED, Fleet
 from output_factory import RUN_ID, content, corpus
 from waiting import wait_until
 
+from audiopipe.bench.servers.clock import MovableClock
 from audiopipe.dataset.commit import read_commits
 from audiopipe.dataset.verify import verify
 from audiopipe.ledger import WorkerStatus, open_ledger
@@ -29,7 +30,6 @@ VIDEOS, SHARDS = 12, 6
 DONE = 0
 # Each process sees here what its working directory holds, so that one of them can lack the mount of the sources.
 MOUNT = "/proc/self/cwd/videos"
-CLOCK = Path(__file__).with_name("clock.c")
 DECODE_TIMEOUT_S, STOP_S = 5.0, 12.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -62,7 +62,7 @@ def fleet(mounted: Path, tmp_path: Path) -> Iterator[Fleet]:
     folder.mkdir()
     (folder / "videos").symlink_to(mounted / "videos")
     # The delay leaves time for a failure while a shard is made.
-    fleet = Fleet(folder, mounted / "catalog.parquet", settings=delay_decoders(tmp_path / "delayed", 0.5))
+    fleet = Fleet(folder, catalog=mounted / "catalog.parquet", settings=delay_decoders(tmp_path / "delayed", 0.5))
     yield fleet
     for name in fleet.running:
         fleet.kill(name)
@@ -71,7 +71,7 @@ def fleet(mounted: Path, tmp_path: Path) -> Iterator[Fleet]:
 def run_with(fleet: Fleet, *options: str, folder: Path | None = None, **settings: str) -> None:
     """Start the fleet and the driver; `folder` and `settings` are those of the broken worker."""
     fleet.scheduler()
-    fleet.worker("broken", folder=folder, **settings)
+    fleet.worker("broken", folder=folder, variables=settings)
     fleet.worker("sound")
     fleet.wait_for_workers(2)
     fleet.driver(*options)
@@ -132,17 +132,15 @@ def test_a_worker_without_a_driver_for_its_gpu_is_retired(fleet: Fleet, expected
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc, for a clock that can be set")
 def test_a_worker_whose_clock_jumps_loses_nothing(fleet: Fleet, expected: dict[str, bytes], tmp_path: Path) -> None:
-    clock, library = tmp_path / "clock", tmp_path / "clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", str(CLOCK), "-o", str(library)], check=True)
-    clock.write_text("0")
-    run_with(fleet, LD_PRELOAD=str(library), CLOCK_JUMP=str(clock))
-    for jump in ("86400", "-7200", "3600"):
+    clock = MovableClock(tmp_path)
+    run_with(fleet, **clock.environment)
+    for jump in (86_400, -7200, 3600):
         before = len(fleet.commits())
         wait_until(
             lambda before=before: len(fleet.commits()) > before or fleet.running["driver"].poll() is not None,
             lambda: fleet.log("driver"),
         )
-        clock.write_text(jump)
+        clock.set(jump)
     assert_finished(fleet, expected)
 
 

@@ -19,13 +19,13 @@ from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
 from waiting import wait_until
 
+from audiopipe.bench.servers.clock import MovableClock
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.driver import run
 from audiopipe.pipeline.scratch import PREFIX
 
 AUDIOPIPE = str(Path(sys.executable).parent / "audiopipe")
-CLOCK = Path(__file__).with_name("clock.c")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a disk needs root")
 
@@ -120,24 +120,22 @@ def test_a_read_only_output_is_refused_before_any_work(catalog: Path, disk: Path
 def test_a_clock_that_jumps_back_and_forth_changes_nothing(
     catalog: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
-    clock, library = tmp_path / "clock", tmp_path / "clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", str(CLOCK), "-o", str(library)], check=True)
-    clock.write_text("0")
-    faked = os.environ | {"LD_PRELOAD": str(library), "CLOCK_JUMP": str(clock)}
-    (tmp_path / "later").write_text("86400")
-    tomorrow = faked | {"CLOCK_JUMP": f"{tmp_path}/later"}
-    shown = execute([sys.executable, "-c", "import time; print(time.time())"], tomorrow)
+    clock = MovableClock(tmp_path)
+    faked = os.environ | clock.environment
+    clock.set(86_400)
+    shown = execute([sys.executable, "-c", "import time; print(time.time())"], faked)
     assert float(shown.stdout) - time.time() > 80_000
+    clock.set(0)
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command(catalog, tmp_path / "out"), stdout=log, stderr=log, env=faked)
         try:
-            for jump in ("-10800", "172800", "-3456000"):
+            for jump in (-10_800, 172_800, -3_456_000):
                 before = count_commits(tmp_path)
                 wait_until(
                     lambda before=before: count_commits(tmp_path) > before or process.poll() is not None,
                     timeout_s=240,
                 )
-                clock.write_text(jump)
+                clock.set(jump)
             wait_until(lambda: process.poll() is not None, timeout_s=500)
         finally:
             process.kill()

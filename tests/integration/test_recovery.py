@@ -51,7 +51,7 @@ def expected(corpus_of_tones: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def fleet(corpus_of_tones: Path, tmp_path: Path) -> Iterator[Fleet]:
     (tmp_path / "fleet").mkdir()
     # The delay leaves time for a failure while a shard is made.
-    fleet = Fleet(tmp_path / "fleet", corpus_of_tones, settings=delay_decoders(tmp_path / "delayed", 0.7))
+    fleet = Fleet(tmp_path / "fleet", catalog=corpus_of_tones, settings=delay_decoders(tmp_path / "delayed", 0.7))
     yield fleet
     for name in fleet.running:
         fleet.kill(name)
