@@ -14,7 +14,7 @@ import pyarrow as pa
 from audiopipe.bench.servers.supabase import Postgres
 from audiopipe.bench.soak.inputs import source_of
 from audiopipe.config import RunConfig
-from audiopipe.dataset.commit import Commit, commit_name, read_commit, read_commits
+from audiopipe.dataset.commit import Commit, read_commit, read_commits
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.run_record import read_config
 from audiopipe.dataset.verify import verify
@@ -64,8 +64,9 @@ class OutputChecker:
         """
         collect_garbage(self.output.url, remove=True, min_age_h=0)  # parts of killed attempts
         verification = verify(self.output.url)
-        open_commits = {commit_name(shard) for shard in self.open_shards}
-        findings = [f"{item.name}: {item.problem}" for item in verification.findings if item.name not in open_commits]
+        findings = [
+            f"{item.name}: {item.problem}" for item in verification.findings if item.name not in self.open_shards
+        ]
         return [
             self._check_lost(),
             Check(

@@ -50,18 +50,21 @@ class SoakSettings:
         videos: number of videos, which the disturbed run processes to the end, however long that takes.
         shard_videos: videos in a shard.
         fault_share: share of the requests to S3 that fail at any time.
+        cycle_s: seconds after which the faults start again; default: at least three cycles in a quarter, of at most
+            five minutes.
     """
 
     minutes: float = 40.0
     videos: int | None = None
     shard_videos: int = 4
     fault_share: float = 0.02
+    cycle_s: float | None = None
     seed: int = 0
 
     @property
-    def cycle_s(self) -> float:
-        """The seconds after which the faults start again: at least three cycles in a quarter, of at most 5 minutes."""
-        return min(300.0, max(30.0, self.minutes * 60 / 12))
+    def fault_cycle_s(self) -> float:
+        """The seconds after which the faults start again."""
+        return self.cycle_s or min(300.0, max(30.0, self.minutes * 60 / 12))
 
     @property
     def interval_s(self) -> float:
@@ -145,10 +148,9 @@ class _Soak:
                 "choose another --folder, or fewer --videos"
             )
         end = "to the end" if self.settings.videos else f"for {self.settings.minutes:g} min"
-        self.log(
-            f"soak: {repeats * self.source.videos:,} videos, {end}, faults every {self.settings.cycle_s:.0f} s, up to "
-            f"{needed_mb / 1000:.1f} GB in {self.folder}"
-        )
+        cycle_s = self.settings.fault_cycle_s
+        self.log(f"soak: up to {repeats * self.source.videos:,} videos, {end}, faults every {cycle_s:.0f} s")
+        self.log(f"the output needs up to {needed_mb / 1000:.1f} GB in {self.folder}")
         return repeats
 
     def _run_disturbed(self, repeats: int, rate: float, machine: dict[str, str]) -> SoakResult:
@@ -158,7 +160,9 @@ class _Soak:
         self.started = time.monotonic()
         ledger = self.folder / "state/audiopipe/ledgers" / default_path(f"{self.store.url}/output").name
         sampler = Sampler(self._pids, _is_worker, ledger, self.started, settings.interval_s)
-        faults = FaultSchedule(self.hosts, servers.s3, servers.proxy, servers.supabase, self.started, settings.cycle_s)
+        faults = FaultSchedule(
+            self.hosts, servers.s3, servers.proxy, servers.supabase, self.started, settings.fault_cycle_s
+        )
         self._start_driver(catalog, "output", ledger="supabase://")
         sampler.start()
         faults.start()
@@ -171,7 +175,7 @@ class _Soak:
         result = SoakResult(
             machine=machine,
             minutes=round(sampler.samples[-1].at_s / 60, 2),
-            cycle_s=settings.cycle_s,
+            cycle_s=settings.fault_cycle_s,
             videos=sampler.videos,
             shards=0,
             is_complete=False,
