@@ -27,6 +27,7 @@ def test_auto_starts_a_worker_per_four_cores_of_a_gpu(cores: int, gpus: int, wor
     assert profile.engine == "dask_cuda.LocalCUDACluster"
     engine = engine_arguments(profile)
     assert engine.arguments["n_workers"] == engine.wait_workers == workers
+    assert engine.workers_per_gpu == workers // gpus
 
 
 def test_the_number_of_workers_per_gpu_can_be_set() -> None:

@@ -74,7 +74,7 @@ def arguments(profile: str, **options: Any) -> dict[str, Any]:
 
 
 def dask_settings(profile: str, **options: Any) -> dict[str, Any]:
-    return connect._dask_settings(resolve_profile(profile, **options))
+    return connect._dask_settings(resolve_profile(profile, **options), 1)
 
 
 @pytest.mark.parametrize("profile", sorted(GIVEN))
@@ -272,6 +272,7 @@ def test_jobs_and_pods_get_their_settings_explicitly(tmp_path: Path) -> None:
 def test_a_job_has_a_worker_for_every_four_cores_of_its_gpu() -> None:
     chosen = arguments("slurm", threads_per_worker=3)
     assert (chosen["processes"], chosen["cores"], chosen["job_cpu"]) == (4, 12, 16)
+    assert "export AUDIOPIPE_WORKERS_PER_GPU=4" in chosen["job_script_prologue"]
     chosen = arguments("slurm", job_cpu=2)
     assert (chosen["processes"], chosen["cores"]) == (1, 2)
 

@@ -22,6 +22,9 @@ torch.cuda.is_available = lambda: True
 def device():
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
+def sharing():
+    return os.environ["AUDIOPIPE_WORKERS_PER_GPU"]
+
 if __name__ == "__main__":
     client = connect("auto", dashboard_address=":0", **json.loads(sys.argv[1]))
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -29,6 +32,7 @@ if __name__ == "__main__":
         "engine": type(client.cluster).__name__,
         "gpus": gpu_count(),
         "devices": client.run(device),
+        "sharing": sorted(set(client.run(sharing).values())),
         "names": sorted(worker["name"] for worker in workers.values()),
         "threads": [worker["nthreads"] for worker in workers.values()],
         "limits": [worker["memory_limit"] for worker in workers.values()],
@@ -75,6 +79,7 @@ def test_auto_starts_a_worker_per_device_which_it_sees_first(stub: Path) -> None
     assert sorted(visible.split(",")[0] for visible in placed["devices"].values()) == ["0", "1"]
     assert placed["threads"] == [3, 3]
     assert placed["names"] == ["gpu-0", "gpu-1"]
+    assert placed["sharing"] == ["1"]
     assert placed["hosts"] == ["127.0.0.1", "127.0.0.1"]
 
 
@@ -96,6 +101,7 @@ def test_several_workers_share_a_device_and_the_memory_of_the_host(stub: Path) -
     firsts = sorted(visible.split(",")[0] for visible in placed["devices"].values())
     assert firsts == ["0", "0", "1", "1"]
     assert placed["names"] == ["gpu-0", "gpu-0.1", "gpu-1", "gpu-1.1"]
+    assert placed["sharing"] == ["2"]
     assert sum(placed["limits"]) <= MEMORY_LIMIT
 
 
@@ -115,6 +121,9 @@ from distributed import Client, LocalCluster
 def device():
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
+def sharing():
+    return os.environ["AUDIOPIPE_WORKERS_PER_GPU"]
+
 if __name__ == "__main__":
     with LocalCluster(n_workers=0, dashboard_address=":0") as here, Client(here) as client:
         spec = {"cls": "audiopipe.cluster.cuda_workers.CUDAWorkers", "opts": json.loads(sys.argv[1])}
@@ -125,6 +134,7 @@ if __name__ == "__main__":
             known = client.scheduler_info(n_workers=-1)["workers"].values()
             print(json.dumps({
                 "devices": client.run(device),
+                "sharing": sorted(set(client.run(sharing).values())),
                 "names": sorted(worker["name"] for worker in known),
                 "threads": [worker["nthreads"] for worker in known],
                 "limits": [worker["memory_limit"] for worker in known],
@@ -142,4 +152,5 @@ def test_workers_of_other_machines_share_devices_the_same_way(stub: Path) -> Non
     assert firsts == ["0", "0", "1", "1"]
     assert placed["names"] == ["node-0", "node-1", "node.1-0", "node.1-1"]
     assert placed["threads"] == [3, 3, 3, 3]
+    assert placed["sharing"] == ["2"]
     assert sum(placed["limits"]) <= MEMORY_LIMIT

@@ -97,7 +97,7 @@ def test_other_workers_cannot_change_the_tiles(total_gb, workers, need, held):
 
     def tile_sizes(shares):
         device = SharedDevice(total_gb * GB)
-        own = device.process(memory_fraction(device.total_bytes, workers), CONTEXT_BYTES)
+        worker = device.process(memory_fraction(device.total_bytes, workers), CONTEXT_BYTES)
         for share in shares[: workers - 1]:
             process = device.process(memory_fraction(device.total_bytes, workers), CONTEXT_BYTES)
             process.allocate(share * process.limit_bytes)
@@ -105,8 +105,8 @@ def test_other_workers_cannot_change_the_tiles(total_gb, workers, need, held):
 
         def run(tile):
             rows = len(range(8)[tile])
-            own.allocate(need * own.limit_bytes * rows / 8)
-            own.free()
+            worker.allocate(need * worker.limit_bytes * rows / 8)
+            worker.free()
             sizes.append(rows)
             return [None] * rows
 
@@ -118,12 +118,12 @@ def test_other_workers_cannot_change_the_tiles(total_gb, workers, need, held):
 
 def test_without_a_limit_the_tiles_depend_on_the_neighbors():
     device = SharedDevice(24 * GB)
-    own, other = device.process(1.0), device.process(1.0)
-    own.allocate(16 * GB)
-    own.free()
+    worker, other = device.process(1.0), device.process(1.0)
+    worker.allocate(16 * GB)
+    worker.free()
     other.allocate(12 * GB)
     with pytest.raises(torch.OutOfMemoryError):
-        own.allocate(16 * GB)
+        worker.allocate(16 * GB)
 
 
 @given(st.integers(12, 192), st.integers(1, 8))

@@ -1,6 +1,7 @@
 """Check that a store that cannot hold an output is found out before any work."""
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -59,7 +60,13 @@ class Handler(BaseHTTPRequestHandler):
         return self.answer(200, self.server.objects[self.path])
 
     def do_HEAD(self) -> None:
-        self.do_GET()
+        if self.server.condition in ("wrong time", "forbidden"):
+            return self.answer(403)  # without a body, and so without a code
+        return self.do_GET()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        ahead_s = 86_400 if self.server.condition == "wrong time" else 0
+        return super().date_time_string(time.time() + ahead_s)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -112,6 +119,15 @@ def test_a_store_that_cannot_hold_commits_is_named(
         check_output(Store("s3://bucket/out"))
     assert "s3://bucket/out" in str(caught.value)
     assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+def test_a_refusal_without_a_code_is_explained_by_the_clock(s3: S3) -> None:
+    s3.condition = "wrong time"
+    with pytest.raises(BrokenWorker, match="refuses the time of this machine"):
+        Store("s3://bucket/out").size("name")
+    s3.condition = "forbidden"
+    with pytest.raises(PermanentStoreError, match="not permitted"):
+        Store("s3://bucket/out").size("name")
 
 
 def test_a_store_that_does_not_answer_may_be_tried_again(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

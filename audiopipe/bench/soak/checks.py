@@ -130,8 +130,8 @@ class OutputChecker:
 
     def _is_same(self, shard: Shard, config: RunConfig) -> bool:
         process_shard(shard, config, self.commits[shard.name].result.run_id)
-        again = read_commit(Store(config.output), shard.name)
-        return again is not None and _sha256(again) == _sha256(self.commits[shard.name])
+        commit = read_commit(Store(config.output), shard.name)
+        return commit is not None and _sha256(commit) == _sha256(self.commits[shard.name])
 
 
 def check_ledger(postgres: Postgres, commits: Mapping[str, Commit]) -> Check:

@@ -133,7 +133,7 @@ def _quarters(result: SoakResult) -> Html:
             f"{quarter['videos']:,.0f}",
             f"{quarter['videos_per_minute']:.1f}",
             f"{quarter['videos_per_cpu_s']:.3f}",
-            f"{quarter['own_cores']:.2f}",
+            f"{quarter['soak_cores']:.2f}",
             f"{quarter['other_cores']:.2f}",
         )
         for number, quarter in enumerate(result.quarters(), 1)
@@ -221,12 +221,12 @@ def _load(result: SoakResult) -> Html:
     def cores(values: Sequence[float]) -> list[float]:
         return list(np.diff(np.interp(edges, at_s, values)) / np.diff(edges))
 
-    own = cores([sample.own_cpu_s for sample in result.samples])
+    used = cores([sample.soak_cpu_s for sample in result.samples])
     busy = cores([sample.busy_cpu_s for sample in result.samples])
 
     def plot_axes(axes: Axes) -> None:
-        axes.stairs(np.maximum(busy, own), edges / scale, fill=True, color=NEUTRAL, alpha=0.5, label="other programs")
-        axes.stairs(own, edges / scale, fill=True, color=KEPT, alpha=0.8, label="the soak")
+        axes.stairs(np.maximum(busy, used), edges / scale, fill=True, color=NEUTRAL, alpha=0.5, label="other programs")
+        axes.stairs(used, edges / scale, fill=True, color=KEPT, alpha=0.8, label="the soak")
         axes.set(xlabel=f"time ({unit})", ylabel="cores", ylim=(0, None))
         axes.grid(axis="y")
 

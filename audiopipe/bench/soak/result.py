@@ -89,7 +89,7 @@ class SoakResult:
             return np.diff(np.interp(edges, at_s, [getattr(sample, name) for sample in self.samples]))
 
         videos, cpu_s = differences("videos"), differences("worker_cpu_s")
-        busy, own = differences("busy_cpu_s"), differences("own_cpu_s")
+        busy, used = differences("busy_cpu_s"), differences("soak_cpu_s")
         return [
             {
                 "from_s": float(start),
@@ -97,11 +97,11 @@ class SoakResult:
                 "videos": float(count),
                 "videos_per_minute": float(60 * count / (end - start)),
                 "videos_per_cpu_s": float(count / max(cpu, 1e-9)),
-                "own_cores": float(mine_s / (end - start)),
-                "other_cores": float(max(0.0, all_s - mine_s) / (end - start)),
+                "soak_cores": float(soak_s / (end - start)),
+                "other_cores": float(max(0.0, busy_s - soak_s) / (end - start)),
             }
-            for start, end, count, cpu, all_s, mine_s in zip(
-                edges[:-1], edges[1:], videos, cpu_s, busy, own, strict=True
+            for start, end, count, cpu, busy_s, soak_s in zip(
+                edges[:-1], edges[1:], videos, cpu_s, busy, used, strict=True
             )
         ]
 

@@ -33,7 +33,7 @@ __all__ = ["SoakSettings", "run_soak"]
 DRIVER, SCHEDULER = "driver", "scheduler"
 OPTIONS = "--cluster existing --device cpu --heartbeat-s 2 --max-failed-share 1 --min-snr-db none --quiet"
 ENDED, STOPPED = (0, 3), 4  # exit codes of a driver: done, done with dead letters; stopped
-PLANNED_SHARE = 1.5  # of what the undisturbed run processes in the time: the work must not end before the time does
+PLANNED = 3.0  # times what the undisturbed run processes in the time: the work must not end before the time does
 TAIL_SHARDS = 6  # handed out last, when workers run out of work: their time does not count
 SAMPLED_SHARDS = 12
 KEPT_MB_PER_SOURCE_MB = 0.7
@@ -138,9 +138,10 @@ class _Soak:
         return rate
 
     def _repeats(self, rate: float) -> int:
-        videos = self.settings.videos or rate * self.settings.minutes * PLANNED_SHARE
+        expected = self.settings.videos or rate * self.settings.minutes
+        videos = self.settings.videos or expected * PLANNED
         repeats = max(1, math.ceil(videos / self.source.videos))
-        needed_mb = repeats * self.source.megabytes * KEPT_MB_PER_SOURCE_MB
+        needed_mb = expected / self.source.videos * self.source.megabytes * KEPT_MB_PER_SOURCE_MB
         free_mb = shutil.disk_usage(self.folder).free / 1e6
         if needed_mb > free_mb:
             raise ConfigError(
@@ -150,7 +151,7 @@ class _Soak:
         end = "to the end" if self.settings.videos else f"for {self.settings.minutes:g} min"
         cycle_s = self.settings.fault_cycle_s
         self.log(f"soak: up to {repeats * self.source.videos:,} videos, {end}, faults every {cycle_s:.0f} s")
-        self.log(f"the output needs up to {needed_mb / 1000:.1f} GB in {self.folder}")
+        self.log(f"the output needs about {needed_mb / 1000:.1f} GB in {self.folder}")
         return repeats
 
     def _run_disturbed(self, repeats: int, rate: float, machine: dict[str, str]) -> SoakResult:

@@ -30,7 +30,7 @@ class Sample:
         at_s: seconds since the start.
         videos: videos of committed shards.
         worker_cpu_s: CPU seconds that all workers, their nannies and decoders have used.
-        own_cpu_s: CPU seconds of all processes of the soak.
+        soak_cpu_s: CPU seconds of all processes of the soak.
         busy_cpu_s: CPU seconds of this machine, other programs included.
         load: of the machine, as in `uptime`.
     """
@@ -38,7 +38,7 @@ class Sample:
     at_s: float
     videos: int
     worker_cpu_s: float
-    own_cpu_s: float
+    soak_cpu_s: float
     busy_cpu_s: float
     load: float
 
@@ -106,8 +106,8 @@ class Sampler:
         self._videos = self._count_videos()
         busy = psutil.cpu_times()
         workers = math.fsum(seconds for name, seconds in self._cpu_s.items() if self.is_worker(name))
-        own, busy_s = math.fsum(self._cpu_s.values()), math.fsum(busy) - busy.idle - busy.iowait
-        rounded = (round(value, 2) for value in (workers, own, busy_s, os.getloadavg()[0]))
+        used, busy_s = math.fsum(self._cpu_s.values()), math.fsum(busy) - busy.idle - busy.iowait
+        rounded = (round(value, 2) for value in (workers, used, busy_s, os.getloadavg()[0]))
         self.samples.append(Sample(at_s, self._videos, *rounded))
 
     def _measure(self, name: str, tree: list[psutil.Process], at_s: float) -> None:
