@@ -7,6 +7,7 @@ are recognized by their columns. For any other table, the error lists its column
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -132,7 +133,7 @@ def similar_name(name: str, names: Sequence[str]) -> str | None:
 
 def guess_roles(names: Sequence[str]) -> dict[str, str]:
     """Guess the columns of a table from their names, whatever their case; uses without a likely column are left out."""
-    by_lower = {name.lower(): name for name in reversed(names)}
+    by_lower = {re.sub(r"[ -]+", "_", name.lower()): name for name in reversed(names)}
     guessed: dict[str, str] = {}
     for role, synonyms in SYNONYMS.items():
         column = next((by_lower[name] for name in synonyms if name in by_lower), None)
@@ -145,9 +146,9 @@ def suggest_columns(names: Sequence[str], mapping: Mapping[str, str]) -> str | N
     """Suggest a value of `columns` for a table, on top of the given mapping; None without a likely location."""
     taken = set(mapping.values())
     guessed = {role: column for role, column in guess_roles(names).items() if column not in taken} | dict(mapping)
-    if LOCATION not in guessed and "youtube_id" not in guessed:
+    if LOCATION not in guessed:
         return None
-    guessed.setdefault("youtube_id", guessed.get(LOCATION, ""))
+    guessed.setdefault("youtube_id", guessed[LOCATION])
     if guessed.get(LOCATION) == guessed["youtube_id"]:
         del guessed[LOCATION]
     order = list(SYNONYMS)

@@ -19,7 +19,7 @@ NO_COLUMN = "none"  # for columns: a column of that name is not used
 
 
 def normalize_columns(value: object) -> str | None:
-    """Return a mapping such as `youtube_id=path,text=sentence` in one spelling: sorted, with the full names.
+    """Return a mapping such as `youtube_id=path,text=sentence` in one spelling: in the order of `ROLES`.
 
     Args:
         value: such text, or a mapping as in YAML; None or nothing for no mapping.
@@ -36,7 +36,7 @@ def normalize_columns(value: object) -> str | None:
         if role in roles:
             raise ValueError(f"names {role} twice")
         roles[role] = column
-    return join_columns(sorted(roles.items())) or None
+    return join_columns((role, roles[role]) for role in ROLES if role in roles) or None
 
 
 def normalize_kept(value: object) -> str | None:
