@@ -54,6 +54,7 @@ def open_database(
     added = annotation_paths(store, annotations, shards.keys())
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
+    connection.execute("SET enable_progress_bar = false")  # in a notebook, slow queries would add outputs to a cell
     connection.execute("SET allowed_paths = $paths", {"paths": segments + videos + added})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

@@ -83,7 +83,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Cells:
-    """A map of two quantities: counts for (column, row) of the cells that are not empty."""
+    """A map of two quantities: counts for (column, row) of the cells that are not empty.
+
+    Args:
+        columns: the columns of segments on the two axes, so that a page can list the segments of a cell.
+    """
 
     kind: ClassVar[str] = "cells"
     x: str
@@ -92,6 +96,7 @@ class Cells:
     y_edges: Numbers
     names: Sequence[str]
     cells: Sequence[Sequence[int]]
+    columns: Sequence[str] = ()
     bands: Sequence[Band] = field(default=())
 
 

@@ -42,7 +42,10 @@ def maps(tables: DatasetTables) -> Html:
     """Draw a density map for each pair of metrics that the dataset has."""
     limits = {threshold.metric: threshold.limit for threshold in tables.thresholds}
     legend = page.legend({"kept": KEPT, "dropped": DROPPED, "limit of this run": LIMIT})
-    note = page.note("A stronger color means more segments, on a logarithmic scale. Mixed colors mean both kinds.")
+    note = page.note(
+        "A stronger color means more segments, on a logarithmic scale. Mixed colors mean both kinds. Click a cell to "
+        "hear its segments."
+    )
     pairs = [(tables.metrics[x], tables.metrics[y]) for x, y in PAIRS if len(tables.present((x, y))) == 2]
     if not pairs:
         return page.note("This dataset has none of the pairs of metrics.")
@@ -71,7 +74,7 @@ def _map(segments: pd.DataFrame, x: Column, y: Column, limits: dict[str, float])
 
     missing = len(segments) - len(points)
     caption = f"{format_percent(missing, len(segments))} of the segments lack one of them" if missing else ""
-    data = Cells(_label(x), _label(y), edges[0], edges[1], ("kept", "dropped"), _cells(*counts))
+    data = Cells(_label(x), _label(y), edges[0], edges[1], ("kept", "dropped"), _cells(*counts), (x.name, y.name))
     return page.figure(draw(plot, 470, 250, data), name[0].upper() + name[1:], caption)
 
 

@@ -25,7 +25,7 @@ STYLES = """
 .ap .browse fieldset input[type=number] { width: 90px } .ap .browse fieldset button { padding: 0 7px }
 .ap .browse .status { margin: 8px 0 4px; min-height: 1.5em; max-width: none }
 .ap .browse .scroll { margin: 0; border: 1px solid #8883; border-radius: 8px }
-.ap .browse table { width: 100%; font-size: .9em }
+.ap .browse table { width: 100%; font-size: .9em; table-layout: auto }
 .ap .browse caption, .ap .browse .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%) }
 .ap .browse th, .ap .browse td { padding: 4px 8px; vertical-align: middle }
@@ -45,8 +45,9 @@ STYLES = """
 .ap .browse .shares { display: flex; gap: 1px; height: 9px; margin: 3px 0 0; min-width: 60px }
 .ap .browse .shares i { background: #3b8bc4; cursor: pointer; min-width: 3px; border-radius: 1px }
 .ap .browse .shares i.missing { background: #8886 } .ap .browse .shares i:nth-child(even) { opacity: .65 }
-.ap .browse tr.segment { cursor: pointer } .ap .browse tbody tr.segment:hover { background: #8881 }
-.ap .browse tr.open, .ap .browse tr.more, .ap .browse tbody tr.more:hover { background: #3b8bc41c }
+.ap .browse tbody tr.segment { cursor: pointer; background: none }
+.ap .browse tbody tr.segment:hover { background: #8881 }
+.ap .browse tbody tr.open, .ap .browse tbody tr.more, .ap .browse tbody tr.more:hover { background: #3b8bc41c }
 .ap .browse td { border-bottom: 1px solid #8882 } .ap .browse tr.open td { border-bottom-color: #0000 }
 .ap .browse td.text { text-align: left; white-space: normal; min-width: 220px; width: 40% }
 .ap .browse td.text span { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
@@ -62,10 +63,12 @@ STYLES = """
 .ap .browse canvas { width: 100%; height: 210px; display: block }
 .ap .browse .cursor { position: absolute; top: 0; bottom: 20px; left: -9px; width: 1.5px; background: #d73a3a }
 .ap .browse .words { font-size: 1.06em; margin: 4px 0 8px; overflow-wrap: anywhere }
-.ap .browse dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1px 14px; margin: 0 }
+.ap .browse dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1px 14px; margin: 0;
+  width: auto }
 .ap .browse dl div { display: flex; flex-wrap: wrap; justify-content: space-between;
   align-content: start; gap: 0 6px; border-bottom: 1px solid #8882;
-  min-width: 0 } .ap .browse dt { opacity: .72; font-weight: 400 }
+  min-width: 0 } .ap .browse dt, .ap .browse dd { float: none; clear: none; width: auto;
+  display: block } .ap .browse dt { opacity: .72; font-weight: 400; margin: 0 }
 .ap .browse dd { margin: 0; overflow-wrap: anywhere; min-width: 0 }
 .ap .browse .pager { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; margin: 8px 0 }
 .ap .browse pre { white-space: pre-wrap; overflow-wrap: anywhere }

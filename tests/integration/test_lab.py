@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
+from selection_factory import make_samples
 from waiting import wait_until
 
 from audiopipe.dataset.commit import read_commits
+from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.totals import Totals
 from audiopipe.store.objects import Store
 
@@ -94,6 +96,17 @@ def write_long_notebook(notebooks: Path) -> None:
     (cell,) = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
     cell.source = cell.source.replace("demo/output", "demo/stopped").replace("shard_videos = 64", "shard_videos = 1")
     nbformat.write(content, notebooks / "stopped.ipynb")
+
+
+def write_table_notebook(folder: Path) -> Path:
+    """Write a notebook that shows the segments of an output; return the output's folder."""
+    output = make_samples(str(folder / "samples")).root
+    cell = "from audiopipe import Dataset\nfrom audiopipe.report.segment_table import segment_table\n\n"
+    cell += f"segment_table(Dataset({str(output)!r}))"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata=kernel)
+    nbformat.write(notebook, folder / "notebooks" / "table.ipynb")
+    return Path(output)
 
 
 def answers(lab: Lab, process: subprocess.Popen[bytes]) -> bool:
@@ -207,3 +220,22 @@ def test_the_stop_button_ends_a_run_and_the_same_cell_resumes_it(lab: Lab, brows
     after = read_commits(output)
     assert len(after) > len(before)
     assert {shard: after[shard] for shard in before} == before
+
+
+def test_the_kernel_answers_for_all_segments_of_a_table(lab: Lab, browser: Browser) -> None:
+    dataset = Dataset(str(write_table_notebook(lab.folder)))
+    page = open_notebook(lab, browser, "table")
+    execute_until(page, "All 80 segments, read from the dataset page by page.")
+    page.fill(".browse input[type=search]", "text 1")
+    status = page.locator(".browse .status")
+    matching = dataset.to_pandas(where="kept AND contains(text, 'text 1')")
+    status.filter(has_text=f"{len(matching)} segments match").wait_for()
+    assert page.locator(".browse button[aria-label^='Play ']").count() == len(matching)
+    page.locator(".browse .play").last.click()
+    page.wait_for_function("document.querySelector('.browse audio')?.currentTime > 0.05")
+    assert page.locator("tr.open .play").get_attribute("aria-label") == f"Play {matching['key'].iloc[-1]}"
+    with page.expect_download() as download:
+        page.click("text=/Download .* keys/")
+    lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[2].strip('"') for line in lines[1:]] == matching["key"].tolist()
+    assert not page.locator(".jp-Notebook .jp-OutputArea-output", has_text="Error").count()

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from selection_factory import make_samples
 
+from audiopipe.conditions import parse_condition
 from audiopipe.dataset.reader import Dataset
-from audiopipe.report import quality
+from audiopipe.report import distributions, maps, quality
 from audiopipe.report.frame import render_page
 from audiopipe.report.segment_table import segment_table
 
@@ -189,4 +190,44 @@ def test_a_phone_shows_it_without_overflow(browser, page_file, scheme):
     detail = page.locator(".detail").bounding_box()
     assert detail["x"] >= 0
     assert detail["x"] + detail["width"] <= 390
+    page.close()
+
+
+# The place in the window of a cell or of a bar that has segments, from the values of a figure.
+PLACE = """
+([title, kind]) => {
+  const figure = [...document.querySelectorAll("figure.chart")].find((figure) => figure.innerText.startsWith(title));
+  const data = JSON.parse(figure.querySelector("script.chart").textContent), { x, from, to } = data.frame;
+  figure.scrollIntoView({ block: "center" });
+  const svg = figure.querySelector("svg"), box = svg.getBoundingClientRect();
+  const scale = box.width / svg.viewBox.baseVal.width;
+  const middle = (edges, index) => (edges[index] + edges[index + 1]) / 2, [top, bottom] = data.bands[0];
+  const [column, row] = kind === "cells" ? data.cells.find((cell) => cell[2]) :
+    [data.series.kept[0].findIndex(Boolean), null];
+  const value = middle(kind === "cells" ? data.x_edges : data.edges, column);
+  const low = kind === "cells" ? data.y_edges[0] : 0, high = kind === "cells" ? data.y_edges.at(-1) : 1;
+  const y = kind === "cells" ? bottom - (middle(data.y_edges, row) - low) / (high - low) * (bottom - top) : bottom - 3;
+  return [box.left + scale * (x[0] + (value - from) / (to - from) * (x[1] - x[0])), box.top + scale * y];
+}
+"""
+
+
+def test_a_click_on_a_figure_plays_its_segments(browser, dataset, tmp_path):
+    tables = quality.read_tables(dataset)
+    pieces = (maps.maps(tables), distributions.metrics(tables), segment_table(tables))
+    body = "".join(piece._repr_html_() for piece in pieces)
+    (tmp_path / "page.html").write_text(render_page("Segments", body, ""), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("tr.segment")
+    for title, kind, columns in (
+        ("SNR and loudness", "cells", {"snr_db", "loudness_lufs"}),
+        ("SNR (dB)", "bins", {"snr_db"}),
+    ):
+        page.mouse.click(*page.evaluate(PLACE, [title, kind]))
+        page.wait_for_function(PLAYS)
+        condition = parse_condition(where_of(page), tables.dataset.column_types)
+        assert set(condition.columns) == columns
+        wait_for_count(page, len(Dataset(dataset).to_pandas(where=condition.text)))
+        assert "nearest" not in page.inner_text("[role=status]")
     page.close()

@@ -95,11 +95,10 @@ def test_only_jupyterlab_gets_the_widget(output, monkeypatch):
     monkeypatch.setattr(sample, "MAX_AUDIO", 1)
     table = segment_table(Dataset(output))
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    assert set(table._repr_mimebundle_()) == {"text/plain", "text/html"}
+    assert 'data-table=""' in table._repr_html_()
+    assert "widget" not in vars(table)
     monkeypatch.setenv("JPY_SESSION_NAME", "quality.ipynb")
-    bundle = table._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert '<div class="browse">' in bundle["text/html"]
+    assert f'data-table="{table.widget.settings["id"]}"' in table._repr_html_()
     assert table.widget.settings["note"] == "All 80 segments, read from the dataset page by page."
     assert "export default" in table.widget._esm
     table.widget.close()
@@ -130,12 +129,12 @@ def test_histograms_count_every_value_that_exists(queries, rows):
     low, high = queries.answer({"query": "ranges", "columns": ["snr_db", "tar_offset"]}).body["ranges"]["snr_db"]
     assert rows["snr_db"].min() <= low < high <= rows["snr_db"].max()
     bins = {"snr_db": {"low": 20, "step": 10, "bins": 5}, "tar_offset": {"low": 0, "step": 1e9, "bins": 2}}
-    counts = queries.answer({"query": "counts", "bins": bins, "where": "true"}).body["counts"]
+    request = {"query": "charts", "bins": bins, "values": ["drop_reason", "kept"], "where": "true"}
+    counts, values = queries.answer(request).body.values()
     edges = [-math.inf, 30, 40, 50, 60, math.inf]
     assert counts["snr_db"] == np.histogram(rows["snr_db"], edges)[0].tolist()
     assert counts["tar_offset"] == [rows["tar_offset"].notna().sum(), 0]
-    values = queries.answer({"query": "values", "column": "drop_reason", "where": "true"}).body["values"]
-    assert values == [[None, 64], ["noisy", 16]]
+    assert values == {"drop_reason": [[None, 64], ["noisy", 16]], "kept": [[True, 64], [False, 16]]}
 
 
 def test_the_keys_are_those_of_the_condition(queries, output):
@@ -165,10 +164,10 @@ def test_audio_is_that_of_the_segment(queries, output, rows):
         ({**PAGE, "sort": "snr_db; --"}, "no column"),
         ({**PAGE, "seed": "1) --"}, "not valid"),
         ({**PAGE, "limit": 10**6}, "at most 200 rows"),
-        ({"query": "values", "column": "1", "where": "true"}, "no column"),
+        ({"query": "charts", "values": ["1"], "where": "true"}, "no column"),
         ({"query": "ranges", "columns": ["key"]}, "no column 'key' that is a number"),
-        ({"query": "counts", "bins": {"snr_db": {"low": 0, "step": 0, "bins": 5}}}, "1 to 100 bins"),
-        ({"query": "counts", "bins": {"text": {"low": 0, "step": 1, "bins": 5}}}, "not valid"),
+        ({"query": "charts", "bins": {"snr_db": {"low": 0, "step": 0, "bins": 5}}}, "1 to 100 bins"),
+        ({"query": "charts", "bins": {"text": {"low": 0, "step": 1, "bins": 5}}}, "no column 'text' that is a number"),
         ({"query": "audio", "language": "en", "shard": 0, "key": "../../etc/passwd"}, "no segment"),
         ({"query": "audio"}, "not valid"),
         ({"query": "close"}, "unknown query"),

@@ -174,10 +174,14 @@
   document.addEventListener("pointermove", look);
   document.addEventListener("pointerdown", look);
   document.addEventListener("scroll", hide, { passive: true, capture: true });
-  // Lets another part of a page show what is behind a bar or a cell.
+  // Lets another part of a page show what is behind a bar or a cell. The first tap on a place only shows its values.
+  let tapped = "";
   document.addEventListener("click", (event) => {
-    const figure = figureOf(event), hit = figure && find(figure, event);
-    if (hit) figure.dispatchEvent(new CustomEvent("chart-select", { bubbles: true, detail: hit }));
+    const figure = figureOf(event), hit = figure && find(figure, event), place = hit?.lines.join();
+    const isFirstTap = event.pointerType === "touch" && place !== tapped;
+    tapped = place;
+    if (!hit || isFirstTap) return;
+    figure.dispatchEvent(new CustomEvent("chart-select", { bubbles: true, detail: { ...hit, data: read(figure) } }));
   });
   const prepare = () => document.querySelectorAll(".ap figure:not(.chart)").forEach((figure) => {
     if (figure.querySelector("script.chart")) addButtons(figure);

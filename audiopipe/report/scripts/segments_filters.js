@@ -4,6 +4,7 @@ const quoteText = (text) => `'${text.replaceAll("'", "''")}'`;
 const quoteWord = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 // DuckDB takes 1e-3 as a double, but 0.001 in the precision of the column.
 const decimal = (value) => (/e/i.test(`${value}`) ? Number(value).toFixed(15).replace(/\.?0+$/, "") : `${value}`);
+const decimalOf = (number) => Number(number.toPrecision(6));
 const isLimit = (value) => value !== "" && value !== null && value !== undefined && Number.isFinite(Number(value));
 
 function newFilter(column) {

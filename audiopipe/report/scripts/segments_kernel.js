@@ -21,12 +21,10 @@ function kernelSource(model, settings) {
 
   return {
     isSample: false,
-    close: () => model.off("msg:custom", receive),
     page: ({ sort, descending, seed, offset, limit, ...query }) =>
       ask("page", { where: where(query), sort, descending, seed, offset, limit }),
     ranges: async (columns) => (await ask("ranges", { columns })).ranges,
-    counts: async (bins, query) => (await ask("counts", { bins, where: where(query) })).counts,
-    values: async (column, query) => (await ask("values", { column, where: where(query) })).values,
+    charts: (bins, values, query) => ask("charts", { bins, values, where: where(query) }),
     hasAudio: (values) => values[places.tar_offset] !== null,
     audio: async (values) => {
       const { type, data } = await ask("audio", identity(values));
@@ -36,13 +34,12 @@ function kernelSource(model, settings) {
   };
 }
 
+// The widget has no view: it takes over the table that the cell's output has as HTML, so that the output can be saved,
+// and shows its sample where no kernel is.
 export default {
-  render({ model, el }) {
-    const settings = model.get("settings"), source = kernelSource(model, settings);
-    const root = Object.assign(document.createElement("div"), { className: "browse" });
-    el.classList.add("ap");
-    el.append(root);
-    const close = segmentTable(root, settings, source);
-    return () => { close(); source.close(); };
+  initialize({ model }) {
+    const settings = model.get("settings"), kernel = [settings, kernelSource(model, settings)];
+    window.audiopipeTables = { ...window.audiopipeTables, [settings.id]: kernel };
+    for (const root of document.querySelectorAll(`.browse[data-table="${settings.id}"]`)) root.upgrade?.(...kernel);
   },
 };

@@ -35,20 +35,21 @@ function sampleSource(data) {
         return [name, last < 0 ? null : [sorted[Math.floor(0.005 * last)], sorted[Math.ceil(0.995 * last)]]];
       }));
     },
-    async counts(bins, query) {
+    async charts(bins, names, query) {
       const chosen = match(query);
-      return Object.fromEntries(Object.entries(bins).map(([name, { low, step, bins: number }]) => {
+      const counts = Object.fromEntries(Object.entries(bins).map(([name, { low, step, bins: number }]) => {
         const counts = Array(number).fill(0);
         for (const item of numbers(name, chosen)) {
           counts[Math.min(Math.max(Math.floor((item - low) / step), 0), number - 1)]++;
         }
         return [name, counts];
       }));
-    },
-    async values(name, query) {
-      const counts = new Map();
-      for (const row of match(query)) counts.set(value(row, name), (counts.get(value(row, name)) ?? 0) + 1);
-      return [...counts].sort((a, b) => b[1] - a[1]);
+      const values = Object.fromEntries(names.map((name) => {
+        const byValue = new Map();
+        for (const row of chosen) byValue.set(value(row, name), (byValue.get(value(row, name)) ?? 0) + 1);
+        return [name, [...byValue].sort((a, b) => b[1] - a[1])];
+      }));
+      return { counts, values };
     },
     hasAudio: (values) => hasAudio({ index: data.rows.indexOf(values) }),
     async audio(values) {
@@ -66,5 +67,9 @@ function sampleSource(data) {
 {
   const root = document.currentScript.parentElement;
   const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
-  segmentTable(root, data, sampleSource(data));
+  const close = segmentTable(root, data, sampleSource(data));
+  // In JupyterLab the kernel takes over, before or after this script is executed.
+  root.upgrade = (settings, source) => { close(); segmentTable(root, settings, source); };
+  const kernel = window.audiopipeTables?.[root.dataset.table];
+  if (kernel) root.upgrade(...kernel);
 }

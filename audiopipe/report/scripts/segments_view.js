@@ -80,7 +80,6 @@ function segmentTable(root, settings, source) {
   }
 
   function showStatus({ total, seconds, audio }) {
-    clearTimeout(timer);
     const of = source.isSample && settings.rows.length < settings.total ? "segments of the sample match" : "segments match";
     const hours = seconds < 60 ? `${seconds.toFixed(1)} s` : seconds < 3600 ? `${(seconds / 60).toFixed(1)} min` :
       `${(seconds / 3600).toFixed(2)} h`;
@@ -121,18 +120,19 @@ function segmentTable(root, settings, source) {
     for (const column of numbers) if (ranges[column.name]) bins[column.name] ??= roundBins(ranges[column.name], column);
     const drawn = Object.fromEntries(numbers.filter(({ name }) => bins[name]).map(({ name }) => [name, bins[name]]));
     const fresh = Object.fromEntries(Object.entries(drawn).filter(([name]) => !(name in allCounts)));
-    if (Object.keys(fresh).length) Object.assign(allCounts, await source.counts(fresh, everything));
-    const matching = Object.keys(drawn).length ? await source.counts(drawn, query()) : {};
+    if (number !== latest) return;
+    if (Object.keys(fresh).length) Object.assign(allCounts, (await source.charts(fresh, [], everything)).counts);
+    if (number !== latest) return;
+    const choices = show.filter(({ kind }) => ["category", "flag"].includes(kind)).map(({ name }) => name);
+    const { counts, values } = await source.charts(drawn, choices, query());
     if (number !== latest) return;
     for (const column of show) {
       const place = head.querySelector(`[data-chart="${CSS.escape(column.name)}"]`);
       if (drawn[column.name]) {
-        const counts = [allCounts[column.name], matching[column.name]];
-        place.replaceChildren(drawHistogram(bins[column.name], ...counts, column, (limits) => chooseBin(column, limits)));
-      } else if (["category", "flag"].includes(column.kind)) {
-        const values = await source.values(column.name, query());
-        if (number !== latest) return;
-        place.replaceChildren(drawValues(values, column, (value) => setFilter({ ...newFilter(column), values: [value] })));
+        const pair = [allCounts[column.name], counts[column.name]];
+        place.replaceChildren(drawHistogram(bins[column.name], ...pair, column, (limits) => chooseBin(column, limits)));
+      } else if (values[column.name]) {
+        place.replaceChildren(drawValues(values[column.name], column, (value) => setFilter({ ...newFilter(column), values: [value] })));
       }
     }
   }
@@ -277,7 +277,7 @@ function segmentTable(root, settings, source) {
 
   function showFilters() {
     filterList.replaceChildren(...state.filters.map((filter) => filterEditor(filter, {
-      values: (name) => source.values(name, everything),
+      values: async (name) => (await source.charts({}, [name], everything)).values[name],
       changed: (delay) => change({}, delay),
       remove: () => { state.filters = state.filters.filter((other) => other !== filter); showFilters(); change({}); },
     })));
@@ -298,20 +298,45 @@ function segmentTable(root, settings, source) {
     })));
   }
 
-  // Show examples of a range of values, from a click on a figure.
+  // Return what a bar or a cell of a figure stands for: columns with the edges of their bins and the limits of one.
+  function figureLimits({ data, from, to, limits }) {
+    const column = columns.find(({ title }) => title === data.x);
+    if (data.kind === "bins") return column ? [[column, data.edges, [from, to]]] : [];
+    if (data.kind !== "cells" || !data.columns.length || !data.columns.every((name) => byName[name])) return [];
+    return data.columns.map((name, axis) => [byName[name], [data.x_edges, data.y_edges][axis], limits[axis]]);
+  }
+
+  // The outer bins have all values beyond; `wider` extends the limits by as many widths of the bin.
+  function limitFilter([column, edges, [from, to]], wider) {
+    const extra = wider * (to - from), low = from - extra, high = to + extra, last = edges.at(-1);
+    return { ...newFilter(column), min: low <= edges[0] ? "" : decimalOf(low), max: high >= last ? "" : decimalOf(high), below: true };
+  }
+
+  // List the segments behind a bar or a cell of a figure and play the first one.
   async function showExamples({ detail }) {
-    const limits = Object.entries(detail.ranges).filter(([name]) => byName[name]);
+    const limits = figureLimits(detail);
     if (detail.isHandled || !limits.length || !root.isConnected) return;
     detail.isHandled = true;
     Object.assign(state, start());
-    state.filters = limits.map(([name, [min, max]]) => ({ ...newFilter(byName[name]), min, max }));
+    const language = detail.data.kind === "bins" && detail.data.row === "language" ? detail.lines[0] : "";
+    const spoken = language && (await source.charts({}, ["language"], everything)).values.language.some(([name]) => name === language);
+    const others = spoken ? [{ ...newFilter(byName.language), values: [language] }] : [];
+    let wider = 0;
+    for (const next of [0, 0.5, 1, 2, 4, 8, 16, 32, 64]) {
+      wider = next;
+      state.filters = [...limits.map((limit) => limitFilter(limit, wider)), ...others];
+      // A sample has no segment of most cells: the nearest ones that can be heard are examples too.
+      if (!source.isSample || (await source.page({ ...query(), onlyAudio: true })).total) break;
+    }
     searchBox.value = "";
     audioBox.checked = false;
     showFilters();
     clearTimeout(timer);
+    stop();
     root.scrollIntoView({ block: "start" });
     await refresh();
-    body.querySelector("tr.segment")?.click();
+    if (wider) status.textContent += " The sample has no audio from there, so the nearest segments are shown.";
+    (body.querySelector("button.play[aria-label^=Play]") ?? body.querySelector("button.play"))?.click();
   }
 
   searchBox.addEventListener("input", () => change({ search: searchBox.value.trim() }, 250));
@@ -338,9 +363,9 @@ function segmentTable(root, settings, source) {
     link.click();
     URL.revokeObjectURL(link.href);
   });
-  document.addEventListener("audiopipe:examples", showExamples);
+  document.addEventListener("chart-select", showExamples);
   showFilters();
   showChooser();
   refresh();
-  return () => { stop(); document.removeEventListener("audiopipe:examples", showExamples); };
+  return () => { stop(); document.removeEventListener("chart-select", showExamples); };
 }

@@ -58,8 +58,7 @@ class SegmentQueries:
         self._queries: Mapping[str, Callable[[Request], Answer]] = {
             "page": self._page,
             "ranges": self._ranges,
-            "counts": self._counts,
-            "values": self._values,
+            "charts": self._charts,
             "keys": self._keys,
             "audio": self._audio,
         }
@@ -114,46 +113,48 @@ class SegmentQueries:
 
     def _ranges(self, request: Request) -> Answer:
         """Return where the middle 99 % of the values of numbers lie, whatever the filters."""
-        names = self._names(request, "number")
-        parts = ", ".join(f"approx_quantile({quote_name(name)}, [0.005, 0.995])" for name in names)
+        names = list(request["columns"])
+        parts = ", ".join(f"approx_quantile({self._column(name, 'number')}, [0.005, 0.995])" for name in names)
         [row] = self._rows(f"SELECT {parts} FROM segments") if names else [()]
         return Answer({"ranges": {name: span and list(span) for name, span in zip(names, row, strict=True)}})
 
-    def _counts(self, request: Request) -> Answer:
-        """Count the rows that match in bins of each column: {column: {low, step, bins}}; the outer bins are open."""
-        where, bins = self._where(request), request["bins"]
-        if not bins:
-            return Answer({"counts": {}})
-        parts, edges = [], []
+    def _charts(self, request: Request) -> Answer:
+        """Count the rows that match, for the charts of columns.
+
+        Numbers are counted in bins, {column: {low, step, bins}}, of which the outer ones are open; `values` names the
+        columns whose values are counted. The condition is computed once for all of them.
+        """
+        where, bins, values = self._where(request), request.get("bins") or {}, list(request.get("values") or ())
+        columns, parts, edges = [*bins, *values], [], []
+        if not columns:
+            return Answer({"counts": {}, "values": {}})
         for index, (name, bin_range) in enumerate(bins.items()):
             number, low, step = int(bin_range["bins"]), float(bin_range["low"]), float(bin_range["step"])
             if not 1 <= number <= MAX_BINS or not 0 < step < math.inf:
                 raise ConfigError(f"a histogram has 1 to {MAX_BINS} bins of a width")
-            column = self._column(name)
+            column = self._column(name, "number")
             place = f"least(greatest(floor(({column} - ?) / ?), 0), {number - 1})::INTEGER"
             parts.append(
-                f"SELECT {index}, {place} AS bin, count(*) FROM chosen WHERE {column} IS NOT NULL GROUP BY bin"
+                f"SELECT {index}, {place} AS bin, NULL, count(*) FROM chosen WHERE {column} IS NOT NULL GROUP BY bin"
             )
             edges += [low, step]
-        # The condition is computed once for all columns.
-        names = ", ".join(map(self._column, bins))
+        for index, name in enumerate(values, len(bins)):
+            column = self._column(name, "category", "flag")
+            parts.append(f"SELECT {index}, NULL, {column}::VARCHAR AS value, count(*) FROM chosen GROUP BY value")
+        names = ", ".join(dict.fromkeys(map(self._column, columns)))
         rows = self._rows(
             f"WITH chosen AS MATERIALIZED (SELECT {names} FROM segments WHERE {where}) {' UNION ALL '.join(parts)}",
             edges,
         )
         counts = {name: [0] * int(bin_range["bins"]) for name, bin_range in bins.items()}
-        for index, place, count in rows:
-            counts[list(counts)[index]][place] = count
-        return Answer({"counts": counts})
-
-    def _values(self, request: Request) -> Answer:
-        """Count the rows that match by the values of a column, the most frequent first."""
-        column, where = self._column(request["column"]), self._where(request)
-        rows = self._rows(
-            f"SELECT {column} AS value, count(*) AS number FROM segments WHERE {where} GROUP BY value "
-            f"ORDER BY number DESC, value LIMIT {MAX_VALUES}"
-        )
-        return Answer({"values": [list(row) for row in rows]})
+        by_value: dict[str, list[list[Any]]] = {name: [] for name in values}
+        for index, place, value, count in rows:
+            name = columns[index]
+            if place is not None:
+                counts[name][place] = count
+            else:
+                by_value[name].append([value == "true" if value and self._kinds[name] == "flag" else value, count])
+        return Answer({"counts": counts, "values": {name: _most_frequent(pairs) for name, pairs in by_value.items()}})
 
     def _keys(self, request: Request) -> Answer:
         """Return the keys of all rows that match, as CSV."""
@@ -179,15 +180,11 @@ class SegmentQueries:
         text = str(request.get("where") or "true")
         return parse_condition(text, self.dataset.column_types).text
 
-    def _names(self, request: Request, kind: str) -> list[str]:
-        names = [str(name) for name in request["columns"]]
-        if wrong := [name for name in names if self._kinds.get(name) != kind]:
-            raise ConfigError(f"the dataset has no column {wrong[0]!r} that is a {kind}")
-        return names
-
-    def _column(self, name: object) -> str:
-        if name not in self._kinds:
-            raise ConfigError(f"the table has no column {name!r}")
+    def _column(self, name: object, *kinds: str) -> str:
+        """Return a column as SQL writes it; raise ConfigError if there is none, or none of these kinds."""
+        kind = self._kinds.get(str(name))
+        if kind is None or (kinds and kind not in kinds):
+            raise ConfigError(f"the table has no column {name!r}" + (f" that is a {kinds[0]}" if kinds else ""))
         return quote_name(str(name))
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -196,3 +193,8 @@ class SegmentQueries:
     def close(self) -> None:
         """Close the database."""
         self._connection.close()
+
+
+def _most_frequent(pairs: list[list[Any]]) -> list[list[Any]]:
+    """Sort values and their counts, the most frequent first."""
+    return sorted(pairs, key=lambda pair: (-pair[1], str(pair[0])))[:MAX_VALUES]

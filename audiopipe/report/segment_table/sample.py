@@ -41,8 +41,13 @@ def draw_sample(dataset: Dataset, seed: int = 0) -> EmbeddedSample:
     with dataset.connect() as connection:
         columns = describe_columns(dataset, connection)
         order = SAMPLE_ORDER.format(seed=int(seed))
-        table = connection.sql(f"SELECT * FROM segments ORDER BY {order} LIMIT {MAX_ROWS}").to_arrow_table()
-    rows = table.to_pylist()
+        # The order needs two columns; all others are read for the rows that were drawn alone.
+        drawn = connection.sql(f"SELECT language, key FROM segments ORDER BY {order} LIMIT {MAX_ROWS}").fetchall()
+        table = connection.sql(
+            "SELECT * FROM segments WHERE key IN (SELECT unnest(?))", params=[[key for _, key in drawn]]
+        ).to_arrow_table()
+    by_key = {(row["language"], row["key"]): row for row in table.to_pylist()}
+    rows = [by_key[key] for key in drawn]
     audio = _read_audio(dataset, rows)
     first = [index for index, _ in audio]
     ordered = [*first, *(index for index in range(len(rows)) if index not in set(first))]

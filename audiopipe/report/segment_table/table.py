@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -47,15 +48,18 @@ class SegmentTable:
     def __repr__(self) -> str:
         return f"<table of {self.total:,} segments>"
 
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """Return the page, and in JupyterLab the widget, which it prefers."""
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.page()._repr_html_()}
-        if os.environ.get(JUPYTERLAB) and (widget := self.widget._repr_mimebundle_()):
-            bundle |= widget[0]
-        return bundle
+    def _repr_html_(self) -> str:
+        """Return the page; in JupyterLab the kernel then takes over its table."""
+        if os.environ.get(JUPYTERLAB):
+            return page.with_styles(self.page(self.widget.settings["id"]))._repr_html_()
+        return page.with_styles(self.page())._repr_html_()
 
-    def page(self) -> Html:
-        """Return the table of a random sample, with the audio of a part of it. It needs no network and no kernel."""
+    def page(self, name: str = "") -> Html:
+        """Return the table of a random sample, with the audio of a part of it. It needs no network and no kernel.
+
+        Args:
+            name: of the table, by which the kernel's side finds it.
+        """
         sample = draw_sample(self.sampled)
         if not sample.rows:
             return page.note("There are no segments.")
@@ -63,19 +67,20 @@ class SegmentTable:
         data = {**settings, "rows": sample.rows, "audio": sample.audio, "total": self.total}
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         return Html(
-            f'<div class="browse"><noscript>{esc(settings["note"])} It needs JavaScript.</noscript>'
+            f'<div class="browse" data-table="{name}"><noscript>{esc(settings["note"])} It needs JavaScript.</noscript>'
             f'<script type="application/json">{text}</script>'
             f"<script>(() => {{\n{_script((*SCRIPTS, 'sample'))}\n}})();</script></div>"
         )
 
     @cached_property
     def widget(self) -> SegmentWidget:
-        """The table of all segments for JupyterLab, which the kernel answers for."""
+        """The kernel's side of the table in JupyterLab, for all segments."""
         from audiopipe.report.segment_table.widget import SegmentWidget  # noqa: PLC0415  # imports ipywidgets
 
         queries = SegmentQueries(self.dataset)
         note = f"All {self.total:,} segments, read from the dataset page by page."
-        return SegmentWidget(_script((*SCRIPTS, "kernel")), self._settings(queries.columns, note), queries)
+        settings = {**self._settings(queries.columns, note), "id": uuid.uuid4().hex}
+        return SegmentWidget(_script((*SCRIPTS, "kernel")), settings, queries)
 
     def _settings(self, columns: Iterable[TableColumn], note: str) -> dict[str, Any]:
         url = self.dataset.url

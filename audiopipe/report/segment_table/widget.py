@@ -1,4 +1,4 @@
-"""The segment table in JupyterLab, whose queries the kernel answers.
+"""The kernel's side of a segment table in JupyterLab, which answers its queries.
 
 Requests and answers are messages of a Jupyter comm, not of an HTTP port: they pass through the connection that
 JupyterLab already has and has authenticated, so that the table works behind every proxy, and no port is open that
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from audiopipe.extras import require_extra
-from audiopipe.report.css import PIECES
 from audiopipe.report.segment_table.queries import SegmentQueries
 
 with require_extra("notebooks", "a segment table in JupyterLab"):
@@ -22,9 +21,8 @@ __all__ = ["SegmentWidget"]
 
 
 class SegmentWidget(anywidget.AnyWidget):
-    """A table over all segments, in a cell of a notebook."""
+    """A widget without a view, which takes over the table in the output of a cell."""
 
-    _css = PIECES
     settings = traitlets.Dict().tag(sync=True)
 
     def __init__(self, script: str, settings: Mapping[str, Any], queries: SegmentQueries) -> None:
