@@ -17,7 +17,7 @@ Command = Callable[..., None]
 # Parameters of a command that continues an existing output.
 EXECUTION_FIELDS = (
     *("workers", "cluster", "ledger", "scratch", "device", "source_prefix", "max_failed_share", "max_missing_share"),
-    *("retries", "decode_timeout_s", "decoders", "shards_in_flight"),
+    *("retries", "decode_timeout_s", "decoders", "shards_in_flight", "metrics_address"),
 )
 
 

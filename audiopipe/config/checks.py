@@ -21,10 +21,13 @@ __all__ = [
     "locate_networks",
     "output_field",
     "run_field",
+    "split_address",
 ]
 
 OFF_WORDS = ("none", "null", "off")
 ADDRESSES = ("catalog", "output", "source_prefix", "ledger")
+LOCALHOST = "127.0.0.1"
+MAX_PORT = 65_535
 LANGUAGE = re.compile(r"(?!reports$)[A-Za-z0-9][A-Za-z0-9_-]{0,34}")  # `reports` is another folder of the output
 
 
@@ -140,6 +143,13 @@ class CheckedParameters(BaseModel):
     def _locate_networks(cls, value: str) -> str:
         return locate_networks(value)
 
+    @field_validator("metrics_address", check_fields=False)
+    @classmethod
+    def _check_metrics_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
+        return value
+
     @field_validator("run_id", check_fields=False)
     @classmethod
     def _check_run_id(cls, value: str | None) -> str | None:
@@ -153,3 +163,15 @@ def locate_networks(scorers: str) -> str:
     names = [name.strip() for name in scorers.split(",")]
     is_path = [name.endswith((".yaml", ".yml")) and "://" not in name for name in names]
     return ",".join(str(Path(name).absolute()) if path else name for name, path in zip(names, is_path, strict=True))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split `port` or `host:port`; a port alone is one of this machine that others do not reach.
+
+    Raises:
+        ValueError: the port is missing or not a number from 0 to 65535.
+    """
+    host, _, port = address.strip().rpartition(":")
+    if not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError("must be a port, such as 9464, or host:port, such as 0.0.0.0:9464")
+    return host.strip("[]") or LOCALHOST, int(port)

@@ -223,6 +223,7 @@ class RunConfig(CheckedParameters):
     )
     retries: int = run_field(3, "number of retries of a shard after transient errors", ge=0, le=100)
     heartbeat_s: float = run_field(10.0, "seconds between updates of the ledger", gt=0)
+    metrics_address: str | None = run_field(None, "port or host:port where the driver serves Prometheus metrics")
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:

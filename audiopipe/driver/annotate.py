@@ -213,7 +213,7 @@ def _run_scorers(
     todo = [shard for shard in target.plan.shards() if shard.name in target.commits]
     # Another run in the ledger, so that the run of the output stays as it ended.
     run_id = f"{target.run.run_id}-annotate-{'-'.join(record.id for record in job.records)}"
-    with open_run_ledger(config.ledger, config.output) as ledger:
+    with open_run_ledger(config.ledger, config.output, config.metrics_address) as ledger:
         tick = on_tick and without_ledger_errors(on_tick)
         # An annotation may have been made together with others, as another run of the ledger.
         commits = {

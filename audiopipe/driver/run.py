@@ -255,7 +255,8 @@ def _work(
     shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
     if task is not copy_shard:  # which fetches no video
         shards = complete_addresses(shards, config, commits.keys())
-    with open_run_ledger(config.ledger, config.output) as ledger:
+    part = config.partition_index, config.partition_count
+    with open_run_ledger(config.ledger, config.output, config.metrics_address, part) as ledger:
         session = Session(
             config, run_id, whole, ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task
         )

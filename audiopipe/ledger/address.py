@@ -12,12 +12,15 @@ from urllib.parse import unquote, urlparse
 
 import platformdirs
 
+from audiopipe.config.checks import split_address
 from audiopipe.errors import LedgerError
+from audiopipe.extras import require_extra
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.resilient import ResilientLedger
 from audiopipe.ledger.sqlite import BUSY_S, SqliteLedger
 
 if TYPE_CHECKING:
+    from audiopipe.ledger.metrics import MeteredLedger
     from audiopipe.ledger.supabase import SupabaseLedger
     from audiopipe.ledger.supabase_reader import SupabaseReader
 
@@ -28,16 +31,28 @@ FILE_NAME = "_ledger.sqlite"
 DRIVER_BUSY_S = 3.0  # longest wait of a driver for another process that writes
 
 
-def open_run_ledger(url: str | None, output: str) -> Ledger:
+def open_run_ledger(
+    url: str | None, output: str, metrics_address: str | None = None, partition: tuple[int, int] = (0, 1)
+) -> Ledger:
     """Open the ledger of an output for a driver, which continues if the ledger cannot be used (`resilient.py`).
 
-    Args: as for `open_ledger`.
+    Args:
+        url, output: as for `open_ledger`.
+        metrics_address: where the driver's numbers are served to Prometheus: a port of this machine, or host:port.
+        partition: index of the driver's partition, and the number of partitions.
 
     Raises:
         LedgerError: the address, the key, the tables or the version are wrong.
+        ConfigError: `metrics_address` cannot be opened.
+        MissingExtra: it is given, and prometheus-client is not installed.
     """
     path = default_path(output) if url in (None, SUPABASE) else _local_path(url)
-    return ResilientLedger(partial(open_ledger, url, output, busy_s=DRIVER_BUSY_S), path)
+    opener = partial(open_ledger, url, output, busy_s=DRIVER_BUSY_S)
+    if metrics_address is None:
+        return ResilientLedger(opener, path)
+    with require_extra("prometheus", "metrics_address"):
+        metered = cast("type[MeteredLedger]", _import_module("metrics").MeteredLedger)
+    return metered(opener, path, split_address(metrics_address), partition)
 
 
 def open_ledger(url: str | None, output: str | None = None, *, create: bool = True, busy_s: float = BUSY_S) -> Ledger:
