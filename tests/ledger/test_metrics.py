@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -48,7 +47,7 @@ def record(ledger: MeteredLedger) -> None:
 
 
 def read(ledger: MeteredLedger) -> dict[tuple[str, ...], float]:
-    """Read the samples of the endpoint by name and labels."""
+    """Read the samples of the endpoint by name and labels, in the order of the labels' names."""
     with urllib.request.urlopen(f"http://127.0.0.1:{ledger.port}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     samples = [sample for family in families for sample in family.samples]
@@ -65,7 +64,7 @@ def test_the_endpoint_has_what_the_driver_records(ledger: MeteredLedger) -> None
     assert after["audiopipe_shards_total", "en"] == 1
     assert after["audiopipe_videos_total", "en", "done"] == 8
     assert after["audiopipe_videos_total", "en", "failed"] == after["audiopipe_failed_videos_total", "NoAudio"] == 2
-    assert after["audiopipe_audio_seconds_total", "en", "read"] == 800
+    assert after["audiopipe_audio_seconds_total", "read", "en"] == 800
     assert after["audiopipe_dropped_segments_total", "noisy"] == 5 * (10 + 8)
     assert after["audiopipe_stage_cpu_seconds_total", "decode"] == 2
     assert after["audiopipe_queue_depth", "decoded"] == 1.5
@@ -126,8 +125,8 @@ def test_prometheus_answers_all_queries_of_the_dashboard(ledger: MeteredLedger, 
         panels = json.loads((GRAFANA / "dashboard.json").read_text())["panels"]
         queries = [target["expr"] for panel in panels for target in panel["targets"]]
         assert len(queries) > 15
-        for query in queries:
-            query = re.sub(r"\$job", ".*", query).replace("$__rate_interval", "1m")
+        for expression in queries:
+            query = expression.replace("$job", ".*").replace("$__rate_interval", "1m")
             wait_until(lambda query=query: ask(query), f"no answer to {query}", 30)
     finally:
         server.terminate()
