@@ -151,4 +151,4 @@ def live_progress(quiet: bool) -> Iterator[OnTick]:
         yield lambda ledger, run_id: None
         return
     with Live(console=CONSOLE, auto_refresh=False, transient=True) as live:
-        yield lambda ledger, run_id: live.update(render(ledger, run_id), refresh=True)
+        yield lambda ledger, run_id: live.update(render(ledger, run_id, fold=True), refresh=True)

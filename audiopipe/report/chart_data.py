@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def chart_script(data: ChartData, axes: Sequence[Axes], height: float) -> str:
     for band in bands:
         ends_y = axes[band.axes].transData.transform([(0, band.top), (0, band.bottom)])[:, 1]
         places.append(sorted(round(height - float(y), 1) for y in ends_y))
-    values = {name: _compact(value) for name, value in asdict(data).items()}
+    values = {name: _compact(value) for name, value in vars(data).items() if name != "bands"}
     frame = {"x": [round(float(end), 1) for end in ends], "from": _compact(left), "to": _compact(right)}
     body = {"kind": data.kind, **values, "frame": frame, "bands": places}
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -129,13 +129,13 @@ def _compact(value: object) -> object:
     """Round numbers to what a page shows; values that JSON lacks become null."""
     if isinstance(value, Mapping):
         return {name: _compact(item) for name, item in value.items()}
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | float | int) or not hasattr(value, "__iter__"):
         return _round(value)
     return [_compact(item) for item in value]
 
 
 def _round(value: object) -> object:
-    if isinstance(value, str | bool) or value is None:
+    if isinstance(value, str | int) or value is None:
         return value
     number = float(value)  # type: ignore[arg-type]  # of Python or of numpy
     if not math.isfinite(number):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,10 +13,14 @@ from audiopipe.conditions import parse_condition
 from audiopipe.report import page
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.figure import DROPPED
+from audiopipe.report.groups import largest
 from audiopipe.report.page import Html, esc
 from audiopipe.report.text import format_number, format_percent
 
 __all__ = ["Suggestion", "condition_table", "dropped_by"]
+
+
+MAX_COLUMNS = 12  # languages with a column
 
 
 class Suggestion(NamedTuple):
@@ -34,9 +39,11 @@ def condition_table(tables: DatasetTables, suggestions: Sequence[Suggestion]) ->
     rows: list[list[str | Html]] = []
     kept = tables.kept
     hours = kept["duration_s"] / 3600
+    groups = largest(Counter(kept["language"]), MAX_COLUMNS)
+    labels = groups.labels(kept["language"])
     for item in (item for item in suggestions if item.column in tables.columns):
         drops = dropped_by(tables, item.condition)
-        by_language = kept["language"][drops].value_counts()
+        by_group = labels[drops].value_counts()
         rows.append(
             [
                 item.defect,
@@ -45,12 +52,12 @@ def condition_table(tables: DatasetTables, suggestions: Sequence[Suggestion]) ->
                 f"{int(drops.sum()):,}",
                 format_percent(int(drops.sum()), len(kept)),
                 format_number(float(hours[drops].sum()), 2),
-                *(f"{by_language[name]:,}" if name in by_language else "·" for name in tables.by_language),
+                *(f"{by_group[name]:,}" if name in by_group else "·" for name in groups.names),
             ]
         )
     if not rows:
         return Html("")
-    head = ["defect", "condition", "", "segments", "of kept", "hours", *tables.by_language]
+    head = ["defect", "condition", "", "segments", "of kept", "hours", *groups.names]
     note = page.note(
         "Nothing applies these by itself. A new run takes them as <code>--keep-if</code>, and keeps segments "
         "without the value. A copy of this dataset takes them as <code>audiopipe select --where</code>, and drops "

@@ -60,13 +60,18 @@ PIECES = """
   margin: 2px 4px 2px 0; font-size: .82em; white-space: nowrap }
 .ap .chips span.near { border-color: #e08214; border-width: 2px; font-weight: 600 }
 .ap .explorer { border: 1px solid #8883; border-radius: 8px; padding: 10px 14px; margin: 8px 0 14px }
+.ap .explorer { position: relative } .ap .explorer .cards { position: sticky; top: 0; z-index: 2; padding: 8px 0;
+  background: var(--paper, var(--jp-layout-color0, #fff)) }
+.ap .explorer .cards .card { padding: 5px 10px } .ap .explorer .cards .card b { font-size: 1.2em }
+.ap .explorer .panels { display: grid; grid-template-columns: minmax(0, 5fr) minmax(250px, 2fr); gap: 6px 26px }
+.ap .explorer .rules, .ap .explorer .langs { max-height: min(62vh, 560px); overflow-y: auto; padding-right: 8px }
 .ap .explorer .row { display: grid; grid-template-columns: minmax(150px, 240px) minmax(120px, 1fr) 130px 110px;
   gap: 4px 14px; align-items: center; margin: 5px 0 }
 .ap .explorer .row small { display: block; margin-left: 1.9em }
 .ap .explorer .row input[type=range] { width: 100%; margin: 0; accent-color: #3b8bc4 }
 .ap .explorer .row input[type=number] { width: 80px; font: inherit; color: inherit; background: #8881;
   border: 1px solid #8886; border-radius: 4px; padding: 1px 4px }
-.ap .explorer .langs .row { grid-template-columns: 60px minmax(80px, 300px) 1fr }
+.ap .explorer .langs .row { grid-template-columns: 44px minmax(50px, 1fr) auto; font-size: .88em }
 .ap .explorer .row .bar { width: 100% } .ap .explorer .row .bar i { display: block }
 .ap .explorer button { font: inherit; color: inherit; background: #8882; border: 1px solid #8886; border-radius: 6px;
   padding: 3px 12px; cursor: pointer }
@@ -79,7 +84,8 @@ PIECES = """
   .ap .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; white-space: normal; text-align: left }
   .ap .stack td:first-child { font-weight: 650 }
   .ap .stack td[data-name]:not(:first-child, .w)::before { content: attr(data-name) " "; opacity: .72 } }
-@media print { .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio, .ap .save { display: none !important }
+@media print { .ap .explorer .rules, .ap .explorer .langs { max-height: none }
+  .ap .grid { grid-template-columns: repeat(2, 1fr) } .ap audio, .ap .save { display: none !important }
   .ap .wide { overflow: visible } .ap table { font-size: .82em; max-width: 100% } .ap .w { min-width: 14ch }
   .ap th, .ap td { white-space: normal; padding-right: 7px; overflow-wrap: break-word } .ap .bar { width: 56px } }
 """
@@ -109,15 +115,20 @@ input.filter { font: inherit; color: inherit; background: #8881; border: 1px sol
 /* A shadow where a table extends beyond the edge. */
 .ap .wide { background: linear-gradient(to left, var(--paper) 40%, #0000) right / 40px 100% no-repeat local,
   linear-gradient(to left, #8888, #0000) right / 14px 100% no-repeat scroll }
+tr.folded { display: none } button.unfold { font: inherit; font-size: .9em; color: inherit; background: #8882;
+  border: 1px solid #8886; border-radius: 6px; padding: 2px 12px; margin: 0 0 12px; cursor: pointer }
 footer { margin-top: 40px; opacity: .65; font-size: .84em; border-top: 1px solid #8883; padding-top: 8px }
 @media (max-width: 600px) { nav { flex-wrap: nowrap; overflow-x: auto; white-space: nowrap }
   main { padding: 10px 14px 40px } body { font-size: 14.5px }
   .ap .cards { grid-template-columns: repeat(2, 1fr) } .ap .card b { font-size: 1.25em }
   .ap .explorer .rules .row { grid-template-columns: 1fr 1fr }
   .ap .explorer .rules .row > :nth-child(-n+2) { grid-column: 1 / 3 }
-  .ap .explorer .langs .row { grid-template-columns: 40px 1fr 145px } .ap .explorer .langs { font-size: .9em } }
+  .ap .explorer .panels { grid-template-columns: 1fr } .ap .explorer .langs { max-height: 34vh }
+  .ap .explorer .rules { max-height: 52vh } .ap .explorer .cards { grid-template-columns: repeat(3, 1fr); gap: 4px }
+  .ap .explorer .cards .card { padding: 3px 6px } .ap .explorer .cards .card b { font-size: .95em }
+  .ap .explorer .cards .card span { font-size: .72em } }
 @page { margin: 14mm }
 @media print { :root { --paper: #ffffff; --ink: #000000 } main { max-width: none; padding: 0 } h2, h3, h4, figcaption {
   break-after: avoid } figure, .sample, .card, .cards, .verdict, tr { break-inside: avoid } body { font-size: 12.5px }
-  nav, input.filter { display: none } }
+  nav, input.filter, button.unfold { display: none } tr.folded { display: table-row } }
 """

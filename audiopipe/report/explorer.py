@@ -30,7 +30,8 @@ from audiopipe.scorers.scorer import Column
 
 __all__ = ["explorer"]
 
-MAX_SEGMENTS = 60_000  # each takes about 40 bytes of the page
+MAX_BYTES = 900_000  # of the page, which limits the segments in it
+FIXED_BYTES = 9  # of a segment: the duration, the language and three flags; a metric takes 4 more
 STEPS = 200
 SCRIPT = "scripts/thresholds.js"
 RESULTS = (
@@ -66,7 +67,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Payload:
-    """The data of the page. Columns are base64 of little-endian float32; the last four of uint8.
+    """The data of the page. Columns are base64 of little-endian float32, language of uint16, the last three of uint8.
 
     `output` and `selection` are addresses, `chosen` the option for some languages, `scope` a condition that leaves out
     what the explorer never keeps, `keep_if` that of the run.
@@ -94,14 +95,16 @@ class Payload:
 def explorer(tables: DatasetTables) -> Html:
     """Show a slider for each threshold, set to the run's limit, and how much all of them would keep."""
     rows = tables.segments
-    if len(rows) > MAX_SEGMENTS:
-        rows = rows.sample(MAX_SEGMENTS, random_state=0).sort_index()
     if not len(rows):
         return page.note("There are no segments.")
     sliders = _sliders(tables)
     if not sliders:
         return page.note("This dataset has no metrics.")
-    languages = sorted(rows["language"].unique())
+    limit = MAX_BYTES * 3 // 4 // (FIXED_BYTES + 4 * len(sliders))  # Base64 writes three bytes as four
+    if len(rows) > limit:
+        rows = rows.sample(limit, random_state=0).sort_index()
+    # The largest first, because a page shows some and scrolls to the others.
+    languages = list(rows["language"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index)
     bars = "".join(
         f'<div data-language class="row"><span>{esc(name)}</span>'
         f'<span class="bar"><i style="background:{KEPT}"></i></span><span class="count"></span></div>'
@@ -115,8 +118,10 @@ def explorer(tables: DatasetTables) -> Html:
     script = files("audiopipe.report").joinpath(SCRIPT).read_text(encoding="utf-8")
     return Html(
         f'<div class="explorer"><div class="cards">{cards}</div>'
-        f'<div class="rules">{"".join(_row(slider, tables.metrics[slider.metric]) for slider in sliders)}</div>'
-        f'<p><button type="button">Reset to this run\'s limits</button></p><div class="langs">{bars}</div>'
+        f'<div class="panels"><div class="rules">'
+        f"{''.join(_row(slider, tables.metrics[slider.metric]) for slider in sliders)}</div>"
+        f'<div class="langs">{bars}</div></div>'
+        f'<p><button type="button">Reset to this run\'s limits</button></p>'
         f'<p class="dim">{note}</p>{_commands()}'
         f'<script type="application/json">{_payload(tables, rows, sliders, languages).to_json()}</script>'
         f"<script>{script}</script></div>"
@@ -201,7 +206,7 @@ def _payload(tables: DatasetTables, rows: pd.DataFrame, sliders: list[Slider], l
         languages=languages,
         metrics={slider.metric: _encode(rows[slider.metric], "<f4") for slider in sliders},
         duration_s=_encode(rows["duration_s"], "<f4"),
-        language=_encode(rows["language"].map(indices), "u1"),
+        language=_encode(rows["language"].map(indices), "<u2"),
         excluded=_encode(excluded, "u1"),
         kept=_encode(rows["kept"], "u1"),
         has_audio=_encode(has_audio, "u1"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from audiopipe.ledger import ShardRow
-from audiopipe.ledger.rates import estimate_eta, select_window
+from audiopipe.ledger.rates import RECENT_SHARDS, estimate_eta, select_window
 from audiopipe.ledger.record import parse_utc
 from audiopipe.report import page
 from audiopipe.report.chart_data import Points
@@ -48,7 +50,14 @@ def forecasts(run_report: RunReport) -> Html:
     finishes = [parse_utc(shard.finished_at or "") for shard in shards]
     finishes = [finish for finish in finishes if finish > session_start]
     moments = finishes[:: max(1, len(finishes) // MAX_POINTS)]
-    points = [_forecast(run_report, shards, moment, session_start) for moment in moments]
+    ends = [parse_utc(shard.finished_at or "") for shard in shards]
+    videos = list(accumulate(shard.videos for shard in shards))
+    points = []
+    for moment in moments:
+        count = bisect_right(ends, moment)
+        # The shards that a reader of the ledger got at that moment.
+        recent = shards[max(0, count - RECENT_SHARDS) : count]
+        points.append(_forecast(run_report, recent, videos[count - 1], moment, session_start))
     rows = [point for point in points if point is not None]
     if len(rows) < 2:
         return page.note("The last session has too few shards for a forecast.")
@@ -76,11 +85,10 @@ def forecasts(run_report: RunReport) -> Html:
 
 
 def _forecast(
-    run_report: RunReport, shards: Sequence[ShardRow], moment: datetime, session_start: datetime
+    run_report: RunReport, finished: Sequence[ShardRow], videos: int, moment: datetime, session_start: datetime
 ) -> _Forecast | None:
-    """Forecast the length of the session from the shards that had finished at a moment."""
-    finished = [shard for shard in shards if parse_utc(shard.finished_at or "") <= moment]
-    remaining = run_report.run.total_videos - sum(shard.videos for shard in finished)
+    """Forecast the length of the session from the last shards, and all videos, that had finished at a moment."""
+    remaining = run_report.run.total_videos - videos
     now = moment + timedelta(milliseconds=1)
     eta = estimate_eta(select_window(replace(run_report.run, completed_at=None), finished, now), remaining)
     if eta is None:

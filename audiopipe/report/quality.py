@@ -12,17 +12,19 @@ from audiopipe.dataset.totals import Totals
 from audiopipe.report import page
 from audiopipe.report.dataset_tables import PARAMETERS, DatasetTables, read_tables
 from audiopipe.report.figure import BAD, DROPPED, KEPT
+from audiopipe.report.groups import largest
 from audiopipe.report.metric_labels import format_metric, metric_title
 from audiopipe.report.numbers import RunNumbers, medians
 from audiopipe.report.page import Html, esc
 from audiopipe.report.settings import settings
-from audiopipe.report.text import format_bytes, format_duration, format_percent, humanize, pluralize
+from audiopipe.report.text import format_bytes, format_duration, format_names, format_percent, humanize, pluralize
 from audiopipe.scorers.scorer import Column
 
 __all__ = ["PARAMETERS", "drops", "failures", "headline", "languages", "read_tables", "remedy"]
 
 MEDIANS = ("dnsmos_ovrl", "loudness_lufs", "true_peak_dbtp", "snr_db", "silence_ratio", "bandwidth_hz")
 MAX_EXAMPLES = 3
+MAX_COLUMNS = 12  # languages with a column
 LARGE_LOSS = 0.25  # of a language's segments; more than that is pointed out
 LARGE_FAILURE = 0.1  # of the videos
 
@@ -58,12 +60,12 @@ def _verdict(tables: DatasetTables) -> Html:
     if lossy := [name for name, totals in languages if totals.segments_kept < (1 - LARGE_LOSS) * totals.segments]:
         level = "warn"
         lines.append(
-            f"More than {100 * LARGE_LOSS:.0f} % of the segments were dropped in <b>{esc(', '.join(lossy))}</b>. "
+            f"More than {100 * LARGE_LOSS:.0f} % of the segments were dropped in <b>{esc(format_names(lossy))}</b>. "
             "Check the reasons and listen to the examples."
         )
     if empty := [name for name, totals in languages if not totals.segments_kept]:
         level = "bad"
-        lines.append(f"No segment was kept in <b>{esc(', '.join(empty))}</b>.")
+        lines.append(f"No segment was kept in <b>{esc(format_names(empty))}</b>.")
     if total.videos_failed > LARGE_FAILURE * total.videos:
         level = "warn" if level == "good" else level
         lines.append(f"{tables.numbers.failed_share} of the videos failed permanently. See “Failed videos”.")
@@ -124,19 +126,23 @@ def drops(tables: DatasetTables) -> Html:
     meanings["too_long"] = f"longer than {config['max_segment_s']:g} s: max_segment_s"
     condition = str(config.get("keep_if") or "")
     meanings |= {reason: "a part of keep_if is false" for reason in total.drops if reason in condition}
-    largest = max(total.drops.values())
+    top = max(total.drops.values())
+    groups = largest({name: totals.drops.total() for name, totals in tables.by_language.items()}, MAX_COLUMNS)
+    by_group = {name: Totals() for name in groups.names}
+    for name, totals in tables.by_language.items():
+        by_group[groups.label(name)].drops.update(totals.drops)
     rows = [
         [
             humanize(reason),
             meanings.get(reason, _meaning(reason, config)),
-            page.bar([(count / largest, DROPPED)]),
+            page.bar([(count / top, DROPPED)]),
             f"{count:,}",
             format_percent(count, total.segments),
-            *(f"{totals.drops[reason]:,}" if totals.drops[reason] else "·" for totals in tables.by_language.values()),
+            *(f"{totals.drops[reason]:,}" if totals.drops[reason] else "·" for totals in by_group.values()),
         ]
         for reason, count in total.drops.most_common()
     ]
-    head = ["reason", "meaning", "", "segments", "of all", *tables.by_language]
+    head = ["reason", "meaning", "", "segments", "of all", *groups.names]
     note = page.note("A segment outside several limits counts under the first of them.")
     return page.join(page.table(head, rows, "lwl"), note)
 
@@ -165,6 +171,6 @@ def failures(tables: DatasetTables) -> Html:
         )
         advice = f"<br><small>What to do: {page.inline_code(remedy(error_type)).markup}.</small>"
         bar = page.bar([(count / counted[0][1], BAD)])
-        where = ", ".join(f"{number_of_videos} {name}" for name, number_of_videos in by_language)
+        where = format_names([f"{number_of_videos} {name}" for name, number_of_videos in by_language])
         rows.append([error_type, bar, f"{count:,}", letters[0].stage, where, Html(examples + advice)])
     return page.table(["reason", "", "videos", "stage", "languages", "examples"], rows, "ll llw")

@@ -19,7 +19,7 @@ from audiopipe.report.histogram import Values, clipped_histogram
 with require_extra("notebooks", "drawing a report"):
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,6 +86,7 @@ def draw_histograms(
         _stack(top, counts[0], edges)
         top.set(ylabel=sample.counted)
         top.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        top.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         top.grid(axis="y")
         if below is not None:
             _draw_rows(below, names, counts[1:], middles, edges)
@@ -111,7 +112,7 @@ def _stack(axes: Axes, counts: Mapping[str, Values], edges: Values) -> None:
     base = np.zeros(len(edges) - 1)
     for values, color in zip(counts.values(), (KEPT, DROPPED), strict=False):
         if values.any():
-            axes.add_patch(
+            axes.add_artist(
                 PathPatch(Path.make_compound_path(_outline(edges, base + values, base)), color=color, linewidth=0)
             )
         base = base + values
@@ -139,9 +140,9 @@ def _draw_rows(
         axes.text(1.01, row + 0.1, f"{int(total.max()):,}", transform=axes.get_yaxis_transform(), fontsize=7)
     for color, paths in areas.items():
         if paths:
-            axes.add_patch(PathPatch(Path.make_compound_path(*paths), color=color, linewidth=0))
+            axes.add_artist(PathPatch(Path.make_compound_path(*paths), color=color, linewidth=0))
     if ticks:
-        axes.add_patch(PathPatch(Path.make_compound_path(*ticks), edgecolor=KEPT, linewidth=2, fill=False))
+        axes.add_artist(PathPatch(Path.make_compound_path(*ticks), edgecolor=KEPT, linewidth=2, fill=False))
     axes.hlines(np.arange(len(names)) + BASE, edges[0], edges[-1], color=NEUTRAL, linewidth=0.5, alpha=0.6)
     axes.set(ylim=(len(names) - 0.45, -0.6))
     axes.set_yticks(range(len(names)), names)

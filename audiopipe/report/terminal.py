@@ -18,23 +18,29 @@ from audiopipe.ledger import ErrorRow, Ledger, Role, RunStatus, WorkerStatus
 from audiopipe.ledger.record import parse_utc
 from audiopipe.ledger.snapshot import LanguageSnapshot, RunSnapshot, WorkerSnapshot, take_snapshot
 from audiopipe.report.numbers import RunNumbers, format_times
+from audiopipe.report.terminal_rows import fold_languages, list_reporters, share_rows
 from audiopipe.report.text import format_duration
 
 __all__ = ["render", "render_snapshot", "watch"]
 
-MAX_WORKERS = 24  # rows, so that the view fits on a screen
+FOLDED_ERRORS = 3
 WIDE = 110  # characters from which the table of workers has room for CPU, GPU and memory
 SPARKS = " ▁▂▃▄▅▆▇█"
 STATUS_COLORS = {"done": "green", "running": "cyan", "failed": "red", "stale": "bold red", "incomplete": "yellow"}
 
 
-def render(ledger: Ledger, run_id: str | None = None, now: datetime | None = None) -> RenderableType:
+def render(
+    ledger: Ledger, run_id: str | None = None, now: datetime | None = None, fold: bool = False
+) -> RenderableType:
     """Render totals, languages, workers and the last errors of a run, by default the newest.
+
+    Args:
+        fold: show as many languages and workers as the terminal has rows for, and sum up the others.
 
     Raises:
         LedgerError: the ledger cannot be read, or does not have the run.
     """
-    return render_snapshot(take_snapshot(ledger, run_id, now))
+    return render_snapshot(take_snapshot(ledger, run_id, now), fold=fold)
 
 
 def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, console: Console | None = None) -> None:
@@ -44,7 +50,7 @@ def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, conso
         LedgerError: the first snapshot fails.
     """
     snapshot = take_snapshot(ledger, run_id)
-    with Live(render_snapshot(snapshot), console=console, auto_refresh=False) as live:
+    with Live(render_snapshot(snapshot, fold=True), console=console, auto_refresh=False) as live:
         live.refresh()
         while snapshot is None or snapshot.run.status is RunStatus.RUNNING:
             time.sleep(every_s)
@@ -54,31 +60,39 @@ def watch(ledger: Ledger, run_id: str | None = None, every_s: float = 2.0, conso
                 snapshot = take_snapshot(ledger, run_id or (snapshot.run.run_id if snapshot else None))
             except LedgerError as error:
                 outage = str(error)
-            live.update(render_snapshot(snapshot, outage), refresh=True)
+            live.update(render_snapshot(snapshot, outage, fold=True), refresh=True)
 
 
-def render_snapshot(snapshot: RunSnapshot | None, outage: str | None = None) -> RenderableType:
-    """Render a snapshot; `outage` is the reason why it is not the current state."""
+def render_snapshot(snapshot: RunSnapshot | None, outage: str | None = None, fold: bool = False) -> RenderableType:
+    """Render a snapshot; `outage` is the reason why it is not the current state, `fold` as in `render`."""
     if snapshot is None:
         return Group(Text("No run in this ledger yet."), *([_warning_line(outage)] if outage else []))
-    return _RunView(snapshot, outage)
+    return _RunView(snapshot, outage, fold)
 
 
 class _RunView:
-    """A snapshot, drawn with fewer columns on a narrow terminal."""
+    """A snapshot, drawn with fewer columns on a narrow terminal and, if it is folded, with fewer rows on a low one."""
 
-    def __init__(self, snapshot: RunSnapshot, outage: str | None) -> None:
-        self.snapshot, self.outage = snapshot, outage
+    def __init__(self, snapshot: RunSnapshot, outage: str | None, fold: bool) -> None:
+        self.snapshot, self.outage, self.fold = snapshot, outage, fold
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         wide = options.max_width >= WIDE
+        warnings = _list_warnings(self.snapshot, self.outage)
+        errors = self.snapshot.errors[: FOLDED_ERRORS if self.fold else None]
+        reporters = list_reporters(self.snapshot)
+        languages, workers = len(self.snapshot.languages), len(reporters)
+        if self.fold:
+            # The panel has seven rows, each of three tables a heading, and two lines say what is folded.
+            rows = options.size.height - 12 - len(warnings) - len(errors)
+            languages, workers = share_rows(rows, languages, workers)
         yield _header(self.snapshot)
-        yield from map(_warning_line, _list_warnings(self.snapshot, self.outage))
-        yield _language_table(self.snapshot, wide)
-        if self.snapshot.errors:
-            yield _error_table(self.snapshot.errors)
+        yield from map(_warning_line, warnings)
+        yield _language_table(self.snapshot, fold_languages(self.snapshot.languages, languages), wide)
+        if errors:
+            yield _error_table(errors)
         if self.snapshot.drivers or self.snapshot.workers:
-            yield from _worker_table(self.snapshot, wide)
+            yield from _worker_table(self.snapshot, reporters, workers, wide)
 
 
 def _header(snapshot: RunSnapshot) -> RenderableType:
@@ -144,9 +158,9 @@ def _warning_line(text: str) -> Text:
     return Text.assemble(("! ", "bold red"), _plain_text(text))
 
 
-def _language_table(snapshot: RunSnapshot, wide: bool) -> Table:
+def _language_table(snapshot: RunSnapshot, languages: Sequence[LanguageSnapshot], wide: bool) -> Table:
     table = _table("language", *([""] if wide else []), "videos done", "failed", "segments kept", "videos/min", "to go")
-    for language in snapshot.languages:
+    for language in languages:
         numbers = RunNumbers.of_ledger(language)
         table.add_row(
             _plain_text(language.language),
@@ -166,24 +180,23 @@ def _language_end(language: LanguageSnapshot, status: RunStatus) -> str:
     return "-" if language.eta_s is None or status is not RunStatus.RUNNING else _duration(language.eta_s)
 
 
-def _worker_table(snapshot: RunSnapshot, wide: bool) -> Iterator[RenderableType]:
-    """List the drivers, each followed by its workers, the stale ones first."""
-    reporters = [*snapshot.drivers, *snapshot.workers]
-    rows = sorted((reporter for reporter in reporters if not reporter.past), key=_worker_order)
+def _worker_table(
+    snapshot: RunSnapshot, reporters: Sequence[WorkerSnapshot], limit: int, wide: bool
+) -> Iterator[RenderableType]:
+    """List the drivers, each followed by its workers; if not all are shown, the stale ones come first."""
     machine = ("cpu", "gpu", "memory") if wide else ()
     window = f"last {_duration(snapshot.window_s)}"
     table = _table("worker", "status", "videos", "segments/s", *machine, "heartbeat", window)
-    for row in rows[:MAX_WORKERS]:
+    rows = reporters if len(reporters) <= limit else sorted(reporters, key=lambda row: not row.stale)
+    for row in rows[:limit]:
         table.add_row(*_worker_cells(row, wide))
     yield table
-    hidden = [f"{len(rows) - MAX_WORKERS} more workers"] if len(rows) > MAX_WORKERS else []
-    hidden += [f"{len(reporters) - len(rows)} that have left"] if len(reporters) > len(rows) else []
+    past = len(snapshot.drivers) + len(snapshot.workers) - len(reporters)
+    hidden = [f"{len(reporters) - limit} more workers"] if len(reporters) > limit else []
+    hidden += [f"{past} that have left"] if past else []
     if hidden:
-        yield Text(f" not shown: {', '.join(hidden)}", style="dim")
-
-
-def _worker_order(worker: WorkerSnapshot) -> tuple[str, bool, bool, str]:
-    return worker.driver, worker.role is not Role.DRIVER, not worker.stale, worker.worker_id
+        more = "; audiopipe monitor --once prints all rows" if len(reporters) > limit else ""
+        yield Text(f" not shown: {', '.join(hidden)}{more}", style="dim")
 
 
 def _worker_cells(worker: WorkerSnapshot, wide: bool) -> list[RenderableType]:

@@ -91,14 +91,14 @@ def lanes(run_report: RunReport) -> Html:
     names = list(heights)
     tops = dict(zip(names, np.cumsum([0, *heights.values()]), strict=False))
 
+    boxes_of: dict[str, list[tuple[float, float, float]]] = {}
+    for bar in bars:
+        box = (bar.start_s - first) / scale, (bar.end_s - first) / scale, float(tops[bar.worker_id] + bar.lane)
+        boxes_of.setdefault(groups.label(bar.language), []).append(box)
+
     def plot_axes(axes: Axes) -> None:
-        for language, color in palette.items():
-            boxes = [
-                ((bar.start_s - first) / scale, (bar.end_s - first) / scale, tops[bar.worker_id] + bar.lane)
-                for bar in bars
-                if groups.label(bar.language) == language
-            ]
-            axes.add_patch(PathPatch(_box_path(boxes), color=color, linewidth=0))
+        for label, boxes in boxes_of.items():
+            axes.add_artist(PathPatch(_box_path(boxes), color=palette[label], linewidth=0))
         centers = [tops[name] + (heights[name] - 1) / 2 for name in names]
         step = -(-len(names) * LABEL_HEIGHT // height)
         axes.set_yticks(centers[::step], _shorten(names)[::step])

@@ -14,7 +14,7 @@ from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report import explorer, quality
 from audiopipe.scorers.scorer import Column
 
-COLUMN_TYPES = {"duration_s": "<f4", "language": "u1", "excluded": "u1", "kept": "u1", "has_audio": "u1"}
+COLUMN_TYPES = {"duration_s": "<f4", "language": "<u2", "excluded": "u1", "kept": "u1", "has_audio": "u1"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,8 @@ def test_without_thresholds_of_the_run_only_kept_segments_count(tables, add_colu
 
 
 def test_a_large_dataset_is_sampled_and_the_page_says_so(tables, monkeypatch):
-    monkeypatch.setattr(explorer, "MAX_SEGMENTS", 5)
+    sliders = len(explorer._sliders(tables))
+    monkeypatch.setattr(explorer, "MAX_BYTES", 5 * (9 + 4 * sliders) * 4 // 3 + 4)
     piece = explorer.explorer(tables)
     assert len(payload(piece)["duration_s"]) == 5
     assert "Computed from 5 segments drawn at random" in piece.markup

@@ -1,6 +1,6 @@
-// Tables: click a heading to sort by it, click again to reverse; long tables get a filter.
+// Tables: click a heading to sort by it, click again to reverse; long tables get a filter, and longer ones are folded.
 (() => {
-  const LONG = 15;
+  const LONG = 15, FOLD = 25, SHOWN = 20;
   const UNITS = { s: 1, min: 60, h: 3600, d: 86400, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
   // "1 min 5 s" and "20.6 MB" sort by their sum in the base unit, "179 / 180 (99 %)" by its first number, text as text.
   const sortKey = (cell) => {
@@ -20,6 +20,10 @@
     const total = body.querySelector("tr.sum");
     if (rows.length < 3 || table.closest(".browse")) continue;  // the segment table sorts by itself
     const headings = [...table.tHead.rows[0].cells];
+    let search = null, folded = rows.length > FOLD;
+    // While a filter is set, every row that matches is shown.
+    const fold = () => rows.forEach((row, index) =>
+      row.classList.toggle("folded", folded && !search?.value && index >= SHOWN));
     headings.forEach((heading, column) => {
       if (!heading.textContent || rows.every((row) => !row.cells[column]?.textContent.trim())) return;
       const sort = () => {
@@ -28,6 +32,7 @@
         heading.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
         rows.sort((a, b) => compare(sortKey(a.cells[column]), sortKey(b.cells[column]), direction));
         body.append(...rows, ...(total ? [total] : []));
+        fold();
       };
       heading.classList.add("sorts");
       heading.tabIndex = 0;
@@ -36,13 +41,26 @@
       heading.addEventListener("keydown", (event) => event.key === "Enter" && sort());
     });
     if (rows.length > LONG) {
-      const search = Object.assign(document.createElement("input"), {
+      search = Object.assign(document.createElement("input"), {
         type: "search", placeholder: `filter ${rows.length} rows`, ariaLabel: "filter rows", className: "filter",
       });
       search.addEventListener("input", () => {
         for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(search.value.toLowerCase());
+        fold();
       });
       table.parentElement.before(search);
+    }
+    if (folded) {
+      const button = Object.assign(document.createElement("button"), { type: "button", className: "unfold" });
+      const label = () => { button.textContent = folded ? `show all ${rows.length} rows` : `show ${SHOWN} rows`; };
+      button.addEventListener("click", () => {
+        folded = !folded;
+        fold();
+        label();
+      });
+      table.parentElement.after(button);
+      label();
+      fold();
     }
   }
 })();

@@ -6,7 +6,7 @@
   const metrics = Object.fromEntries(
     Object.entries(data.metrics).map(([name, text]) => [name, new Float32Array(decode(text))]));
   const durations = new Float32Array(decode(data.duration_s));
-  const language = new Uint8Array(decode(data.language));
+  const language = new Uint16Array(decode(data.language));
   const excluded = new Uint8Array(decode(data.excluded));
   const keptByRun = new Uint8Array(decode(data.kept));
   const hasAudio = new Uint8Array(decode(data.has_audio));
