@@ -11,7 +11,7 @@ from audiopipe.redaction import has_secret
 
 __all__ = ["describe_invalid", "describe_unknown", "suggest"]
 
-MAX_LISTED = 60  # names in a message, as many as a run has parameters
+MAX_LISTED = 50  # names in a message
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
