@@ -26,6 +26,7 @@ from audiopipe.redaction import redact_address
 __all__ = ["Inspection", "inspect_catalog"]
 
 CHECKED_FILES = 1000  # of a local catalog, whether they exist
+MAX_SEGMENT_S: float = RunConfig.model_fields["max_segment_s"].default
 SHOWN_ROWS, SHOWN_NAMES = 3, 8
 SHOWN_TEXT = 60  # characters
 PROBED_FILES = 5  # of those without a known duration
@@ -181,6 +182,15 @@ def _describe_segments(result: Inspection, catalog: Catalog) -> None:
         if items:
             texts, speakers = (sum(bool(item.get(name)) for item in items) for name in ("text", "speaker"))
             parts.append(f"{len(items):,} {words}, {texts:,} with text and {speakers:,} with speaker")
+    durations = zip(rows, table["duration_s"].to_pylist(), strict=bool(rows))
+    count = sum(
+        row is not None and row.startswith("{") and (seconds or 0) > MAX_SEGMENT_S for row, seconds in durations
+    )
+    if count:
+        result.problems.append(
+            f"{count:,} files with a text are longer than max_segment_s ({MAX_SEGMENT_S:g}) and will be dropped: give "
+            "the times of their segments, or leave the text out, as in --columns text=none"
+        )
     if entries:
         seconds = sum(entry["end"] - entry["start"] for entry in entries if "end" in entry)
         parts.append(f"{seconds / 3600:.2f} h in segments")

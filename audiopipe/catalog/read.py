@@ -134,6 +134,8 @@ def read_catalog(config: RunConfig) -> Catalog:
     table = pa.table(videos, schema=CATALOG_SCHEMA)
     if "segments" in rows.column_names:
         table = table.append_column(SEGMENTS_FIELD, rows["segments"])
+        if config.segments == "file" and pc.any(pc.starts_with(rows["segments"], "[")).as_py():
+            raise CatalogError(f"catalog {raw.source} has segments of longer files: leave out --segments file")
     kept = kept_struct(rows)
     if kept is not None:
         table = table.append_column(KEPT_FIELD, kept)

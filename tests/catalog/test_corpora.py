@@ -53,11 +53,13 @@ def test_a_data_folder_of_kaldi_has_recordings_and_utterances(tmp_path):
         assert (second["start"], second.get("end"), second["columns"]["wer"]) == (3.5, None, 1.0)
         assert (segments["r2"][0].get("text"), segments["r3"]) == (None, None)
         assert dict(catalog.kept_columns) == {"utterance_id": pa.string(), "gender": pa.string(), "wer": pa.float64()}
+        with pytest.raises(CatalogError, match="has segments of longer files: leave out --segments file"):
+            read(address, segments="file")
 
 
 def test_without_segments_an_utterance_of_kaldi_is_a_file(tmp_path):
     write(tmp_path, {"wav.scp": "u1 /a/u1.wav\nu2 /a/u2.wav\n", "text": "u1 hello\n", "utt2spk": "u1 A\nu2 B\n"})
-    _, _, segments = read(tmp_path, language_from="en")
+    _, _, segments = read(tmp_path, language_from="en", segments="file")
     assert segments == {"u1": {"text": "hello", "speaker": "A"}, "u2": {"speaker": "B"}}
 
 

@@ -73,6 +73,13 @@ def test_columns_are_guessed_and_the_guess_is_in_the_command(clips):
     assert as_json["commands"][-1].startswith("audiopipe run --catalog")
 
 
+def test_a_text_of_a_long_file_is_a_problem(clips):
+    (clips / "m.json").write_text('{"audio_filepath": "clips/a.wav", "duration": 900, "text": "an episode"}\n')
+    output = inspect(clips / "m.json", "--language-from", "en")[1]
+    assert "1 files with a text are longer than max_segment_s (30) and will be dropped" in output
+    assert "longer" not in inspect(clips / "m.json", "--columns", "text=none")[1]
+
+
 def test_a_table_without_a_likely_column_lists_what_it_has(tmp_path):
     (tmp_path / "c.csv").write_text("this,that\n1,2\n")
     code, output = inspect(tmp_path / "c.csv")
