@@ -49,7 +49,7 @@ STYLES = """
 .ap .browse tbody tr.segment:hover { background: #8881 }
 .ap .browse tbody tr.open, .ap .browse tbody tr.more, .ap .browse tbody tr.more:hover { background: #3b8bc41c }
 .ap .browse td { border-bottom: 1px solid #8882 } .ap .browse tr.open td { border-bottom-color: #0000 }
-.ap .browse td.text { text-align: left; white-space: normal; min-width: 220px; width: 40% }
+.ap .browse td.text { text-align: left; white-space: normal; min-width: 220px; width: 34% }
 .ap .browse td.text span { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
   overflow-wrap: anywhere }
 .ap .browse td.l { max-width: 210px; overflow: hidden; text-overflow: ellipsis }

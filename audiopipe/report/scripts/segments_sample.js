@@ -13,7 +13,7 @@ function sampleSource(data) {
   // A number for each row that looks random and is the same for the same seed.
   const shuffled = (index, seed) => Math.imul(Math.imul(index + 1, 2654435761) ^ Math.imul(seed + 1, 1597334677), 2246822519) >>> 0;
   const order = (chosen, { sort, descending, seed }) => (seed !== null ?
-    chosen.toSorted((a, b) => shuffled(a.index, seed) - shuffled(b.index, seed)) :
+    chosen.toSorted((a, b) => hasAudio(b) - hasAudio(a) || shuffled(a.index, seed) - shuffled(b.index, seed)) :
     sort === null ? chosen :
     chosen.toSorted((a, b) => compare(value(a, sort), value(b, sort), descending ? -1 : 1) || a.index - b.index));
   const numbers = (name, chosen) => chosen.map((row) => value(row, name)).filter((number) => number !== null);
