@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audiopipe.cli.checks import check_output
-from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
+from audiopipe.cli.main import CONSOLE, EXIT_CODES, main, name_next
 from audiopipe.cli.options import output_options
 from audiopipe.cli.outputs import show_progress
 from audiopipe.cli.runs import live_progress, log_to_stderr, without_none
@@ -81,6 +82,13 @@ def _annotate(output: str, parameters: dict[str, Any], as_json: bool, quiet: boo
         CONSOLE.print("stopped; annotated shards are safe: run the same command again to continue")
         sys.exit(4)
     click.echo(json.dumps(asdict(summary)) if as_json else "\n".join(_lines(summary)))
+    if not as_json and summary.exit_code == 0:
+        column = summary.columns[0] if summary.columns else "COLUMN"
+        condition = shlex.quote(f"kept AND {column} IS NOT NULL")
+        name_next(
+            f"audiopipe select {shlex.quote(output)} DEST --where {condition}",
+            f"audiopipe report {shlex.quote(output)}",
+        )
     sys.exit(summary.exit_code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import locale
 import os
 import sys
@@ -52,9 +53,40 @@ EXIT_CODES = "\b\nExit codes:\n" + "".join(f"  {code}  {item.meaning}\n" for cod
 CONSOLE = Console(stderr=True)
 
 
-def name_next(command: str, purpose: str) -> None:
-    """Name the next command on stderr, so that the output of the finished one stays free for other programs."""
-    click.echo(f"next: {command}  # {purpose}", err=True)
+# What people type for a command.
+SYNONYMS = {
+    "status": "monitor",
+    "progress": "monitor",
+    "watch": "monitor",
+    "plan": "estimate",
+    "cost": "estimate",
+    "check": "verify",
+    "validate": "verify",
+    "filter": "select",
+    "subset": "select",
+    "score": "annotate",
+    "label": "annotate",
+    "continue": "resume",
+    "start": "run",
+    "process": "run",
+    "clean": "gc",
+    "convert": "html",
+    "jupyter": "lab",
+    "notebook": "notebooks",
+    "metrics": "explain",
+    "languages": "explain",
+    "benchmark": "bench",
+}
+COMPLETION = """
+\b
+Shell completion, as a line of ~/.bashrc (zsh: ~/.zshrc and zsh_source; fish: fish_source):
+  eval "$(_AUDIOPIPE_COMPLETE=bash_source audiopipe)"
+"""
+
+
+def name_next(*commands: str) -> None:
+    """Name the next commands on stderr, so that the output of the finished one stays free for other programs."""
+    click.echo(f"next: {'; or '.join(commands)}", err=True)
 
 
 # Dask logs a stack trace for every failed task and lost connection; the run reports those itself. Set in the
@@ -73,6 +105,18 @@ class _Commands(click.Group):
             os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
         return super().main(args, *rest, **options)
 
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command, or suggest one by its name or by another word for it."""
+        try:
+            return super().resolve_command(context, args)
+        except click.exceptions.NoSuchCommand as error:
+            words = {name: name for name in self.commands} | SYNONYMS
+            matches = dict.fromkeys(words[word] for word in difflib.get_close_matches(args[0].lower(), words, n=2))
+            hint = f" Did you mean {' or '.join(repr(name) for name in matches)}?" if matches else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", error.ctx) from None
+
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
@@ -82,7 +126,7 @@ class _Commands(click.Group):
             sys.exit(error.exit_code)
 
 
-@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, epilog=EXIT_CODES + COMPLETION, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="show Dask's log as well")
 def main(verbose: bool) -> None:

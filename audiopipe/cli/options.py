@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from audiopipe.config import RunConfig
 from audiopipe.config.checks import is_off
+from audiopipe.errors import ConfigError
+from audiopipe.parameter_messages import describe_unknown
 
-__all__ = ["Command", "config_options", "execution_options", "output_options"]
+__all__ = ["Command", "config_options", "execution_options", "output_options", "use_file"]
 
 Command = Callable[..., None]
 
@@ -59,6 +62,31 @@ def config_options(command: Command) -> Command:
         )
         command = option(command)
     return command
+
+
+def use_file(context: click.Context, option: click.Parameter, file: Path | None) -> None:
+    """Take the parameters of a YAML file as defaults of a command's options.
+
+    Raises:
+        ConfigError: the file is not a mapping of parameters, or has an unknown one.
+    """
+    if file is None:
+        return
+    import yaml
+
+    fields = RunConfig.model_fields
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: expected lines such as 'language: en'")
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{file}: {describe_unknown(str(name), fields)}")
+    # click takes None for an option that was not given.
+    words = {name: "none" for name, value in values.items() if is_off(value, fields[name].annotation)}
+    context.default_map = {**(context.default_map or {}), **values, **words}
 
 
 def output_options(command: Command) -> Command:

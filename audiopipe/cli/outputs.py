@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import asdict
 import click
 from rich.console import Console
 
-from audiopipe.cli.main import CONSOLE, main
+from audiopipe.cli.main import CONSOLE, main, name_next
 from audiopipe.errors import ConfigError
 
 __all__ = ["show_progress"]
@@ -157,6 +158,8 @@ def verify(
         click.echo(f"{shards} shards{known}, {result.objects} objects, {result.samples} samples read: {verdict}")
         if result.checked < result.shards:
             click.echo(f"with 95 % confidence, at most {result.max_bad_share:.1%} of all shards have findings")
+        if not result.findings:
+            name_next(f"audiopipe report {shlex.quote(output)}", f"audiopipe select {shlex.quote(output)} DEST")
     sys.exit(1 if result.findings else 0)
 
 

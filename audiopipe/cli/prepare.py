@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from audiopipe.cli.main import CONSOLE, main
+from audiopipe.cli.main import CONSOLE, main, name_next
 
 WIDTH = 132  # characters of the table of machines
 
@@ -31,6 +32,7 @@ def demo(directory: Path, videos: int, seed: int, as_json: bool) -> None:
         click.echo(json.dumps(asdict(corpus), default=str))
     else:
         click.echo(f"{corpus.videos} videos, {corpus.bad} bad ones, {corpus.hours:.2f} h: {corpus.catalog}")
+        name_next(f"audiopipe run --catalog {shlex.quote(str(corpus.catalog))} --output OUTPUT --max-failed-share 1")
 
 
 @main.command()
@@ -88,3 +90,4 @@ def estimate(
     Console(width=max(WIDTH, Console().width)).print(table)
     for note in notes(result):
         click.echo(note)
+    name_next("audiopipe run --catalog CATALOG --output OUTPUT --cluster PROFILE")

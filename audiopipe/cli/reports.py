@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 from dataclasses import asdict
 from importlib import import_module
@@ -55,7 +56,7 @@ def report(
         click.echo(json.dumps({"index": index, "reports": [asdict(item) for item in done]}))
     else:
         click.echo(index)
-        name_next(f"audiopipe lab {output}", "to look further in JupyterLab")
+        name_next(f"audiopipe lab {shlex.quote(output)}")
     sys.exit(1 if any(item.failed for item in done) else 0)
 
 

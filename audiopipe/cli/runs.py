@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from audiopipe.cli.checks import check_output, check_run
-from audiopipe.cli.main import CONSOLE, EXIT_CODES, main
-from audiopipe.cli.options import config_options, output_options
+from audiopipe.cli.main import CONSOLE, EXIT_CODES, main, name_next
+from audiopipe.cli.options import config_options, output_options, use_file
 from audiopipe.config import RunConfig
 from audiopipe.driver.signals import SignalGuard
 from audiopipe.redaction import RedactingFilter
@@ -25,12 +27,22 @@ if TYPE_CHECKING:
     from audiopipe.driver.run import RunSummary
     from audiopipe.driver.session import OnTick
 
+NOT_FINISHED, TOO_MANY_FAILED = 4, 5  # exit codes
+
 CATALOG_OPTION = click.option(
     "--catalog", help="where videos that are still to be processed are now; default: as they were planned"
 )
 
 
 @main.command(epilog=EXIT_CODES)
+@click.option(
+    *("-f", "--parameters", "file"),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    callback=use_file,
+    is_eager=True,
+    expose_value=False,
+    help="YAML file of parameters, as for papermill; options of the command replace those of the file",
+)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="print the summary as JSON")
 @click.option("--quiet", is_flag=True, help="do not show live progress")
@@ -123,7 +135,18 @@ def drive(work: Callable[[OnTick], RunSummary], as_json: bool, quiet: bool) -> N
         click.echo(json.dumps(body))
     else:
         click.echo("\n".join(summary_lines(summary)))
+        name_next(*_next_commands(summary))
     sys.exit(summary.exit_code)
+
+
+def _next_commands(summary: RunSummary) -> list[str]:
+    """Return the commands that follow a run or a selection."""
+    output, code = shlex.quote(summary.output), summary.exit_code
+    if code in (2, NOT_FINISHED):
+        return [f"audiopipe resume {output}"]
+    commands = [f"audiopipe retry {output}"] if code == TOO_MANY_FAILED else []
+    commands += [f"audiopipe verify {output}", f"audiopipe report {output}"]
+    return [*commands, f"audiopipe select {output} DEST"] if summary.total.segments_kept else commands
 
 
 def log_to_stderr() -> None:

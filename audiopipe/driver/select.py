@@ -127,7 +127,10 @@ def _plan(
         if not choose_rows(connection, parent, options, condition):
             counts = count_left_out(connection)
             reasons = "; ".join(f"{count.segments} in {count.language}: {count.label}" for count in counts[:8])
-            raise ConfigError(f"no segment of {parent.url} is chosen (left out: {reasons})")
+            raise ConfigError(
+                f"no segment of {parent.url} is chosen (left out: {reasons}): loosen what leaves out most; "
+                f"the quality report of {parent.url} shows the values"
+            )
         check_output(dest)
         if not is_started:
             new = new_record(record, selection, annotations, str(parameters.get("run_id") or uuid.uuid4()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from audiopipe.ledger import RunStatus, default_path
+from audiopipe.pipeline.drop_rules import RULES
 from audiopipe.report.numbers import RunNumbers, format_hours, format_times
 from audiopipe.report.stages import find_bottleneck, sort_stages
 from audiopipe.report.text import (
@@ -14,12 +15,13 @@ from audiopipe.report.text import (
     format_percent,
     pluralize,
 )
+from audiopipe.segment.drop_reasons import TOO_LONG, TOO_SHORT
 
 if TYPE_CHECKING:
     from audiopipe.dataset.totals import Totals
     from audiopipe.driver.run import RunSummary
 
-__all__ = ["describe_problem", "summary_lines"]
+__all__ = ["describe_nothing_kept", "describe_problem", "summary_lines"]
 
 
 def summary_lines(summary: RunSummary) -> list[str]:
@@ -39,8 +41,27 @@ def summary_lines(summary: RunSummary) -> list[str]:
         lines.append(f"copied    {format_bytes(summary.new.bytes_in)} by {pluralize(requests, 'read')} of the parent")
     lines += [f"retired   worker {worker}: {reason}" for worker, reason in summary.workers_retired.items()]
     label = "NOT DONE" if summary.status is not RunStatus.DONE else "FAILED  "
+    if warning := describe_nothing_kept(total):
+        lines.append(f"WARNING   {warning}")
     problem = describe_problem(summary)
     return [*lines, f"{label}  {problem}"] if problem else lines
+
+
+def describe_nothing_kept(total: Totals) -> str | None:
+    """Return why no segment was kept, and what to change; None if some were, or if no video could be processed."""
+    if total.segments_kept or not total.videos_done:
+        return None
+    if not total.segments:
+        return "no segment was found: check the times in the JSON or captions, or choose other --segments"
+    reason, count = total.drops.most_common(1)[0] if total.drops else ("unknown", total.segments)
+    field = {rule.reason: rule.field for rule in RULES} | {TOO_SHORT: "min_segment_s", TOO_LONG: "max_segment_s"}
+    text = f"no segment was kept. The most frequent reason is {reason} ({count:,} of {total.segments:,}): "
+    if reason in field:
+        switch = " ('none' switches it off)" if reason not in (TOO_SHORT, TOO_LONG) else ""
+        return f"{text}run into another output with another --{field[reason].replace('_', '-')}{switch}"
+    if reason.isidentifier():
+        return f"{text}`audiopipe explain {reason}` says what to do"
+    return f"{text}run into another output with another --keep-if"
 
 
 def describe_problem(summary: RunSummary) -> str | None:

@@ -119,8 +119,10 @@ def test_a_run_can_be_resumed_verified_and_monitored(tiny_corpus: Path, tmp_path
     second = audiopipe(*job)
     assert second.returncode == 3
     assert json.loads(second.stdout)["new_shards"] == 0
+    assert "next:" not in first.stderr + second.stderr, "a program reads the summary"
     verified = invoke("verify", output)
-    assert (verified.exit_code, verified.stderr) == (0, "")
+    assert verified.exit_code == 0
+    assert verified.stderr == f"next: audiopipe report {output}; or audiopipe select {output} DEST\n"
     assert "all objects match their commits" in verified.stdout
     monitored = invoke("monitor", output, "--json")
     assert json.loads(monitored.stdout)["run"]["status"] == "done"
