@@ -31,7 +31,7 @@ from audiopipe.ledger.supabase_client import SupabaseClient
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, Shard, ShardResult
 
-__all__ = ["ScaleResult", "bench", "format_rows", "save", "stub_shard"]
+__all__ = ["ScaleResult", "bench", "format_rows", "save", "stub_result", "stub_shard", "write_catalog"]
 
 VIDEO_SEGMENTS, SEGMENT_S = 207, 5.0  # of each video, as in the plan document
 DAY_MINUTES = 24 * 60
@@ -83,7 +83,7 @@ def bench(
     """
     with tempfile.TemporaryDirectory(prefix="audiopipe-scale-") as folder:
         config = RunConfig.of(
-            catalog=str(_write_catalog(Path(folder), videos, languages)),
+            catalog=str(write_catalog(Path(folder), videos, languages)),
             output=f"{folder}/out",
             ledger=ledger,
             cluster="local-cpu",
@@ -148,7 +148,8 @@ def save(result: ScaleResult, folder: Path) -> list[Path]:
     return [markdown, data]
 
 
-def _write_catalog(folder: Path, videos: int, languages: int) -> Path:
+def write_catalog(folder: Path, videos: int, languages: int) -> Path:
+    """Write the table of a synthetic catalog; return its path."""
     numbers = range(videos)
     columns = {
         "youtube_id": [f"v{number:010d}" for number in numbers],
@@ -164,11 +165,16 @@ def _write_catalog(folder: Path, videos: int, languages: int) -> Path:
 
 def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
     """Commit a shard without processing it: counts as of real speech, one dead letter, no objects."""
+    return commit_shard(Store(config.output), Commit(stub_result(shard, run_id, worker), (), config.digest))
+
+
+def stub_result(shard: Shard, run_id: str, worker: str) -> ShardResult:
+    """Invent the result of a shard: counts as of real speech, and one dead letter."""
     now = datetime.now(UTC).isoformat()
     count = len(shard.videos)
     segments = (count - 1) * VIDEO_SEGMENTS
     letter = DeadLetter(shard.videos[0].video_id, shard.language, "decode", "NoAudio", "stub")
-    result = ShardResult(
+    return ShardResult(
         shard=shard.name,
         language=shard.language,
         partition=shard.partition,
@@ -190,7 +196,6 @@ def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> Sha
         finished_at=now,
         dead_letters=(letter,),
     )
-    return commit_shard(Store(config.output), Commit(result, (), config.digest))
 
 
 def _database_bytes(config: RunConfig) -> int:

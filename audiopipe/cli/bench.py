@@ -96,26 +96,80 @@ def bench_scorers(names: str, quick: bool, save: bool) -> None:
 
 
 @bench.command("scale")
-@click.option("--videos", default=500_000, show_default=True, help="videos in the catalog", type=click.IntRange(1))
+@click.option("--videos", default=500_000, show_default=True, help="videos in the catalog", type=click.IntRange(0))
 @click.option("--languages", default=12, show_default=True, help="languages of the videos", type=click.IntRange(1, 100))
 @click.option("--ledger", help="supabase:// for the database at SUPABASE_URL; default: SQLite")
 @click.option("--workers", default=2, show_default=True, help="worker processes", type=click.IntRange(1))
+@click.option(
+    "--store",
+    type=click.Choice(["folder", "s3"]),
+    default="folder",
+    show_default=True,
+    help="s3: count the requests to an S3 server that is started here, and measure start, resume and memory",
+)
+@click.option(
+    "--real-videos",
+    default=20_000,
+    show_default=True,
+    help="with --store s3, videos that are processed first; 0 for none",
+    type=click.IntRange(0),
+)
+@click.option(
+    "--latency-ms",
+    default=30.0,
+    show_default=True,
+    help="with --store s3, latency that is added to each request",
+    type=click.FloatRange(0.0),
+)
 @click.option("--save", is_flag=True, help="write reports/benchmarks/scale-*.md and .json")
-def bench_scale(videos: int, languages: int, ledger: str | None, workers: int, save: bool) -> None:
+def bench_scale(
+    videos: int,
+    languages: int,
+    ledger: str | None,
+    workers: int,
+    store: str,
+    real_videos: int,
+    latency_ms: float,
+    save: bool,
+) -> None:
     """Time planning, scheduling and recording of a catalog.
 
     The tasks are stubs. The benchmark measures minutes, memory, the size of the database, and the monitor's latency.
+    With --store s3 it first processes real, very small videos.
     """
     from rich.table import Table
 
     from audiopipe.bench import scale
 
+    if store == "s3":
+        _bench_store(videos, real_videos, languages, workers, latency_ms, save)
+        return
     measured = scale.bench(videos, languages, ledger, workers)
     table = Table("quantity", "measured", "target")
     for row in scale.format_rows(measured):
         table.add_row(*row)
     Console(width=120).print(table)
     for path in scale.save(measured, REPORTS) if save else []:
+        click.echo(f"saved {path}")
+
+
+def _bench_store(videos: int, real_videos: int, languages: int, workers: int, latency_ms: float, save: bool) -> None:
+    from rich.table import Table
+
+    from audiopipe.bench import store_scale
+    from audiopipe.bench.servers.request_proxy import OPERATIONS
+
+    measured = store_scale.bench(videos, real_videos, languages, workers, latency_ms, click.echo)
+    table = Table("quantity", *(f"{run.kind} tasks" for run in measured.runs))
+    for row in store_scale.format_rows(measured)[1:]:
+        table.add_row(*row)
+    Console(width=120).print(table)
+    for run in measured.runs:
+        table = Table("requests", *OPERATIONS, title=f"{run.kind} tasks")
+        for row in store_scale.format_requests(run):
+            table.add_row(*row)
+        Console(width=120).print(table)
+    for path in store_scale.save(measured, REPORTS) if save else []:
         click.echo(f"saved {path}")
 
 

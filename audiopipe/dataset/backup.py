@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from audiopipe.dataset.annotations import ANNOTATIONS, is_annotation_record
 from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
@@ -39,9 +40,11 @@ class BackupPair:
 
 def find_backup_pairs(store: Store) -> Iterator[BackupPair]:
     """Check all objects that have a copy, in the order of their names."""
-    for copy in store.list(BACKUP):
-        name, digest = _split_copy(copy)
-        yield BackupPair(name, copy, _digest(store, name) == digest, _digest(store, copy) == digest)
+    copies = list(store.list(BACKUP))
+    parts = [_split_copy(copy) for copy in copies]
+    digests = store.map(partial(_digest, store), [*copies, *(name for name, _ in parts)])
+    for copy, (name, digest), of_copy, of_original in zip(copies, parts, digests, digests[len(copies) :], strict=False):
+        yield BackupPair(name, copy, of_original == digest, of_copy == digest)
 
 
 def list_originals(names: Iterable[str]) -> list[str]:
@@ -58,12 +61,15 @@ def backup(store: Store) -> None:
         VerifyError: an original is damaged.
     """
     pairs = {pair.name: pair for pair in find_backup_pairs(store)}
-    for name in list_originals([RUN_RECORD, *store.list(PLAN_FOLDER), *store.list(ANNOTATIONS)]):
-        if name not in pairs:
-            data = store.read(name)
-            store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
-        elif not pairs[name].original_is_good:
-            raise VerifyError(f"{name} is damaged; `audiopipe restore {store.url}` restores it from its backup")
+    names = list_originals([RUN_RECORD, *store.list_all([PLAN_FOLDER, ANNOTATIONS])])
+    if damaged := [name for name in names if name in pairs and not pairs[name].original_is_good]:
+        raise VerifyError(f"{damaged[0]} is damaged; `audiopipe restore {store.url}` restores it from its backup")
+    store.map(partial(_copy, store), [name for name in names if name not in pairs])
+
+
+def _copy(store: Store, name: str) -> None:
+    data = store.read(name)
+    store.create(f"{BACKUP}/{name}.{hashlib.sha256(data).hexdigest()}", data)
 
 
 def remove_backup(store: Store, name: str) -> None:

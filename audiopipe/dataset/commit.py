@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from audiopipe import __version__
@@ -126,10 +127,11 @@ def read_commits(store: Store, planned: Set[str] | None = None) -> dict[str, Com
 
 def upload(store: Store, shard: str, attempt: str, files: Mapping[str, Path]) -> tuple[CommittedObject, ...]:
     """Upload an attempt's files (final name -> local path) to the folder where only this attempt writes."""
-    return tuple(_upload(store, path, part_name(shard, attempt, name), name) for name, path in files.items())
+    return tuple(store.map(lambda item: _upload(store, shard, attempt, *item), files.items()))
 
 
-def _upload(store: Store, path: Path, part: str, name: str) -> CommittedObject:
+def _upload(store: Store, shard: str, attempt: str, name: str, path: Path) -> CommittedObject:
+    part = part_name(shard, attempt, name)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     store.upload(path, part)
@@ -159,7 +161,7 @@ def commit_shard(store: Store, commit: Commit, name: str | None = None) -> Shard
                 f"{name} disappeared from {store.url}: another program writes there; stop it, then resume the run"
             ) from None
     if winner.result.attempt != commit.result.attempt:
-        store.remove(_parts(commit.result))
+        _remove_parts(store, commit)
     publish(store, winner)
     return winner.result
 
@@ -170,19 +172,26 @@ def publish(store: Store, commit: Commit) -> None:
     Raises:
         VerifyError: an object is neither at its final name nor among the parts: it was lost after the commit.
     """
-    for item in commit.objects:
-        try:
-            store.publish(item.part, item.name, item.size)
-        except FileNotFoundError:
-            raise VerifyError(
-                f"{item.name} is committed but missing; rebuild the shard with "
-                f"`audiopipe resume {store.url} --shard {commit.result.shard}`"
-            ) from None
-    store.remove(_parts(commit.result))
+    store.map(partial(_publish, store, commit.result.shard), commit.objects)
+    _remove_parts(store, commit)
 
 
-def _parts(result: ShardResult) -> str:
-    return f"_parts/{result.shard}/{result.attempt}"
+def _publish(store: Store, shard: str, item: CommittedObject) -> None:
+    try:
+        store.publish(item.part, item.name, item.size)
+    except FileNotFoundError:
+        raise VerifyError(
+            f"{item.name} is committed but missing; rebuild the shard with "
+            f"`audiopipe resume {store.url} --shard {shard}`"
+        ) from None
+
+
+def _remove_parts(store: Store, commit: Commit) -> None:
+    """Remove an attempt's parts; a remote store needs no listing for them, as the commit names them all."""
+    if store.local_folder is not None:
+        store.remove(f"_parts/{commit.result.shard}/{commit.result.attempt}")
+    else:
+        store.remove_all([item.part for item in commit.objects])
 
 
 def reopen_shard(store: Store, shard: str, names: Iterable[str]) -> None:

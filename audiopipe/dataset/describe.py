@@ -199,10 +199,14 @@ class DatasetDescription:
         ]
 
 
-def finalize(store: Store) -> None:
-    """Write the duplicates and the description of a complete dataset; the same shards give the same bytes."""
-    run, plan = read_run_record(store), load_plan(store)
-    commits = read_commits(store, plan.shard_names())
+def finalize(store: Store, plan: Plan | None = None, commits: Mapping[str, Commit] | None = None) -> None:
+    """Write the duplicates and the description of a complete dataset; the same shards give the same bytes.
+
+    Args:
+        plan, commits: of the dataset, if they have been read already.
+    """
+    run, plan = read_run_record(store), load_plan(store) if plan is None else plan
+    commits = read_commits(store, plan.shard_names()) if commits is None else commits
     write_duplicates(store, commits, run.duplicate_similarity)
     for name, data in description_files(store, run, commits, plan).items():
         store.write(name, data)

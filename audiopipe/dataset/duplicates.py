@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,6 +82,30 @@ class FingerprintedVideo:
         return self.video_id.encode(), self.language
 
 
+class _Videos:
+    """Videos by number, in tables of `COLUMNS`, because few of very many have a duplicate and are looked at."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._starts: list[int] = []
+        self._count = 0
+        self._created: dict[int, FingerprintedVideo] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Add the rows of a table, which take the next numbers."""
+        self._tables.append(table)
+        self._starts.append(self._count)
+        self._count += table.num_rows
+
+    def __getitem__(self, number: int) -> FingerprintedVideo:
+        if number not in self._created:
+            position = bisect_right(self._starts, number) - 1
+            row = self._tables[position].slice(number - self._starts[position], 1).to_pylist()[0]
+            kept = row.pop("segments_kept") > 0
+            self._created[number] = FingerprintedVideo(**row, has_samples=kept)
+        return self._created[number]
+
+
 @dataclass(frozen=True, slots=True)
 class DuplicateCounts:
     """The duplicates of a dataset in numbers; `left_out` of the `videos` are left out of the manifests."""
@@ -117,14 +142,12 @@ def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: flo
     """Compare all videos that are done; return a table of `SCHEMA`, in the order of groups and ids."""
     from audiopipe.dataset.similarity import SimilarityIndex  # noqa: PLC0415 - it compares with torch
 
-    videos: list[FingerprintedVideo] = []
+    videos = _Videos()
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
         index = SimilarityIndex(Path(folder))
         try:
             for table in _fingerprinted(store, _committed_names(commits, VIDEO_TABLE)):
-                for row in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True):
-                    video_id, language, shard, segments_kept, duration_s = row
-                    videos.append(FingerprintedVideo(video_id, language, shard, segments_kept > 0, duration_s))
+                videos.add(table.select(COLUMNS))
                 index.add(table["fingerprint"].to_pylist())
             return _duplicate_table(videos, index, similarity)
         finally:
@@ -191,7 +214,7 @@ def _fingerprinted(store: Store, names: list[str]) -> Iterator[pa.Table]:
         yield table.filter(table["fingerprint"].is_valid())
 
 
-def _duplicate_table(videos: list[FingerprintedVideo], index: SimilarityIndex, similarity: float) -> pa.Table:
+def _duplicate_table(videos: _Videos, index: SimilarityIndex, similarity: float) -> pa.Table:
     groups = _groups(videos, index.pairs(similarity))
     pairs = [(first, duplicate) for first, *duplicates in groups for duplicate in duplicates]
     similarities = index.similarities(np.array(pairs, np.int64).reshape(-1, 2)).tolist()
@@ -213,7 +236,7 @@ def _duplicate_table(videos: list[FingerprintedVideo], index: SimilarityIndex, s
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _groups(videos: list[FingerprintedVideo], pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+def _groups(videos: _Videos, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Join pairs of numbers into groups (union-find); each group, and the list of them, in the order of ids."""
     parent: dict[int, int] = {}
 

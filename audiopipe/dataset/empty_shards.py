@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable
+from functools import cache
 
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.duplicates import unique_name
@@ -34,6 +35,7 @@ def empty_files(commits: Iterable[Commit], unique: bool = True) -> dict[str, byt
     return files
 
 
+@cache
 def _empty_tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT):

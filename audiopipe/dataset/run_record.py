@@ -30,6 +30,7 @@ __all__ = [
     "RUN_RECORD",
     "RunRecord",
     "ScorerRecord",
+    "find_run_record",
     "open_run",
     "read_columns",
     "read_config",
@@ -207,12 +208,21 @@ def read_run_record(store: Store) -> RunRecord:
     Raises:
         VerifyError: this is not the output of a run, or its `_run.json` is damaged.
     """
+    if (record := find_run_record(store)) is None:
+        raise VerifyError(f"{store.url} has no {RUN_RECORD}: it is not the output of a run; check the address")
+    return record
+
+
+def find_run_record(store: Store) -> RunRecord | None:
+    """Read the record of an output's run; return None if there is none.
+
+    Raises:
+        VerifyError: the output's `_run.json` is damaged.
+    """
     try:
         return RunRecord.from_json(store.read(RUN_RECORD))
     except FileNotFoundError:
-        raise VerifyError(
-            f"{store.url} has no {RUN_RECORD}: it is not the output of a run; check the address"
-        ) from None
+        return None
 
 
 def read_config(store: Store, **parameters: object) -> RunConfig:

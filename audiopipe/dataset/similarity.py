@@ -29,7 +29,7 @@ NEIGHBORS = 4
 # A short video has few events, so that one in common makes a candidate pair; of longer videos two are required.
 FEW_EVENTS = 64
 PAIRS_PER_BATCH = 256
-SORT_MEMORY = "512MB"
+SORT_MEMORY = "128MB"  # in the process of a driver, which must stay below 1 GB
 
 Pairs = npt.NDArray[np.int64]
 

@@ -30,6 +30,7 @@ from audiopipe.pipeline.annotate import AnnotationJob
 from audiopipe.pipeline.annotation_scores import scorer_record
 from audiopipe.pipeline.scratch import scratch_folder
 from audiopipe.plan.plan import Plan, load_plan
+from audiopipe.plan.planned import PlannedShards
 from audiopipe.scorers.registry import create_scorers, stored_columns
 from audiopipe.store.objects import Store
 from audiopipe.store.output import check_output
@@ -210,7 +211,7 @@ def _run_scorers(
         open_annotation(store, record, target.columns)
     target.reopen(job.records, shards)
     backup(store)
-    todo = [shard for shard in target.plan.shards() if shard.name in target.commits]
+    todo = PlannedShards(target.plan, only=target.commits.keys())
     # Another run in the ledger, so that the run of the output stays as it ended.
     run_id = f"{target.run.run_id}-annotate-{'-'.join(record.id for record in job.records)}"
     with open_run_ledger(config.ledger, config.output, config.metrics_address) as ledger:

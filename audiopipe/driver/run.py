@@ -6,9 +6,7 @@ The ledger is a view for people.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from distributed import Client
@@ -22,72 +20,23 @@ from audiopipe.dataset.run_record import open_run, read_config, read_run_record
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.select_lists import has_plan
 from audiopipe.dataset.totals import Totals, effective_results
-from audiopipe.driver.outcome import MISUSED, NOT_FINISHED, TOO_MANY_FAILED
+from audiopipe.driver.outcome import PhaseTimer, RunSummary
 from audiopipe.driver.recorder import without_ledger_errors
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.driver.task import Task
 from audiopipe.errors import ConfigError
-from audiopipe.ledger import RunStatus, open_run_ledger
+from audiopipe.ledger import open_run_ledger
 from audiopipe.pipeline.copy import copy_shard
 from audiopipe.pipeline.shard import process_shard
-from audiopipe.plan.addresses import complete_addresses
+from audiopipe.plan.addresses import complete_plan
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load_plan
-from audiopipe.plan.sources import Addresses, find_addresses, is_moved, move_shards, refuse_other_catalog
+from audiopipe.plan.planned import PlannedShards, shard_sizes
+from audiopipe.plan.sources import Addresses, find_addresses, is_moved, move_plan, refuse_other_catalog
 from audiopipe.store.objects import Store
 from audiopipe.store.output import check_output
 
 __all__ = ["RunSummary", "complete_commits", "extend", "resume", "retry", "run"]
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """The outcome of a run.
-
-    Attributes:
-        total: totals over all commits of the output.
-        new: totals over the shards that this call committed.
-        shards_failed: reason by name, for shards without a commit.
-        workers_retired: reason by name, for workers that could not work and got no further shards.
-        stopped: why the run ended before all shards were tried; None if it did not.
-        unfinished_code: exit code of a run that is not finished: 2 if a person must act first, else 4.
-        max_failed_share: share of failed videos above which the run counts as failed.
-    """
-
-    run_id: str
-    output: str
-    status: RunStatus
-    total: Totals
-    new: Totals
-    shards_planned: int
-    shards_failed: dict[str, str]
-    wall_s: float
-    workers_retired: dict[str, str] = field(default_factory=dict)
-    stopped: str | None = None
-    unfinished_code: int = NOT_FINISHED
-    max_failed_share: float = 1.0
-
-    @property
-    def needs_person(self) -> bool:
-        """Check whether the run is not finished and a person must act before it can be."""
-        return self.status is not RunStatus.DONE and self.unfinished_code == MISUSED
-
-    @property
-    def has_too_many_failed(self) -> bool:
-        """Check whether more than `max_failed_share` of the videos failed."""
-        return self.total.videos_failed > self.max_failed_share * self.total.videos
-
-    @property
-    def exit_code(self) -> int:
-        """Return 0 for done, 3 for done with dead letters, 5 for too many of them, 4 for not finished: run again.
-
-        A run that is not finished because of something that a person must change has exit code 2.
-        """
-        if self.status is not RunStatus.DONE:
-            return self.unfinished_code
-        if self.has_too_many_failed:
-            return TOO_MANY_FAILED
-        return 3 if self.total.videos_failed else 0
 
 
 def run(
@@ -114,6 +63,7 @@ def run(
         VerifyError: a commit in the output is damaged.
         ClusterError: the workers did not start.
     """
+    timer = PhaseTimer()
     if config is None:
         config = RunConfig.of(**parameters)
     elif parameters:
@@ -128,8 +78,8 @@ def run(
     recorded = read_config(store)
     refuse_other_catalog(config, recorded, store)
     addresses = find_addresses(config, recorded, store) if is_moved(config, recorded) else {}
-    plan = resolve_plan(config, store)
-    return _work(config, store, run_id, plan, config.partition_index, client, on_tick, task, addresses)
+    languages = resolve_plan(config, store).languages()
+    return _work(config, store, run_id, languages, config.partition_index, timer, client, on_tick, task, addresses)
 
 
 def resume(
@@ -154,16 +104,18 @@ def resume(
         VerifyError, PlanError: there is no run at that address, or its plan is damaged.
         ConfigError: there is no such shard, or a parameter would change the output.
     """
+    timer = PhaseTimer()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
     addresses = _moved_addresses(config, store, parameters)
-    planned = {shard.name: shard for shard in plan.shards()}
+    planned = plan.shard_names()
     for name in shards:
         if name not in planned:
-            example = next(iter(planned), "en-000000")
+            example = min(planned, default="en-000000")
             raise ConfigError(f"no shard '{name}' in the plan of {output}: its shards are named like {example}")
-        reopen_shard(store, name, object_names(planned[name].language, planned[name].index).values())
-    return _work(config, store, run_id, plan, None, client, on_tick, _task_of(store), addresses)
+        language, _, index = name.rpartition("-")
+        reopen_shard(store, name, object_names(language, int(index)).values())
+    return _work(config, store, run_id, plan.languages(), None, timer, client, on_tick, _task_of(store), addresses)
 
 
 def retry(
@@ -173,6 +125,7 @@ def retry(
 
     Args and Raises: as for `resume`.
     """
+    timer = PhaseTimer()
     store = Store(output)
     config, run_id, _ = _open_run(store, parameters)
     addresses = _moved_addresses(config, store, parameters)
@@ -182,7 +135,7 @@ def retry(
     for result in effective_results(commits, planned).values():
         dead_letters.setdefault(result.language, set()).update(letter.video_id for letter in result.dead_letters)
     plan = plan_retry(config, store, dead_letters, commits.keys(), addresses)
-    return _work(config, store, run_id, plan, None, client, on_tick, _task_of(store), addresses)
+    return _work(config, store, run_id, plan.languages(), None, timer, client, on_tick, _task_of(store), addresses)
 
 
 def extend(
@@ -197,6 +150,7 @@ def extend(
 
     Raises: as `resume`, and `CatalogError` if the catalog cannot be read.
     """
+    timer = PhaseTimer()
     store = Store(output)
     config, run_id, plan = _open_run(store, parameters)
     if read_run_record(store).parent is not None:
@@ -204,7 +158,7 @@ def extend(
     if "language" not in parameters and config.listed_languages is not None:
         languages = dict.fromkeys([*config.listed_languages, *plan.languages()])
         config = read_config(store, **parameters, language=",".join(languages))
-    return _work(config, store, run_id, plan_extension(config, store), None, client, on_tick)
+    return _work(config, store, run_id, plan_extension(config, store).languages(), None, timer, client, on_tick)
 
 
 def _open_run(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig, str, Plan]:
@@ -234,8 +188,9 @@ def _work(
     config: RunConfig,
     store: Store,
     run_id: str,
-    plan: Plan,
+    planned: Sequence[str],
     partition: int | None,
+    timer: PhaseTimer,
     client: Client | None,
     on_tick: OnTick | None,
     task: Task = process_shard,
@@ -244,50 +199,56 @@ def _work(
     """Commit the shards of a partition (None: of all); finalize the output if the whole plan is committed.
 
     Args:
+        planned: languages of the plan that the run processes.
+        timer: of the run, which has started.
         addresses: where videos are now, by id, if they have moved.
     """
-    started = time.monotonic()
     backup(store)
     whole = load_plan(store)
     commits = complete_commits(store, whole)
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
-    languages = [*(config.listed_languages or ()), *plan.languages()]
-    shards = list(move_shards(plan.shards(partition, languages, config.language_order), addresses))
+    languages = [*(config.listed_languages or ()), *planned]
+    whole = move_plan(whole, addresses)
     if task is not copy_shard:  # which fetches no video
-        shards = complete_addresses(shards, config, commits.keys())
+        whole = complete_plan(whole, config, commits.keys())
+    shards = PlannedShards(whole, partition, tuple(dict.fromkeys(languages)), config.language_order)
     part = config.partition_index, config.partition_count
     with open_run_ledger(config.ledger, config.output, config.metrics_address, part) as ledger:
         session = Session(
             config, run_id, whole, ledger, commits, shards, on_tick and without_ledger_errors(on_tick), task
         )
         session.open()
+        timer.end("start")
         if session.pending:
             session.work(client)
+            timer.end("work")
             whole = load_plan(store)  # other drivers may have extended it
             commits = complete_commits(store, whole)
-        if all(shard.name in commits for shard in whole.shards()):
-            finalize(store)
+        if whole.shard_names() <= commits.keys():
+            finalize(store, whole, commits)
         status = session.close(commits)
+    timer.end("finalize")
     return RunSummary(
         run_id=run_id,
         output=config.output,
         status=status,
         total=Totals.of(effective_results(commits, whole).values()),
         new=Totals.of(session.outcome.new),
-        shards_planned=sum(total.shards for total in plan.totals().values()),
+        shards_planned=len(shard_sizes(whole, languages=planned)),
         shards_failed={shard: reason for shard, reason in session.outcome.failed.items() if shard not in commits},
-        wall_s=time.monotonic() - started,
+        wall_s=timer.wall_s,
         workers_retired=session.steering.retired,
         stopped=session.outcome.stopped,
         unfinished_code=session.outcome.exit_code,
         max_failed_share=config.max_failed_share,
+        phases=timer.phases,
     )
 
 
 def complete_commits(store: Store, plan: Plan) -> dict[str, Commit]:
     """Read the commits of a plan's shards whose objects all exist, by the sizes of one listing."""
     commits = read_commits(store, plan.shard_names())
-    sizes = store.list() if commits else {}
+    sizes = store.list_all(plan.languages()) if commits else {}
     return {
         shard: commit
         for shard, commit in commits.items()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from audiopipe.driver.cluster_health import CLUSTER_LOST, ClusterHealth, Cluster
 from audiopipe.driver.dispatch import Dispatcher, ShardFuture
 from audiopipe.driver.heartbeat import WorkerInfo
 from audiopipe.driver.outcome import SessionOutcome
+from audiopipe.driver.queue import ShardQueue
 from audiopipe.driver.recorder import Failure, RunRecorder
 from audiopipe.driver.retry import Decision, RetryPolicy, is_refusal
 from audiopipe.driver.speculation import SpeculationPolicy
@@ -29,6 +30,7 @@ from audiopipe.driver.task import Task
 from audiopipe.ledger import Ledger, RunStatus, WorkerStatus
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import Plan
+from audiopipe.plan.planned import PlannedShards
 from audiopipe.types import Shard, ShardResult
 
 __all__ = ["OnTick", "Session"]
@@ -52,7 +54,7 @@ class Session:
         on_tick: called with the ledger and the run's id about twice a second, and at the end.
         task: runs on a worker for each shard.
         outcome: results of this session, and reasons of the shards that it leaves open.
-        pending: shards to submit, in this order.
+        pending: shards to submit.
         workers: the cluster's workers at the last heartbeat.
         window: maximum number of submitted shards; twice the worker threads.
         speculated: names of the shards that run on two workers.
@@ -63,11 +65,10 @@ class Session:
     plan: Plan
     ledger: Ledger
     commits: Mapping[str, Commit]
-    shards: Sequence[Shard]
+    shards: PlannedShards
     on_tick: OnTick | None = None
     task: Task = process_shard
     outcome: SessionOutcome = field(default_factory=SessionOutcome)
-    pending: deque[Shard] = field(default_factory=deque)
     workers: list[WorkerInfo] = field(default_factory=list)
     window: int = 2
     next_heartbeat: float = 0.0
@@ -82,10 +83,10 @@ class Session:
         self.recorder = RunRecorder(self.ledger, self.run_id, self.plan, self.config, self.driver)
         self.dispatcher = Dispatcher(self.config, self.run_id, self.driver, self.task)
         self.retry = RetryPolicy(self.config.retries)
-        self.pending.extend(shard for shard in self.shards if shard.name not in self.commits)
-        for shard in self.shards:
-            if shard.name in self.commits:
-                self.speculation.record(self.commits[shard.name].result.wall_s, shard)
+        self.pending = ShardQueue.of(self.shards, self.commits)
+        for name, size in self.shards.sizes.items():
+            if name in self.commits:
+                self.speculation.record(self.commits[name].result.wall_s, *size)
 
     def open(self) -> None:
         """Start or resume the run in the ledger."""
@@ -97,7 +98,7 @@ class Session:
         Args:
             commits: commits that exist now.
         """
-        done = all(shard.name in commits for shard in self.shards)
+        done = self.shards.sizes.keys() <= commits.keys()
         status = RunStatus.DONE if done else RunStatus.INCOMPLETE
         self.recorder.finish(commits, status, changed=bool(self.outcome.new or self.outcome.failed))
         if self.on_tick:
@@ -155,27 +156,19 @@ class Session:
         """Put the shards of a stalled cluster back at the front of the queue, without counting their attempts."""
         unfinished = self.dispatcher.take_all()
         self.retry.undo_attempts(shard.name for shard in unfinished)
-        self.pending.extendleft(reversed(unfinished))
+        self.pending.return_all(unfinished)
         self.speculated.clear()
 
     def _leave_open(self, reason: str) -> None:
-        shards = [*self.dispatcher.running.values(), *self.pending, *self.retry.delayed]
+        shards = itertools.chain(self.dispatcher.running.values(), self.retry.delayed, self.pending.take_all())
         self.outcome.leave_open((shard for shard in shards if shard.name not in self.outcome.failed), reason)
 
     def _submit(self, client: Client) -> None:
         # Retries go first, so that an error that a person must fix shows early.
-        self.pending.extendleft(reversed(self.retry.take_due()))
-        while len(self.dispatcher.running) < self.window and (shard := self._next_shard()):
+        self.pending.return_all(self.retry.take_due())
+        while len(self.dispatcher.running) < self.window and (shard := self.pending.take(self.retry.probe)):
             self.retry.attempts[shard.name] += 1
             self._start(client, shard, self.steering.choose(shard.name, self.workers))
-
-    def _next_shard(self) -> Shard | None:
-        """Remove and return the next shard to submit; while the sources are probed, no shard but the probe."""
-        for shard in self.pending:
-            if self.retry.probe in (None, shard.name):
-                self.pending.remove(shard)
-                return shard
-        return None
 
     def _start(self, client: Client, shard: Shard, workers: list[str] | None) -> None:
         is_suspect = shard.name in self.retry.suspects
@@ -218,7 +211,7 @@ class Session:
             self.retry.delay(shard)
             return
         self.dispatcher.discard(shard.name)
-        self.speculation.record(result.wall_s, shard)
+        self.speculation.record(result.wall_s, *self.shards.sizes[shard.name])
         self.outcome.new.append(result)
         if self.retry.probe is not None:
             LOG.info("the sources can be read again: shard %s is done, the others follow", shard.name)
@@ -251,9 +244,9 @@ class Session:
             case Decision.MOVE if is_unsound and self.workers and not self.steering.sound(self.workers):
                 self.outcome.stop(shard, failure, f"no worker can work; the last was {failure.worker}: {failure}")
             case Decision.MOVE:
-                self.pending.appendleft(shard)
+                self.pending.return_all([shard])
             case Decision.ISOLATE:
-                self.pending.append(shard)
+                self.pending.postpone(shard)
             case Decision.PAUSE if not is_probing:
                 LOG.warning("the sources cannot be read; new shards wait until %s succeeds: %s", name, failure)
                 self.retry.delay(shard)
@@ -290,7 +283,7 @@ class Session:
         if self.workers:
             for shard in self.dispatcher.take_stranded([worker.address for worker in self.workers]):
                 self.retry.record_stranded(shard)
-                self.pending.appendleft(shard)
+                self.pending.return_all([shard])
 
 
 def _lost(error: BaseException) -> str:

@@ -35,12 +35,12 @@ class SpeculationPolicy:
     _idle_since: float | None = None
     _started: dict[str, float] = field(default_factory=dict)
 
-    def record(self, seconds: Seconds, shard: Shard) -> None:
-        """Note the run time of a finished shard."""
+    def record(self, seconds: Seconds, size_bytes: int, audio_s: Seconds) -> None:
+        """Note the run time of a finished shard, whose sizes are those of the catalog; 0 if they are unknown."""
         self.longest_s = max(self.longest_s, seconds)
-        if size := _total_bytes(shard):
-            self.s_per_byte = max(self.s_per_byte, seconds / size)
-        if audio_s := _total_audio_s(shard):
+        if size_bytes:
+            self.s_per_byte = max(self.s_per_byte, seconds / size_bytes)
+        if audio_s:
             self.s_per_audio_s = max(self.s_per_audio_s, seconds / audio_s)
 
     def expected_s(self, shard: Shard) -> Seconds:

@@ -25,7 +25,7 @@ import torch
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit, upload
-from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
+from audiopipe.dataset.run_record import find_run_record
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
 from audiopipe.media.decoder_process import decoders_have_network
@@ -156,9 +156,9 @@ def _read_columns(store: Store, config: RunConfig) -> tuple[Column, ...]:
     with require_installed():
         scorers = config.create_scorers()
     columns = stored_columns(scorers)
-    if store.size(RUN_RECORD) is None:  # the output of a trial has no record
+    record = find_run_record(store)
+    if record is None:  # the output of a trial has no record
         return columns
-    record = read_run_record(store)
     require_versions(scorers, record.scorers)
     return (*columns, *record.catalog_columns)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol, Self
 
@@ -46,6 +47,7 @@ class ObjectStore(Protocol):
 
     def create(self, name: str, data: bytes) -> bool: ...
     def read(self, name: str) -> bytes: ...
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]: ...
     def list(self, prefix: str) -> dict[str, int]: ...
 
 
@@ -170,9 +172,10 @@ def read_files(store: ObjectStore, partition_count: int | None = None) -> dict[s
     matches = filter(None, map(PATH.fullmatch, store.list(PLAN_FOLDER)))
     generations = sorted((match["language"], int(match["generation"])) for match in matches)
     files: dict[str, list[PlanFile]] = {}
+    bodies = store.read_all([plan_path(*item) for item in generations])
     for language, generation in generations:
         path = plan_path(language, generation)
-        file = PlanFile.parse(path, store.read(path))
+        file = PlanFile.parse(path, bodies.pop(path))
         file.check_partition_count(partition_count)
         partition_count = file.metadata.partition_count
         files.setdefault(language, []).append(file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -37,7 +37,7 @@ from audiopipe.plan.files import (
 from audiopipe.plan.partition import partition_of
 from audiopipe.types import Shard, Video, shard_name
 
-__all__ = ["CatalogView", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan"]
+__all__ = ["CatalogView", "Order", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan"]
 
 Order = Literal["round_robin", "sequential"]
 
@@ -78,7 +78,11 @@ class Plan:
         return sorted(self.tables)
 
     def shards(
-        self, partition: int | None = None, languages: Iterable[str] | None = None, order: Order = "round_robin"
+        self,
+        partition: int | None = None,
+        languages: Iterable[str] | None = None,
+        order: Order = "round_robin",
+        without: Set[str] = frozenset(),
     ) -> Iterator[Shard]:
         """Yield the shards of a partition, or of all.
 
@@ -86,12 +90,20 @@ class Plan:
             languages: by default all; those without a plan are skipped.
             order: "round_robin" takes a shard of each language in turn, by name; "sequential" takes one language after
                 the other, in the given order.
+            without: names of shards that are left out.
         """
-        selected = self.languages() if languages is None else [n for n in dict.fromkeys(languages) if n in self.tables]
+        selected = self.select(languages)
+        streams = (_shards(name, self.tables[name], partition, without) for name in selected)
         if order == "sequential":
-            return itertools.chain.from_iterable(_shards(name, self.tables[name], partition) for name in selected)
-        streams = [_shards(name, self.tables[name], partition) for name in sorted(selected)]
+            return (shard for stream in streams for shard in stream if shard is not None)
+        streams = (_shards(name, self.tables[name], partition, without) for name in sorted(selected))
         return (shard for turn in itertools.zip_longest(*streams) for shard in turn if shard is not None)
+
+    def select(self, languages: Iterable[str] | None) -> list[str]:
+        """Return those of some languages, by default of all, that have a plan."""
+        if languages is None:
+            return self.languages()
+        return [name for name in dict.fromkeys(languages) if name in self.tables]
 
     def shard_names(self) -> set[str]:
         """Return the names of all shards."""
@@ -236,10 +248,14 @@ def _find_shards(table: pa.Table, partition: int | None) -> list[_ShardRows]:
     return list(map(_ShardRows, starts.tolist(), lengths.tolist()))
 
 
-def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[Shard]:
+def _shards(language: str, table: pa.Table, partition: int | None, without: Set[str]) -> Iterator[Shard | None]:
+    """Yield the shards of a table, and None for those that are left out."""
     attempts = _count_attempts(table)
     for start, length in _find_shards(table, partition):
         rows = table.slice(start, length)
+        if without and shard_name(language, rows["shard"][0].as_py()) in without:
+            yield None
+            continue
         columns = [rows[name].to_pylist() for name in CATALOG_SCHEMA.names if name != "sidecars"]
         sidecars = [tuple(names or ()) for names in rows["sidecars"].to_pylist()]
         added = [rows[name].to_pylist() if name in rows.column_names else [None] * length for name in ADDED_COLUMNS]
@@ -248,8 +264,10 @@ def _shards(language: str, table: pa.Table, partition: int | None) -> Iterator[S
         yield Shard(language, rows["shard"][0].as_py(), rows["partition"][0].as_py(), tuple(videos))
 
 
-def _count_attempts(table: pa.Table) -> list[int]:
+def _count_attempts(table: pa.Table) -> Sequence[int]:
     """Count for each row how many rows up to it have the same video: each retry adds one."""
+    if pc.count_distinct(table["video_id"]).as_py() == table.num_rows:  # as long as nothing was retried
+        return [1] * table.num_rows
     counts: Counter[str] = Counter()
     attempts = []
     for video_id in table["video_id"].to_pylist():

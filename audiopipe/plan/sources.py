@@ -22,12 +22,12 @@ from audiopipe.catalog.validate import folder_url
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, ConfigError, TransientError
 from audiopipe.plan.files import PLAN_FOLDER, ObjectStore
-from audiopipe.plan.plan import load_plan
+from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.local_files import is_local
 from audiopipe.store.objects import open_filesystem
 from audiopipe.types import Shard
 
-__all__ = ["Addresses", "find_addresses", "is_moved", "move_rows", "move_shards", "refuse_other_catalog"]
+__all__ = ["Addresses", "find_addresses", "is_moved", "move_plan", "move_rows", "move_shards", "refuse_other_catalog"]
 
 LOG = logging.getLogger(__name__)
 
@@ -97,6 +97,12 @@ def move_shards(shards: Iterable[Shard], addresses: Addresses) -> Iterator[Shard
         yield replace(shard, videos=tuple(videos)) if addresses else shard
 
 
+def move_plan(plan: Plan, addresses: Addresses) -> Plan:
+    """Return a plan whose videos have the given addresses; videos without one keep their own."""
+    tables = {language: move_rows(table, addresses) for language, table in plan.tables.items()}
+    return replace(plan, tables=tables)
+
+
 def move_rows(rows: pa.Table, addresses: Addresses) -> pa.Table:
     """Return rows of a plan with the given addresses; videos without one keep their own."""
     if not addresses:
@@ -119,16 +125,18 @@ def refuse_other_catalog(config: RunConfig, recorded: RunConfig, store: ObjectSt
     if config.extend or not store.list(PLAN_FOLDER) or (is_same and not is_local(config.catalog)):
         return
     tables = load_plan(store).tables
-    planned = _ids(tables.values())
+    planned = pa.chunked_array([chunk for table in tables.values() for chunk in table["video_id"].chunks], pa.string())
+    planned = pc.unique(planned)
     try:
-        catalog = read_catalog(config.model_copy(update={"language": "all"}))
+        catalog = read_catalog(config.model_copy(update={"language": "all"})).table
     except (CatalogError, TransientError):
         if is_same:  # an output is resumed without its catalog
             return
         raise
-    given = _ids([catalog.table.filter(pc.is_in(catalog.table["language"], pa.array(sorted(tables))))])
-    new, lost = len(given - planned), len(planned - given)
-    if is_same and given & planned:
+    given = pc.unique(catalog.filter(pc.is_in(catalog["language"], pa.array(sorted(tables))))["video_id"])
+    common = pc.sum(pc.is_in(given, planned)).as_py() or 0
+    new, lost = len(given) - common, len(planned) - common
+    if is_same and common:
         if new:
             LOG.info("%s has %d videos that the plan lacks; --extend adds them", config.catalog, new)
     elif new or lost:
@@ -151,10 +159,6 @@ def _explain_difference(config: RunConfig, recorded: str, planned: int, new: int
         f"{origin}; {other}, so it is another catalog: use {recorded}, finish the output with {resume}, choose another "
         "output, or accept this catalog with --extend"
     )
-
-
-def _ids(tables: Iterable[pa.Table]) -> set[str]:
-    return {video_id for table in tables for video_id in table["video_id"].to_pylist()}
 
 
 def _is_same_address(url: str, other: str) -> bool:

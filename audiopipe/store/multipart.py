@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from audiopipe.store.objects import S3_PROTOCOLS, Store
+from audiopipe.store.objects import Store
 from audiopipe.store.retry import with_retries
 
 __all__ = ["Upload", "abort_upload", "list_unfinished"]
@@ -24,7 +24,7 @@ class Upload:
 
 def list_unfinished(store: Store, prefix: str) -> list[Upload]:
     """Return the uploads below a folder that were neither completed nor aborted; a local store has none."""
-    if store.url.split("://", 1)[0] not in S3_PROTOCOLS:
+    if not store.is_s3:
         return []
     return list(_iterate_uploads(store, prefix))
 

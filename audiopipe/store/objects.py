@@ -14,10 +14,11 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -26,16 +27,22 @@ from audiopipe.errors import ConfigError, StoreError
 from audiopipe.extras import missing_extra
 from audiopipe.redaction import RedactingFilter, find_address_problem
 from audiopipe.store.retry import with_retries
+from audiopipe.store.s3 import S3_PROTOCOLS, copy_object, list_objects
 
-__all__ = ["Store", "open_filesystem"]
+__all__ = ["S3_PROTOCOLS", "Store", "open_filesystem"]
 
-S3_PROTOCOLS = ("s3", "s3a")
+T = TypeVar("T")
+R = TypeVar("R")
+
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 # A connection without data for READ_TIMEOUT_S is closed and the request repeated. Three layers retry: botocore a
 # request, s3fs a request with its body, `with_retries` an operation; each briefly, so that an outage shows in minutes.
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 60
 REQUEST_ATTEMPTS = 3
+# Requests that run at the same time; each waits for a round trip.
+CONNECTIONS = 64
+THREADS = 16
 # Their messages name the addresses of requests.
 for _name in ("fsspec.http", "aiohttp.client", "botocore.endpoint", "s3fs", "httpx", "urllib3.connectionpool"):
     logging.getLogger(_name).addFilter(RedactingFilter())
@@ -57,6 +64,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
         options["config_kwargs"] = {
             "connect_timeout": CONNECT_TIMEOUT_S,
             "read_timeout": READ_TIMEOUT_S,
+            "max_pool_connections": CONNECTIONS,
             "retries": {"max_attempts": REQUEST_ATTEMPTS, "mode": "standard"},
             # R2 and older servers reject the checksums that newer clients add by default.
             "request_checksum_calculation": "when_required",
@@ -92,6 +100,9 @@ class Store:
         self.url = url.rstrip("/") or url
         self.fs, root = open_filesystem(url)
         self.root = root.rstrip("/")
+        self.is_s3 = url.split("://", 1)[0] in S3_PROTOCOLS
+        # Without this, s3fs asks for the size of each object before it reads it.
+        self._read_options = {"max_concurrency": 1} if self.is_s3 else {}
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -112,6 +123,18 @@ class Store:
 
     def _describe(self, operation: str, name: str) -> str:
         return f"{operation} {self.url}/{name}"
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Call a function that uses the store for each item; the calls for a remote store run concurrently.
+
+        Raises:
+            Exception: the first one that the function raises, in the order of the items.
+        """
+        listed = list(items)
+        if self.local_folder is not None or len(listed) < 2:
+            return [function(item) for item in listed]
+        with ThreadPoolExecutor(min(THREADS, len(listed)), "store") as pool:
+            return list(pool.map(function, listed))
 
     def create(self, name: str, data: bytes) -> bool:
         """Create an object; return False if another object has the name. Of concurrent calls, one succeeds."""
@@ -180,7 +203,8 @@ class Store:
         Raises:
             FileNotFoundError: there is no such object.
         """
-        return bytes(with_retries(self._describe("reading", name), lambda: self.fs.cat_file(self.path(name))))
+        path, options = self.path(name), self._read_options
+        return bytes(with_retries(self._describe("reading", name), lambda: self.fs.cat_file(path, **options)))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """Read `size` bytes of an object from the byte `start` on, in one request.
@@ -206,9 +230,8 @@ class Store:
         """Return the bytes of many small objects by name; a remote store is read concurrently."""
         if self.local_folder is not None or len(names) < 2:
             return {name: self.read(name) for name in names}
-        bodies = with_retries(
-            self._describe("reading", names[0]), lambda: self.fs.cat([self.path(name) for name in names])
-        )
+        paths, options = [self.path(name) for name in names], self._read_options
+        bodies = with_retries(self._describe("reading", names[0]), lambda: self.fs.cat(paths, **options))
         return {name: bytes(bodies[self.fs._strip_protocol(self.path(name))]) for name in names}
 
     def size(self, name: str) -> int | None:
@@ -222,11 +245,16 @@ class Store:
         """Return the sizes in bytes of all objects below a folder, by name, sorted."""
         return {name: int(info["size"]) for name, info in self.list_details(prefix).items()}
 
+    def list_all(self, prefixes: Iterable[str]) -> dict[str, int]:
+        """Return the sizes in bytes of all objects below several folders, by name; a remote store is listed at once."""
+        return {name: size for sizes in self.map(self.list, prefixes) for name, size in sizes.items()}
+
     def list_details(self, prefix: str = "") -> dict[str, dict[str, Any]]:
         """Return the entries of all objects below a folder as fsspec lists them, by name, sorted."""
         top = self.path(prefix) if prefix else self.root
+        find = (lambda: list_objects(self.fs, top)) if self.is_s3 else (lambda: self.fs.find(top, detail=True))
         try:
-            entries = with_retries(self._describe("listing", prefix), lambda: self.fs.find(top, detail=True))
+            entries = with_retries(self._describe("listing", prefix), find)
         except FileNotFoundError:
             return {}
         start = len(self.root) + 1
@@ -240,7 +268,9 @@ class Store:
         Raises:
             FileNotFoundError: neither the part nor a final object of that size exists.
         """
-        move = self.fs.cp_file if self.local_folder is None else self._move_local
+        move = self._move_local if self.local_folder is not None else self.fs.cp_file
+        if self.is_s3:
+            move = partial(copy_object, self.fs, size)
         try:
             with_retries(self._describe("publishing", name), lambda: move(self.path(part), self.path(name)))
         except FileNotFoundError:

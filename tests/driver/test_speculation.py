@@ -6,7 +6,8 @@ from audiopipe.driver import speculation
 from audiopipe.driver.speculation import MIN_OVERDUE_S, SpeculationPolicy
 from audiopipe.types import Video
 
-A, B, DONE = (shard_of([], index=index) for index in range(3))
+A, B = (shard_of([], index=index) for index in range(2))
+SIZE = (0, 0.0)  # unknown
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:
     policy = SpeculationPolicy()
-    policy.record(30.0, DONE)
-    policy.record(60.0, DONE)
+    policy.record(30.0, *SIZE)
+    policy.record(60.0, *SIZE)
     assert policy.overdue([A], idle=True) == []
     clock.now += 100
     assert policy.overdue([A, B], idle=True) == []
@@ -29,7 +30,7 @@ def test_a_shard_of_twice_the_longest_duration_is_overdue(clock: Clock) -> None:
 
 def test_time_counts_only_from_when_a_thread_is_idle(clock: Clock) -> None:
     policy = SpeculationPolicy()
-    policy.record(60.0, DONE)
+    policy.record(60.0, *SIZE)
     for _ in range(5):
         assert policy.overdue([A], idle=False) == []
         clock.now += 100
@@ -47,7 +48,7 @@ def test_no_shard_is_overdue_before_the_first_ends_or_while_short(clock: Clock) 
     clock.now += 10_000
     assert policy.overdue([A], idle=True) == []
     policy = SpeculationPolicy()
-    policy.record(0.5, DONE)
+    policy.record(0.5, *SIZE)
     policy.overdue([A], idle=True)
     clock.now += MIN_OVERDUE_S - 1
     assert policy.overdue([A], idle=True) == []
@@ -60,7 +61,7 @@ def test_a_shard_that_holds_more_may_take_longer(
     clock: Clock, small: tuple[int | None, float | None], large: tuple[int | None, float | None]
 ) -> None:
     policy = SpeculationPolicy()
-    policy.record(30.0, shard_of([Video("v", "en", "v.tar", *small)], index=0))
+    policy.record(30.0, small[0] or 0, small[1] or 0.0)
     huge = shard_of([Video("w", "en", "w.tar", *large)], index=1)
     assert policy.expected_s(huge) == 300.0
     policy.overdue([huge, A], idle=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +133,9 @@ class _DraftStore:
 
     def read(self, name: str) -> bytes:
         return self.drafts[name] if name in self.drafts else self.store.read(name)
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        return {name: self.read(name) for name in names}
 
     def list(self, prefix: str = "") -> dict[str, int]:
         drafts = {name: len(data) for name, data in self.drafts.items() if name.startswith(prefix)}
