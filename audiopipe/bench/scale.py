@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,19 +20,16 @@ import pyarrow.parquet as pq
 
 from audiopipe.bench.machine import Machine
 from audiopipe.bench.markdown import format_markdown
+from audiopipe.bench.stub_task import SEGMENT_S, VIDEO_SEGMENTS, stub_shard
 from audiopipe.config import RunConfig
-from audiopipe.dataset.commit import Commit, commit_shard
 from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
 from audiopipe.ledger.address import SUPABASE
 from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase_client import SupabaseClient
-from audiopipe.store.objects import Store
-from audiopipe.types import DeadLetter, Shard, ShardResult
 
-__all__ = ["ScaleResult", "bench", "format_rows", "save", "stub_result", "stub_shard", "write_catalog"]
+__all__ = ["ScaleResult", "bench", "format_rows", "save", "write_catalog"]
 
-VIDEO_SEGMENTS, SEGMENT_S = 207, 5.0  # of each video, as in the plan document
 DAY_MINUTES = 24 * 60
 QUERIES = 20
 
@@ -161,41 +157,6 @@ def write_catalog(folder: Path, videos: int, languages: int) -> Path:
     }
     pq.write_table(pa.table(columns), folder / "catalog.parquet")
     return folder / "catalog.parquet"
-
-
-def stub_shard(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
-    """Commit a shard without processing it: counts as of real speech, one dead letter, no objects."""
-    return commit_shard(Store(config.output), Commit(stub_result(shard, run_id, worker), (), config.digest))
-
-
-def stub_result(shard: Shard, run_id: str, worker: str) -> ShardResult:
-    """Invent the result of a shard: counts as of real speech, and one dead letter."""
-    now = datetime.now(UTC).isoformat()
-    count = len(shard.videos)
-    segments = (count - 1) * VIDEO_SEGMENTS
-    letter = DeadLetter(shard.videos[0].video_id, shard.language, "decode", "NoAudio", "stub")
-    return ShardResult(
-        shard=shard.name,
-        language=shard.language,
-        partition=shard.partition,
-        attempt=f"bench-{shard.name}",
-        run_id=run_id,
-        worker=worker,
-        videos=count,
-        videos_failed=1,
-        segments=segments,
-        segments_kept=segments - segments // 10,
-        drops={"noisy": segments // 10},
-        audio_s=segments * SEGMENT_S,
-        kept_s=(segments - segments // 10) * SEGMENT_S,
-        bytes_in=sum(video.size_bytes or 0 for video in shard.videos),
-        bytes_out=segments * 80_000,
-        stage_s={"fetch": 1.0, "decode": 2.0, "score": 1.0, "encode": 1.0},
-        wall_s=0.0,
-        started_at=now,
-        finished_at=now,
-        dead_letters=(letter,),
-    )
 
 
 def _database_bytes(config: RunConfig) -> int:

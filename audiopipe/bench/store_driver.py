@@ -1,4 +1,4 @@
-"""Run a driver in a process of its own, whose memory and time a benchmark measures.
+"""Run a driver in a separate process, whose memory and time a benchmark measures.
 
 `python -m audiopipe.bench.store_driver CONFIG TASK` runs the config (JSON) with real or stub tasks, and writes its
 `DriverTimes` to standard output.
@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from audiopipe.bench.tiny_videos import stub_objects
+from audiopipe.bench.stub_task import stub_objects
 from audiopipe.cluster.connect import close, connect_for
 from audiopipe.config import RunConfig
 from audiopipe.driver.run import run
-from audiopipe.driver.task import Task
-from audiopipe.pipeline.shard import process_shard
+from audiopipe.driver.task import Task, process_videos
 
 __all__ = ["DriverTimes", "run_driver"]
 
@@ -30,7 +29,7 @@ PHASES = ("start", "work", "finalize")
 
 @dataclass(frozen=True)
 class DriverTimes:
-    """What a driver measured of itself.
+    """The times and the memory of a driver, as it measured them.
 
     Attributes:
         started: time of its start, by the monotonic clock of the machine.
@@ -108,6 +107,6 @@ def _read_peak_mb() -> float:
 if __name__ == "__main__":
     _main(
         RunConfig.of(**json.loads(sys.argv[1])),
-        stub_objects if sys.argv[2] == "stub" else process_shard,
+        stub_objects if sys.argv[2] == "stub" else process_videos,
         sys.argv[2] != "none",
     )

@@ -140,7 +140,7 @@ def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: fl
 
 def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
     """Compare all videos that are done; return a table of `SCHEMA`, in the order of groups and ids."""
-    from audiopipe.dataset.similarity import SimilarityIndex  # noqa: PLC0415 - it compares with torch
+    from audiopipe.dataset.similarity import SimilarityIndex  # noqa: PLC0415 - imports duckdb
 
     videos = _Videos()
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:

@@ -13,10 +13,8 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
-from audiopipe.dataset.fingerprints import unpack_events
-from audiopipe.kernels.fingerprint import MAX_EVENTS, similarity
+from audiopipe.dataset.fingerprints import MAX_EVENTS, compare_events, unpack_events
 
 __all__ = ["SimilarityIndex"]
 
@@ -80,19 +78,19 @@ class SimilarityIndex:
         while rows := candidates.fetchmany(PAIRS_PER_BATCH):
             pairs = np.array(rows, np.int64)
             values, common = self._compare(pairs)
-            is_similar = ((values >= min_similarity) & (common >= MIN_COMMON_EVENTS)).numpy()
+            is_similar = (values >= min_similarity) & (common >= MIN_COMMON_EVENTS)
             yield from ((int(lower), int(higher)) for lower, higher in pairs[is_similar])
 
     def similarities(self, pairs: Pairs) -> npt.NDArray[np.float32]:
         """Compute [P] similarities of [P, 2] numbers."""
         batches = [pairs[start : start + PAIRS_PER_BATCH] for start in range(0, len(pairs), PAIRS_PER_BATCH)]
-        values = [self._compare(batch)[0].numpy() for batch in batches]
-        return np.concatenate(values or [np.zeros(0)]).astype(np.float32)
+        values = [self._compare(batch)[0] for batch in batches]
+        return np.concatenate(values or [np.zeros(0, np.float32)])
 
-    def _compare(self, pairs: Pairs) -> tuple[torch.Tensor, torch.Tensor]:
+    def _compare(self, pairs: Pairs) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Compute [P] similarities and [P] numbers of common events of [P, 2] numbers."""
         events = np.memmap(self._path, np.int64, "r", shape=(self.count, MAX_EVENTS))
-        return similarity(torch.from_numpy(events[pairs[:, 0]]), torch.from_numpy(events[pairs[:, 1]]))
+        return compare_events(events[pairs[:, 0]], events[pairs[:, 1]])
 
     def close(self) -> None:
         """Close the files; the folder can be removed then."""

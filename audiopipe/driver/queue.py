@@ -44,7 +44,7 @@ class ShardQueue:
     def take(self, name: str | None = None) -> Shard | None:
         """Remove and return the next shard, or the one of a name that was taken before; None if there is none."""
         if name is not None:
-            return self._take_again(name)
+            return self._take_named(name)
         if self._first:
             return self._first.popleft()
         if self._count:
@@ -57,7 +57,7 @@ class ShardQueue:
         while (shard := self.take()) is not None:
             yield shard
 
-    def _take_again(self, name: str) -> Shard | None:
+    def _take_named(self, name: str) -> Shard | None:
         for shards in (self._first, self._last):
             for shard in shards:
                 if shard.name == name:

@@ -23,11 +23,9 @@ from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.driver.outcome import PhaseTimer, RunSummary
 from audiopipe.driver.recorder import without_ledger_errors
 from audiopipe.driver.session import OnTick, Session
-from audiopipe.driver.task import Task
+from audiopipe.driver.task import Task, copy_segments, process_videos
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import open_run_ledger
-from audiopipe.pipeline.copy import copy_shard
-from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.addresses import complete_plan
 from audiopipe.plan.extend import plan_extension, plan_retry, resolve_plan
 from audiopipe.plan.plan import Plan, load_plan
@@ -44,7 +42,7 @@ def run(
     *,
     client: Client | None = None,
     on_tick: OnTick | None = None,
-    task: Task = process_shard,
+    task: Task = process_videos,
     **parameters: object,
 ) -> RunSummary:
     """Run or resume a pipeline until every shard of the partition is committed or has failed too often.
@@ -174,7 +172,7 @@ def _open_run(store: Store, parameters: Mapping[str, object]) -> tuple[RunConfig
 
 def _task_of(store: Store) -> Task:
     """Return what a worker does for a shard of an output: process videos, or copy segments of a parent."""
-    return process_shard if read_run_record(store).parent is None else copy_shard
+    return process_videos if read_run_record(store).parent is None else copy_segments
 
 
 def _moved_addresses(config: RunConfig, store: Store, parameters: Mapping[str, object]) -> Addresses:
@@ -193,7 +191,7 @@ def _work(
     timer: PhaseTimer,
     client: Client | None,
     on_tick: OnTick | None,
-    task: Task = process_shard,
+    task: Task = process_videos,
     addresses: Addresses = MappingProxyType({}),
 ) -> RunSummary:
     """Commit the shards of a partition (None: of all); finalize the output if the whole plan is committed.
@@ -209,7 +207,7 @@ def _work(
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *planned]
     whole = move_plan(whole, addresses)
-    if task is not copy_shard:  # which fetches no video
+    if task is not copy_segments:  # which fetches no video
         whole = complete_plan(whole, config, commits.keys())
     shards = PlannedShards(whole, partition, tuple(dict.fromkeys(languages)), config.language_order)
     part = config.partition_index, config.partition_count

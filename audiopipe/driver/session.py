@@ -26,9 +26,8 @@ from audiopipe.driver.recorder import Failure, RunRecorder
 from audiopipe.driver.retry import Decision, RetryPolicy, is_refusal
 from audiopipe.driver.speculation import SpeculationPolicy
 from audiopipe.driver.steering import SteeringPolicy
-from audiopipe.driver.task import Task
+from audiopipe.driver.task import Task, process_videos
 from audiopipe.ledger import Ledger, RunStatus, WorkerStatus
-from audiopipe.pipeline.shard import process_shard
 from audiopipe.plan.plan import Plan
 from audiopipe.plan.planned import PlannedShards
 from audiopipe.types import Shard, ShardResult
@@ -67,7 +66,7 @@ class Session:
     commits: Mapping[str, Commit]
     shards: PlannedShards
     on_tick: OnTick | None = None
-    task: Task = process_shard
+    task: Task = process_videos
     outcome: SessionOutcome = field(default_factory=SessionOutcome)
     workers: list[WorkerInfo] = field(default_factory=list)
     window: int = 2

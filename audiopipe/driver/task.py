@@ -1,4 +1,7 @@
-"""The Dask task of a run: one shard, processed on a worker."""
+"""The Dask task of a run: one shard, processed on a worker.
+
+The pipeline is imported when a task starts: a driver does not compute, and PyTorch takes 0.5 GB and seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,10 @@ from distributed.metrics import context_meter
 
 from audiopipe.config import RunConfig
 from audiopipe.errors import AudiopipeError, DecoderCrash, DecoderTimeout, WorkerFailure
-from audiopipe.pipeline.quarantine import process_isolated
-from audiopipe.pipeline.self_check import MIN_FREE_BYTES, check_worker, require_sound_worker
-from audiopipe.pipeline.shard import process_shard
 from audiopipe.redaction import redact_causes
 from audiopipe.types import Shard, ShardResult
 
-__all__ = ["Attempt", "Task", "get_attempt", "run_task"]
+__all__ = ["Attempt", "Task", "copy_segments", "get_attempt", "process_videos", "run_task"]
 
 # Commits a shard and returns its result: task(shard, config, run_id, worker), called on a worker.
 Task = Callable[[Shard, RunConfig, str, str], ShardResult]
@@ -68,6 +68,8 @@ def run_task(
     Raises:
         Exception: as the task; with an `Attempt` attached.
     """
+    from audiopipe.pipeline.self_check import require_sound_worker  # noqa: PLC0415 - imports torch
+
     worker = get_worker()
     attempt = Attempt(str(worker.name), worker.address)
     try:
@@ -86,16 +88,31 @@ def run_task(
     return result
 
 
+def process_videos(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    """Process and commit a shard of videos, as `pipeline.shard.process_shard`."""
+    return _process(process_videos, shard, config, run_id, worker, isolated=False, last_attempt=False)
+
+
+def copy_segments(shard: Shard, config: RunConfig, run_id: str, worker: str) -> ShardResult:
+    """Copy the segments of a selection's shard from its parent and commit them, as `pipeline.copy.copy_shard`."""
+    from audiopipe.pipeline.copy import copy_shard  # noqa: PLC0415 - imports torch
+
+    return copy_shard(shard, config, run_id, worker)
+
+
 def _process(
     task: Task, shard: Shard, config: RunConfig, run_id: str, worker: str, isolated: bool, last_attempt: bool
 ) -> ShardResult:
-    if isolated and task is process_shard:
+    if task is not process_videos:
+        return task(shard, config, run_id, worker)
+    from audiopipe.pipeline.quarantine import process_isolated  # noqa: PLC0415 - imports torch
+    from audiopipe.pipeline.self_check import require_sound_worker  # noqa: PLC0415 - imports torch
+    from audiopipe.pipeline.shard import process_shard  # noqa: PLC0415 - imports torch
+
+    if isolated:
         return process_isolated(shard, config, run_id, worker, last_attempt=last_attempt)
-    if task is process_shard:
-        return process_shard(
-            shard, config, run_id, worker, last_attempt=last_attempt, confirm=partial(require_sound_worker, config)
-        )
-    return task(shard, config, run_id, worker)
+    confirm = partial(require_sound_worker, config)
+    return process_shard(shard, config, run_id, worker, last_attempt=last_attempt, confirm=confirm)
 
 
 def _check(error: Exception, shard: Shard, config: RunConfig) -> WorkerFailure | None:
@@ -104,11 +121,15 @@ def _check(error: Exception, shard: Shard, config: RunConfig) -> WorkerFailure |
         return error
     if isinstance(error, AudiopipeError) and not isinstance(error, SUSPICIOUS):
         return None
+    from audiopipe.pipeline.self_check import check_worker  # noqa: PLC0415 - imports torch
+
     return check_worker(config, _needed_bytes(error, shard, config))
 
 
 def _needed_bytes(error: Exception, shard: Shard, config: RunConfig) -> int:
     """Return the free space that the worker must have: after a full disk, that of the videos it fetches ahead."""
+    from audiopipe.pipeline.self_check import MIN_FREE_BYTES  # noqa: PLC0415 - imports torch
+
     if not isinstance(error, WorkerFailure) or not isinstance(error.__cause__, OSError):
         return MIN_FREE_BYTES
     sources = sum(video.size_bytes or 0 for video in shard.videos)

@@ -14,8 +14,6 @@ The selection of frames and the sampling are specific to this implementation.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
@@ -34,8 +32,6 @@ MIN_MARGIN = 0.02
 # Mean power of a bin with full scale 32768, at about -85 dBFS; quieter audio has no events.
 SILENCE_POWER = 100.0
 WINDOW_FRAMES = 4096  # events are computed from so many frames at a time
-# Of the 24 signs around an event that may differ in a copy; the 8 signs of the event's own frame may not.
-TOLERATED_BITS = 4
 
 
 def _windows(values: Tensor, reach: int) -> Tensor:
@@ -110,46 +106,3 @@ class Fingerprint:
         self._append(self._meter.finish())
         self._update_lowest(torch.cat([*self._powers, torch.zeros(REACH, BANDS)]))
         return self._lowest
-
-
-@lru_cache(maxsize=1)
-def _popcounts() -> Tensor:
-    """Return the number of set bits of each number of 16 bits: [65536] int16"""
-    bits = torch.arange(1 << 16)[:, None] >> torch.arange(16)
-    return (bits & 1).sum(1).to(torch.int16)
-
-
-def similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the similarity of pairs of recordings: the share of events that two fingerprints have in common.
-
-    Two events match if the signs of their frames are equal and at most 4 of the 24 signs around them differ. A full
-    fingerprint does not include events above its last one, so both are compared up to the lower of the two last events.
-
-    Args:
-        a (Tensor), b (Tensor): events in ascending order, padded with -1 at the end.
-    Shape:
-        - a: [P, K], b: [P, L], int64
-        - output: [P] each
-    Returns:
-        The Jaccard index of the events (0 if there are none), and the number of common events.
-    """
-    limit = torch.minimum(_complete_up_to(a), _complete_up_to(b))[:, None]
-    in_a, in_b = (a >= 0) & (a <= limit), (b >= 0) & (b <= limit)
-    # Few events have equal signs in their frames; all further steps process only those.
-    frames_a = torch.where(in_a, a >> 24, -1).to(torch.int16)
-    frames_b = torch.where(in_b, b >> 24, -2).to(torch.int16)
-    pair, i, j = (frames_a[:, :, None] == frames_b[:, None, :]).nonzero().unbind(1)
-    difference = a[pair, i] ^ b[pair, j]
-    match = _popcounts()[difference & 0xFFFF] + _popcounts()[difference >> 16] <= TOLERATED_BITS
-    matched_a, matched_b = torch.zeros_like(in_a), torch.zeros_like(in_b)
-    matched_a[pair[match], i[match]] = True
-    matched_b[pair[match], j[match]] = True
-    common = torch.minimum(matched_a.sum(1), matched_b.sum(1))
-    union = in_a.sum(1) + in_b.sum(1) - common
-    return common / union.clamp(min=1), common
-
-
-def _complete_up_to(events: Tensor) -> Tensor:
-    """Return the event up to which each fingerprint is complete: [P, K] -> [P]"""
-    full = (events >= 0).sum(1) == MAX_EVENTS
-    return torch.where(full, events[:, -1] if events.shape[1] else torch.zeros(()), 1 << 32)

@@ -11,6 +11,7 @@ from audiopipe.config import RunConfig
 from audiopipe.driver import run, steering, task
 from audiopipe.errors import BrokenWorker, PermanentStoreError, SourceUnavailable, StoreError, WorkerFailure
 from audiopipe.ledger import WorkerStatus, open_ledger
+from audiopipe.pipeline import self_check
 from audiopipe.pipeline.shard import process_shard
 from audiopipe.types import Shard, ShardResult
 
@@ -71,8 +72,8 @@ def fail_check_on(monkeypatch: pytest.MonkeyPatch, workers: str, failure: Worker
         if reason := check(config):
             raise reason
 
-    monkeypatch.setattr(task, "check_worker", check)
-    monkeypatch.setattr(task, "require_sound_worker", require)
+    monkeypatch.setattr(self_check, "check_worker", check)
+    monkeypatch.setattr(self_check, "require_sound_worker", require)
 
 
 def test_a_worker_that_fails_its_check_is_retired(

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from audiopipe.bench.corpus.media import find_ffmpeg
-from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint, similarity
+from audiopipe.dataset import fingerprints
+from audiopipe.dataset.fingerprints import compare_events
+from audiopipe.kernels.fingerprint import MAX_EVENTS, Fingerprint
 
 RATE = 48_000
 # Bounds observed on real recordings: similarity of different recordings at most CHANCE, of copies at least COPY.
@@ -29,7 +31,11 @@ def events(x: torch.Tensor, rate: int = RATE, block: int = 48_000) -> torch.Tens
 
 def compare(a: torch.Tensor, b: torch.Tensor) -> float:
     rows = [torch.nn.functional.pad(item, (0, MAX_EVENTS - len(item)), value=-1)[None] for item in (a, b)]
-    return float(similarity(*rows)[0])
+    return float(compare_events(*(row.numpy() for row in rows))[0][0])
+
+
+def test_a_fingerprint_is_stored_whole() -> None:
+    assert fingerprints.MAX_EVENTS == MAX_EVENTS
 
 
 def transcode(x: torch.Tensor, rate: int, *codec: str) -> torch.Tensor:
