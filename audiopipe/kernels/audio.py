@@ -150,10 +150,12 @@ class Audio(AudioBatch):
     def with_padding(self) -> Audio:
         """Return this audio with `padded`, so that several kernels share one conversion to float.
 
-        Return it unchanged if it has `padded` already, is longer than a tile, or needs no conversion.
+        Return it unchanged if it has `padded` already or is longer than a tile. Compiled functions need no `padded`.
         """
-        if self.padded is not None or self.is_compiled or self.samples.numel() > self.tile_samples:
+        if self.padded is not None or (self.samples.numel() > self.tile_samples and not self.is_compiled):
             return self
+        if self.is_compiled:
+            return Audio(to_float(self.samples), self.lengths)
         padded = empty_padded(self.samples, *self.samples.shape)
         padded[..., :MARGIN] = 0
         padded[..., MARGIN + self.n_samples :] = 0
@@ -163,14 +165,10 @@ class Audio(AudioBatch):
         zero_padding_(inner, self.lengths)
         return Audio(inner, self.lengths, padded)
 
-    def items(self) -> Iterator[tuple[npt.NDArray[np.float32], float]]:
-        """Yield the valid samples [C, n] of each item, and the factor that gives them a full scale of 1.0.
-
-        For compiled functions, which convert the samples where they are used.
-        """
-        scale = 1 / INT16_FULL_SCALE if self.samples.dtype == torch.int16 else 1.0
+    def items(self) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the valid samples [C, n] of each item, for compiled functions."""
         for item, length in zip(self.samples, self.lengths.tolist(), strict=True):
-            yield np.ascontiguousarray(item[:, :length].numpy()), scale
+            yield np.ascontiguousarray(to_float(item[:, :length]).numpy())
 
     def mono(self) -> Audio:
         """Return the mean of the channels, or this audio unchanged if it has one channel."""

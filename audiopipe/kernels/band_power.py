@@ -153,21 +153,20 @@ class _CompiledMeter:
         self._rest = np.zeros(0, np.float32)
 
     def add(self, x: Tensor) -> Iterator[Tensor]:
-        samples = x.contiguous().flatten().numpy()
-        if samples.dtype == np.float64:
-            samples = samples.astype(np.float32)
-        width, unit = len(self._rising), self._plan.unit
+        samples = x.to(torch.float32).flatten().numpy()
+        # A full scale of 32768, also for samples that are decimated where they are.
+        factor = 1.0 if x.dtype == torch.int16 else INT16_FULL_SCALE
+        width = len(self._rising)
         if len(self._rest):
             # Complete a step and one more, with which the other samples start; so these are not copied.
             taken = -len(self._rest) % width + width
-            joined = np.concatenate([self._rest, _scale(samples[:taken])])
+            joined = np.concatenate([self._rest, samples[:taken] * np.float32(factor)])
+            yield from self._decimate(joined, 1.0)
             if len(samples) <= taken:
-                yield from self._decimate(joined, unit)
                 return
-            yield from self._decimate(joined, unit)
             samples = samples[taken - width :]
-        yield from self._decimate(samples, unit if samples.dtype == np.int16 else unit * INT16_FULL_SCALE)
-        self._rest = _scale(self._rest)
+        yield from self._decimate(samples, factor)
+        self._rest = self._rest * np.float32(factor)
 
     def finish(self) -> Tensor:
         width, count = len(self._rising), min(2, len(self._low) - self._filled)
@@ -176,15 +175,15 @@ class _CompiledMeter:
         decimate(padded[: (count + 1) * width], self._rising, self._plan.unit, self._low[self._filled :][:count])
         return self._measure()
 
-    def _decimate(self, samples: npt.NDArray[np.float32], unit: float) -> Iterator[Tensor]:
-        """Decimate samples from the start of a step on, and set the rest."""
+    def _decimate(self, samples: npt.NDArray[np.float32], factor: float) -> Iterator[Tensor]:
+        """Decimate samples times a factor from the start of a step on, and set the rest, without the factor."""
         width = len(self._rising)
         steps = max(len(samples) // width - 1, 0)
         first = 0
         while first < steps:
             count = min(steps - first, len(self._low) - self._filled)
             part = samples[first * width : (first + count + 1) * width]
-            decimate(part, self._rising, unit, self._low[self._filled : self._filled + count])
+            decimate(part, self._rising, factor * self._plan.unit, self._low[self._filled : self._filled + count])
             first, self._filled = first + count, self._filled + count
             if self._filled == len(self._low):
                 yield self._measure()
@@ -200,11 +199,3 @@ class _CompiledMeter:
         self._filled = self._plan.hop
         self._low[: self._filled] = self._low[-self._filled :]
         return torch.from_numpy(powers)
-
-
-def _scale(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Copy samples of int16 or float32 to float32 with a full scale of 32768."""
-    scaled = samples.astype(np.float32)
-    if samples.dtype != np.int16:
-        scaled *= np.float32(INT16_FULL_SCALE)
-    return scaled

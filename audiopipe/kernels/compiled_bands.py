@@ -26,7 +26,7 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
         unit: factor of the sums.
 
     Shape:
-        - x: [(M + 1) W] float32 or int16
+        - x: [(M + 1) W]
         - weights: [W]
         - low: [M]
     """
@@ -39,15 +39,15 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
         if width == 6:
             a, b, c, d, e, f = weights[0], weights[1], weights[2], weights[3], weights[4], weights[5]
             for i in range(count):
-                u, v, w = np.float32(part[6 * i]), np.float32(part[6 * i + 1]), np.float32(part[6 * i + 2])
-                x3, y3, z3 = np.float32(part[6 * i + 3]), np.float32(part[6 * i + 4]), np.float32(part[6 * i + 5])
+                u, v, w = part[6 * i], part[6 * i + 1], part[6 * i + 2]
+                x3, y3, z3 = part[6 * i + 3], part[6 * i + 4], part[6 * i + 5]
                 rising[i] = a * u + b * v + c * w + d * x3 + e * y3 + f * z3
                 falling[i] = f * u + e * v + d * w + c * x3 + b * y3 + a * z3
         elif width == 5:
             a, b, c, d, e = weights[0], weights[1], weights[2], weights[3], weights[4]
             for i in range(count):
-                u, v, w = np.float32(part[5 * i]), np.float32(part[5 * i + 1]), np.float32(part[5 * i + 2])
-                x3, y3 = np.float32(part[5 * i + 3]), np.float32(part[5 * i + 4])
+                u, v, w = part[5 * i], part[5 * i + 1], part[5 * i + 2]
+                x3, y3 = part[5 * i + 3], part[5 * i + 4]
                 rising[i] = a * u + b * v + c * w + d * x3 + e * y3
                 falling[i] = e * u + d * v + c * w + b * x3 + a * y3
         else:
@@ -55,8 +55,8 @@ def decimate(x: _Floats, weights: _Floats, unit: float, low: _Floats) -> None:
                 step = part[i * width : (i + 1) * width]
                 up, down = np.float32(0), np.float32(0)
                 for j in range(width):
-                    up += weights[j] * np.float32(step[j])
-                    down += weights[width - 1 - j] * np.float32(step[j])
+                    up += weights[j] * step[j]
+                    down += weights[width - 1 - j] * step[j]
                 rising[i], falling[i] = up, down
         target = low[first : first + count - 1]
         for i in range(count - 1):

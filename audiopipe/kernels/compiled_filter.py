@@ -18,14 +18,13 @@ _BLOCK = 120
 
 @CompiledFunction
 def filter_hops(
-    x: npt.NDArray[np.float32], scale: float, filters: npt.NDArray[np.float64], edges: npt.NDArray[np.int64],
+    x: npt.NDArray[np.float32], filters: npt.NDArray[np.float64], edges: npt.NDArray[np.int64],
     warm_up: int, per_lane: int, energies: npt.NDArray[np.float64],
 ) -> None:  # fmt: skip
     """Add the energy of the K-weighted signal in each hop to `energies`.
 
     Args:
         x: samples of one channel.
-        scale: factor of the samples.
         filters: b0, b1, b2, a1, a2 of the shelf and of the high-pass.
         edges: first sample of each hop, relative to the first hop of a lane; the same for all lanes.
         warm_up: hops before the first one of a lane that only settle the states.
@@ -63,7 +62,7 @@ def filter_hops(
                         lanes[16 * t + lane] = x[first + t] if inside else np.float32(0)
             for t in range(size):
                 for lane in range(16):
-                    v = lanes[16 * t + lane] * scale
+                    v = np.float64(lanes[16 * t + lane])
                     y = b0 * v + state[lane]
                     state[lane] = b1 * v - a1 * y + state[16 + lane]
                     state[16 + lane] = b2 * v - a2 * y

@@ -16,7 +16,7 @@ def mix_samples(x: _Floats, start: int, mono: _Floats) -> None:
     """Compute the mean of the channels from sample `start` on; samples outside the audio are zero.
 
     Shape:
-        - x: [C, T] float32 or int16
+        - x: [C, T]
         - mono: [N]
     """
     channels, samples = x.shape
@@ -35,7 +35,7 @@ def mix_samples(x: _Floats, start: int, mono: _Floats) -> None:
         for c in range(1, channels):
             row = x[c, start + low : start + high]
             for i in range(high - low):
-                inner[i] += np.float32(row[i])
+                inner[i] += row[i]
         share = np.float32(1 / channels)
         for i in range(high - low):
             inner[i] *= share
@@ -52,7 +52,7 @@ def fill_rows(x: _Floats, start: int, step: int, window: _Floats, rows: _Floats,
         distance: values between rows; 8 for the real and the imaginary parts in turn, 16 for one of them.
 
     Shape:
-        - x: [T] float32 or int16
+        - x: [T]
         - window: [N], N a multiple of 8
         - rows: [distance N]
     """

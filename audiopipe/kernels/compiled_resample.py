@@ -117,7 +117,7 @@ def resample_blocks(
         lead: samples of the first input block before the audio.
 
     Shape:
-        - x: [C, T] float32 or int16
+        - x: [C, T]
         - y: [T']
     """
     rows, filtered = np.empty(16 * size, np.float32), np.empty(16 * output_size, np.float32)

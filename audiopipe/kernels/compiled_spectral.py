@@ -143,7 +143,7 @@ def summarize_frames(
         x: samples.
         count: number of frames; the first is centered on the first sample.
         step: samples between frames.
-        window: times half the factor of the samples.
+        window: times 1 / 2.
         radices, factors, order: of the transform of N values.
         turns: cosines and sines of 2 N samples, in turn.
         bin_hz: distance of bins.
@@ -154,7 +154,7 @@ def summarize_frames(
         bands: octaves of the first 32 bins, then 32 bins each; of `count` frames and up to seven others.
 
     Shape:
-        - x: [C, T] float32 or int16
+        - x: [C, T]
         - window: [2 N], N a multiple of 4
         - features: [4]
         - spectrum: [N + 1]

@@ -12,13 +12,12 @@ _Floats = npt.NDArray[np.float32]
 
 @CompiledFunction
 def measure_blocks(
-    x: _Floats, scale: float, clipped_from: float, silent_below: float, peaks: _Floats, counts: npt.NDArray[np.float64]
+    x: _Floats, clipped_from: float, silent_below: float, peaks: _Floats, counts: npt.NDArray[np.float64]
 ) -> None:
     """Compute the highest magnitude of each block of 32 samples; add to the sums of `accumulate_levels`.
 
     Args:
         x: samples of one channel.
-        scale: factor of the samples.
         clipped_from: magnitude from which on a sample is clipped.
         silent_below: magnitude below which all samples of a silent block are.
 
@@ -30,9 +29,8 @@ def measure_blocks(
     samples = len(x)
     tile = np.zeros(1025, np.float32)  # the first is the last sample of the previous tile
     a, b = np.zeros(512, np.float32), np.zeros(256, np.float32)
-    factor = np.float32(scale)
     if samples > 0:
-        tile[0] = np.float32(x[0]) * factor
+        tile[0] = x[0]
     energy, total = 0.0, 0.0
     clipped, silent, crossings = 0, 0, 0
     for start in range(0, samples, 1024):
@@ -41,7 +39,7 @@ def measure_blocks(
         if start > 0:
             tile[0] = tile[1024]
         for i in range(size):
-            current[i] = np.float32(part[i]) * factor
+            current[i] = part[i]
         changes = np.float32(0)
         for i in range(size):
             changes += np.float32(1) if (current[i] < 0) != (previous[i] < 0) else np.float32(0)
@@ -82,7 +80,7 @@ def measure_blocks(
 
 
 @CompiledFunction
-def raise_peaks(x: _Floats, scale: float, taps: _Floats, factor: float, neighbors: int, peaks: _Floats) -> None:
+def raise_peaks(x: _Floats, taps: _Floats, factor: float, neighbors: int, peaks: _Floats) -> None:
     """Raise the peaks of blocks to the values that an interpolation finds between their samples.
 
     A block is interpolated only if its peak, or the highest peak of it and its neighbors, times `factor` exceeds the
@@ -90,7 +88,6 @@ def raise_peaks(x: _Floats, scale: float, taps: _Floats, factor: float, neighbor
 
     Args:
         x: samples of one channel.
-        scale: factor of the samples.
         taps: of each phase; a multiple of 8.
         neighbors: blocks on each side whose peaks count, 0 or 1.
 
@@ -117,7 +114,7 @@ def raise_peaks(x: _Floats, scale: float, taps: _Floats, factor: float, neighbor
         first = 32 * block - half
         for i in range(32 + 2 * half):
             inside = first + i >= 0 and first + i < samples
-            window[i] = np.float32(x[first + i]) * np.float32(scale) if inside else np.float32(0)
+            window[i] = x[first + i] if inside else np.float32(0)
         for phase in range(taps.shape[0]):
             sums[:] = 0
             for tap in range(0, 2 * half, 8):
@@ -134,7 +131,7 @@ def raise_peaks(x: _Floats, scale: float, taps: _Floats, factor: float, neighbor
 
 @CompiledFunction
 def find_true_peak(
-    x: _Floats, scale: float, taps: npt.NDArray[np.float64], peaks: _Floats, factor: float, n_blocks: int,
+    x: _Floats, taps: npt.NDArray[np.float64], peaks: _Floats, factor: float, n_blocks: int,
     highest: float,
 ) -> float:  # fmt: skip
     """Return the highest magnitude that a fine interpolation finds, or `highest` if it finds less.
@@ -146,7 +143,6 @@ def find_true_peak(
 
     Args:
         x: samples of one channel.
-        scale: factor of the samples.
         taps: of each phase.
         peaks: of all blocks by coarse interpolation; overwritten.
 
@@ -172,7 +168,7 @@ def find_true_peak(
         first = 32 * block - half
         for i in range(32 + 2 * half):
             inside = first + i >= 0 and first + i < samples
-            window[i] = np.float64(x[first + i]) * scale if inside else 0.0
+            window[i] = np.float64(x[first + i]) if inside else 0.0
         for n in range(32):
             possible = max(abs(window[half + n]), abs(window[half + n + 1]))
             near = window[n + 1 : n + 1 + 2 * half]

@@ -132,13 +132,13 @@ def _compiled_energies(audio: Audio, grid: HopGrid) -> Tensor:
     # Hops of different lengths come in the same order again after a second.
     period = 1 if grid.is_uniform else 10 * grid.hops_per_step
     warm_up = -(-math.ceil(_COMPILED_WARM_UP_S * grid.sample_rate) // grid.max_hop) if grid.is_uniform else period
-    for row, (x, scale) in zip(energies, audio.items(), strict=True):
+    for row, x in zip(energies, audio.items(), strict=True):
         hops = grid.count(x.shape[1])
         per_lane = -(-hops // (LANES * period)) * period
         edges = _lane_edges(grid, warm_up, per_lane)
         for channel, weight in zip(x, CHANNEL_WEIGHTS[channels], strict=True):
             part = np.zeros(hops)
-            filter_hops(channel, scale, _filter_coefficients(grid.sample_rate), edges, warm_up, per_lane, part)
+            filter_hops(channel, _filter_coefficients(grid.sample_rate), edges, warm_up, per_lane, part)
             row[:hops] += weight * part
     return torch.from_numpy(energies)
 

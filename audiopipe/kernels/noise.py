@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -101,6 +102,13 @@ def _noise_power(
     return mean_power(gaussian * (1 + (_MAX_SPREAD - 1) * doubt[:, None]))
 
 
+def _lowest(values: Tensor, count: int) -> Tensor:
+    """Return at least the `count` lowest values along the last axis, or all, in ascending order."""
+    if values.device.type == "cpu":  # numpy sorts with vectors and takes a tenth of the time
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.topk(min(count, values.shape[-1]), dim=-1, largest=False).values
+
+
 def compute_snr_db(bands: Tensor, lengths: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """Compute the ratio of the signal to its stationary noise in dB.
 
@@ -129,11 +137,11 @@ def compute_snr_db(bands: Tensor, lengths: Tensor, n_fft: int, hop_length: int) 
     means = (inner[..., :-2] + inner[..., 1:-1] + inner[..., 2:]) / _SMOOTHED
     low_rank, high_rank = ((q * (count - 1).clamp(min=0) + 0.5).floor().long() for q in _QUANTILES)
     high_rank = torch.maximum(high_rank, low_rank + 1)
-    lowest = means.topk(min(int(high_rank.max()) + 1, means.shape[-1]), dim=-1, largest=False).values.double()
+    lowest = _lowest(means, int(high_rank.max()) + 1)
 
     def order_statistic(rank: Tensor) -> Tensor:
         index = rank.clamp(max=lowest.shape[-1] - 1).to(bands.device)
-        return lowest.gather(-1, index[:, None, None].expand(*bands.shape[:2], 1))[..., 0]
+        return lowest.gather(-1, index[:, None, None].expand(*bands.shape[:2], 1))[..., 0].double()
 
     low, high = order_statistic(low_rank), order_statistic(high_rank)
     noise = _noise_power(low, high, (low_rank, high_rank), count, total, n_fft // 2 + 1)

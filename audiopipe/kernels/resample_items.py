@@ -38,7 +38,7 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _plan(up: int, down: int, scale: float) -> _Plan | None:
+def _plan(up: int, down: int) -> _Plan | None:
     """Plan the conversion by up / down; return None if the transforms have no passes for it."""
     reach = filter_reach(up, down)
     offset = math.ceil(reach * up / down)
@@ -48,7 +48,7 @@ def _plan(up: int, down: int, scale: float) -> _Plan | None:
     forward, backward = plan_fft(k * down), plan_fft(k * up)
     if forward is None or backward is None:
         return None
-    gains = (frequency_response(k, up, down) * (scale / backward.size)).float().numpy()
+    gains = (frequency_response(k, up, down) / backward.size).float().numpy()
     steps = (k - overlap) * down, (k - overlap) * up
     return _Plan(forward, backward, gains, *steps, offset, -(-offset // up) * up)
 
@@ -58,15 +58,15 @@ def resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> bool
     common = math.gcd(from_rate, to_rate)
     up, down = to_rate // common, from_rate // common
     # An empty batch has a tile of one empty item and no output.
-    for target, (x, scale) in zip(y, tile.items(), strict=False):
+    for target, x in zip(y, tile.items(), strict=False):
         end = -(-x.shape[1] * to_rate // from_rate)
         target[:, end:] = 0
         rows = [x] if len(target) == 1 else list(x[:, None])
         for output, row in zip(target[:, :end], rows, strict=True):
             if up == down:
-                torch.mul(torch.from_numpy(row).to(tile.dtype).mean(0), scale, out=output)
+                torch.mean(torch.from_numpy(row), 0, out=output)
                 continue
-            if (plan := _plan(up, down, scale)) is None:
+            if (plan := _plan(up, down)) is None:
                 return False
             resample_blocks(
                 row, plan.forward.size, plan.forward.radices, plan.forward.factors, plan.forward.order, plan.gains,

@@ -45,10 +45,10 @@ def summarize_items(
     n_frames = 1 + audio.n_samples // hop_length
     bands = np.zeros((batch, band_count(size + 1), -(-n_frames // 8) * 8), np.float32)
     counts = np.where(audio.lengths.numpy() > 0, 1 + audio.lengths.numpy() // hop_length, 0)
-    for i, (x, scale) in enumerate(audio.items()):
+    for i, x in enumerate(audio.items()):
         count = int(counts[i])
         summarize_frames(
-            x, count, hop_length, window.numpy() * np.float32(scale / 2), plan.radices, plan.factors, plan.order,
+            x, count, hop_length, window.numpy() * np.float32(0.5), plan.radices, plan.factors, plan.order,
             real_turns(size), bin_hz, rolloff, floor, features[i], spectrum[i], bands[i],
         )  # fmt: skip
         bands[i, :, count:] = 0

@@ -57,13 +57,9 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, start: Any
 
 @extending.intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, x: Any, start: Any) -> Any:
-    """Read float32 or int16."""
+    """Read float32."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        if x.dtype == types.int16:
-            shorts = ir.VectorType(ir.IntType(16), WIDTH)
-            address = _address(context, builder, x, values[0], values[1], shorts)
-            return builder.sitofp(builder.load(address, align=2), _FLOATS)
         return builder.load(_address(context, builder, x, values[0], values[1], _FLOATS), align=4)
 
     return _VECTOR(x, types.intp), generate

@@ -30,7 +30,7 @@ Eight = tuple[Vector, Vector, Vector, Vector, Vector, Vector, Vector, Vector]
 
 @VectorOperation
 def load(x: npt.NDArray[np.float32], start: int) -> Vector:
-    """Read eight values of float32, or of int16, which are converted. The range is not checked."""
+    """Read eight values. The range is not checked."""
     raise NotImplementedError
 
 

@@ -124,14 +124,14 @@ class ResultFiles:
                     return Measurement(file, float(row.value.replace(",", "")))
         return None
 
-    def speed_ratio(self, baseline: str, gpu: bool) -> Measurement | None:
-        """Return audiopipe's speed on one core divided by a baseline's; the lowest of all inputs."""
+    def speed_ratio(self, baseline: str, gpu: bool, method: str = AUDIOPIPE, codec: str = "") -> Measurement | None:
+        """Return audiopipe's speed on one core divided by a baseline's; the lowest of all inputs of a codec."""
         ratios = [
             Measurement(file, row.speed / other.speed)
             for file in self.pipeline_files
             for row in file.pipelines
-            if (row.method, row.cores, file.has_gpu) == (AUDIOPIPE, 1, gpu)
-            and (other := file.pipeline(baseline, row.input))
+            if (row.method, row.cores, file.has_gpu) == (method, 1, gpu) and row.input.lower().startswith(codec)
+            if (other := file.pipeline(baseline, row.input))
         ]
         return min(ratios, key=lambda ratio: ratio.value, default=None)
 

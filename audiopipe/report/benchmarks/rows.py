@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["AUDIOPIPE", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow", "ScorerRow"]
+__all__ = ["AUDIOPIPE", "COMMAND", "Case", "GpuRow", "JsonObject", "KernelRow", "PipelineRow", "ScaleRow", "ScorerRow"]
 
-AUDIOPIPE = "audiopipe"
+AUDIOPIPE, COMMAND = "audiopipe", "audiopipe run"
 JsonObject = dict[str, Any]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from audiopipe.report import page
 from audiopipe.report.benchmarks.results import Measurement, ResultFiles
-from audiopipe.report.benchmarks.rows import AUDIOPIPE
+from audiopipe.report.benchmarks.rows import AUDIOPIPE, COMMAND
 from audiopipe.report.figure import BAD
 from audiopipe.report.page import Html
 from audiopipe.report.text import format_number, pluralize
@@ -83,11 +83,25 @@ TARGETS = (
         lambda results: results.speed_ratio(SEQUENTIAL, gpu=True),
     ),
     Target(
-        "whole pipeline on one core without a GPU, relative to ffmpeg's C code",
-        "ffmpeg decodes, measures one metric and encodes FLAC: about the best that C can do",
-        1,
+        "audiopipe run on one core without a GPU, relative to ffmpeg's C code",
+        "the fastest ffmpeg of the machine decodes, measures one metric and encodes FLAC",
+        1.2,
         "times as fast",
-        lambda results: results.speed_ratio(FFMPEG, gpu=False),
+        lambda results: results.speed_ratio(FFMPEG, gpu=False, method=COMMAND),
+    ),
+    Target(
+        "audiopipe run on one core without a GPU, Opus, relative to the codec floor",
+        "the codec floor only decodes and encodes; half of the machines to rent have no GPU",
+        0.64,
+        "of the floor",
+        lambda results: results.speed_ratio(FLOOR, gpu=False, method=COMMAND, codec="opus"),
+    ),
+    Target(
+        "audiopipe run on one core without a GPU, AAC, relative to the codec floor",
+        "AAC decodes three times as fast as Opus, so that the other stages count more",
+        0.45,
+        "of the floor",
+        lambda results: results.speed_ratio(FLOOR, gpu=False, method=COMMAND, codec="aac"),
     ),
     Target(
         "whole pipeline on one core with a GPU, relative to the codec floor",
