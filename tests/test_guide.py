@@ -69,6 +69,14 @@ def test_profiles_of_the_cluster_page_have_keys_that_exist() -> None:
         assert keys.keys() <= profiles[name].keys()
 
 
+def test_the_monitor_page_has_every_metric_of_prometheus() -> None:
+    source = (ROOT / "audiopipe/ledger/metrics.py").read_text()
+    counters, gauges = (re.findall(rf'self\._{kind}\(\s*"(\w+)"', source) for kind in ("counter", "gauge"))
+    names = {*(f"audiopipe_{name}_total" for name in counters), *(f"audiopipe_{name}" for name in gauges)}
+    listed = set(re.findall(r"`(audiopipe_\w+)`", PAGES["notebooks/guide/how-to/monitor.md"]))
+    assert listed == names | {"audiopipe_shard_duration_seconds", "audiopipe_run_info"}
+
+
 def test_the_start_page_lists_every_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
     rows = re.findall(r"^\| (`[^|]+`) \|", PAGES["notebooks/guide/start.md"], re.MULTILINE)
