@@ -1,9 +1,10 @@
-"""Two outputs compared: parameters, kept segments, distributions, and the segments with different decisions."""
+"""Two or more outputs compared: numbers, parameters, kept segments, distributions, and different decisions."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 
 from audiopipe.dataset.totals import Totals
 from audiopipe.report import page
+from audiopipe.report.chart_data import Band, Bins
 from audiopipe.report.dataset_tables import DatasetTables
-from audiopipe.report.figure import DROPPED, KEPT, draw
+from audiopipe.report.figure import SERIES, draw
 from audiopipe.report.histogram import bin_edges, clipped_histogram, finite_values
 from audiopipe.report.metric_labels import format_metric, metric_title, unit_label
-from audiopipe.report.numbers import medians
+from audiopipe.report.numbers import format_hours, medians
 from audiopipe.report.page import Html, esc
 from audiopipe.report.selection import before_and_after
 from audiopipe.report.text import format_number, humanize, pluralize
@@ -24,7 +26,9 @@ from audiopipe.scorers.scorer import Column
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["charts", "comparison"]
+__all__ = ["charts", "comparison", "label_runs"]
+
+THIS = "this output"
 
 CHARTS = (
     "dnsmos_ovrl",
@@ -42,29 +46,78 @@ KEY = ["language", "key"]
 
 
 def comparison(tables: DatasetTables) -> Html:
-    """Compare this output with the other one. Returns an empty piece if there is none."""
-    other = tables.other
-    if other is None:
+    """Compare this output with the other ones. Returns an empty piece if there is none."""
+    others = tables.others
+    if not others:
         return Html("")
-    heading = Html(f"<h2>Compared with {esc(other.dataset.url)}</h2>")
-    numbers = (_parameters(tables, other), before_and_after(tables.dataset), _totals(tables, other))
-    return page.join(heading, *numbers, charts(tables, other), _decisions(tables, other))
+    title = others[0].dataset.url if len(others) == 1 else f"{len(others)} outputs"
+    heading = Html(f"<h2>Compared with {esc(title)}</h2>")
+    runs = label_runs(tables)
+    counts = _totals(tables, others[0]) if len(others) == 1 else _hours(runs)
+    numbers = (_overview(runs), _parameters(runs), before_and_after(tables.dataset), counts)
+    decisions = [
+        _decisions(tables, other, "the other" if len(others) == 1 else label) for label, other in list(runs.items())[1:]
+    ]
+    return page.join(heading, *numbers, charts(tables), *decisions)
 
 
-def charts(tables: DatasetTables, other: DatasetTables) -> Html:
-    """Draw the main metrics' distributions among the kept segments of both outputs."""
-    legend = page.legend({"this output": KEPT, other.dataset.url: DROPPED})
-    shared = other.present(tables.present(CHARTS))
-    return page.join(legend, page.grid(_distributions([tables, other], tables.metrics[metric]) for metric in shared))
+def label_runs(tables: DatasetTables) -> dict[str, DatasetTables]:
+    """Return the outputs by label: the last part of their address, or all of it where the last parts are the same."""
+    short = [other.dataset.url.rstrip("/").rpartition("/")[2] for other in tables.others]
+    urls = [other.dataset.url for other in tables.others]
+    labels = short if len(set(short)) == len(short) and THIS not in short else urls
+    return {THIS: tables, **dict(zip(labels, tables.others, strict=True))}
 
 
-def _parameters(tables: DatasetTables, other: DatasetTables) -> Html:
-    left, right = tables.config, other.config
-    different = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
+def charts(tables: DatasetTables) -> Html:
+    """Draw the main metrics' distributions among the kept segments of all outputs."""
+    runs = label_runs(tables)
+    colors = dict(zip(runs, itertools.cycle(SERIES), strict=False))
+    shared = tables.present(CHARTS)
+    for other in tables.others:
+        shared = other.present(shared)
+    figures = (_distributions(runs, colors, tables.metrics[metric]) for metric in shared)
+    return page.join(page.legend(colors), page.grid(figures))
+
+
+def _overview(runs: Mapping[str, DatasetTables]) -> Html:
+    """Show a row for each output: its numbers, and the medians of its kept segments."""
+    metrics = [name for name in CHARTS if all(run.present([name]) for run in runs.values())]
+    columns = [runs[THIS].metrics[name] for name in metrics]
+    rows = []
+    for label, run in runs.items():
+        numbers, values = run.numbers, medians(run.segments, metrics)
+        cells = [format_metric(column, values[column.name]) for column in columns]
+        kept = f"{numbers.kept} ({numbers.kept_share})"
+        rows.append([label, numbers.done, kept, numbers.hours_kept, *cells])
+    head = ["output", "videos done", "segments kept", "hours kept", *map(metric_title, columns)]
+    note = page.note("The columns on the right are medians of the kept segments.")
+    return page.join(page.table(head, rows, "l"), note)
+
+
+def _parameters(runs: Mapping[str, DatasetTables]) -> Html:
+    configs = [run.config for run in runs.values()]
+    names = sorted({name for config in configs for name in config})
+    rows = [[name, *(str(config.get(name)) for config in configs)] for name in names]
+    different = [row for row in rows if len(set(row[1:])) > 1]
     if not different:
-        return page.note("Both outputs have the same parameters.")
-    rows = [[name, str(left.get(name)), str(right.get(name))] for name in different]
-    return page.table(["parameter", "this output", "the other"], rows, "l")
+        return page.note(f"{'Both' if len(runs) == 2 else 'All'} outputs have the same parameters.")
+    labels = [THIS, "the other"] if len(runs) == 2 else list(runs)
+    return page.table(["parameter", *labels], different, "l")
+
+
+def _hours(runs: Mapping[str, DatasetTables]) -> Html:
+    """Show the kept hours of each language in each output."""
+    names = sorted({name for run in runs.values() for name in run.by_language})
+    rows = [
+        [
+            name,
+            *(format_hours(run.by_language[name].kept_s) if name in run.by_language else "–" for run in runs.values()),
+        ]
+        for name in names
+    ]
+    last = ["all", *(run.numbers.hours_kept for run in runs.values())]
+    return page.join(Html("<h4>Hours kept</h4>"), page.table(["language", *runs], rows, "l", last))
 
 
 def _totals(tables: DatasetTables, other: DatasetTables) -> Html:
@@ -94,27 +147,31 @@ def _difference(value: float, digits: int = 0) -> str:
     return "·" if not round(value, digits) else ("+" if value > 0 else "") + format_number(value, digits)
 
 
-def _distributions(sides: Sequence[DatasetTables], metric: Column) -> Html:
-    """Draw a metric's distribution among the kept segments of both outputs, scaled to the same area."""
-    left, right = (finite_values(side.kept[metric.name]) for side in sides)
-    values = np.concatenate([left, right])
-    if not len(values):
+def _distributions(runs: Mapping[str, DatasetTables], colors: Mapping[str, str], metric: Column) -> Html:
+    """Draw a metric's distribution among the kept segments of all outputs, scaled to the same area."""
+    values = {label: finite_values(run.kept[metric.name]) for label, run in runs.items()}
+    together = np.concatenate(list(values.values()))
+    if not len(together):
         return page.figure("", metric_title(metric), "no value in any kept segment")
-    edges = bin_edges(values, BINS)
+    edges = bin_edges(together, BINS)
+    shares = {label: 100 * clipped_histogram(part, edges) / max(len(part), 1) for label, part in values.items()}
+    top = 1.05 * max(float(share.max()) for share in shares.values())
 
     def plot(axes: Axes) -> None:
-        for side, color, opacity in ((right, DROPPED, 0.18), (left, KEPT, 0.0)):
-            share = 100 * clipped_histogram(side, edges) / max(len(side), 1)
-            axes.stairs(share, edges, fill=True, color=color, alpha=opacity, linewidth=0)
-            axes.stairs(share, edges, color=color, linewidth=1.4)
-        axes.set(xlabel=unit_label(metric), ylabel="of kept segments (%)", ylim=(0, None))
+        for label in reversed(shares):
+            axes.stairs(shares[label], edges, color=colors[label], linewidth=1.4)
+        axes.set(xlabel=unit_label(metric), ylabel="of kept segments (%)", ylim=(0, top))
 
-    middles = [format_metric(metric, float(medians(side.segments, [metric.name]).iloc[0])) for side in sides]
-    return page.figure(draw(plot, 380, 165), metric_title(metric), f"medians {middles[0]} and {middles[1]}")
+    middles = [format_metric(metric, float(medians(run.segments, [metric.name]).iloc[0])) for run in runs.values()]
+    series = {f"{label} (%)": [share] for label, share in shares.items()}
+    data = Bins(metric_title(metric), edges, ["kept segments"], series, [Band(0, top, 0)], "segments")
+    text = f"medians {', '.join(middles[:-1])} and {middles[-1]}"
+    return page.figure(draw(plot, 380, 165, data), metric_title(metric), text)
 
 
-def _decisions(tables: DatasetTables, other: DatasetTables) -> Html:
+def _decisions(tables: DatasetTables, other: DatasetTables, label: str) -> Html:
     """Count the segments of both outputs that only one of them keeps, by reason, with examples."""
+    title = "Changed decisions" + ("" if label == "the other" else f", compared with {label}")
     columns = [*KEY, "kept", "drop_reason", "start_s", "end_s"]
     shared = tables.segments[[*columns, "video_id"]].merge(other.segments[columns], on=KEY)
     # Keys number the segments of a video: with other cuts the same key is another segment.
@@ -125,12 +182,12 @@ def _decisions(tables: DatasetTables, other: DatasetTables) -> Html:
     if tables.is_sample or other.is_sample:
         text += " Only samples were read, so there may be more."
     if not len(changed):
-        return page.note(text)
+        return page.note(f"{label[0].upper()}{label[1:]}: {text}" if label != "the other" else text)
     changes = changed.assign(left=_decision(changed, "x"), right=_decision(changed, "y"))
     counts = Counter(zip(changes["right"], changes["left"], strict=True)).most_common(MAX_CHANGES)
     rows = [[*decisions, f"{count:,}", _examples(changes, *decisions)] for decisions, count in counts]
-    head = ["in the other", "in this output", "segments", "examples"]
-    return page.join(Html("<h4>Changed decisions</h4>"), page.note(text), page.table(head, rows, "ll w"))
+    head = [f"in {label}", "in this output", "segments", "examples"]
+    return page.join(Html(f"<h4>{esc(title)}</h4>"), page.note(text), page.table(head, rows, "ll w"))
 
 
 def _decision(rows: pd.DataFrame, side: str) -> pd.Series:

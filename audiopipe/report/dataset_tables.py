@@ -42,14 +42,19 @@ class DatasetTables:
     """The tables of an output, or of some of its languages.
 
     `segments` has a row for each segment of the shards that were read, with the columns of all scorers and annotations
-    but lists. `other` is an output to compare with, `language` the parameter of `read_tables`.
+    but lists. `others` are outputs to compare with, `language` the parameter of `read_tables`.
     """
 
     dataset: Dataset
     segments: pd.DataFrame
     examples_per_kind: int
-    other: DatasetTables | None = None
+    others: tuple[DatasetTables, ...] = ()
     language: str = "all"
+
+    @property
+    def other(self) -> DatasetTables | None:
+        """Return the first output to compare with."""
+        return self.others[0] if self.others else None
 
     @property
     def by_language(self) -> dict[str, Totals]:
@@ -116,8 +121,8 @@ def read_tables(
         examples_per_kind: the number of examples of each kind: best, worst, borderline and so on.
         max_segments: the approximate maximum of segments to hold; of a larger dataset a sample of shards is read.
         seed: the seed of that sample.
-        compare_with: another output, which becomes `DatasetTables.other`; "parent" is the dataset from which this one
-            was selected, if it was and if that can still be read.
+        compare_with: other outputs, separated by commas, which become `DatasetTables.others`; "parent" is the dataset
+            from which this one was selected, if it was and if that can still be read.
 
     Raises:
         ConfigError: a parameter is out of range, or nothing is committed yet.
@@ -127,17 +132,19 @@ def read_tables(
     _check_range("max_segments", max_segments, 1, MAX_SEGMENTS)
     dataset = _select_languages(Dataset(output), language)
     sample = dataset.select_shards(_sample(dataset.commits, max_segments, seed))
-    other = _read_other(dataset, compare_with, language, max_segments, seed)
+    addresses = [address.strip() for address in (compare_with or "").split(",") if address.strip()]
+    compared = (_read_other(dataset, address, language, max_segments, seed) for address in addresses)
+    others = tuple(other for other in compared if other is not None)
     scores = [column.name for column in dataset.score_columns if column.type != "floats"]
     carried = [name for name in SOURCE_COLUMNS if name in dataset.columns and name not in scores]
-    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *carried, *scores]), examples_per_kind, other, language)
+    return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *carried, *scores]), examples_per_kind, others, language)
 
 
 def _read_other(
-    dataset: Dataset, compare_with: str | None, language: str, max_segments: int, seed: int
+    dataset: Dataset, compare_with: str, language: str, max_segments: int, seed: int
 ) -> DatasetTables | None:
     if compare_with != PARENT:
-        return read_tables(compare_with, language, 0, max_segments, seed, None) if compare_with else None
+        return read_tables(compare_with, language, 0, max_segments, seed, None)
     selection = read_selection(dataset.run)
     if selection is None:
         return None

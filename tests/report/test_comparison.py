@@ -61,10 +61,25 @@ def test_an_output_compared_with_itself_has_no_changes(dataset):
     assert "0 have another decision" in text
 
 
+def test_several_outputs_are_compared_at_once(compared, dataset):
+    several = quality.read_tables(dataset, compare_with=f"{compared.other.dataset.url}, {dataset}")
+    assert [run.dataset.url for run in several.others] == [compared.other.dataset.url, dataset]
+    piece = comparison.comparison(several)
+    text = text_of(piece)
+    assert "Compared with 2 outputs" in text
+    assert "max_loudness_lufs -14.85 None -14.85" in text
+    numbers = [several.numbers, compared.other.numbers, several.numbers]
+    assert f"all {' '.join(item.hours_kept for item in numbers)}" in text
+    assert piece.markup.count('class="entry"') == 3
+    assert f"Changed decisions, compared with {compared.other.dataset.url}" in text
+    labels = list(comparison.label_runs(several))
+    assert labels == ["this output", compared.other.dataset.url, dataset]  # both addresses end in "out"
+
+
 def test_segments_with_other_cuts_are_not_compared(compared):
     rows = compared.other.segments
     moved = replace(compared.other, segments=rows.assign(start_s=rows["start_s"] + 0.2))
-    assert "0 segments are in both" in text_of(comparison.comparison(replace(compared, other=moved)))
+    assert "0 segments are in both" in text_of(comparison.comparison(replace(compared, others=(moved,))))
 
 
 def test_a_map_of_each_pair_has_the_colors_of_kept_and_dropped(tables):

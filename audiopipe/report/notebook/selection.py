@@ -40,7 +40,7 @@ def show_counts(parameters: dict[str, Any]) -> Html:
 def show_charts(parameters: dict[str, Any]) -> Html:
     """Draw the main metrics of the selection and of the kept segments of its parent."""
     tables = read_tables(parameters["dest"], examples_per_kind=0, max_segments=parameters["max_segments"])
-    return comparison.charts(tables, tables.other) if tables.other else Html("")
+    return comparison.charts(tables) if tables.others else Html("")
 
 
 def show_report(parameters: dict[str, Any]) -> Html:
