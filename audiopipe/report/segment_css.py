@@ -74,5 +74,7 @@ STYLES = """
 .ap .browse pre { white-space: pre-wrap; overflow-wrap: anywhere }
 @container (max-width: 640px) { .ap .browse .detail { grid-template-columns: minmax(0, 1fr); padding: 0 8px }
   .ap .browse td.text { min-width: 190px } }
-@media print { .ap .browse .tools, .ap .browse .pager, .ap .browse .filters { display: none } }
+@media print { .ap .browse .tools, .ap .browse .pager, .ap .browse .filters, .ap .browse .play { display: none }
+  .ap .browse th, .ap .browse td.text { min-width: 0 } .ap .browse td.l { max-width: none; overflow-wrap: anywhere }
+  .ap .browse .shares { min-width: 30px } }
 """

@@ -13,6 +13,7 @@ from nbformat import v4
 from audiopipe.report import distributions, page, quality, run_tables, timeline
 from audiopipe.report import progress as progress_report
 from audiopipe.report.export import export_notebook
+from audiopipe.report.segment_table import segment_table
 
 CHROMIUM = shutil.which("chromium")
 PAPER = {"width": 688, "height": 1017}  # CSS pixels of A4 within its margins of 14 mm
@@ -30,7 +31,7 @@ selector => [...document.querySelectorAll(selector)].map((piece, number) => {
 }).length
 """
 TOO_WIDE = """
-width => [...document.querySelectorAll("main *")].filter(piece => !piece.closest("svg"))
+width => [...document.querySelectorAll("main *")].filter(piece => !piece.closest("svg") && piece.checkVisibility())
   .filter(piece => piece.getBoundingClientRect().right > width + 2).map(piece => piece.outerHTML.slice(0, 90))
 """
 
@@ -75,7 +76,8 @@ def print_to_pdf(report: Path) -> tuple[list[str], int, dict[int, list[tuple[str
 def test_no_plot_of_the_quality_report_is_cut(dataset: str, tmp_path: Path) -> None:
     tables = quality.read_tables(output=dataset, language="all", examples_per_kind=1, max_segments=1000, seed=0)
     numbers = (quality.headline(tables), quality.languages(tables), quality.drops(tables), quality.failures(tables))
-    assert_not_cut(export_pieces(tmp_path, *numbers, distributions.metrics(tables)), at_least=18)
+    pieces = (*numbers, distributions.metrics(tables), segment_table(tables).page())
+    assert_not_cut(export_pieces(tmp_path, *pieces), at_least=18)
 
 
 def test_no_plot_of_the_progress_report_is_cut(ledger: str, tmp_path: Path) -> None:
