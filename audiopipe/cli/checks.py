@@ -17,13 +17,14 @@ def check_run(config: RunConfig) -> None:
         ConfigError: there is no such profile.
         CatalogError: the catalog is missing, or a local one is invalid.
     """
-    from audiopipe.catalog.read import read_catalog
     from audiopipe.cluster.profiles import check_profile
+
+    check_profile(config.cluster)
+    from audiopipe.catalog.read import read_catalog
     from audiopipe.plan.files import PLAN_FOLDER
     from audiopipe.store.local_files import is_local
     from audiopipe.store.objects import Store
 
-    check_profile(config.cluster)
     if Store(config.output).list(PLAN_FOLDER):
         return
     if is_local(config.catalog) or _is_missing(config.catalog):
@@ -37,12 +38,13 @@ def check_output(output: str, cluster: object = None) -> None:
         ConfigError: there is no such profile.
         VerifyError: there is no output of a run at that address.
     """
-    from audiopipe.cluster.profiles import check_profile
+    if cluster is not None:
+        from audiopipe.cluster.profiles import check_profile
+
+        check_profile(str(cluster))
     from audiopipe.dataset.run_record import read_run_record
     from audiopipe.store.objects import Store
 
-    if cluster is not None:
-        check_profile(str(cluster))
     read_run_record(Store(output))
 
 

@@ -84,9 +84,17 @@ def use_file(context: click.Context, option: click.Parameter, file: Path | None)
     for name in values:
         if name not in fields:
             raise ConfigError(f"{file}: {describe_unknown(str(name), fields)}")
-    # click takes None for an option that was not given.
+    # The command writes mappings and lists as texts, and click takes None for an option that was not given.
+    values = {name: _to_text(value) for name, value in values.items()}
     words = {name: "none" for name, value in values.items() if is_off(value, fields[name].annotation)}
     context.default_map = {**(context.default_map or {}), **values, **words}
+
+
+def _to_text(value: object) -> object:
+    """Write a mapping as NAME=VALUE,… and a list with commas; return another value as it is."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={item}" for name, item in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def output_options(command: Command) -> Command:

@@ -217,3 +217,4 @@ def restore(output: str) -> None:
     for name in restore_output(output):
         click.echo(f"restored {name}")
     click.echo("the run, its plan and their backups are intact")
+    name_next(f"audiopipe verify {shlex.quote(output)}")

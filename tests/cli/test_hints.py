@@ -69,10 +69,14 @@ def parse(file: Path, *arguments: str) -> RunConfig:
 
 def test_run_takes_papermills_file_of_parameters(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("catalog: a\noutput: b\nmin_snr_db: null\nmax_silence_ratio: none\nextend: true\nshard_mb: 7\n")
+    file.write_text(
+        "catalog: a\noutput: b\nmin_snr_db: null\nmax_silence_ratio: none\nextend: true\nshard_mb: 7\n"
+        "columns: {youtube_id: path, text: sentence}\nlanguage: [en, de]\n"
+    )
     config = parse(file, "--shard-mb", "8")
     assert (config.catalog, config.min_snr_db, config.max_silence_ratio, config.extend) == ("a", None, None, True)
     assert config.shard_mb == 8
+    assert (config.columns, config.language) == ("youtube_id=path,text=sentence", "en,de")
     file.write_text("catalg: a\n")
     done = CliRunner().invoke(cli.main, ["run", "-f", str(file), "--output", "b"])
     assert done.exit_code == 2

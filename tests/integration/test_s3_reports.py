@@ -19,6 +19,7 @@ from s3_server import BUCKET, S3Server, faulty_proxy, s3_server  # noqa: F401 - 
 
 from audiopipe.report import page, quality
 from audiopipe.report.export import export_notebook
+from audiopipe.report.reports import Report, make_reports
 from audiopipe.store.objects import Store
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -43,6 +44,15 @@ def save_notebook(folder: Path, heading: str, *pieces: page.Html) -> Path:
     cells = [v4.new_markdown_cell(f"# {heading}"), v4.new_code_cell("x", outputs=outputs)]
     nbformat.write(v4.new_notebook(cells=cells), folder / "saved.ipynb")
     return folder / "saved.ipynb"
+
+
+@pytest.mark.slow
+def test_the_reports_of_an_output_in_a_bucket_go_there(output: Store) -> None:
+    reports: list[Report] = []
+    index = make_reports(output.url, names=["quality"], on_report=reports.append)
+    assert [(report.name, report.problem) for report in reports] == [("quality", None)]
+    assert index == f"{output.url}/reports/index.html"
+    assert set(output.list("reports")) == {"reports/index.html", "reports/quality.html"}
 
 
 def test_an_index_in_a_bucket_links_its_reports_by_relative_paths(output: Store, tmp_path: Path) -> None:
