@@ -113,8 +113,7 @@ class _Soak:
                 self.hosts.start(kind)
             rate = self._run_reference()
             repeats = self._repeats(rate)
-            for kind in (CLOCK, DISK) if self.hosts.mount else (CLOCK,):
-                self.hosts.start(kind)
+            self.hosts.start(CLOCK)
             return self._run_disturbed(repeats, rate, machine)
         finally:
             self.fleet.kill_all()
