@@ -33,7 +33,10 @@ __all__ = ["SoakSettings", "run_soak"]
 DRIVER, SCHEDULER = "driver", "scheduler"
 OPTIONS = "--cluster existing --device cpu --heartbeat-s 2 --max-failed-share 1 --min-snr-db none --quiet"
 ENDED, STOPPED = (0, 3), 4  # exit codes of a driver: done, done with dead letters; stopped
-PLANNED = 3.0  # times what the undisturbed run processes in the time: the work must not end before the time does
+# Videos of a soak that ends with its time, relative to what the undisturbed run processes in it, and at least: the work
+# must not end before the time does.
+PLANNED, MIN_PLANNED = 3.0, 400
+START_S = 900.0  # longest time until the first commit
 TAIL_SHARDS = 6  # handed out last, when workers run out of work: their time does not count
 SAMPLED_SHARDS = 12
 KEPT_MB_PER_SOURCE_MB = 0.7
@@ -138,7 +141,7 @@ class _Soak:
 
     def _repeats(self, rate: float) -> int:
         expected = self.settings.videos or rate * self.settings.minutes
-        videos = self.settings.videos or expected * PLANNED
+        videos = self.settings.videos or max(expected * PLANNED, MIN_PLANNED)
         repeats = max(1, math.ceil(videos / self.source.videos))
         needed_mb = expected / self.source.videos * self.source.megabytes * KEPT_MB_PER_SOURCE_MB
         free_mb = shutil.disk_usage(self.folder).free / 1e6
@@ -165,13 +168,13 @@ class _Soak:
         )
         self._start_driver(catalog, "output", ledger="supabase://")
         sampler.start()
+        first = self._wait_for_first(sampler)
         faults.start()
-        window_s = self._watch(sampler, videos)
+        window_s = self._watch(sampler, videos, first)
         faults.stop()
         self._end_driver()
         sampler.stop()
         self.log(f"processed {sampler.videos:,} videos in {sampler.samples[-1].at_s / 60:.1f} min; checking the output")
-        first = next((sample.at_s for sample in sampler.samples if sample.videos), 0.0)
         result = SoakResult(
             machine=machine,
             minutes=round(sampler.samples[-1].at_s / 60, 2),
@@ -207,9 +210,16 @@ class _Soak:
         is_complete = not checker.open_shards
         return replace(result, videos=videos, shards=len(checker.commits), is_complete=is_complete, checks=checks)
 
-    def _watch(self, sampler: Sampler, videos: int) -> float:
+    def _wait_for_first(self, sampler: Sampler) -> float:
+        """Wait for the first commit, and return when that was: the driver has started, and the soak begins."""
+        deadline = time.monotonic() + START_S
+        while not sampler.videos and self.fleet.is_running(DRIVER) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return round(time.monotonic() - self.started, 2)
+
+    def _watch(self, sampler: Sampler, videos: int, first: float) -> float:
         """Wait until the time is over or the last shards are handed out; return when that was, and log the state."""
-        limit_s, tail = 60 * self.settings.minutes, TAIL_SHARDS * self.settings.shard_videos
+        limit_s, tail = first + 60 * self.settings.minutes, TAIL_SHARDS * self.settings.shard_videos
         next_log = 0.0
         while self.fleet.is_running(DRIVER):
             at_s = time.monotonic() - self.started
