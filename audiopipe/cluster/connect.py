@@ -21,6 +21,7 @@ from distributed.deploy.cluster import Cluster
 from audiopipe.cluster.dask_patches import (
     NannyWithoutSecrets,
     OwnProcessGroup,
+    StopProfiler,
     hide_interrupted_sync,
     patch,
     start_workers_without_main,
@@ -85,14 +86,23 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         raise
     _SETTINGS[client.id] = settings
     try:
-        if chosen.local:
-            client.register_plugin(OwnProcessGroup())
+        _register_plugin(client, chosen)
         _wait_for_workers(client, chosen, int(chosen.adapt["minimum"]) if chosen.adapt else engine.wait_workers)
     except START_ERRORS as error:
         with suppress(*START_ERRORS):
             close(client)
         raise _start_failure(chosen, error) from None
     return client
+
+
+def _register_plugin(client: Client, profile: Profile) -> None:
+    if profile.local:
+        client.register_plugin(OwnProcessGroup())
+        return
+    with suppress(
+        ImportError, AttributeError
+    ):  # a worker without this package, or with an older one, has its own error
+        client.register_plugin(StopProfiler())
 
 
 def close(client: Client) -> None:

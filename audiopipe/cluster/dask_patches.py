@@ -29,6 +29,7 @@ __all__ = [
     "DRIVER_SECRETS",
     "NannyWithoutSecrets",
     "OwnProcessGroup",
+    "StopProfiler",
     "hide_interrupted_sync",
     "patch",
     "start_workers_without_main",
@@ -260,3 +261,18 @@ class OwnProcessGroup(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         with suppress(PermissionError):  # a session leader already has its own group
             os.setpgid(0, 0)
+
+
+class StopProfiler(WorkerPlugin):
+    """Stop the profiler of a worker that was started without the settings of `connect`, by a plain `dask worker`.
+
+    Upstream: it reads the frames of all threads a hundred times a second, which can deadlock Python 3.11
+    (CPython gh-106883, dask/distributed#8616). The scheduler then waits five minutes before it restarts the worker.
+    """
+
+    name = "audiopipe-profiler"
+
+    def setup(self, worker: Worker) -> None:
+        for name in ("profile", "profile-cycle"):
+            if callback := worker.periodic_callbacks.pop(name, None):
+                callback.stop()

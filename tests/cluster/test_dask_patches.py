@@ -2,12 +2,14 @@ import logging
 import threading
 from collections.abc import Iterator
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 from distributed.utils import LoopRunner, sync
 from tornado.ioloop import IOLoop
 
 from audiopipe.cluster import dask_patches
-from audiopipe.cluster.dask_patches import hide_interrupted_sync
+from audiopipe.cluster.dask_patches import StopProfiler, hide_interrupted_sync
 
 TORNADO = logging.getLogger("tornado.application")
 
@@ -54,3 +56,17 @@ def test_an_interrupted_request_leaves_no_traceback(
     assert not caplog.text
     TORNADO.error("Exception in callback %s", "other", exc_info=ValueError("other"))
     assert "Exception in callback other" in caplog.text
+
+
+def test_the_profiler_of_a_plain_worker_is_stopped() -> None:
+    with (
+        dask.config.set({"distributed.worker.profile.enabled": True}),
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        (worker,) = cluster.workers.values()
+        callbacks = [worker.periodic_callbacks[name] for name in ("profile", "profile-cycle")]
+        assert all(callback.is_running() for callback in callbacks)
+        client.register_plugin(StopProfiler())
+        assert not any(callback.is_running() for callback in callbacks)
+        assert not {"profile", "profile-cycle"} & worker.periodic_callbacks.keys()
