@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from output_factory import corpus
 
-from audiopipe.bench.soak.checks import Check, check_retired, find_retired
+from audiopipe.bench.soak.checks import Check, check_restarts, check_retired, find_retired
 from audiopipe.bench.soak.faults import FaultEvent
 from audiopipe.bench.soak.inputs import SoakInput, source_of
 from audiopipe.bench.soak.result import SoakResult, measure_growth
 from audiopipe.bench.soak.run import SoakSettings, run_soak
-from audiopipe.bench.soak.sampler import MemorySeries, Sample
+from audiopipe.bench.soak.sampler import MemorySeries, Sample, Sampler
 from audiopipe.bench.soak.save import save_result
 from audiopipe.errors import ConfigError
 
@@ -73,7 +73,16 @@ def test_a_process_that_grows_fails_and_is_named() -> None:
     result = soak(driver=series(300, 420))
     (name,) = failures(result)
     assert name.startswith("memory of every process flat")
-    assert "driver +1" in result.verdicts()[-1].detail
+    assert "driver +" in result.verdicts()[-1].detail
+
+
+def test_a_restarted_worker_has_another_series(tmp_path: Path) -> None:
+    sampler = Sampler(dict, lambda name: True, tmp_path / "ledger", 0.0, 1.0)
+    labels = [sampler._label("steady worker", pid) for pid in (7, 7, 9, 9)]
+    assert labels == ["steady worker", "steady worker", "steady worker #2", "steady worker #2"]
+    sampler.memory = {label: MemorySeries() for label in (*labels, "spot-1 worker #2")}
+    assert not check_restarts(sampler.restarted(("steady", "slow"))).is_met
+    assert check_restarts([]).is_met
 
 
 def test_a_short_soak_and_a_replaced_worker_are_not_judged() -> None:

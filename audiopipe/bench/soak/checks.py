@@ -24,7 +24,7 @@ from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
 from audiopipe.types import Shard
 
-__all__ = ["Check", "OutputChecker", "check_ledger", "check_retired", "find_retired"]
+__all__ = ["Check", "OutputChecker", "check_ledger", "check_restarts", "check_retired", "find_retired"]
 
 # Columns that differ between two videos of the same source, or name where it lies in its shard.
 PLACES = frozenset({"key", "video_id", "shard", "tar_offset", "audio_bytes"})
@@ -150,6 +150,11 @@ def check_ledger(postgres: Postgres, commits: Mapping[str, Commit]) -> Check:
 def find_retired(log: str) -> dict[str, str]:
     """Return the workers that a driver's log calls retired, with the reason."""
     return dict(RETIRED.findall(log))
+
+
+def check_restarts(restarted: Sequence[str]) -> Check:
+    """Check that no healthy worker was restarted, as Dask does with one that is silent for five minutes."""
+    return Check("no healthy worker was restarted", not restarted, _examples(restarted) or "none")
 
 
 def check_retired(retired: Mapping[str, str], broken: Sequence[str]) -> Check:

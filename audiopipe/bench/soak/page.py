@@ -163,7 +163,7 @@ def _memory(result: SoakResult) -> Html:
         return draw(plot_axes, 560, 300)
 
     others = [name for name in result.memory if name not in judged]
-    palette = {name: DROPPED for name in others if name in SERVERS}
+    palette = {name: DROPPED for name in others if name.partition(" #")[0] in SERVERS}
     return page.join(
         page.legend(colors),
         page.grid(
@@ -190,7 +190,7 @@ def _growths(result: SoakResult) -> Html:
         for item in sorted(result.growths(), key=lambda growth: growth.name)
     ]
     note = page.note(
-        "The trend is the median of the slopes between all pairs of samples after the first tenth; the growth is the "
+        "The trend is the median of the slopes between all pairs of samples after the first quarter; the growth is the "
         "trend over the rest."
     )
     return page.join(page.table(head, rows, "l    l"), note)

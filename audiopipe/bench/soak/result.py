@@ -19,7 +19,7 @@ MIN_JUDGED_S = 1200.0  # a shorter soak has too few videos in a quarter to judge
 # A process may grow by this share of its memory from the beginning of the soak to its end, or by so many megabytes:
 # an allocator's fragments vary by more than the growth of a small process.
 MAX_GROWTH, MAX_GROWTH_MB = 0.05, 12.0
-WARM_UP = 0.1  # share of the soak in which caches fill
+WARM_UP = 0.25  # share of the soak in which caches and the allocator's pools fill
 LONG_LIVED = 0.8  # share of the soak after which a process is judged
 SERVERS = ("S3 server", "PostgreSQL", "Supabase")  # drawn, not judged: others' programs, and restarted in each cycle
 
@@ -115,7 +115,8 @@ class SoakResult:
         return [
             growth
             for name, series in self.memory.items()
-            if name not in SERVERS and (growth := measure_growth(name, series, self.window)) is not None
+            if name.partition(" #")[0] not in SERVERS
+            and (growth := measure_growth(name, series, self.window)) is not None
         ]
 
     def verdicts(self) -> list[Check]:

@@ -17,7 +17,7 @@ from audiopipe.bench.machine import Machine
 from audiopipe.bench.servers.clock import MovableClock
 from audiopipe.bench.servers.fleet import Fleet
 from audiopipe.bench.servers.s3 import BUCKET
-from audiopipe.bench.soak.checks import OutputChecker, check_ledger, check_retired, find_retired
+from audiopipe.bench.soak.checks import OutputChecker, check_ledger, check_restarts, check_retired, find_retired
 from audiopipe.bench.soak.faults import FaultSchedule
 from audiopipe.bench.soak.hosts import CLOCK, DISK, SLOW, SPOT, STEADY, Hosts
 from audiopipe.bench.soak.inputs import SoakInput, measure_rate
@@ -191,7 +191,7 @@ class _Soak:
             s3_faults=dict(servers.proxy.faults),
             retired=find_retired(self.fleet.whole_log(DRIVER)),
             omitted=self.omitted,
-            checks=[],
+            checks=[check_restarts(sampler.restarted((STEADY, SLOW)))],
         )
         # The measurements of a day are not lost if a check raises.
         (self.folder / "measurements.json").write_text(json.dumps(result.to_dict()))
@@ -202,6 +202,7 @@ class _Soak:
         output, reference = (Store(f"{self.store.url}/{name}") for name in ("output", "reference"))
         checker = OutputChecker(output, reference, self.source.ids(repeats))
         checks = [
+            *result.checks,
             *checker.check(SAMPLED_SHARDS),
             check_ledger(self.servers.supabase.postgres, checker.commits),
             check_retired(result.retired, (CLOCK, DISK)),

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,7 @@ class Sampler:
         self.samples: list[Sample] = []
         self.memory: dict[str, MemorySeries] = {}
         self._cpu_s: dict[str, float] = {}
+        self._pids: dict[str, list[int]] = {}
         self._videos = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -121,10 +122,22 @@ class Sampler:
         roles = list_roles(tree) if self.is_worker(name) else {"": tree[0]}
         for role, process in roles.items():
             with suppress(psutil.NoSuchProcess):
-                series = self.memory.setdefault(f"{name} {role}".strip(), MemorySeries())
+                series = self.memory.setdefault(self._label(f"{name} {role}".strip(), process.pid), MemorySeries())
                 rss_mb = process.memory_info().rss / 2**20
                 series.at_s.append(at_s)
                 series.rss_mb.append(round(rss_mb, 2))
+
+    def _label(self, name: str, pid: int) -> str:
+        """Return the name of a process, with a number if its predecessor of this name has ended."""
+        pids = self._pids.setdefault(name, [])
+        if pid not in pids:
+            pids.append(pid)
+        number = pids.index(pid) + 1
+        return name if number == 1 else f"{name} #{number}"
+
+    def restarted(self, names: Sequence[str]) -> list[str]:
+        """List the processes of workers that were started once more."""
+        return [label for label in self.memory if "#" in label and label.split()[0] in names]
 
     def _count_videos(self) -> int:
         """Return the videos of the run so far; the last number while the ledger cannot be read."""
