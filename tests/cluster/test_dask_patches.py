@@ -61,7 +61,7 @@ def test_an_interrupted_request_leaves_no_traceback(
 def test_the_profiler_of_a_plain_worker_is_stopped() -> None:
     with (
         dask.config.set({"distributed.worker.profile.enabled": True}),
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         (worker,) = cluster.workers.values()
