@@ -26,6 +26,7 @@ from audiopipe.driver.run import complete_commits
 from audiopipe.driver.session import OnTick, Session
 from audiopipe.errors import ConfigError
 from audiopipe.ledger import open_run_ledger
+from audiopipe.ledger.rows import ANNOTATION
 from audiopipe.pipeline.annotate import AnnotationJob
 from audiopipe.pipeline.annotation_scores import scorer_record
 from audiopipe.pipeline.scratch import scratch_folder
@@ -213,7 +214,7 @@ def _run_scorers(
     backup(store)
     todo = PlannedShards(target.plan, only=target.commits.keys())
     # Another run in the ledger, so that the run of the output stays as it ended.
-    run_id = f"{target.run.run_id}-annotate-{'-'.join(record.id for record in job.records)}"
+    run_id = f"{target.run.run_id}{ANNOTATION}{'-'.join(record.id for record in job.records)}"
     with open_run_ledger(config.ledger, config.output, config.metrics_address) as ledger:
         tick = on_tick and without_ledger_errors(on_tick)
         # An annotation may have been made together with others, as another run of the ledger.

@@ -25,6 +25,8 @@ __all__ = [
     "describe_unknown_run",
 ]
 
+ANNOTATION = "-annotate-"  # in the id of a run that adds columns, between the id of the output's run and their name
+
 
 class RunStatus(StrEnum):
     """Status of a run: `incomplete` ended with shards missing and can be resumed; `failed` ended by an error."""
@@ -89,6 +91,11 @@ class RunRow(Row):
     config_digest: str | None = None
     version: str | None = None
     heartbeat_s: Seconds = 10.0
+
+    @property
+    def is_annotation(self) -> bool:
+        """Check whether the run adds columns to the output of another run."""
+        return ANNOTATION in self.run_id
 
 
 @dataclass(frozen=True, slots=True)

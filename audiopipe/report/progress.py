@@ -95,7 +95,7 @@ class RunReport:
 def read_run_report(
     output: str | None, ledger: str | None = None, run_id: str | None = None, usd_per_hour: float | None = None
 ) -> RunReport:
-    """Read a run, by default the newest, from the ledger of an output.
+    """Read a run, by default the newest that made videos and not columns, from the ledger of an output.
 
     Args:
         usd_per_hour: price of all machines of the run together, to show the cost so far.
@@ -108,6 +108,8 @@ def read_run_report(
         raise ConfigError(f"parameter 'usd_per_hour' {usd_per_hour!r}: must be a price of 0 or more")
     now = datetime.now(UTC)
     with open_ledger(ledger, output, create=False) as source:
+        # Annotations are runs of the same ledger; a page about the output is about the run that made it.
+        run_id = run_id or next((run.run_id for run in source.runs() if not run.is_annotation), None)
         snapshot = take_snapshot(source, run_id, now)
         if snapshot is None:
             raise LedgerError(f"the ledger of {output} has no run yet: start one, or give 'ledger' another path")
@@ -185,6 +187,10 @@ def _verdict(run_report: RunReport) -> Html:
         missing = pluralize(totals.total_shards - totals.shards_done, "shard")
         sentences.append(f"Not finished ({status}): {missing} of {totals.total_shards:,} missing.")
         sentences.append("See the errors below, then start the same run again: it continues with the missing shards.")
+    if run_report.run.is_annotation:
+        sentences.append(
+            "This run adds columns to the segments of another run; the parameter <code>run_id</code> shows it."
+        )
     sentences += _list_problems(run_report)
     if level == "good" and totals.failed > 0.1 * max(totals.processed, 1):
         level = "warn"

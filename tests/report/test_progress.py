@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from audiopipe.errors import ConfigError, LedgerError
-from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.ledger import LanguageTotal, RunRow, RunStatus, open_ledger
 from audiopipe.ledger.record import format_utc
 from audiopipe.report import forecast, live, progress, run_tables, timeline
 
@@ -67,7 +67,7 @@ def test_thousands_of_shards_of_many_workers_are_all_drawn(run_report):
         for n in range(5_000)
     ]
     html = timeline.lanes(replace(run_report, shards=shards)).markup
-    assert html.count("z ") >= 5_000
+    assert len(re.findall(r"\dz[M\"]", html)) >= 5_000
     assert len(html) < 1_000_000
     assert set(re.findall(r">(node\d/gpu-\d)<", html)) == {f"node{n}/gpu-{m}" for n in range(8) for m in range(8)}
     assert "earlier ones are not" not in html
@@ -112,6 +112,16 @@ def test_the_cost_so_far_is_the_price_times_the_busy_hours(ledger):
 def test_a_negative_price_is_refused(ledger):
     with pytest.raises(ConfigError, match="usd_per_hour"):
         progress.read_run_report(ledger, usd_per_hour=-1.0)
+
+
+def test_the_default_run_is_not_an_annotation(tmp_path):
+    with open_ledger(None, str(tmp_path)) as ledger:
+        for run_id in ("r", "r-annotate-transcript-1"):
+            ledger.start_run(RunRow(run_id, "all", 3), [LanguageTotal("en", 3, 1)])
+            ledger.finish_run(run_id, RunStatus.DONE)
+    assert progress.read_run_report(str(tmp_path)).run.run_id == "r"
+    annotation = progress.read_run_report(str(tmp_path), run_id="r-annotate-transcript-1")
+    assert "adds columns to the segments of another run" in text_of(progress.headline(annotation))
 
 
 def test_an_output_without_a_ledger_is_refused(tmp_path):
