@@ -189,7 +189,7 @@ def _verdict(run_report: RunReport) -> Html:
         sentences.append("See the errors below, then start the same run again: it continues with the missing shards.")
     if run_report.run.is_annotation:
         sentences.append(
-            "This run adds columns to the segments of another run; the parameter <code>run_id</code> shows it."
+            "This run adds columns to the segments of another run: leave out <code>run_id</code> to see that."
         )
     sentences += _list_problems(run_report)
     if level == "good" and totals.failed > 0.1 * max(totals.processed, 1):
