@@ -60,8 +60,8 @@ class SteeringPolicy:
         return {name: reason for name, reason in refused.items() if name != worker and name not in self.retired}
 
     def count_refusals(self, shard: str) -> int:
-        """Return how many workers were refused at a shard."""
-        return len(self._refused.get(shard, ()))
+        """Return how many workers were refused at a shard; one that is retired does not confirm another's refusal."""
+        return len(self._refused.get(shard, {}).keys() - self.retired.keys())
 
     def retire(self, worker: str, address: str, reason: str) -> None:
         """Exclude a worker from further shards."""

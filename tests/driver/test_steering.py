@@ -81,3 +81,13 @@ def test_a_refusal_that_another_worker_does_not_get_is_the_workers() -> None:
     assert policy.record_success("s", "b") == {"a": "not mounted"}
     policy.record_failure("u", "a", refusal="not mounted")
     assert policy.record_success("u", "a") == {}, "it came back by itself"
+
+
+def test_a_retired_worker_confirms_no_refusal() -> None:
+    policy = SteeringPolicy()
+    policy.record_failure("s", "full-disk", "its scratch disk is full")
+    policy.retire("full-disk", "tcp://1", "its scratch disk is full")
+    policy.record_failure("s", "wrong-clock", "the store refuses its time")
+    assert policy.count_refusals("s") == 1
+    policy.record_failure("s", "sound", "the store refuses its keys")
+    assert policy.count_refusals("s") == 2
