@@ -9,7 +9,7 @@ from typing import Any
 
 from audiopipe.errors import VerifyError
 
-__all__ = ["add_checksum", "verify_checksum"]
+__all__ = ["add_checksum", "md5", "verify_checksum"]
 
 
 def add_checksum(body: Mapping[str, object]) -> bytes:
@@ -35,3 +35,8 @@ def verify_checksum(data: bytes, name: str) -> dict[str, Any]:
     raise VerifyError(
         f"{name} is damaged: its content does not match its checksum; run `audiopipe verify OUTPUT` for the repair"
     )
+
+
+def md5(data: bytes) -> str:
+    """Return the tag that an S3 store gives to an object which was written by one request."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from audiopipe import __version__
 from audiopipe.dataset.checksum import add_checksum, verify_checksum
+from audiopipe.dataset.commit_pack import read_bodies, write_pack
 from audiopipe.errors import StoreError, VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.types import DeadLetter, ShardResult
@@ -114,14 +115,19 @@ def list_commits(names: Iterable[str]) -> dict[str, str]:
     return {name[len(start) : -len(end)]: name for name in names if name.startswith(start) and name.endswith(end)}
 
 
-def read_commits(store: Store, planned: Set[str] | None = None) -> dict[str, Commit]:
+def read_commits(store: Store, planned: Set[str] | None = None, pack: bool = False) -> dict[str, Commit]:
     """Read the commits of an output by shard; raise `VerifyError` if one is damaged.
 
     Args:
         planned: names of the shards of the plan; commits of others, which a run must not count, are not read.
+        pack: write many commits into one object for the next reader (`commit_pack.py`).
     """
-    names = [name for shard, name in list_commits(store.list(COMMITS)).items() if planned is None or shard in planned]
-    commits = [Commit.from_json(body, name) for name, body in store.read_all(names).items()]
+    listed = store.list_details(COMMITS)
+    names = [name for shard, name in list_commits(listed).items() if planned is None or shard in planned]
+    bodies = read_bodies(store, names, listed)
+    if pack:
+        write_pack(store, listed, bodies)
+    commits = [Commit.from_json(bodies[name], name) for name in names]
     return {commit.result.shard: commit for commit in commits}
 
 

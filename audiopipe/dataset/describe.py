@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from audiopipe.dataset.annotations import AnnotationRecord, list_annotations
-from audiopipe.dataset.checksum import add_checksum
+from audiopipe.dataset.checksum import add_checksum, md5
 from audiopipe.dataset.commit import Commit, read_commits
 from audiopipe.dataset.croissant import CROISSANT, to_croissant
 from audiopipe.dataset.duplicates import DuplicateCounts, count_duplicates, write_duplicates
 from audiopipe.dataset.empty_shards import empty_files
+from audiopipe.dataset.finalized import digest_inputs, is_finalized, write_finalized
 from audiopipe.dataset.hugging_face import card_header, tar_patterns
 from audiopipe.dataset.run_record import RunRecord, read_run_record
 from audiopipe.dataset.schema import is_audio_tar
@@ -199,17 +200,32 @@ class DatasetDescription:
         ]
 
 
-def finalize(store: Store, plan: Plan | None = None, commits: Mapping[str, Commit] | None = None) -> None:
+def finalize(
+    store: Store,
+    plan: Plan | None = None,
+    commits: Mapping[str, Commit] | None = None,
+    listed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Write the duplicates and the description of a complete dataset; the same shards give the same bytes.
+
+    In an S3 store, nothing is written if `listed` shows that it is there.
 
     Args:
         plan, commits: of the dataset, if they have been read already.
+        listed: entries of the objects in the folders of the languages.
     """
     run, plan = read_run_record(store), load_plan(store) if plan is None else plan
     commits = read_commits(store, plan.shard_names()) if commits is None else commits
-    write_duplicates(store, commits, run.duplicate_similarity)
-    for name, data in description_files(store, run, commits, plan).items():
-        store.write(name, data)
+    digest = None
+    if store.is_s3 and listed is not None:
+        digest = digest_inputs(store, run, commits, list_annotations(store))
+        if is_finalized(store, digest, listed):
+            return
+    tags = write_duplicates(store, commits, run.duplicate_similarity, listed or {})
+    files = description_files(store, run, commits, plan)
+    store.map(lambda item: store.write(*item), files.items())
+    if digest is not None:
+        write_finalized(store, digest, tags | {name: md5(data) for name, data in files.items()})
 
 
 def describe(store: Store) -> None:

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import re
 import tempfile
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audiopipe.dataset.checksum import md5
 from audiopipe.dataset.commit import Commit
 from audiopipe.dataset.schema import sample_key
+from audiopipe.dataset.video_table import COLUMNS, VideoTable
 from audiopipe.errors import VerifyError
 from audiopipe.store.objects import Store
 from audiopipe.store.parquet import read_table
-from audiopipe.types import Seconds
 
 if TYPE_CHECKING:
     from audiopipe.dataset.similarity import SimilarityIndex
@@ -56,54 +57,13 @@ SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
     ]
 )
-COLUMNS = ["video_id", "language", "shard", "segments_kept", "duration_s"]
 VIDEO_TABLE = re.compile(r"[^/]+/videos_\d{6,}\.parquet")
 MANIFEST = re.compile(r"[^/]+/manifest_\d{6,}\.json")
 TABLES_PER_READ = 64
-THREADS = 8
+THREADS = 16
 
 # By manifest, the prefixes of the keys of the videos that are left out of it.
 KeyPrefixes = Mapping[str, set[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class FingerprintedVideo:
-    """A video with a fingerprint. `has_samples`: at least one of its segments was kept."""
-
-    video_id: str
-    language: str
-    shard: int
-    has_samples: bool
-    duration_s: Seconds
-
-    @property
-    def sort_key(self) -> tuple[bytes, str]:
-        """The order of videos: by the UTF-8 bytes of their ids."""
-        return self.video_id.encode(), self.language
-
-
-class _Videos:
-    """Videos by number, in tables of `COLUMNS`, because few of very many have a duplicate and are looked at."""
-
-    def __init__(self) -> None:
-        self._tables: list[pa.Table] = []
-        self._starts: list[int] = []
-        self._count = 0
-        self._created: dict[int, FingerprintedVideo] = {}
-
-    def add(self, table: pa.Table) -> None:
-        """Add the rows of a table, which take the next numbers."""
-        self._tables.append(table)
-        self._starts.append(self._count)
-        self._count += table.num_rows
-
-    def __getitem__(self, number: int) -> FingerprintedVideo:
-        if number not in self._created:
-            position = bisect_right(self._starts, number) - 1
-            row = self._tables[position].slice(number - self._starts[position], 1).to_pylist()[0]
-            kept = row.pop("segments_kept") > 0
-            self._created[number] = FingerprintedVideo(**row, has_samples=kept)
-        return self._created[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +87,37 @@ def unique_name(manifest: str) -> str:
     return f"{language}/unique_{name}"
 
 
-def write_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float | None) -> None:
-    """Write the table and the manifests without duplicates; do nothing if `similarity` is None."""
+def write_duplicates(
+    store: Store,
+    commits: Mapping[str, Commit],
+    similarity: float | None,
+    listed: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Write the table and the manifests without duplicates; do nothing if `similarity` is None.
+
+    Args:
+        listed: entries of the objects in the folders of the languages, with the tags of an S3 store.
+
+    Returns:
+        The MD5 of each object, by name.
+    """
     if similarity is None:
-        return
+        return {}
     table = find_duplicates(store, commits, similarity)
     prefixes = _left_out_prefixes(table)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(partial(_write_unique, store, prefixes), _committed_names(commits, MANIFEST)))
-    store.write(TABLE, _to_parquet(table))
+        written = pool.map(partial(_write_unique, store, prefixes, listed), _committed_names(commits, MANIFEST))
+        tags = dict(written)
+    data = _to_parquet(table)
+    store.write(TABLE, data)
+    return tags | {TABLE: md5(data)}
 
 
 def find_duplicates(store: Store, commits: Mapping[str, Commit], similarity: float) -> pa.Table:
     """Compare all videos that are done; return a table of `SCHEMA`, in the order of groups and ids."""
     from audiopipe.dataset.similarity import SimilarityIndex  # noqa: PLC0415 - imports duckdb
 
-    videos = _Videos()
+    videos = VideoTable()
     with tempfile.TemporaryDirectory(prefix="audiopipe-duplicates-", ignore_cleanup_errors=True) as folder:
         index = SimilarityIndex(Path(folder))
         try:
@@ -214,7 +189,7 @@ def _fingerprinted(store: Store, names: list[str]) -> Iterator[pa.Table]:
         yield table.filter(table["fingerprint"].is_valid())
 
 
-def _duplicate_table(videos: _Videos, index: SimilarityIndex, similarity: float) -> pa.Table:
+def _duplicate_table(videos: VideoTable, index: SimilarityIndex, similarity: float) -> pa.Table:
     groups = _groups(videos, index.pairs(similarity))
     pairs = [(first, duplicate) for first, *duplicates in groups for duplicate in duplicates]
     similarities = index.similarities(np.array(pairs, np.int64).reshape(-1, 2)).tolist()
@@ -236,7 +211,7 @@ def _duplicate_table(videos: _Videos, index: SimilarityIndex, similarity: float)
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def _groups(videos: _Videos, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+def _groups(videos: VideoTable, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Join pairs of numbers into groups (union-find); each group, and the list of them, in the order of ids."""
     parent: dict[int, int] = {}
 
@@ -280,8 +255,20 @@ def _key_prefix(key: bytes) -> bytes:
     return key.rpartition(b"_")[0]
 
 
-def _write_unique(store: Store, prefixes: KeyPrefixes, manifest: str) -> None:
-    store.write(unique_name(manifest), _without_duplicates(store.read(manifest), prefixes.get(manifest, set())))
+def _write_unique(
+    store: Store, prefixes: KeyPrefixes, listed: Mapping[str, Mapping[str, Any]], manifest: str
+) -> tuple[str, str]:
+    """Write a manifest without duplicates; return its name and its MD5."""
+    name = unique_name(manifest)
+    data = _without_duplicates(store.read(manifest), prefixes.get(manifest, set()))
+    tag = md5(data)
+    if store.is_s3:
+        # One request at most: the listing says whether it is there.
+        if str(listed.get(name, {}).get("ETag", "")).strip('"') != tag:
+            store.replace(name, data)
+    else:
+        store.write(name, data)
+    return name, tag
 
 
 def _without_duplicates(manifest: bytes, prefixes: set[bytes]) -> bytes:

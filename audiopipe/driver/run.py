@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from distributed import Client
 
@@ -203,7 +204,7 @@ def _work(
     """
     backup(store)
     whole = load_plan(store)
-    commits = complete_commits(store, whole)
+    commits, listed = _read_complete(store, whole)
     # Resuming processes all that was planned, so languages of the plan count even if the config does not list them.
     languages = [*(config.listed_languages or ()), *planned]
     whole = move_plan(whole, addresses)
@@ -221,9 +222,9 @@ def _work(
             session.work(client)
             timer.end("work")
             whole = load_plan(store)  # other drivers may have extended it
-            commits = complete_commits(store, whole)
+            commits, listed = _read_complete(store, whole)
         if whole.shard_names() <= commits.keys():
-            finalize(store, whole, commits)
+            finalize(store, whole, commits, listed)
         status = session.close(commits)
     timer.end("finalize")
     return RunSummary(
@@ -245,10 +246,17 @@ def _work(
 
 def complete_commits(store: Store, plan: Plan) -> dict[str, Commit]:
     """Read the commits of a plan's shards whose objects all exist, by the sizes of one listing."""
-    commits = read_commits(store, plan.shard_names())
-    sizes = store.list_all(plan.languages()) if commits else {}
-    return {
+    return _read_complete(store, plan)[0]
+
+
+def _read_complete(store: Store, plan: Plan) -> tuple[dict[str, Commit], dict[str, dict[str, Any]]]:
+    """Return the complete commits, and the listing of the folders of the languages."""
+    commits = read_commits(store, plan.shard_names(), pack=True)
+    listed = store.list_all(plan.languages()) if commits else {}
+    sizes = {name: info["size"] for name, info in listed.items()}
+    complete = {
         shard: commit
         for shard, commit in commits.items()
         if all(sizes.get(item.name) == item.size for item in commit.objects)
     }
+    return complete, listed

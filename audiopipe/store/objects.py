@@ -127,8 +127,7 @@ class Store:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """Call a function that uses the store for each item; the calls for a remote store run concurrently.
 
-        Raises:
-            Exception: the first one that the function raises, in the order of the items.
+        The first error, in the order of the items, is raised.
         """
         listed = list(items)
         if self.local_folder is not None or len(listed) < 2:
@@ -179,6 +178,10 @@ class Store:
         """Write or replace an object; do nothing if it has the same bytes already."""
         if self.size(name) == len(data) and self.read(name) == data:
             return
+        self.replace(name, data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write or replace an object, in one request."""
         put = self.fs.pipe_file if self.local_folder is None else self._replace_local
         with_retries(self._describe("writing", name), lambda: put(self.path(name), data))
 
@@ -245,9 +248,9 @@ class Store:
         """Return the sizes in bytes of all objects below a folder, by name, sorted."""
         return {name: int(info["size"]) for name, info in self.list_details(prefix).items()}
 
-    def list_all(self, prefixes: Iterable[str]) -> dict[str, int]:
-        """Return the sizes in bytes of all objects below several folders, by name; a remote store is listed at once."""
-        return {name: size for sizes in self.map(self.list, prefixes) for name, size in sizes.items()}
+    def list_all(self, prefixes: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the entries of all objects below several folders, by name; a remote store is listed at once."""
+        return {name: info for entries in self.map(self.list_details, prefixes) for name, info in entries.items()}
 
     def list_details(self, prefix: str = "") -> dict[str, dict[str, Any]]:
         """Return the entries of all objects below a folder as fsspec lists them, by name, sorted."""
