@@ -14,7 +14,14 @@ from audiopipe.estimation.rates import Rates
 
 __all__ = ["Costs", "InstanceEstimate", "Workload", "estimate_instance"]
 
-OBJECTS_PER_SHARD = 4  # tar, two Parquet files, manifest
+# Requests that a run sends, as `audiopipe bench scale --store s3` counts them (reports/benchmarks/scale-s3.md); a test
+# compares them with a small run. Reads are GET and HEAD; writes are PUT, COPY, LIST and those of multipart uploads.
+READS_PER_VIDEO = 2  # size and tag, then the object; more for objects above 8 MB
+READS_PER_SHARD, WRITES_PER_SHARD = 2, 9  # commit and record; four parts, their copies, the commit
+# At the end of the run, for each shard: its commit, its table of videos and its manifest; the one without duplicates.
+FINAL_READS_PER_SHARD, FINAL_WRITES_PER_SHARD = 3, 1
+UPLOAD_REQUESTS = 2  # start and end of a multipart upload, which each tar is
+RANGE_BYTES = 8 << 20  # of one read of a video
 PART_BYTES = 50e6  # size of a part of a multipart upload
 DISK_WRITES_PER_BYTE = 2.0  # a result is written to disk twice: as a spooled segment and inside the tar
 
@@ -142,8 +149,12 @@ def _compute_limits(workload: Workload, rates: Rates, instance: Instance) -> dic
 
 def _compute_costs(workload: Workload, instance: Instance, node_hours: float) -> Costs:
     prices = load_prices()
-    writes = workload.shards * (2 * OBJECTS_PER_SHARD + 1) + workload.bytes_out / PART_BYTES
-    reads = 2 * workload.videos + workload.shards * OBJECTS_PER_SHARD
+    writes_per_shard = WRITES_PER_SHARD + FINAL_WRITES_PER_SHARD + UPLOAD_REQUESTS
+    writes = workload.shards * writes_per_shard + workload.bytes_out / PART_BYTES
+    ranges = math.ceil(workload.bytes_in / workload.videos / RANGE_BYTES)
+    # An object of several ranges is checked again after its last one.
+    reads_per_video = READS_PER_VIDEO if ranges <= 1 else READS_PER_VIDEO + ranges
+    reads = workload.videos * reads_per_video + workload.shards * (READS_PER_SHARD + FINAL_READS_PER_SHARD)
     return Costs(
         compute=node_hours * instance.usd_hour,
         egress=workload.bytes_out / 1e9 * prices.providers[instance.provider].egress_usd_gb,

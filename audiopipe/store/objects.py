@@ -101,8 +101,7 @@ class Store:
         self.fs, root = open_filesystem(url)
         self.root = root.rstrip("/")
         self.is_s3 = url.split("://", 1)[0] in S3_PROTOCOLS
-        # Without this, s3fs asks for the size of each object before it reads it.
-        self._read_options = {"max_concurrency": 1} if self.is_s3 else {}
+        self._read_options = {"max_concurrency": 1} if self.is_s3 else {}  # else s3fs asks for the size first
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"

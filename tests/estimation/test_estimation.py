@@ -70,8 +70,9 @@ def test_costs_by_hand() -> None:
     # 5.1e8 s × 154 kbit/s = 9,817.5 GB: at $0.09 out of AWS, at $0.015 a month in R2.
     assert costs.egress == pytest.approx(883.58, abs=0.01)
     assert costs.storage == pytest.approx(147.26, abs=0.01)
-    # 7,813 shards × 9 + 196,350 parts = 266,667 writes; 1,000,000 + 31,252 reads; Supabase $25.
-    assert costs.operations == pytest.approx(0.266667 * 4.5 + 1.031252 * 0.36 + 25, abs=0.001)
+    # 7,813 shards × 12 + 196,350 parts = 290,106 writes; 16.3 MB are two ranges: 500,000 × 4 + 7,813 × 5 reads;
+    # Supabase $25.
+    assert costs.operations == pytest.approx(0.290106 * 4.5 + 2.039065 * 0.36 + 25, abs=0.001)
     assert costs.total == pytest.approx(sum(asdict(costs).values()))
 
 
