@@ -33,6 +33,7 @@ from audiopipe.types import ShardResult
 __all__ = ["SqliteLedger"]
 
 BUSY_S = 30.0  # longest wait for another process that writes
+BATCH = 256  # shards of one transaction
 
 
 class SqliteLedger(SqliteReader):
@@ -84,31 +85,37 @@ class SqliteLedger(SqliteReader):
                 )
 
     def record_shard(self, result: ShardResult) -> None:
+        self._record_batch([result])
+
+    def _record_batch(self, results: Sequence[ShardResult]) -> None:
+        """Record shards in one transaction."""
+        with self._transaction() as connection:
+            for result in results:
+                self._record(connection, result)
+
+    def _record(self, connection: sqlite3.Connection, result: ShardResult) -> None:
         row = {"run_id": result.run_id, **ShardRow.from_result(result).as_row(), "attempts": 1}
         key = (result.run_id, result.shard)
-        with self._transaction() as connection:
-            finished = self._finished_shard(key)
-            if finished and (finished["attempt"] == result.attempt or finished["finished_at"] > row["finished_at"]):
-                return
-            connection.execute(
-                "DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key
-            )
-            sql, values = build_insert("shards", row, keep_null=True)
-            update = build_assignments(row, attempts="shards.attempts + 1")
-            connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
-            letters = [ErrorRow.from_dead_letter(letter, result) for letter in result.dead_letters]
-            for letter in letters:
-                self._record_error(result.run_id, letter)
-            self._enqueue("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
+        finished = self._finished_shard(key)
+        if finished and (finished["attempt"] == result.attempt or finished["finished_at"] > row["finished_at"]):
+            return
+        connection.execute("DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key)
+        sql, values = build_insert("shards", row, keep_null=True)
+        update = build_assignments(row, attempts="shards.attempts + 1")
+        connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
+        letters = [ErrorRow.from_dead_letter(letter, result) for letter in result.dead_letters]
+        for letter in letters:
+            self._record_error(result.run_id, letter)
+        self._enqueue("shard", {**row, "dead_letters": [letter.as_row() for letter in letters]})
 
     def record_shards(self, results: Sequence[ShardResult]) -> None:
         if not results:
             return
         sql = "SELECT shard, attempt FROM shards WHERE run_id = ? AND status = 'done'"
         recorded = {row["shard"]: row["attempt"] for row in self._query(sql, (results[0].run_id,))}
-        for result in results:
-            if recorded.get(result.shard) != result.attempt:
-                self.record_shard(result)
+        missing = [result for result in results if recorded.get(result.shard) != result.attempt]
+        for start in range(0, len(missing), BATCH):  # a short transaction does not keep other drivers waiting
+            self._record_batch(missing[start : start + BATCH])
 
     def record_failure(
         self,
