@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
@@ -101,8 +104,6 @@ class RunRecord:
         Raises:
             ConfigError: a scorer or the catalog has the name of a column that every dataset has.
         """
-        import torch  # noqa: PLC0415 - a new run needs it; to read a record does not
-
         scorers = config.create_scorers()
         columns = stored_columns(scorers)
         segments_schema(columns)
@@ -115,7 +116,7 @@ class RunRecord:
             config=config.output_fields(),
             output_version=OUTPUT_VERSION,
             source={name: getattr(config, name) for name in SOURCE_PARAMETERS},
-            versions={"audiopipe": __version__, "torch": torch.__version__},
+            versions={"audiopipe": __version__, "torch": _torch_version()},
             scorers=[ScorerRecord.of(scorer) for scorer in scorers],
             catalog_columns=added,
         )
@@ -244,3 +245,11 @@ def _differences(recorded: RunRecord, new: RunRecord) -> str:
         if recorded.config.get(name) != new.config.get(name)
     ]
     return "; ".join(texts) or f"output version {recorded.output_version} there, {new.output_version} here"
+
+
+def _torch_version() -> str:
+    """Return `torch.__version__`, with its build, without importing PyTorch, which takes a driver 0.5 GB."""
+    spec = find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(runpy.run_path(str(Path(spec.origin).with_name("version.py")))["__version__"])
