@@ -112,7 +112,7 @@ CATALOG = ["run", "--output", "out", "--catalog"]
         ([*CATALOG, "https://example.org/catalog.parquet"], "aiohttp", "http"),
         ([*CATALOG, "supabase://videos"], "supabase", "supabase"),
         (["monitor", "--ledger", "supabase://"], "supabase", "supabase"),
-        (["report", "run.ipynb", "run.html"], "nbformat", "notebooks"),
+        (["html", "run.ipynb", "run.html"], "nbformat", "notebooks"),
         (["bench", "kernels", "--quick"], "pyloudnorm", "bench"),
     ],
 )
