@@ -401,7 +401,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
         ({"where": "true; COPY segments TO '/tmp/x'"}, "another statement"),
         ({"where": "CAST(text AS INTEGER) > 1"}, "cannot be computed for all segments"),
         ({"hours": 1.0, "rank_by": "snr"}, "rank_by: unknown column 'snr': did you mean"),
-        ({"languages": "en,fr"}, "no language 'fr': it has de, en"),
+        ({"languages": "en,fr"}, "no language 'fr': known are de, en"),
     ],
 )
 def test_options_that_do_not_fit_the_parent_are_refused(
