@@ -124,8 +124,8 @@ def _shorten_outline(match: re.Match[str]) -> str:
         numbers = [round(float(number), 1) for number in NUMBER.findall(piece)]
         points = list(zip(numbers[::2], numbers[1::2], strict=True))
         kept = points[:1]
-        for point, following in zip(points[1:], [*points[2:], None], strict=True):
-            before = kept[-1]
+        for number, point in enumerate(points[1:], 2):
+            before, following = kept[-1], points[number] if number < len(points) else None
             if point == before or (following and any(before[i] == point[i] == following[i] for i in (0, 1))):
                 continue
             kept.append(point)

@@ -171,11 +171,11 @@ def test_captions_next_to_bare_audio_are_read_from_a_bucket(s3: Store, tmp_path:
     for name, data in files.items():
         s3.write(f"videos/{name}", data)
     before = rows(Store(f"{s3.url}/first"))
-    assert before["Title [abc]"][:3] == ("done", "Title [abc].de.vtt", "Titel")
-    assert before["Other [xyz]"][:3] == ("done", None, None)
+    assert before["de/Title [abc]"][:3] == ("done", "Title [abc].de.vtt", "Titel")
+    assert before["de/Other [xyz]"][:3] == ("done", None, None)
     segments = pq.read_table(io.BytesIO(s3.read("first/de/segments_000000.parquet")))
-    assert segments.filter(pa.compute.equal(segments["video_id"], "Title [abc]"))["text"].to_pylist() == ["eins"]
+    assert segments.filter(pa.compute.equal(segments["video_id"], "de/Title [abc]"))["text"].to_pylist() == ["eins"]
     s3.write("videos/de/Title [abc].de.vtt", vtt.format("zwei").encode())
     after = rows(Store(f"{s3.url}/second"))
-    assert after["Title [abc]"][3] != before["Title [abc]"][3]
-    assert after["Other [xyz]"] == before["Other [xyz]"]
+    assert after["de/Title [abc]"][3] != before["de/Title [abc]"][3]
+    assert after["de/Other [xyz]"] == before["de/Other [xyz]"]
