@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import duckdb
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from audiopipe.dataset.annotations import Annotation, annotation_paths, join_annotations
 from audiopipe.dataset.schema import VIDEOS_SCHEMA, object_names
-from audiopipe.errors import ConfigError
+from audiopipe.errors import ConfigError, VerifyError
 from audiopipe.store.objects import Store
 
 __all__ = ["checked", "choose", "open_database"]
@@ -45,6 +46,9 @@ def open_database(
         annotations: whose columns `segments` gets.
         threads: of DuckDB; by default one per core.
         with_videos: add the table `videos`, which takes a read of each of its files.
+
+    Raises:
+        VerifyError: a table of the output is missing or cannot be read.
     """
     connection = duckdb.connect()
     if store.local_folder is None:
@@ -52,20 +56,22 @@ def open_database(
     segments = _addresses(store, shards.values(), "segments")
     videos = _addresses(store, shards.values(), "videos") if with_videos else []
     added = annotation_paths(store, annotations, shards.keys())
+    if store.local_folder is not None:
+        _check_present(store, [*segments, *videos, *added])
     if threads is not None:
         connection.execute(f"SET threads = {threads}")
     connection.execute("SET enable_progress_bar = false")  # in a notebook, slow queries would add outputs to a cell
     connection.execute("SET allowed_paths = $paths", {"paths": segments + videos + added})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    rows = _table(connection, segments, schema)
+    rows = _table(connection, store, segments, schema)
     if annotations:
         rows = join_annotations(connection, rows, store, annotations, shards.keys())
     for condition in conditions:
         rows = choose(rows, condition)
     rows.create_view("segments")
     if with_videos:
-        _table(connection, videos, VIDEOS_SCHEMA).create_view("video_attempts")
+        _table(connection, store, videos, VIDEOS_SCHEMA).create_view("video_attempts")
         connection.execute(LAST_VIDEOS)
     return connection
 
@@ -88,5 +94,19 @@ def _addresses(store: Store, shards: Iterable[tuple[str, int]], role: str) -> li
     return [store.address(object_names(*shard)[role]) for shard in sorted(shards)]
 
 
-def _table(connection: duckdb.DuckDBPyConnection, paths: list[str], schema: pa.Schema) -> duckdb.DuckDBPyRelation:
-    return connection.read_parquet(paths) if paths else connection.from_arrow(schema.empty_table())
+def _check_present(store: Store, paths: Iterable[str]) -> None:
+    """Raise VerifyError if a file is missing: for DuckDB, it is one that must not be opened."""
+    if missing := [path for path in paths if not Path(path).exists()]:
+        more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise VerifyError(f"{store.url} lacks {missing[0]}{more}, which its commits have")
+
+
+def _table(
+    connection: duckdb.DuckDBPyConnection, store: Store, paths: list[str], schema: pa.Schema
+) -> duckdb.DuckDBPyRelation:
+    if not paths:
+        return connection.from_arrow(schema.empty_table())
+    try:
+        return connection.read_parquet(paths)
+    except (duckdb.Error, OSError) as error:
+        raise VerifyError(f"a table of {store.url} cannot be read: {error}") from error

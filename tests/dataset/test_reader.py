@@ -163,6 +163,17 @@ def test_segments_are_read_without_the_tables_of_videos(output: str, tmp_path: P
     assert dataset.segments(["key"]).num_rows > len(dataset)
 
 
+def test_a_missing_or_damaged_table_is_named(output: str, tmp_path: Path) -> None:
+    shutil.copytree(output, tmp_path / "out")
+    (table, *_) = sorted((tmp_path / "out").glob("*/segments_*.parquet"))
+    table.write_bytes(b"PAR1" + table.read_bytes()[4:100])
+    with pytest.raises(VerifyError, match=f"cannot be read: .*{table.name}"):
+        Dataset(str(tmp_path / "out")).segments()
+    table.unlink()
+    with pytest.raises(VerifyError, match=f"lacks .*{table.name}, which its commits have"):
+        Dataset(str(tmp_path / "out")).segments()
+
+
 def test_a_dataset_can_be_read_while_it_is_made(tmp_path: Path) -> None:
     settings = config(corpus(tmp_path / "corpus"), tmp_path / "out")
     store = Store(settings.output)
