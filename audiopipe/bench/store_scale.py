@@ -186,7 +186,7 @@ def format_requests(run: StoreRun) -> list[tuple[str, ...]]:
 
 
 def save(result: StoreResult, folder: Path) -> list[Path]:
-    """Write the tables and the numbers to `scale-s3.md` and `.json`."""
+    """Write the tables and the numbers to `requests-s3.md` and `.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     machine = {name: value for name, value in Machine.detect().as_text().items() if name in ("cpu", "cores", "load")}
     sizes = {run.kind: run.times.videos for run in result.runs}
@@ -210,7 +210,7 @@ def save(result: StoreResult, folder: Path) -> list[Path]:
     for run in result.runs:
         lines += ["", f"## Requests with {run.kind} tasks", ""]
         lines += [format_markdown(("requests", *OPERATIONS), format_requests(run))]
-    markdown, data = (folder / f"scale-s3{suffix}" for suffix in (".md", ".json"))
+    markdown, data = (folder / f"requests-s3{suffix}" for suffix in (".md", ".json"))
     markdown.write_text("\n".join(lines) + "\n", encoding="utf-8")
     body = {
         "machine": machine,

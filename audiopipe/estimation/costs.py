@@ -14,7 +14,7 @@ from audiopipe.estimation.rates import Rates
 
 __all__ = ["Costs", "InstanceEstimate", "Workload", "estimate_instance"]
 
-# Requests that a run sends, as `audiopipe bench scale --store s3` counts them (reports/benchmarks/scale-s3.md); a test
+# Requests that a run sends, as `bench scale --store s3` counts them (reports/benchmarks/requests-s3.md); a test
 # compares them with a small run. Reads are GET and HEAD; writes are PUT, COPY, LIST and those of multipart uploads.
 READS_PER_VIDEO = 2  # size and tag, then the object; more for objects above 8 MB
 READS_PER_SHARD, WRITES_PER_SHARD = 2, 9  # commit and record; four parts, their copies, the commit

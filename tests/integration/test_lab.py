@@ -198,7 +198,8 @@ def test_a_lab_run_shows_the_dataset_and_dask_panes_the_cluster(lab: Lab, browse
     assert f"{total.videos - total.videos_failed:,} done, {total.videos_failed:,} failed" in summary
     assert f"{total.segments_kept:,} kept" in summary
     shown = " ".join(page.locator(".jp-Notebook").inner_text().split())
-    assert f"{total.videos} / {total.videos} videos · done" in shown
+    assert f"{total.videos - total.videos_failed} / {total.videos} videos done" in shown
+    assert "100 % processed · run done" in shown
     assert not page.locator('.jp-Notebook [data-mime-type="application/vnd.jupyter.stderr"]').count()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from page_text import text_of
@@ -106,6 +107,11 @@ def test_empty_folder_says_which_command_to_run(tmp_path):
 def test_results_of_one_machine_can_be_selected(results, tmp_path):
     assert benchmarks.read_results(str(tmp_path), machine="some cpu").files
     assert not benchmarks.read_results(str(tmp_path), machine="H200").pipeline_files
+
+
+def test_every_saved_file_of_this_repository_is_read():
+    folder = Path(__file__).parents[2] / "reports" / "benchmarks"
+    assert {file.benchmark for file in benchmarks.read_results(str(folder)).files} >= {"kernels", "pipeline", "scale"}
 
 
 def test_other_json_files_are_refused_by_name(tmp_path):

@@ -25,6 +25,7 @@ from audiopipe.report.benchmarks.rows import (
 __all__ = ["PARAMETERS", "Measurement", "ResultFile", "ResultFiles", "read_results"]
 
 PARAMETERS = ("folder", "machine", "rerun", "quick")
+OTHERS = ("rates", "requests", "soak")  # rates of the estimate; benchmarks that write their own page
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,17 @@ def read_results(folder: str = "reports/benchmarks", machine: str | None = None)
     """
     if not Path(folder).is_dir():
         raise ConfigError(f"parameter 'folder' {folder!r}: no such folder; `audiopipe bench … --save` creates it")
-    files = [_read_file(path) for path in sorted(Path(folder).glob("*.json")) if not path.name.startswith("rates-")]
+    files = [_read_file(path) for path in sorted(Path(folder).glob("*.json")) if _benchmark_of(path) not in OTHERS]
     chosen = [file for file in files if (machine or "").lower() in file.device.lower()]
     return ResultFiles(tuple(sorted(chosen, key=lambda file: (file.measured_at, file.name))))
 
 
+def _benchmark_of(path: Path) -> str:
+    return path.name.split("-")[0].removesuffix(".json")
+
+
 def _read_file(path: Path) -> ResultFile:
-    benchmark = path.name.split("-")[0].removesuffix(".json")
+    benchmark = _benchmark_of(path)
     try:
         body: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         machine = {name: str(value) for name, value in body["machine"].items()}
