@@ -70,6 +70,8 @@ def content(url: str | Path) -> dict[str, bytes]:
     """Read the objects that are the same in every run: tars, Parquets, manifests, plan and description."""
     store = Store(str(url))
     names = [
-        name for name in store.list() if name.endswith(REPRODUCIBLE) and not name.startswith(("_commits/", "_run"))
+        name
+        for name in store.list()
+        if name.endswith(REPRODUCIBLE) and not name.startswith(("_commits/", "_run", "_finalized"))
     ]
     return {name: store.read(name) for name in names}

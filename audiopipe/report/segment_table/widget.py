@@ -7,6 +7,7 @@ another user of the machine could reach.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,10 +28,16 @@ class SegmentWidget(anywidget.AnyWidget):
 
     def __init__(self, script: str, settings: Mapping[str, Any], queries: SegmentQueries) -> None:
         super().__init__(_esm=script, settings=dict(settings))
-        self._queries = queries
+        self._queries, self._lock = queries, threading.Lock()
         self.on_msg(self._answer)
 
     def _answer(self, _widget: object, request: Mapping[str, Any], _buffers: object) -> None:
-        answer = self._queries.answer(request)
+        # Recent kernels handle the messages of widgets in threads, while a cell is executed.
+        with self._lock:
+            try:
+                answer = self._queries.answer(request)
+            except Exception as error:
+                self.send({"id": request.get("id"), "error": f"{type(error).__name__}: {error}"})
+                raise
         buffers = [] if answer.data is None else [answer.data]
         self.send({"id": request.get("id"), **answer.body}, buffers)
