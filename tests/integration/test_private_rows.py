@@ -51,7 +51,7 @@ def test_a_canary_in_every_place_shows_nowhere(tmp_path: Path) -> None:
         parameters = [part for name, value in values.items() for part in ("-p", name, value)]
         notebook = [str(ROOT / "notebooks/run.ipynb"), str(results / "run.ipynb")]
         assert execute("papermill", "papermill", "--no-progress-bar", *notebook, *parameters) == 0
-        assert execute("export", "audiopipe", "report", str(results / "run.ipynb"), str(results / "run.html")) == 0
+        assert execute("export", "audiopipe", "html", str(results / "run.ipynb"), str(results / "run.html")) == 0
     assert execute("gone", *run, "--output", str(results / "gone")) in (2, 3, 4)
     for command in (["verify"], ["monitor", "--once"]):
         execute(command[0], "audiopipe", "--verbose", *command, str(results / "out"))

@@ -132,5 +132,5 @@ def notebook(top: str, folder: Path, environment: dict[str, str]) -> None:
         wrong = environment | {"AWS_SECRET_ACCESS_KEY": CANARY}
         subprocess.run([*papermill, *parameters], check=False, stdout=log, stderr=log, env=wrong, cwd=root, timeout=250)
         assert (folder / "run.ipynb").exists(), (folder / "papermill").read_text()
-        html = [str(BIN / "audiopipe"), "report", str(folder / "run.ipynb"), str(folder / "run.html")]
+        html = [str(BIN / "audiopipe"), "html", str(folder / "run.ipynb"), str(folder / "run.html")]
         subprocess.run(html, check=True, stdout=log, stderr=log, env=wrong, timeout=120)
