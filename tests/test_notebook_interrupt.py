@@ -59,7 +59,7 @@ def test_an_interrupted_kernel_stops_and_the_same_notebook_resumes(tiny_corpus, 
     before = set(read_commits(store))
     page = export_notebook(saved, tmp_path / "stopped.html").read_text(encoding="utf-8")
     assert "execute this cell again to continue" in page
-    assert "videos · " in page, "the progress area is in the saved notebook"
+    assert "videos done" in page, "the progress area is in the saved notebook"
     assert "Traceback" not in page
     with open_ledger(None, store.url, create=False) as ledger:
         assert ledger.run().status is not RunStatus.DONE

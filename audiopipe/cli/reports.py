@@ -129,7 +129,7 @@ def notebooks(directory: Path, overwrite: bool) -> None:
 
     Run them with JupyterLab or papermill (the extra `notebooks`). `audiopipe lab` opens them on an output.
     """
-    from audiopipe.report.notebook.packaged import copy_notebooks
+    from audiopipe.report.packaged_notebooks import copy_notebooks
 
     for path in copy_notebooks(directory, overwrite):
         click.echo(str(path))

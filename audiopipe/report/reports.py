@@ -18,7 +18,7 @@ from audiopipe.parameter_messages import suggest
 from audiopipe.redaction import find_address_problem, redact
 from audiopipe.report import index
 from audiopipe.report.export import export_notebook, find_errors, write_index
-from audiopipe.report.notebook.packaged import packaged_notebooks
+from audiopipe.report.packaged_notebooks import packaged_notebooks
 from audiopipe.store.objects import Store
 
 __all__ = ["DEFAULT_REPORTS", "REPORTS", "Report", "make_reports"]

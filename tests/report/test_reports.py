@@ -11,7 +11,8 @@ from audiopipe.config import RunConfig
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
 from audiopipe.errors import ConfigError, VerifyError
-from audiopipe.report.notebook.packaged import copy_for_output, packaged_notebooks
+from audiopipe.report.notebook.packaged import copy_for_output
+from audiopipe.report.packaged_notebooks import packaged_notebooks
 from audiopipe.report.reports import make_reports
 
 

@@ -1,50 +1,26 @@
-"""The notebooks that come with the package: list them, copy them, and set their parameters."""
+"""Copy the notebooks that come with the package for an output, with their parameters set."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
-from importlib.abc import Traversable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from audiopipe.config import RunConfig
 from audiopipe.dataset.run_record import SOURCE_PARAMETERS, read_config, read_run_record
-from audiopipe.errors import ConfigError
 from audiopipe.extras import require_extra
 from audiopipe.report.notebook.parameters import DEFAULTS
+from audiopipe.report.packaged_notebooks import packaged_notebooks
 from audiopipe.store.objects import Store
 
 with require_extra("notebooks", "a notebook"):
     import nbformat
 
-__all__ = ["copy_for_output", "copy_notebooks", "packaged_notebooks", "set_parameters"]
+__all__ = ["copy_for_output", "set_parameters"]
 
 # The notebooks that read or continue an output.
 FOR_OUTPUT = ("quality", "progress", "explore", "select", "run")
-
-
-def packaged_notebooks() -> dict[str, Traversable]:
-    """Return the notebooks of the package by name; they are files of the wheel."""
-    items = sorted(files("audiopipe").joinpath("notebooks").iterdir(), key=lambda item: item.name)
-    return {item.name.removesuffix(".ipynb"): item for item in items if item.name.endswith(".ipynb")}
-
-
-def copy_notebooks(directory: Path, overwrite: bool) -> list[Path]:
-    """Copy the notebooks into a directory and return their paths.
-
-    Raises:
-        ConfigError: a file exists, and `overwrite` is False.
-    """
-    targets = {item: directory / item.name for item in packaged_notebooks().values()}
-    existing = [str(target) for target in targets.values() if target.exists()]
-    if existing and not overwrite:
-        raise ConfigError(f"{existing[0]} exists: choose another directory, or add --overwrite to replace it")
-    directory.mkdir(parents=True, exist_ok=True)
-    for item, target in targets.items():
-        target.write_bytes(item.read_bytes())
-    return list(targets.values())
 
 
 def copy_for_output(output: str, directory: Path, overwrite: bool = False) -> list[Path]:
