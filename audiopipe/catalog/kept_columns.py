@@ -40,7 +40,7 @@ def choose_kept(source: str, names: Sequence[str], used: Iterable[str], kept: Ma
         kept: the pairs of the config's `keep_columns`.
 
     Raises:
-        CatalogError: there is no such column.
+        CatalogError: the catalog does not have a column.
     """
     if kept == ALL and ALL_COLUMNS not in names:
         taken = set(used)

@@ -14,7 +14,7 @@ def check_run(config: RunConfig) -> None:
     exist.
 
     Raises:
-        ConfigError: there is no such profile.
+        ConfigError: the profile does not exist.
         CatalogError: the catalog is missing, or a local one is invalid.
     """
     from audiopipe.cluster.profiles import check_profile
@@ -35,8 +35,8 @@ def check_output(output: str, cluster: object = None) -> None:
     """Check an output that exists, and the cluster profile to continue it on; None stands for the default.
 
     Raises:
-        ConfigError: there is no such profile.
-        VerifyError: there is no output of a run at that address.
+        ConfigError: the profile does not exist.
+        VerifyError: the address does not hold the output of a run.
     """
     if cluster is not None:
         from audiopipe.cluster.profiles import check_profile

@@ -63,7 +63,7 @@ def connect(profile: str = "auto", **overrides: Any) -> Client:
         overrides: keys of the profile to replace.
 
     Raises:
-        ConfigError: there is no such profile, it needs keys that were not given, or PyTorch cannot use the machine's
+        ConfigError: the profile does not exist, it needs keys that were not given, or PyTorch cannot use the machine's
             GPUs.
         MissingExtra: a package that the profile needs is not installed.
         ClusterError: the cluster cannot be reached, or its workers did not start in time.

@@ -87,7 +87,7 @@ def profiles() -> dict[str, dict[str, Any]]:
 
 
 def check_profile(name: str) -> None:
-    """Raise `ConfigError` if there is no profile of that name."""
+    """Raise `ConfigError` if the profile does not exist."""
     names = profiles().keys() - {"default"}
     if name not in names:
         raise ConfigError(f"unknown cluster profile '{name}': {suggest(name, names)}")
@@ -116,7 +116,7 @@ def resolve_profile(name: str, *, cores: int | None = None, gpus: int | None = N
         overrides: keys of the profile to replace; None keeps the profile's value.
 
     Raises:
-        ConfigError: there is no such profile, or it needs keys that were not given.
+        ConfigError: the profile does not exist, or it needs keys that were not given.
     """
     check_profile(name)
     sections = profiles()

@@ -122,7 +122,7 @@ class AnnotationFile:
                 return target
         except FileNotFoundError:
             pass
-        raise ConfigError(f"annotations {url}: there is no such file")
+        raise ConfigError(f"annotations {url}: the file does not exist")
 
     def _execute(self, sql: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         try:

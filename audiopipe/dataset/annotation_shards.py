@@ -142,7 +142,7 @@ def remove_annotation(store: Store, annotation_id: str) -> None:
         annotation_id: its name and version, as `AnnotationRecord.id`.
 
     Raises:
-        ConfigError: there is no such annotation.
+        ConfigError: the annotation does not exist.
     """
     known = sorted({name.split("/")[1] for name in store.list(ANNOTATIONS)})
     if annotation_id not in known:

@@ -105,7 +105,7 @@ def choose_rows(
         The number of chosen segments.
 
     Raises:
-        ConfigError: the condition cannot be computed for a row, or there is no table of duplicates.
+        ConfigError: the condition cannot be computed for a row, or the dataset does not have a table of duplicates.
     """
     duplicates = _duplicates(parent) if options.unique else pa.table({"language": [""], "video_id": [""]})
     connection.from_arrow(duplicates).create("duplicates")

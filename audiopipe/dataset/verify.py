@@ -82,7 +82,7 @@ def verify(
         on_shard: called after each shard with the numbers of checked shards, and of those to check.
 
     Raises:
-        VerifyError: there is no run at that address.
+        VerifyError: the address does not hold the output of a run.
     """
     store = Store(url)
     journal = VerifyJournal(None if fast or sample is not None else default_journal(store.root))

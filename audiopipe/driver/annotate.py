@@ -154,7 +154,7 @@ def annotate(
         parameters: fields of `RunConfig` that do not change the output, such as `workers`.
 
     Raises:
-        VerifyError, PlanError: there is no run at that address, or it is damaged.
+        VerifyError, PlanError: the address does not hold the output of a run, or it is damaged.
         ConfigError: a scorer is unknown, the file cannot be read or its keys do not match, or a column exists already.
         MissingExtra: a scorer needs a package that is not installed.
         ClusterError: the workers did not start.
@@ -277,7 +277,7 @@ def remove(output: str, annotation: str) -> None:
         annotation: its name and version, as in `AnnotationSummary.annotations`.
 
     Raises:
-        VerifyError: there is no run at that address.
+        VerifyError: the address does not hold the output of a run.
         ConfigError: the output has no such annotation.
     """
     store = Store(output)

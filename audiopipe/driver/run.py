@@ -100,8 +100,8 @@ def resume(
             `source_prefix`, videos that are still to be processed are fetched from where these say.
 
     Raises:
-        VerifyError, PlanError: there is no run at that address, or its plan is damaged.
-        ConfigError: there is no such shard, or a parameter would change the output.
+        VerifyError, PlanError: the address does not hold the output of a run, or its plan is damaged.
+        ConfigError: the plan does not have a shard, or a parameter would change the output.
     """
     timer = PhaseTimer()
     store = Store(output)

@@ -76,7 +76,7 @@ def select(
     Raises:
         ConfigError: a parameter is invalid, no segment is chosen, `dest` and `output` overlap, `dest` holds something
             else, or the parent has changed since the selection was started.
-        VerifyError, PlanError: there is no run at `output`, or it is damaged.
+        VerifyError, PlanError: `output` does not hold the output of a run, or it is damaged.
     """
     options = SelectionOptions.parse(
         where=where,

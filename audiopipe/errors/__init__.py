@@ -21,13 +21,13 @@ AudiopipeError
 ├── PermanentStoreError    wrong keys, no permission, no bucket, or a full disk              (exit code 2)
 ├── VerifyError            the output does not match its commits
 └── VideoError             the video can never be processed; it becomes a dead letter and the run continues
-    ├── MissingSource      there is no object at its address
+    ├── MissingSource      the object at its address does not exist
     ├── ForbiddenSource    the object may not be read, although others in the same place may
     ├── InvalidSource      the object is not a file, or its file system fails at it alone
     ├── EmptySource        the object has no bytes
     ├── TooLarge           the object is larger than `max_source_mb`
     ├── BadTar             the object is not a tar, is truncated, or has an unsafe member
-    ├── NoAudio            there is no audio member or no audio stream
+    ├── NoAudio            the file does not have an audio member or stream
     ├── UndecodableMedia   the decoder cannot decode the file
     ├── TruncatedMedia     the audio ends before its declared duration
     ├── TooLong            the audio is longer than `max_video_s`, or than it declares

@@ -165,7 +165,7 @@ class ScorerError(AudiopipeError):
 
 
 class PermanentStoreError(AudiopipeError):
-    """A store rejects the operation: wrong keys, no permission, no such bucket, or a full or read-only disk."""
+    """A store rejects the operation: wrong keys, no permission, a missing bucket, or a full or read-only disk."""
 
     exit_code = 2
     remedy = "set or renew the keys in the environment, create the bucket, or free the disk; then run the command again"

@@ -39,7 +39,7 @@ def summarize_items(
     """
     plan = plan_fft(len(window) // 2)
     if plan is None:
-        raise ValueError(f"there is no compiled transform of {len(window)} samples")
+        raise ValueError(f"a transform of {len(window)} samples is not compiled")
     size, batch = plan.size, len(audio.lengths)
     features, spectrum = np.zeros((batch, 4)), np.zeros((batch, size + 1))
     n_frames = 1 + audio.n_samples // hop_length

@@ -66,7 +66,7 @@ def open_ledger(url: str | None, output: str | None = None, *, create: bool = Tr
         busy_s: longest wait for another process that writes to the file.
 
     Raises:
-        LedgerError: there is no ledger, it cannot be opened, or another version created it.
+        LedgerError: the ledger does not exist, it cannot be opened, or another version created it.
     """
     if url == SUPABASE and not create:
         return cast("type[SupabaseReader]", _import_module("supabase_reader").SupabaseReader)()

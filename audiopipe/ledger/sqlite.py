@@ -51,7 +51,7 @@ class SqliteLedger(SqliteReader):
         self.path = Path(path)
         self._busy_s = busy_s
         if not create and not self.path.is_file():
-            raise LedgerError(f"there is no ledger at {self.path}: start a run first, or give its path with --ledger")
+            raise LedgerError(f"{self.path} does not exist: start a run first, or give its path with --ledger")
         if self.path.is_dir():
             raise LedgerError(f"{self.path} is a folder: give the path of a file with --ledger")
         with self._convert_errors():

@@ -71,7 +71,7 @@ def fetch(video: Video, scratch: Path, rules: SidecarRules | None = None, max_mb
 
     Raises:
         VideoError: the object is missing, empty or invalid; another attempt would not help.
-        PermanentStoreError: the store knows no such bucket, or refuses the keys; that says nothing about the video.
+        PermanentStoreError: the bucket is missing, or the store refuses the keys; that says nothing about the video.
         StoreError: the store failed repeatedly; that says nothing about the video either.
 
     An object may also be missing because its mount or its host is: see `places.SourcePlaces`.

@@ -138,7 +138,7 @@ def _check_header(header: bytes | memoryview, name: str, size: int | None) -> in
     """Compare a tar header's name, size and checksum; return the size."""
     block = bytes(header)
     if len(block) < BLOCK or block[:100].rstrip(b"\0") != name.encode():
-        raise ValueError(f"there is no member {name} where its row says")
+        raise ValueError(f"its row does not point to a member {name}")
     stated = int(block[124:136].strip(b"\0 ") or b"0", 8)
     checksum = int(block[148:156].strip(b"\0 ") or b"0", 8)
     if checksum != 256 + sum(block[:148]) + sum(block[156:]) or size not in (None, stated):

@@ -51,7 +51,7 @@ def plan_retry(
         addresses: where videos are now, by id, if they have moved.
 
     Raises:
-        PlanError: there is no plan, or it cannot be read.
+        PlanError: the output does not have a plan, or it cannot be read.
     """
     plan = load_plan(store)
     for language, ids in dead_letters.items():

@@ -158,11 +158,11 @@ def load_plan(store: ObjectStore) -> Plan:
     """Load the plan of all languages.
 
     Raises:
-        PlanError: there is no plan, or it cannot be read.
+        PlanError: the output does not have a plan, or it cannot be read.
     """
     files = read_files(store)
     if not files:
-        raise PlanError(f"there is no plan in {PLAN_FOLDER}/ of the output; check its address, or start the run")
+        raise PlanError(f"the output does not have a plan in {PLAN_FOLDER}/; check its address, or start the run")
     return _join_files(files, next(iter(files.values()))[0].metadata.partition_count)
 
 

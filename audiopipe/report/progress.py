@@ -102,7 +102,7 @@ def read_run_report(
 
     Raises:
         ConfigError: the price is negative.
-        LedgerError: there is no ledger, or it does not have the run.
+        LedgerError: the ledger does not exist, or it does not have the run.
     """
     if usd_per_hour is not None and not usd_per_hour >= 0:
         raise ConfigError(f"parameter 'usd_per_hour' {usd_per_hour!r}: must be a price of 0 or more")

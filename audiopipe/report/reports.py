@@ -60,8 +60,8 @@ def make_reports(
         on_report: called for each report when it is done or left out.
 
     Raises:
-        ConfigError: there is no such report, or an address has a secret, which pages would show.
-        VerifyError: there is no output of a run at that address.
+        ConfigError: a report does not exist, or an address has a secret, which pages would show.
+        VerifyError: the address does not hold the output of a run.
         PermanentStoreError, StoreError: the pages cannot be written.
     """
     to = f"{output.rstrip('/')}/{index.FOLDER}" if to is None else to.rstrip("/")

@@ -91,7 +91,7 @@ def _factory_of(entry: str) -> Callable[..., object]:
     """Return the class of a scorer.
 
     Raises:
-        ConfigError: there is no scorer of this name.
+        ConfigError: no scorer has this name.
     """
     if entry.endswith((".yaml", ".yml")):
         from audiopipe.scorers.network import Network  # noqa: PLC0415 - most runs have no network of this kind

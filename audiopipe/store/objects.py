@@ -54,7 +54,7 @@ def open_filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
     Raises:
         MissingExtra: the package for this kind of URL is not installed.
-        ConfigError: there is no file system for this kind of URL.
+        ConfigError: no file system supports this kind of URL.
         StoreError: the file system cannot be opened, for example because its server does not answer.
     """
     options: dict[str, object] = {}
@@ -203,7 +203,7 @@ class Store:
         """Return the bytes of an object.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
         """
         path, options = self.path(name), self._read_options
         return bytes(with_retries(self._describe("reading", name), lambda: self.fs.cat_file(path, **options)))
@@ -212,7 +212,7 @@ class Store:
         """Read `size` bytes of an object from the byte `start` on, in one request.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
         """
         path = self.path(name)
         return bytes(
@@ -223,7 +223,7 @@ class Store:
         """Yield the first `size` bytes of an object in blocks, each read by one request.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: the object does not exist.
         """
         for start in range(0, size, block_bytes):
             yield self.read_range(name, start, min(block_bytes, size - start))

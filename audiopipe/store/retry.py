@@ -35,7 +35,7 @@ EXISTS_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "4
 LONG_KEY = "KeyTooLongError"
 REFUSALS = {
     LONG_KEY: "the key is too long: shorten it",
-    "NoSuchBucket": "there is no such bucket: create it, or correct the URL",
+    "NoSuchBucket": "the bucket does not exist: create it, or correct the URL",
     "NotImplemented": (
         "the store does not implement this request (NotImplemented). An output needs conditional writes "
         "(If-None-Match): use a store that has them, or a folder"
@@ -75,7 +75,7 @@ def with_retries(action: str, operation: Callable[[], T]) -> T:
 
     Raises:
         FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError: the result of the operation.
-        PermanentStoreError: wrong keys, no permission, no such bucket, or a full disk.
+        PermanentStoreError: wrong keys, no permission, a missing bucket, or a full disk.
         BrokenWorker: the clock of this machine is wrong.
         StoreError: `ATTEMPTS` attempts failed in another way.
     """

@@ -36,7 +36,7 @@ def copy_object(fs: fsspec.AbstractFileSystem, size: int, source: str, target: s
     """Copy an object of a known size within the store.
 
     Raises:
-        FileNotFoundError: there is no such object.
+        FileNotFoundError: the object does not exist.
     """
     if size > MAX_COPY_BYTES:
         fs.cp_file(source, target)

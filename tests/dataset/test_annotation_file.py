@@ -129,9 +129,9 @@ def test_a_file_at_another_address_is_read(store: Store, labels: pd.DataFrame, t
     local = write(labels, tmp_path / "labels.csv")
     fsspec.filesystem("memory").pipe_file("/far/labels.csv", local.read_bytes())
     assert add(store, "memory://far/labels.csv", tmp_path).matched == len(labels)
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="the file does not exist"):
         add(store, "memory://far/none.csv", tmp_path)
-    with pytest.raises(ConfigError, match="there is no such file"):
+    with pytest.raises(ConfigError, match="the file does not exist"):
         add(store, tmp_path / "none.csv", tmp_path)
 
 

@@ -97,7 +97,7 @@ def test_a_missing_bucket_is_refused_a_missing_object_is_skipped(s3: Store, tmp_
     s3.write("there", b"1")
     with pytest.raises(MissingSource, match="does not exist"):
         fetch(Video("v", "en", f"{s3.url}/nowhere.tar"), tmp_path)
-    with pytest.raises(PermanentStoreError, match="there is no such bucket"):
+    with pytest.raises(PermanentStoreError, match="the bucket does not exist"):
         fetch(Video("v", "en", "s3://no-such-bucket-here/x.tar"), tmp_path)
     with pytest.raises(MissingSource, match="folder"):
         fetch(Video("v", "en", s3.url), tmp_path)

@@ -31,7 +31,7 @@ def test_a_named_file_overrides_the_outputs_ledger(tmp_path: Path) -> None:
 
 
 def test_a_reader_creates_no_file_and_names_the_missing_one(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="there is no ledger at"):
+    with pytest.raises(LedgerError, match="does not exist: start a run"):
         open_ledger(None, str(tmp_path / "out"), create=False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(LedgerError, match="with --ledger"):

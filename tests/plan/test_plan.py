@@ -283,7 +283,7 @@ def test_a_catalog_error_leaves_no_plan_behind(store):
 
 
 def test_a_plan_is_loaded_without_a_config(store):
-    with pytest.raises(PlanError, match="there is no plan"):
+    with pytest.raises(PlanError, match="does not have a plan"):
         load_plan(store)
     created = create_plan(
         config(partition_count=3), store, FakeCatalog(**{"pt-BR": table("pt-BR", ids(5)), "pt": table("pt", ids(6))})

@@ -125,7 +125,7 @@ def test_the_default_run_is_not_an_annotation(tmp_path):
 
 
 def test_an_output_without_a_ledger_is_refused(tmp_path):
-    with pytest.raises(LedgerError, match="there is no ledger"):
+    with pytest.raises(LedgerError, match="does not exist: start a run"):
         progress.read_run_report(str(tmp_path))
     open_ledger(None, str(tmp_path)).close()
     with pytest.raises(LedgerError, match="no run yet"):

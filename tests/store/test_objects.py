@@ -146,7 +146,7 @@ def test_temporary_errors_are_retried_and_others_are_not(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("code", "error", "expected", "message"),
     [
-        ("NoSuchBucket", FileNotFoundError("no bucket"), PermanentStoreError, "no such bucket"),
+        ("NoSuchBucket", FileNotFoundError("no bucket"), PermanentStoreError, "the bucket does not exist"),
         ("SignatureDoesNotMatch", PermissionError("signature"), PermanentStoreError, "does not know these keys"),
         ("AccessDenied", PermissionError("denied"), PermanentStoreError, "not permitted"),
         ("PreconditionFailed", OSError(errno.EINVAL, "precondition"), FileExistsError, "exists already"),

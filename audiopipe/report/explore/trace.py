@@ -92,7 +92,7 @@ class Trace:
     """The results of one video, as far as it got.
 
     `failure` is where it stopped and why, None for a video that passes. `segment` is the number of the segment to show
-    in detail and `clip` its samples; None if there is no such segment.
+    in detail and `clip` its samples; None if the segment does not exist.
     """
 
     chosen: ChosenVideo
@@ -147,7 +147,7 @@ def trace_video(
         segment: the number of the segment to show in detail; the longest kept one of up to 12 s by default.
 
     Raises:
-        ConfigError: there is no such video, or no such segment.
+        ConfigError: the video or the segment does not exist.
         CatalogError, PlanError, VerifyError: the catalog or the output cannot be read.
     """
     trace = Trace(choose_video(output, catalog, source_prefix, youtube_id))

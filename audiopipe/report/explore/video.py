@@ -51,7 +51,7 @@ def choose_video(
     """Choose a video of an output, with its run's parameters, or of a catalog, with the default ones.
 
     Raises:
-        ConfigError: neither output nor catalog is given, or there is no such video.
+        ConfigError: neither output nor catalog is given, or the video does not exist.
         CatalogError, PlanError, VerifyError: the catalog or the output cannot be read.
     """
     if catalog:

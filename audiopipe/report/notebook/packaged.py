@@ -34,7 +34,7 @@ def copy_for_output(output: str, directory: Path, overwrite: bool = False) -> li
         overwrite: replace notebooks that are there.
 
     Raises:
-        VerifyError: there is no output of a run at that address.
+        VerifyError: the address does not hold the output of a run.
     """
     store = Store(output)
     output = str(store.local_folder.absolute()) if store.local_folder is not None else output
