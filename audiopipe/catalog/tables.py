@@ -31,11 +31,12 @@ __all__ = ["base_url", "infer_type", "iterate_json", "open_text", "read_names", 
 TABLE_SUFFIX = re.compile(r"\.(parquet|pq|csv|tsv|jsonl|ndjson|json)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 SAMPLE_ROWS = 1000  # of JSON lines, whose names of columns are known before the rest is read
 
-# A field of a TSV that starts with a quote and is not quoted as a whole: the file has no quoting, as Common Voice's.
-BARE_QUOTE = re.compile(rb'(?:^|\t)"(?!(?:[^"\n]|"")*"(?:\t|\r?$))', re.MULTILINE)
-# A number in the one way that it is written back: '007' and '1e3' are texts.
+# Files with these delimiters may have no quoting, as Common Voice's: a value then may start with a quote.
+UNQUOTED = ("\t", "|")
+BOM = b"\xef\xbb\xbf"
+# '007' and '1e3' are texts: as numbers they would be written back in another way.
 WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
-NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,15})?$"
+NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d{1,20})?$"
 
 Row: TypeAlias = dict[str, Any]
 # Chooses columns: gets the names that a table has, and returns whether one of these, or a later one, is to be read.
@@ -111,24 +112,54 @@ def _read_parquet(file: IO[bytes], choose: Choose) -> pa.Table:
     stored = pq.ParquetFile(file)
     names = stored.schema_arrow.names
     # In this thread only: see `audiopipe.store.parquet`.
-    return stored.read([*filter(choose(names), names)], use_threads=False)
+    return stored.read(_choose_once(names, choose), use_threads=False)
 
 
 def _read_csv(file: IO[bytes], is_tsv: bool, choose: Choose) -> pa.Table:
     """Read every column as text: an id may consist of digits, and a bad number is reported later with its row."""
-    data = file.read()
-    header = data[:65536].partition(b"\n")[0].decode("utf-8-sig").rstrip("\r")
+    data = file.read().removeprefix(BOM)
+    header = re.split(rb"[\r\n]", data[:65536], maxsplit=1)[0].decode("utf-8")
     delimiter = "\t" if is_tsv else _find_delimiter(header)
-    quote: str | bool = False if is_tsv and BARE_QUOTE.search(data) else '"'
-    names = header.split("\t") if quote is False else next(csv.reader([header], delimiter=delimiter), [])
-    is_chosen = choose(names)
+    bare_quote = _find_bare_quote(data, delimiter)
+    is_quoted = bare_quote is None
+    if bare_quote is not None and delimiter not in UNQUOTED:
+        line = data.count(b"\n", 0, bare_quote) + 1
+        raise ValueError(
+            f"line {line}: a value starts with a quote and does not end with one; write quotes in it twice"
+        )
+    names = next(csv.reader([header], delimiter=delimiter), []) if is_quoted else header.split(delimiter)
+    chosen = _choose_once(names, choose)
     return pa.csv.read_csv(
         io.BytesIO(data),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, quote_char=quote, newlines_in_values=quote is not False),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), include_columns=[*filter(is_chosen, names)]
+        parse_options=pa.csv.ParseOptions(
+            delimiter=delimiter, quote_char='"' if is_quoted else False, newlines_in_values=is_quoted
         ),
+        convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=chosen),
     )
+
+
+def _find_bare_quote(data: bytes, delimiter: str) -> int | None:
+    """Return the position of a value that starts with a quote and is not quoted as a whole; None if there is none.
+
+    A quoted value may have several lines, but for a delimiter of `UNQUOTED`.
+    """
+    mark = re.escape(delimiter).encode()
+    inner = rb'[^"\n]*' if delimiter in UNQUOTED else rb'[^"]*'
+    quoted = rb'(?:\A|(?<=[\r\n%b]))"%b(?:""%b)*(?:"(?=[\r\n%b]|\Z)|(?P<bare>))' % (mark, inner, inner, mark)
+    return next((match.start() for match in re.finditer(quoted, data) if match["bare"] is not None), None)
+
+
+def _choose_once(names: Sequence[str], choose: Choose) -> list[str]:
+    """Return the names of a table that are chosen.
+
+    Raises:
+        ValueError: two columns have the same name, so that it is not known which one is meant.
+    """
+    chosen = [*filter(choose(names), names)]
+    repeated = next((name for name in chosen if chosen.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"it has several columns {repeated!r}; rename or remove all but one")
+    return chosen
 
 
 def _find_delimiter(header: str) -> str:
@@ -143,7 +174,7 @@ def iterate_json(file: Iterable[bytes]) -> Iterator[tuple[int, Row]]:
         ValueError: a line is not a JSON object.
     """
     lines = iter(file)
-    first = next((line for line in lines if line.strip()), b"")
+    first = next((line for line in lines if line.strip()), b"").removeprefix(BOM)
     items: Iterable[tuple[int, object]]
     if first.lstrip().startswith(b"["):
         items = enumerate(json.loads(first + b"".join(lines)), 1)
@@ -177,6 +208,8 @@ def _to_array(name: str, values: list[Any], is_typed: bool) -> pa.Array:
         return pa.array(values, pa.string())
     try:
         return pa.array(values)
+    except OverflowError:
+        raise ValueError(f"column {name!r} has a whole number of more than 64 bits; write it as text") from None
     except pa.ArrowException as error:
         raise ValueError(f"column {name!r} has values of several types: {error}") from None
 
