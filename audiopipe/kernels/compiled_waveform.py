@@ -131,9 +131,8 @@ def raise_peaks(x: _Floats, taps: _Floats, factor: float, neighbors: int, peaks:
 
 @CompiledFunction
 def find_true_peak(
-    x: _Floats, taps: npt.NDArray[np.float64], peaks: _Floats, factor: float, n_blocks: int,
-    highest: float,
-) -> float:  # fmt: skip
+    x: _Floats, taps: npt.NDArray[np.float64], peaks: _Floats, factor: float, n_blocks: int, highest: float
+) -> float:
     """Return the highest magnitude that a fine interpolation finds, or `highest` if it finds less.
 
     It is computed in the blocks with the highest peaks, at most `n_blocks`, which are set to zero in `peaks`.

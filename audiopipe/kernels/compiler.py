@@ -60,13 +60,18 @@ class CompiledFunction(Generic[Parameters, Result]):
         return self._dispatcher
 
 
-class VectorOperation(CompiledFunction[Parameters, Result]):
-    """An operation that `vector_types` defines for Numba under the name of the function."""
+class VectorOperation(Generic[Parameters, Result]):
+    """An operation that `vector_types` defines for Numba under the same name; only compiled functions can call it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        raise NotImplementedError(f"{self._name} is called by a function that is not compiled")
 
     def resolve(self) -> Callable[Parameters, Result]:
-        operation: Callable[Parameters, Result] = getattr(
-            import_module("audiopipe.kernels.vector_types"), self._function.__name__
-        )
+        """Return Numba's form of the operation."""
+        operation: Callable[Parameters, Result] = getattr(import_module("audiopipe.kernels.vector_types"), self._name)
         return operation
 
 
@@ -100,7 +105,9 @@ def _open_cache(function: Any) -> Any:
 def _link(function: Any) -> FunctionType:
     """Return a copy of a function whose global names of compiled functions and operations are those of Numba."""
     names = {name: function.__globals__.get(name) for name in function.__code__.co_names}
-    resolved = {name: value.resolve() for name, value in names.items() if isinstance(value, CompiledFunction)}
+    resolved = {
+        name: value.resolve() for name, value in names.items() if isinstance(value, CompiledFunction | VectorOperation)
+    }
     linked = FunctionType(function.__code__, {**function.__globals__, **resolved}, function.__name__)
     linked.__module__, linked.__qualname__ = function.__module__, function.__qualname__
     return linked
@@ -108,8 +115,8 @@ def _link(function: Any) -> FunctionType:
 
 @cache
 def _hash_sources() -> str:
-    """Return a hash of the sources of all compiled functions."""
-    sources = sorted([*Path(__file__).parent.glob("compiled_*.py"), *Path(__file__).parent.glob("vector*.py")])
+    """Return a hash of the sources of all compiled functions, of the operations and of the compiler's options."""
+    sources = sorted([*Path(__file__).parent.glob("compile*.py"), *Path(__file__).parent.glob("vector*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 

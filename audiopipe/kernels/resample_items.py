@@ -57,17 +57,18 @@ def resample_items(tile: Audio, from_rate: int, to_rate: int, y: Tensor) -> bool
     """Compute `resample_into` with compiled functions; return whether they can."""
     common = math.gcd(from_rate, to_rate)
     up, down = to_rate // common, from_rate // common
+    plan = None if up == down else _plan(up, down)
+    if plan is None and up != down:
+        return False
     # An empty batch has a tile of one empty item and no output.
     for target, x in zip(y, tile.items(), strict=False):
         end = -(-x.shape[1] * to_rate // from_rate)
         target[:, end:] = 0
         rows = [x] if len(target) == 1 else list(x[:, None])
         for output, row in zip(target[:, :end], rows, strict=True):
-            if up == down:
+            if plan is None:
                 torch.mean(torch.from_numpy(row), 0, out=output)
                 continue
-            if (plan := _plan(up, down)) is None:
-                return False
             resample_blocks(
                 row, plan.forward.size, plan.forward.radices, plan.forward.factors, plan.forward.order, plan.gains,
                 plan.backward.size, plan.backward.radices, plan.backward.factors, plan.backward.order, plan.input_step,

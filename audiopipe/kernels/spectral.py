@@ -17,9 +17,10 @@ from torch import Tensor
 from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.bandwidth import compute_bandwidth_hz
 from audiopipe.kernels.checks import check_rate
+from audiopipe.kernels.fft_plan import plan_fft
 from audiopipe.kernels.float32 import full_float32
 from audiopipe.kernels.noise import band_powers, compute_snr_db
-from audiopipe.kernels.spectral_items import is_supported, summarize_items
+from audiopipe.kernels.spectral_items import summarize_items
 
 ROLLOFF = 0.85  # librosa's default
 FLATNESS_FLOOR = 1e-10  # librosa's default
@@ -187,9 +188,9 @@ class Summary:
 
     @classmethod
     def of(cls, audio: Audio, sample_rate: int, n_fft: int, hop_length: int) -> Summary:
-        if audio.is_compiled and is_supported(n_fft):
+        if audio.is_compiled and (plan := plan_fft(n_fft // 2)) is not None:
             window = _hann(n_fft, audio.dtype, audio.device)
-            return cls(*summarize_items(audio, sample_rate / n_fft, window, hop_length, ROLLOFF, FLATNESS_FLOOR))
+            return cls(*summarize_items(audio, plan, sample_rate / n_fft, window, hop_length, ROLLOFF, FLATNESS_FLOOR))
         counts = torch.where(audio.lengths > 0, 1 + audio.lengths // hop_length, 0).to(audio.device)
         batch = audio.samples.shape[0]
         features = torch.zeros(batch, 4, dtype=torch.float64, device=audio.device)

@@ -11,15 +11,10 @@ from torch import Tensor
 
 from audiopipe.kernels.audio import Audio
 from audiopipe.kernels.compiled_spectral import summarize_frames
-from audiopipe.kernels.fft_plan import plan_fft
+from audiopipe.kernels.fft_plan import FftPlan
 from audiopipe.kernels.noise import band_count
 
-__all__ = ["is_supported", "real_turns", "summarize_items"]
-
-
-def is_supported(n_fft: int) -> bool:
-    """Return whether the compiled transform has the passes for frames of `n_fft` samples."""
-    return n_fft % 8 == 0 and plan_fft(n_fft // 2) is not None
+__all__ = ["real_turns", "summarize_items"]
 
 
 @lru_cache(maxsize=8)
@@ -30,16 +25,13 @@ def real_turns(size: int) -> npt.NDArray[np.float32]:
 
 
 def summarize_items(
-    audio: Audio, bin_hz: float, window: Tensor, hop_length: int, rolloff: float, floor: float
+    audio: Audio, plan: FftPlan, bin_hz: float, window: Tensor, hop_length: int, rolloff: float, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the features [b, 4], the spectrum [b, N] and the bands [b, K, F] of `Summary`.
 
-    Raises:
-        ValueError: `is_supported` is false for the length of the window.
+    Args:
+        plan: of the transform of half the samples of a frame.
     """
-    plan = plan_fft(len(window) // 2)
-    if plan is None:
-        raise ValueError(f"a transform of {len(window)} samples is not compiled")
     size, batch = plan.size, len(audio.lengths)
     features, spectrum = np.zeros((batch, 4)), np.zeros((batch, size + 1))
     n_frames = 1 + audio.n_samples // hop_length

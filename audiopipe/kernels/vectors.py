@@ -1,7 +1,7 @@
 """Operations on vectors of eight float32 values, for compiled functions.
 
-A function that computes one value of eight items at a time needs no sum across a vector, so its results are the same
-on every machine, and its speed does not depend on which loops the compiler can vectorize. `vector_types.py` defines
+A function that computes one value of eight items at a time needs no sum across a vector, so its results do not depend
+on the width of a machine's vectors, nor its speed on which loops the compiler can vectorize. `vector_types.py` defines
 the operations for Numba.
 """
 
@@ -16,6 +16,8 @@ from audiopipe.kernels.compiler import VectorOperation
 
 WIDTH = 8
 
+_Floats = npt.NDArray[np.float32]
+
 
 class Vector(Protocol):
     """Eight float32 values."""
@@ -28,49 +30,16 @@ class Vector(Protocol):
 Eight = tuple[Vector, Vector, Vector, Vector, Vector, Vector, Vector, Vector]
 
 
-@VectorOperation
-def load(x: npt.NDArray[np.float32], start: int) -> Vector:
-    """Read eight values. The range is not checked."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def store(x: npt.NDArray[np.float32], start: int, values: Vector) -> None:
-    """Write eight values. The range is not checked."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def splat(value: np.float32) -> Vector:
-    """Return a vector of eight equal values."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def maximum(a: Vector, b: Vector) -> Vector:
-    """Return the larger values of two vectors; `b` where one of the two is NaN."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def square_root(a: Vector) -> Vector:
-    """Return the square roots."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def mantissa(a: Vector) -> Vector:
-    """Return the mantissas of positive normal numbers, from 1 to 2."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def exponent(a: Vector) -> Vector:
-    """Return the exponents of positive normal numbers plus 127."""
-    raise NotImplementedError
-
-
-@VectorOperation
-def transpose(rows: Eight) -> Eight:
-    """Return the columns of eight rows."""
-    raise NotImplementedError
+# Read or write eight values from an index on, which is not checked.
+load = VectorOperation[[_Floats, int], Vector]("load")
+store = VectorOperation[[_Floats, int, Vector], None]("store")
+# Eight equal values.
+splat = VectorOperation[[np.float32], Vector]("splat")
+# The larger values of two vectors; those of the second where one of the two is NaN.
+maximum = VectorOperation[[Vector, Vector], Vector]("maximum")
+square_root = VectorOperation[[Vector], Vector]("square_root")
+# Of positive normal numbers: the mantissas, from 1 to 2, and the exponents plus 127.
+mantissa = VectorOperation[[Vector], Vector]("mantissa")
+exponent = VectorOperation[[Vector], Vector]("exponent")
+# The columns of eight rows.
+transpose = VectorOperation[[Eight], Eight]("transpose")

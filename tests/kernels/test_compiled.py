@@ -1,6 +1,7 @@
 """Compare compiled kernels with the plain ones of torch, which a GPU and a machine without Numba use."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,18 @@ def run_measure(environment: dict[str, str]) -> str:
 
 def test_the_environment_turns_compilation_off() -> None:
     assert run_measure({**os.environ, "AUDIOPIPE_COMPILE": "0"}).split() == ["False", "0.0"]
+
+
+@pytest.mark.parametrize("name", ["compiler.py", "compiled_fft.py", "vectors.py", "vector_types.py"])
+def test_the_cache_is_invalid_after_a_change_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The options of the compiler are not in the key of Numba's cache."""
+    for path in Path(compiler.__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(compiler, "__file__", str(tmp_path / "compiler.py"))
+    before = compiler._hash_sources.__wrapped__()
+    with (tmp_path / name).open("a") as file:
+        file.write("# changed")
+    assert compiler._hash_sources.__wrapped__() != before
 
 
 @pytest.mark.slow
