@@ -17,7 +17,7 @@ from audiopipe.driver.counters import SessionCounters
 from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
 from audiopipe.driver.task import Attempt, get_attempt
 from audiopipe.errors import LedgerError, LedgerUnavailable
-from audiopipe.ledger import LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
+from audiopipe.ledger import ErrorRow, LanguageTotal, Ledger, RunRow, RunStatus, ShardStatus, WorkerStatus
 from audiopipe.plan.plan import Plan
 from audiopipe.redaction import redact
 from audiopipe.types import ShardResult
@@ -145,7 +145,8 @@ class RunRecorder:
     def failure(self, shard: str, attempt: int, failure: Failure) -> None:
         """Record a failed attempt."""
         worker = None if failure.attempt is None else f"{self.driver}/{failure.attempt.worker}"
-        self.ledger.record_failure(self.run_id, shard, attempt, worker, failure.kind, failure.message, failure.stack)
+        error = ErrorRow.of_attempt(shard, attempt, worker, failure.kind, failure.message, failure.stack)
+        self.ledger.record_failure(self.run_id, error)
 
     def heartbeat(
         self,

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from audiopipe.errors import ConfigError
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.resilient import ResilientLedger
-from audiopipe.ledger.rows import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus
+from audiopipe.ledger.rows import ErrorRow, LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus
 from audiopipe.redaction import redact
 from audiopipe.types import ShardResult
 
@@ -189,18 +189,9 @@ class MeteredLedger(ResilientLedger):
         self.metrics.add_before(results)
         super().record_shards(results)
 
-    def record_failure(
-        self,
-        run_id: str,
-        shard: str,
-        attempt: int,
-        worker: str | None,
-        error_type: str,
-        message: str,
-        stack_trace: str | None = None,
-    ) -> None:
-        self.metrics.add_failure(error_type)
-        super().record_failure(run_id, shard, attempt, worker, error_type, message, stack_trace)
+    def record_failure(self, run_id: str, error: ErrorRow) -> None:
+        self.metrics.add_failure(error.error_type)
+        super().record_failure(run_id, error)
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         self.metrics.set_workers(workers, time.time())

@@ -38,17 +38,8 @@ class Ledger(Protocol):
     def record_shards(self, results: Sequence[ShardResult]) -> None:
         """Record those of a run's committed shards that the ledger lacks, which one query finds out."""
 
-    def record_failure(
-        self,
-        run_id: str,
-        shard: str,
-        attempt: int,
-        worker: str | None,
-        error_type: str,
-        message: str,
-        stack_trace: str | None = None,
-    ) -> None:
-        """Record a failed attempt at a shard; `attempt` counts from 1 within a session of the driver."""
+    def record_failure(self, run_id: str, error: ErrorRow) -> None:
+        """Record a failed attempt at a shard."""
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         """Record the state of workers and of the driver; counters keep their highest value.

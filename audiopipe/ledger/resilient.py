@@ -96,18 +96,8 @@ class ResilientLedger:
     def record_shards(self, results: Sequence[ShardResult]) -> None:
         self._write(_Update(lambda ledger: ledger.record_shards(results), lasting=True))
 
-    def record_failure(
-        self,
-        run_id: str,
-        shard: str,
-        attempt: int,
-        worker: str | None,
-        error_type: str,
-        message: str,
-        stack_trace: str | None = None,
-    ) -> None:
-        arguments = (run_id, shard, attempt, worker, error_type, message, stack_trace)
-        self._write(_Update(lambda ledger: ledger.record_failure(*arguments)))
+    def record_failure(self, run_id: str, error: ErrorRow) -> None:
+        self._write(_Update(lambda ledger: ledger.record_failure(run_id, error)))
 
     def heartbeat(self, run_id: str, workers: Sequence[WorkerRow]) -> None:
         # Only the last one is kept, because it has the highest counters.

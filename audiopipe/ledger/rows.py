@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from audiopipe.ledger.record import Row, RowValues
+from audiopipe.ledger.record import Row, RowValues, utc_now
 from audiopipe.types import DeadLetter, Seconds, ShardResult
 
 __all__ = [
@@ -186,6 +187,22 @@ class ErrorRow(Row):
     attempt: int | None = None
     retriable: bool | None = None
     attempts: int = 1
+
+    @classmethod
+    def of_attempt(
+        cls,
+        shard: str,
+        attempt: int,
+        worker: str | None,
+        error_type: str,
+        message: str,
+        stack_trace: str | None = None,
+    ) -> ErrorRow:
+        """Build the row of an attempt at a shard that has just failed; `attempt` counts from 1 within a session."""
+        event_id, language = str(uuid.uuid4()), shard.rpartition("-")[0]
+        return cls(
+            event_id, error_type, message, worker, None, stack_trace, utc_now(), language, shard, attempt=attempt
+        )
 
     @classmethod
     def from_dead_letter(cls, letter: DeadLetter, result: ShardResult) -> ErrorRow:

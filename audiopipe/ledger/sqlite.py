@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,23 +116,10 @@ class SqliteLedger(SqliteReader):
         for start in range(0, len(missing), BATCH):  # a short transaction does not keep other drivers waiting
             self._record_batch(missing[start : start + BATCH])
 
-    def record_failure(
-        self,
-        run_id: str,
-        shard: str,
-        attempt: int,
-        worker: str | None,
-        error_type: str,
-        message: str,
-        stack_trace: str | None = None,
-    ) -> None:
-        language, now = shard.rpartition("-")[0], utc_now()
-        error = ErrorRow(
-            str(uuid.uuid4()), error_type, message, worker, None, stack_trace, now, language, shard, attempt=attempt
-        )
+    def record_failure(self, run_id: str, error: ErrorRow) -> None:
         error_row = {"run_id": run_id, **error.as_row()}
         row = {name: error_row[name] for name in ("run_id", "shard", "language", "worker_id")}
-        row |= {"status": "failed", "attempts": 1, "finished_at": now}
+        row |= {"status": "failed", "attempts": 1, "finished_at": error_row["created_at"]}
         row |= {"error": f"{error_row['error_type']}: {error_row['error_message']}"}
         with self._transaction() as connection:
             self._record_error(run_id, error)

@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 
-from audiopipe.ledger import LanguageTotal, Ledger, Role, RunRow, RunStatus, SqliteLedger, WorkerRow, WorkerStatus
+from audiopipe.ledger import (
+    ErrorRow,
+    LanguageTotal,
+    Ledger,
+    Role,
+    RunRow,
+    RunStatus,
+    SqliteLedger,
+    WorkerRow,
+    WorkerStatus,
+)
 from audiopipe.ledger.supabase_reader import SupabaseReader
 from audiopipe.types import DeadLetter, ShardResult
 
@@ -67,7 +77,7 @@ def worker_rows(status: WorkerStatus = WorkerStatus.RUNNING, **changes: Any) -> 
 
 def whole_run(ledger: Ledger, shards: int = 3) -> None:
     start(ledger, shards)
-    ledger.record_failure(RUN, "de-000001", 1, "host-0", "StoreError", "gone", "Traceback …")
+    ledger.record_failure(RUN, ErrorRow.of_attempt("de-000001", 1, "host-0", "StoreError", "gone", "Traceback …"))
     for index in range(shards):
         ledger.record_shard(result(index))
         ledger.heartbeat(RUN, worker_rows())

@@ -25,7 +25,7 @@ from supabase import ClientOptions, create_client
 from supabase_server import Supabase
 from waiting import wait_until
 
-from audiopipe.ledger import Role, RunStatus, WorkerRow, WorkerStatus, format_utc
+from audiopipe.ledger import ErrorRow, Role, RunStatus, WorkerRow, WorkerStatus, format_utc
 from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
@@ -75,7 +75,7 @@ def test_a_second_node_sends_only_the_commits_that_supabase_lacks(tmp_path: Path
 def test_updates_that_are_sent_twice_have_their_effect_once(path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
-        ledger.record_failure(RUN, "de-000099", 1, "host-0", "StoreError", "never done")
+        ledger.record_failure(RUN, ErrorRow.of_attempt("de-000099", 1, "host-0", "StoreError", "never done"))
         connection = sqlite3.connect(path)
         with connection:
             connection.execute("CREATE TABLE copy AS SELECT * FROM outbox")
@@ -144,7 +144,7 @@ def test_text_is_sent_without_characters_that_databases_refuse(path: Path) -> No
     with SupabaseLedger(path) as ledger:
         start(ledger)
         ledger.record_shard(result(0, dead_letters=(letter,)))
-        ledger.record_failure(RUN, "de-000001", 1, "w", "X\x00", "\udfff", "\x00")
+        ledger.record_failure(RUN, ErrorRow.of_attempt("de-000001", 1, "w", "X\x00", "\udfff", "\x00"))
         ledger.heartbeat(RUN, [WorkerRow("w", videos_per_minute=float("nan"), segments_per_second=float("inf"))])
     assert count_pending(path) == 0
     assert_same_contents(path)

@@ -33,7 +33,7 @@ from supabase_server import Supabase, bring_back
 from waiting import wait_until
 
 from audiopipe.errors import LedgerError
-from audiopipe.ledger import RunStatus, SqliteLedger, WorkerStatus, default_path, open_ledger, sync_ledger
+from audiopipe.ledger import ErrorRow, RunStatus, SqliteLedger, WorkerStatus, default_path, open_ledger, sync_ledger
 from audiopipe.ledger.supabase import SupabaseLedger, sync
 
 __all__ = ["environment", "path", "server"]  # fixtures
@@ -172,7 +172,7 @@ def test_updates_of_a_killed_driver_are_sent_by_the_next_one(path: Path, wait_s:
 def test_a_run_started_without_supabase_is_sent_as_a_whole(path: Path) -> None:
     with SqliteLedger(path) as ledger:
         start(ledger)
-        ledger.record_failure(RUN, "de-000001", 1, "host-0", "StoreError", "gone", "Traceback …")
+        ledger.record_failure(RUN, ErrorRow.of_attempt("de-000001", 1, "host-0", "StoreError", "gone", "Traceback …"))
         for index in range(2):
             ledger.record_shard(result(index))
         ledger.heartbeat(RUN, worker_rows(WorkerStatus.FAILED))

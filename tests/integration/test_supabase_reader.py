@@ -27,7 +27,7 @@ from supabase import Client, ClientOptions, create_client
 from supabase_server import Supabase, postgres_server, supabase_server
 
 from audiopipe.errors import ConfigError, LedgerError
-from audiopipe.ledger import RunStatus, open_ledger
+from audiopipe.ledger import ErrorRow, RunStatus, open_ledger
 from audiopipe.ledger.snapshot import take_snapshot
 from audiopipe.ledger.supabase import SupabaseLedger
 from audiopipe.ledger.supabase_reader import SupabaseReader
@@ -132,7 +132,7 @@ def test_a_reader_needs_a_signed_in_user(server: Supabase, path: Path, monkeypat
         for write in (
             lambda: start(reader),
             lambda: reader.record_shard(result(0)),
-            lambda: reader.record_failure(RUN, "de-000001", 1, None, "x", "y"),
+            lambda: reader.record_failure(RUN, ErrorRow.of_attempt("de-000001", 1, None, "x", "y")),
             lambda: reader.heartbeat(RUN, []),
             lambda: reader.finish_run(RUN, RunStatus.DONE),
         ):

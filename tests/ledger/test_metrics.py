@@ -19,7 +19,7 @@ from waiting import wait_until
 
 from audiopipe.config.checks import split_address
 from audiopipe.errors import ConfigError
-from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_run_ledger
+from audiopipe.ledger import ErrorRow, LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_run_ledger
 from audiopipe.ledger.metrics import MeteredLedger
 
 GRAFANA = Path(__file__).parents[2] / "cluster" / "grafana"
@@ -40,7 +40,7 @@ def record(ledger: MeteredLedger) -> None:
     """Record a shard, a failed attempt and a heartbeat of the driver and two workers."""
     result = shard_result(0, "en", failed=2, partition=1)
     ledger.record_shard(replace(result, queue_depths={"decoded": 1.5}, stage_cpu_s={"decode": 2.0}))
-    ledger.record_failure(RUN, "en-000001", 1, "host/p1/x/w0", "StoreUnavailable", "no answer")
+    ledger.record_failure(RUN, ErrorRow.of_attempt("en-000001", 1, "host/p1/x/w0", "StoreUnavailable", "no answer"))
     worker = WorkerRow("host/p1/x/w0", status=WorkerStatus.RUNNING, cpu_utilization=150.0, gpu_utilization=80.0)
     others = [replace(worker, worker_id="host/p1/x/w1", status=WorkerStatus.FAILED)]
     ledger.heartbeat(RUN, [WorkerRow("host/p1/x", role=Role.DRIVER), worker, *others])

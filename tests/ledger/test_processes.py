@@ -21,14 +21,14 @@ WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from ledger_rows import RUN, shard_result
-from audiopipe.ledger import LanguageTotal, RunRow, SqliteLedger, WorkerRow
+from audiopipe.ledger import ErrorRow, LanguageTotal, RunRow, SqliteLedger, WorkerRow
 name, path, first, last = sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 ledger = SqliteLedger(path)
 ledger.start_run(RunRow(RUN, "de", 1000), [LanguageTotal("de", 1000)])
 print("ready", flush=True)
 for index in range(first, last):
     ledger.record_shard(shard_result(index, failed=2))
-    ledger.record_failure(RUN, f"de-{index:06d}", 1, name, "StoreError", "gone")
+    ledger.record_failure(RUN, ErrorRow.of_attempt(f"de-{index:06d}", 1, name, "StoreError", "gone"))
     ledger.heartbeat(RUN, [WorkerRow(name, videos_processed=index), WorkerRow("both", videos_processed=index)])
 """
 

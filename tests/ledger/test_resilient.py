@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ledger_rows import RUN, shard_result
 
 from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger import (
+    ErrorRow,
     LanguageTotal,
     Ledger,
     RunRow,
@@ -61,7 +63,7 @@ def whole_run(ledger: Ledger, shards: range = range(3)) -> None:
     for index in shards:
         ledger.record_shard(shard_result(index))
         ledger.heartbeat(RUN, [WorkerRow("w", videos_processed=10 * index)])
-    ledger.record_failure(RUN, "de-000001", 1, "w", "StoreError", "gone")
+    ledger.record_failure(RUN, ErrorRow.of_attempt("de-000001", 1, "w", "StoreError", "gone"))
     ledger.finish_run(RUN, RunStatus.DONE)
 
 
@@ -90,6 +92,19 @@ def test_updates_wait_until_the_lock_is_released(path: Path, lock: Lock, caplog:
     assert "locked" in first
     assert "the run continues" in first
     assert "can be used again" in last
+
+
+def test_a_failure_that_waits_has_the_time_when_it_happened(path: Path, lock: Lock) -> None:
+    error = replace(
+        ErrorRow.of_attempt("de-000001", 1, "w", "StoreError", "gone"), created_at="2026-11-21T09:30:00.000Z"
+    )
+    with open_run_ledger(None, str(path.parent)) as ledger:
+        ledger.start_run(RunRow(RUN, "de", 30), [LanguageTotal("de", 30, 3)])
+        ledger.record_failure(RUN, error)
+        lock.release()
+    with SqliteLedger(path, create=False) as ledger:
+        assert ledger.errors(RUN) == [error]
+        assert [shard.finished_at for shard in ledger.shards(RUN)] == [error.created_at]
 
 
 def test_a_ledger_that_is_locked_forever_is_left_to_the_next_run(

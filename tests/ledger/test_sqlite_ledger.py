@@ -63,7 +63,7 @@ def test_run_progress_has_the_numbers_computed_by_hand(ledger: SqliteLedger, run
     )
     for index in range(3):
         ledger.record_shard(make_result(index, videos=10, failed=1))
-    ledger.record_failure(run_id, "de-000009", 1, "a", "StoreError", "gone")
+    ledger.record_failure(run_id, ErrorRow.of_attempt("de-000009", 1, "a", "StoreError", "gone"))
     query(ledger, "UPDATE pipeline_runs SET started_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-90 minutes')")
 
     progress = ledger.progress(run_id)
@@ -161,7 +161,9 @@ def test_a_failure_is_counted_until_the_shard_is_committed(
     start(ledger, run_id)
     # Two sessions of the driver: the second counts from 1, and the attempts of both are summed.
     for attempt in (1, 2, 1):
-        ledger.record_failure(run_id, "de-000000", attempt, "host-0", "StoreError", "time-out", "Traceback …")
+        ledger.record_failure(
+            run_id, ErrorRow.of_attempt("de-000000", attempt, "host-0", "StoreError", "time-out", "Traceback …")
+        )
     (shard,) = ledger.shards(run_id)
     assert (shard.status, shard.attempts, shard.error) == (ShardStatus.FAILED, 3, "StoreError: time-out")
     assert ledger.progress(run_id).processed == 0
@@ -177,7 +179,7 @@ def test_a_late_failure_does_not_change_a_finished_shard(ledger: SqliteLedger, r
     start(ledger, run_id)
     ledger.record_shard(make_result(0))
     (before,) = ledger.shards(run_id)
-    ledger.record_failure(run_id, "de-000000", 2, "host-1", "StoreError", "the store was away")
+    ledger.record_failure(run_id, ErrorRow.of_attempt("de-000000", 2, "host-1", "StoreError", "the store was away"))
     assert ledger.shards(run_id) == [before]
 
 
@@ -185,7 +187,7 @@ def test_languages_are_summed_over_finished_shards_only(ledger: SqliteLedger, ru
     start(ledger, run_id, shards=5)
     ledger.record_shard(make_result(0, "de", videos=10, failed=1))
     ledger.record_shard(make_result(1, "de", videos=6))
-    ledger.record_failure(run_id, "fr-000000", 1, None, "StoreError", "gone")
+    ledger.record_failure(run_id, ErrorRow.of_attempt("fr-000000", 1, None, "StoreError", "gone"))
     german, french = ledger.languages(run_id)
     assert (german.processed, german.failed, german.shards_done, german.total_shards) == (16, 1, 2, 5)
     assert (german.segments, german.kept, german.audio_s, german.kept_s) == (300, 225, 1500.0, 1125.0)

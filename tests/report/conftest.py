@@ -9,7 +9,7 @@ import pytest
 from output_factory import config, corpus, make_output
 
 from audiopipe.dataset.commit import read_commits
-from audiopipe.ledger import LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
+from audiopipe.ledger import ErrorRow, LanguageTotal, Role, RunRow, RunStatus, WorkerRow, WorkerStatus, open_ledger
 from audiopipe.plan.plan import load_plan
 from audiopipe.store.objects import Store
 
@@ -33,7 +33,9 @@ def ledger(dataset):
     with open_ledger(None, dataset) as ledger:
         run = RunRow("tests", "all", sum(total.videos for total in totals.values()), output=dataset)
         ledger.start_run(run, [LanguageTotal(name, total.videos, total.shards) for name, total in totals.items()])
-        ledger.record_failure("tests", "en-000000", 1, "host/p0/1", "StoreError", "503 <b>slow down</b>")
+        ledger.record_failure(
+            "tests", ErrorRow.of_attempt("en-000000", 1, "host/p0/1", "StoreError", "503 <b>slow down</b>")
+        )
         for commit in read_commits(store).values():
             ledger.record_shard(commit.result)
         workers = [WorkerRow("host/p0", Role.DRIVER, status=WorkerStatus.DONE)]
