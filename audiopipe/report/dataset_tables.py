@@ -136,8 +136,13 @@ def read_tables(
     compared = (_read_other(dataset, address, language, max_segments, seed) for address in addresses)
     others = tuple(other for other in compared if other is not None)
     scores = [column.name for column in dataset.score_columns if column.type != "floats"]
-    carried = [name for name in SOURCE_COLUMNS if name in dataset.columns and name not in scores]
+    carried = [name for name in SOURCE_COLUMNS if name not in scores and _is_scalar(dataset, name)]
     return DatasetTables(dataset, sample.to_pandas([*COLUMNS, *carried, *scores]), examples_per_kind, others, language)
+
+
+def _is_scalar(dataset: Dataset, name: str) -> bool:
+    """Check whether the segments have a column of this name that is not of lists."""
+    return not dataset.column_types.get(name, "[]").endswith("[]")
 
 
 def _read_other(

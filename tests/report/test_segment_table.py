@@ -5,14 +5,20 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 from selection_factory import make_samples
 
 from audiopipe.dataset.reader import Dataset
+from audiopipe.dataset.run_record import read_run_record, read_schema
+from audiopipe.dataset.schema import catalog_columns
 from audiopipe.report import quality
 from audiopipe.report.segment_table import sample, segment_table
 from audiopipe.report.segment_table.queries import KEY_COLUMNS, SegmentQueries, audio_type
@@ -102,6 +108,51 @@ def test_only_jupyterlab_gets_the_widget(output, monkeypatch):
     assert table.widget.settings["note"] == "All 80 segments, read from the dataset page by page."
     assert "export default" in table.widget._esm
     table.widget.close()
+
+
+@pytest.fixture(scope="module")
+def kept_columns(tmp_path_factory):
+    """That output with columns of a catalog: names that queries might use, numbers without a value, small integers."""
+    store = make_samples(str(tmp_path_factory.mktemp("kept") / "out"))
+    types = {"value": pa.string(), "bin": pa.string(), "rating": pa.float64(), "age": pa.uint8()}
+    record = read_run_record(store)
+    scores = [column for scorer in record.scorers for column in scorer.columns]
+    added = catalog_columns(list(types.items()), scores)
+    (Path(store.root) / "_run.json").write_bytes(replace(record, catalog_columns=added).to_json())
+    schema = read_schema(read_run_record(store))
+    for path in Path(store.root).glob("*/segments_*.parquet"):
+        rows = [
+            {
+                **row,
+                "value": f"value {index % 3}",
+                "bin": "a",
+                "age": 200,
+                "rating": (math.nan, math.inf, 1.5)[index % 3],
+            }
+            for index, row in enumerate(pq.read_table(path).to_pylist())
+        ]
+        pq.write_table(pa.Table.from_pylist(rows, schema), path)
+    return Dataset(store.root)
+
+
+def test_columns_of_a_catalog_are_shown_and_counted(kept_columns):
+    queries = SegmentQueries(kept_columns)
+    assert {"value", "bin", "rating", "age"} <= {column.name for column in queries.columns}
+    bins = {"rating": {"low": 0, "step": 1, "bins": 3}, "age": {"low": 0, "step": 100, "bins": 3}}
+    answer = queries.answer({"query": "charts", "bins": bins, "values": ["value", "bin"]})
+    assert answer.body["counts"] == {"rating": [0, 24, 0], "age": [0, 0, 80]}
+    assert answer.body["values"]["bin"] == [["a", 80]]
+    assert sum(count for _, count in answer.body["values"]["value"]) == 80
+    queries.close()
+
+
+def test_a_number_without_a_value_is_missing_on_the_page(kept_columns):
+    queries = SegmentQueries(kept_columns)
+    place = [column.name for column in queries.columns].index("rating")
+    body = payload(segment_table(quality.read_tables(kept_columns.url)).page())
+    for rows in (queries.answer(PAGE).body["rows"], body["rows"]):
+        assert {row[place] for row in rows} == {None, 1.5}
+    queries.close()
 
 
 @pytest.mark.parametrize("where", ["true", "kept AND snr_db >= 20", "text IS NULL OR contains(lower(text), 'xt 1')"])

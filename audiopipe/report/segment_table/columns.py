@@ -20,8 +20,8 @@ __all__ = ["TableColumn", "describe_columns", "sql_name"]
 
 Kind = Literal["number", "text", "category", "flag"]
 MAX_CATEGORIES = 60  # a text column with more values is searched, not chosen from
-NUMBERS = {"FLOAT", "DOUBLE", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "UINTEGER", "UBIGINT", "HUGEINT"}
-INTEGERS = NUMBERS - {"FLOAT", "DOUBLE"}
+INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG")} | {"INTEGER", "UINTEGER"}
+NUMBERS = INTEGERS | {"FLOAT", "DOUBLE"}
 # The columns that a table starts with, as far as the dataset has them; the text is put first by the page.
 SHOWN = (
     *("text", "duration_s", "language", "video_id", "speaker", "dnsmos_ovrl", "snr_db"),

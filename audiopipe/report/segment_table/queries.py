@@ -18,6 +18,7 @@ import pyarrow.csv
 from audiopipe.conditions import parse_condition
 from audiopipe.dataset.database import checked
 from audiopipe.dataset.reader import SAMPLE_ORDER, Dataset
+from audiopipe.dataset.records import finite
 from audiopipe.dataset.sql import quote_name
 from audiopipe.errors import AudiopipeError, ConfigError
 from audiopipe.report.segment_table.columns import TableColumn, describe_columns
@@ -99,7 +100,7 @@ class SegmentQueries:
         return f"{self._column(request['sort'])} {direction} NULLS LAST, {IDENTITY}"
 
     def _fetch(self, keys: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
-        """Return the rows of segments, in the order of their keys, with an empty place for one that is missing."""
+        """Return the rows of segments in the order of their keys."""
         if not keys:
             return []
         names = ", ".join(quote_name(column.name) for column in self.columns)
@@ -108,7 +109,7 @@ class SegmentQueries:
             f"({', '.join('?' * len(keys))}) AND language IN (SELECT unnest(?)) AND shard IN (SELECT unnest(?))",
             [*(key for _, _, key in keys), sorted({row[0] for row in keys}), sorted({row[1] for row in keys})],
         )
-        by_key = {row[:3]: list(row[3:]) for row in rows}
+        by_key = {row[:3]: list(map(finite, row[3:])) for row in rows}
         return [by_key[key] for key in keys if key in by_key]
 
     def _ranges(self, request: Request) -> Answer:
@@ -135,12 +136,12 @@ class SegmentQueries:
             column = self._column(name, "number")
             place = f"least(greatest(floor(({column} - ?) / ?), 0), {number - 1})::INTEGER"
             parts.append(
-                f"SELECT {index}, {place} AS bin, NULL, count(*) FROM chosen WHERE {column} IS NOT NULL GROUP BY bin"
+                f"SELECT {index}, {place}, NULL, count(*) FROM chosen WHERE isfinite({column}::DOUBLE) GROUP BY 2"
             )
             edges += [low, step]
         for index, name in enumerate(values, len(bins)):
             column = self._column(name, "category", "flag")
-            parts.append(f"SELECT {index}, NULL, {column}::VARCHAR AS value, count(*) FROM chosen GROUP BY value")
+            parts.append(f"SELECT {index}, NULL, {column}::VARCHAR, count(*) FROM chosen GROUP BY 3")
         names = ", ".join(dict.fromkeys(map(self._column, columns)))
         rows = self._rows(
             f"WITH chosen AS MATERIALIZED (SELECT {names} FROM segments WHERE {where}) {' UNION ALL '.join(parts)}",

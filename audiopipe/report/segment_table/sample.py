@@ -11,6 +11,7 @@ import numpy as np
 import soundfile as sf
 
 from audiopipe.dataset.reader import SAMPLE_ORDER, Dataset
+from audiopipe.dataset.records import finite
 from audiopipe.errors import AudiopipeError
 from audiopipe.media.encode import encode
 from audiopipe.report.excerpts import Excerpt
@@ -79,7 +80,7 @@ def _read_audio(dataset: Dataset, rows: Sequence[Mapping[str, Any]]) -> list[tup
 def _shorten(value: Any, column: TableColumn) -> Any:
     """Return a value in the fewest characters that give the same float32; a long text is cut."""
     if isinstance(value, float):
-        return float(str(np.float32(value))) if column.is_float32 else round(value, 6)
+        return finite(float(str(np.float32(value))) if column.is_float32 else round(value, 6))
     if isinstance(value, str) and len(value) > TEXT_LENGTH:
         return value[:TEXT_LENGTH] + "…"
     return value
