@@ -42,7 +42,7 @@ def _describe(tables: DatasetTables) -> Html:
         return page.note("No segment was kept.")
     short, middle, long = (format_duration(float(kept.quantile(quantile))) for quantile in QUANTILES)
     sentence = f"A kept segment lasts {middle} in the median; 5 % are shorter than {short}, and 5 % longer than {long}."
-    videos = tables.kept.groupby("video_id")["duration_s"].sum()
+    videos = tables.kept.groupby(["language", "video_id"])["duration_s"].sum()
     sentence += f" A video gives {format_duration(float(videos.median()))} of kept segments in the median."
     return page.note(sentence)
 

@@ -48,7 +48,7 @@ class SampleRates:
     @cached_property
     def _source(self) -> str:
         """Return the rates of the sources, the most frequent first."""
-        rates = self._tables.segments["source_rate_hz"].dropna().value_counts()
+        rates = self._tables.segments["source_rate_hz"].dropna().astype(int).value_counts()
         shown = [
             f"{_kilohertz(int(str(rate)))} in {format_percent(int(count), int(rates.sum()))}"
             for rate, count in rates.head(MAX_RATES).items()

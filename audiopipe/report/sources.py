@@ -63,7 +63,8 @@ def _top(rows: pd.DataFrame, keys: list[str], noun: str) -> Html:
         name=("title", "first"),
     )
     sums = sums[sums["kept"] > 0].sort_values("kept_s", ascending=False, kind="stable")
-    total_s, largest_s = float(sums["kept_s"].sum()), float(sums["kept_s"].iloc[0])
+    # Segments whose channel nothing names are in no group, but in the total.
+    total_s, largest_s = float(rows["duration_s"][rows["kept"]].sum()), float(sums["kept_s"].iloc[0])
     body: list[list[str | Html]] = [
         [
             *(str(row[key]) for key in keys),

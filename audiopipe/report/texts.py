@@ -40,10 +40,10 @@ class _Language:
 
 def texts(tables: DatasetTables) -> Html:
     """Show what is known of the kept segments' texts. Returns an empty piece if none has a text."""
-    rows = tables.kept[tables.kept["text"].notna() & (tables.kept["text"] != "")]
-    if not len(rows):
+    with_text = tables.kept[tables.kept["text"].notna() & (tables.kept["text"] != "")]
+    if not len(with_text):
         return Html("")
-    total = len(rows)
+    rows, total = with_text, len(with_text)
     if total > MAX_TEXTS:
         rows = rows.sample(MAX_TEXTS, random_state=0).sort_index()
     contents, characters, words = _examine(rows)
@@ -57,7 +57,7 @@ def texts(tables: DatasetTables) -> Html:
         f"language, and 5 % faster than the third.{sampled}"
     )
     charts = page.grid([_rate(rows["language"], values, name) for name, values in rates.items()], two=True)
-    table = _rates(tables, rows["language"], rates)
+    table = _rates(tables, with_text, rows["language"], rates)
     return page.join(heading, note, charts, table, _vocabulary(contents), _letters(contents))
 
 
@@ -91,18 +91,21 @@ def _rate(language: pd.Series, values: Values, name: str) -> Html:
     return page.figure(chart, title, f"median {format_number(float(np.median(finite)), 1)}")
 
 
-def _rates(tables: DatasetTables, language: pd.Series, rates: Mapping[str, Values]) -> Html:
-    """Show a row for each language: the share of segments with a text, and how fast it is spoken."""
-    kept = tables.kept["language"].value_counts()
-    with_text = tables.kept["text"].notna().groupby(tables.kept["language"]).sum()
+def _rates(tables: DatasetTables, with_text: pd.DataFrame, language: pd.Series, rates: Mapping[str, Values]) -> Html:
+    """Show a row for each language: the share of kept segments with a text, and how fast these are spoken.
+
+    Args:
+        language: of the texts that were examined, as `rates`.
+    """
+    kept, known = (rows["language"].value_counts() for rows in (tables.kept, with_text))
     *body, last = [
         [name, format_percent(part, whole), *(cell for values in rates.values() for cell in _quantiles(values[chosen]))]
         for name, part, whole, chosen in [
             *(
-                (str(name), int(with_text[name]), int(kept[name]), (language == name).to_numpy())
+                (str(name), int(known[name]), int(kept[name]), (language == name).to_numpy())
                 for name in sorted(language.unique())
             ),
-            ("all", int(with_text.sum()), int(kept.sum()), np.ones(len(language), dtype=bool)),
+            ("all", len(with_text), len(tables.kept), np.ones(len(language), dtype=bool)),
         ]
     ]
     head = [f"{unit} {q:.0%}".replace("50%", "median") for unit in ("characters/s", "words/s") for q in QUANTILES]

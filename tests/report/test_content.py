@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 from page_text import text_of
 
+from audiopipe.dataset.reader import Dataset
 from audiopipe.report import content, quality, sources, texts
 from audiopipe.report.alphabets import find_alphabet, letters_outside
 from audiopipe.report.durations import durations
+from audiopipe.report.sample_rates import SampleRates
 
 TEXTS = {"en": "the cat and the dog", "de": "Größe und привет"}
 
@@ -103,6 +105,36 @@ def test_videos_and_channels_are_ranked_by_kept_hours(described):
     assert "1 channel with kept segments" in text
     assert "News <24> 3 1." in text
     assert "<24>" not in sources.videos_and_channels(described).markup
+
+
+def test_a_channels_share_is_of_all_kept_hours(described):
+    rows = described.segments
+    share = 100 * rows["duration_s"][rows["language"] == "en"].sum() / rows["duration_s"].sum()
+    text = text_of(sources.videos_and_channels(described))
+    assert f"the 1 channel with most have {share:.0f} % of the hours" in text
+    assert share < 99
+
+
+def test_a_channel_that_is_a_list_is_left_out(dataset, monkeypatch):
+    types = {**Dataset(dataset).column_types, "channel": "VARCHAR[]", "title": "VARCHAR"}
+    monkeypatch.setattr(Dataset, "column_types", types)
+    read = []
+    monkeypatch.setattr(Dataset, "to_pandas", lambda self, columns: read.extend(columns))
+    quality.read_tables(dataset)
+    assert "title" in read
+    assert "channel" not in read
+
+
+def test_the_rate_of_sources_is_shown_where_some_lack_it(tables):
+    rates = [None, *[48_000] * (len(tables.segments) - 1)]
+    described = SampleRates(replace(tables, segments=tables.segments.assign(source_rate_hz=rates)))
+    assert "48 kHz in 100 % of the segments" in described.describe_sources()
+
+
+def test_an_empty_text_is_no_text(described):
+    text = described.segments["text"].where(described.segments["video_id"] != "video00", "")
+    shown = text_of(texts.texts(replace(described, segments=described.segments.assign(text=text))))
+    assert "en 100 %" not in shown
 
 
 def test_titles_come_from_the_videos_where_the_segments_have_none(tables):
