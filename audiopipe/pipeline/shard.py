@@ -28,6 +28,7 @@ from audiopipe.dataset.commit import Commit, commit_shard, publish, read_commit,
 from audiopipe.dataset.run_record import find_run_record
 from audiopipe.dataset.schema import object_names
 from audiopipe.dataset.writer import ShardFiles
+from audiopipe.kernels.precompile import load_compiled
 from audiopipe.media.decoder_process import decoders_have_network
 from audiopipe.media.places import SourcePlaces
 from audiopipe.pipeline.assemble import ShardAssembler
@@ -176,6 +177,8 @@ def _run_stages(
     # A worker's cores are divided among shards, decoders and encoders, and sums over a varying number of threads would
     # differ in their last bit. With a GPU this concerns the fingerprints, which are computed on the CPU.
     torch.set_num_threads(1)
+    # Else all threads of the stage that first needs the functions would wait for them, and the stage would look slow.
+    load_compiled(device)
     with ExitStack() as stack:
         fetchers = stack.enter_context(ThreadPoolExecutor(config.prefetch_videos, "fetch"))
         encoders = stack.enter_context(ThreadPoolExecutor(config.encoders, "encode"))
