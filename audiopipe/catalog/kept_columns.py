@@ -14,7 +14,7 @@ from audiopipe.catalog.tables import infer_type
 from audiopipe.config.columns import ALL_COLUMNS, join_columns
 from audiopipe.errors import CatalogError
 
-__all__ = ["KEPT_FIELD", "choose_kept", "convert_kept", "is_kept", "kept_name", "kept_struct"]
+__all__ = ["KEPT_FIELD", "choose_kept", "convert_kept", "is_kept", "kept_name", "kept_struct", "with_extras"]
 
 PREFIX = "column:"
 KEPT_FIELD = "columns"  # of a plan: the values of a video
@@ -29,6 +29,13 @@ def kept_name(name: str) -> str:
 def is_kept(name: str) -> bool:
     """Check whether a column of raw rows is one that is kept."""
     return name.startswith(PREFIX)
+
+
+def with_extras(rows: pa.Table, extras: pa.Table) -> pa.Table:
+    """Return raw rows with columns to keep."""
+    for name in extras.column_names:
+        rows = rows.append_column(kept_name(name), extras[name])
+    return rows
 
 
 def choose_kept(source: str, names: Sequence[str], used: Iterable[str], kept: Mapping[str, str]) -> dict[str, str]:
@@ -70,7 +77,8 @@ def convert_kept(source: str, columns: Mapping[str, pa.ChunkedArray], has_types:
     for name, column in columns.items():
         kind = storable_type(column.type)
         if kind is not None:
-            values = column.cast(kind)
+            # Times have microseconds; the nanoseconds below them are cut off.
+            values = column.cast(kind, safe=not pa.types.is_timestamp(kind))
             converted[name] = values if has_types or kind != pa.string() else infer_type(values)
         elif not is_all:
             names = [(other, other) for other, values in columns.items() if storable_type(values.type) is not None]

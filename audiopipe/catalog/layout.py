@@ -17,6 +17,7 @@ from audiopipe.errors import CatalogError
 __all__ = [
     "AUDIO_FOLDER",
     "COLUMNS",
+    "LOCATION",
     "OFFSET",
     "Layout",
     "choose_layout",
@@ -61,7 +62,7 @@ class Layout:
     Attributes:
         name: of the format; None for a table that has this package's names or is mapped by `columns`.
         roles: the column for each use.
-        has_offsets: each row is a segment that starts at the column `offset` and lasts for `duration_s`.
+        has_offsets: each row is a segment from the column `offset`, for `duration_s` or to the end of the file.
     """
 
     name: str | None
@@ -97,7 +98,7 @@ def choose_layout(source: str, names: Sequence[str], mapping: Mapping[str, str])
         roles |= {role: column for role, column in guess_roles(names).items() if role != "youtube_id"}
     roles = {role: column for role, column in roles.items() if role not in mapping and column not in mapping.values()}
     roles |= {role: column for role, column in mapping.items() if column != NO_COLUMN or column in names}
-    has_offsets = name == NEMO and OFFSET in names and "duration_s" in roles
+    has_offsets = name == NEMO and OFFSET in names and "start_s" not in roles
     if LOCATION not in roles and "youtube_id" in roles and (mapping or name is not None):
         roles[LOCATION] = roles["youtube_id"]
     if "youtube_id" not in roles and LOCATION in roles:

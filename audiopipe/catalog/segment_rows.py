@@ -102,8 +102,8 @@ def group_recordings(source: str, rows: pa.Table, values: Sequence[Mapping[str, 
     """Group rows that are segments by their recording.
 
     Args:
-        rows: text columns youtube_id and r2_tar_key, number columns start_s and end_s, and, where the catalog has them,
-            language, text, speaker and size_bytes.
+        rows: text columns youtube_id and r2_tar_key, number columns row, start_s and end_s, and, where the catalog has
+            them, language, text, speaker and size_bytes.
         values: those of kept columns for each row.
 
     Raises:
@@ -111,8 +111,9 @@ def group_recordings(source: str, rows: pa.Table, values: Sequence[Mapping[str, 
     """
     names = [name for name in rows.column_names if name != "duration_s"]
     recordings: dict[str, Recording] = {}
-    for number, row in enumerate(rows.select(names).to_pylist(), 1):
-        video_id, location, start_s = row["youtube_id"] or "", row["r2_tar_key"] or "", row["start_s"]
+    for index, row in enumerate(rows.select(names).to_pylist()):
+        number, start_s = row["row"], row["start_s"]
+        video_id, location = row["youtube_id"] or "", row["r2_tar_key"] or ""
         recording = recordings.setdefault(video_id, Recording(video_id, location, number))
         if recording.location != location:
             raise CatalogError(
@@ -123,6 +124,6 @@ def group_recordings(source: str, rows: pa.Table, values: Sequence[Mapping[str, 
             raise CatalogError(f"catalog {source}, row {number} (id {video_id!r}), column 'start_s': it has no start")
         recording.languages.update([row["language"]] if row.get("language") else [])
         recording.size_bytes = recording.size_bytes or row.get("size_bytes")
-        kept = values[number - 1] if values else {}
+        kept = values[index] if values else {}
         recording.entries.append(Entry(start_s, row["end_s"], row.get("text"), row.get("speaker"), kept))
     return list(recordings.values())

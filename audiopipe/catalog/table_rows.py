@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
 
 from audiopipe.catalog.files import UNDETERMINED, language_of_path, strip_suffix
-from audiopipe.catalog.kept_columns import ALL, choose_kept, convert_kept, kept_name
-from audiopipe.catalog.layout import COLUMNS, OFFSET, Layout, choose_layout, suggest_columns
+from audiopipe.catalog.kept_columns import ALL, choose_kept, convert_kept, with_extras
+from audiopipe.catalog.layout import COLUMNS, LOCATION, OFFSET, Layout, choose_layout, suggest_columns
 from audiopipe.catalog.segment_rows import JsonValue, group_recordings, recordings_table, whole_file
 from audiopipe.catalog.tables import base_url, read_table, table_format
-from audiopipe.catalog.validate import REQUIRED_COLUMNS, RawCatalog, parse_numbers
+from audiopipe.catalog.validate import REQUIRED_COLUMNS, RawCatalog, filter_completed, parse_numbers
 from audiopipe.config import RunConfig
 from audiopipe.config.columns import ROLES, parse_pairs
 from audiopipe.errors import CatalogError
 from audiopipe.store.objects import open_filesystem
 
-__all__ = ["SEARCHED_ROWS", "find_base", "json_schema", "json_values", "read_rows", "set_language"]
+__all__ = [
+    "SEARCHED_ROWS",
+    "TablePart",
+    "find_base",
+    "json_schema",
+    "json_values",
+    "make_rows",
+    "read_part",
+    "read_rows",
+    "set_language",
+]
 
 ABSOLUTE = r"^/|^[A-Za-z][A-Za-z0-9+.-]*://"
 # Folders that paths are relative to in tables of other tools, next to the one of the table: Common Voice's `clips`.
@@ -57,11 +67,38 @@ class _TableReader:
         return name not in self.layout.used and name in self.kept.values()
 
 
+@dataclass(frozen=True)
+class TablePart:
+    """A table, or one of several that are one catalog.
+
+    Attributes:
+        names: all its columns.
+        rows: a column for each use, as text but for numbers.
+        kept: the columns to keep by their new names, as the file has them.
+        has_types: the format has types; otherwise all kept columns are texts.
+    """
+
+    layout: Layout
+    names: Sequence[str]
+    rows: pa.Table
+    kept: Mapping[str, pa.ChunkedArray]
+    has_types: bool
+
+
 def read_rows(url: str, config: RunConfig) -> RawCatalog:
     """Read the raw rows of a table.
 
     Raises:
         CatalogError: the table cannot be read or lacks a column; the message lists its columns and suggests `columns`.
+    """
+    return make_rows(url, read_part(url, config), config, *base_url(url))
+
+
+def read_part(url: str, config: RunConfig) -> TablePart:
+    """Read the columns of a table that have a use or are kept.
+
+    Raises:
+        CatalogError: the table cannot be read, or lacks a column that the config names.
     """
     reader = _TableReader(url, config)
     table = read_table(url, reader.choose, reader.is_typed)
@@ -72,26 +109,37 @@ def read_rows(url: str, config: RunConfig) -> RawCatalog:
     columns = {role: table[layout.roles[role]] for role in ROLES if role in layout.roles}
     if layout.has_offsets:
         columns["start_s"] = table[OFFSET]
-    rows = pa.table(columns) if columns else table.select([])
-    has_types = table_format(url) in TYPED_FORMATS
-    chosen = {name: table[column] for name, column in reader.kept.items() if column in table.column_names}
+    rows = _as_text(url, pa.table(columns) if columns else table.select([]))
+    kept = {name: table[column] for name, column in reader.kept.items() if column in table.column_names}
+    return TablePart(layout, reader.names, rows, kept, table_format(url) in TYPED_FORMATS)
+
+
+def make_rows(source: str, part: TablePart, config: RunConfig, folder: str, is_local: bool) -> RawCatalog:
+    """Make raw rows of a table that was read.
+
+    Args:
+        folder: that of the table, with a slash at its end.
+        is_local: it is on this machine.
+
+    Raises:
+        CatalogError: the table lacks a column or a time of a segment, or a column cannot be kept.
+    """
+    layout, rows = part.layout, part.rows
     is_all = dict(parse_pairs(config.keep_columns)) == ALL
-    extras = convert_kept(url, chosen, has_types, is_all) if chosen else None
-    rows = set_language(rows, config.language_from, None if layout.name is None else UNDETERMINED)
-    folder, is_local = base_url(url)
+    extras = convert_kept(source, part.kept, part.has_types, is_all)
+    if not layout.is_native and LOCATION in rows.column_names:
+        folder = find_base(folder, is_local, rows[LOCATION].slice(0, SEARCHED_ROWS).to_pylist())
+    rows = set_language(rows, config.language_from, None if layout.name is None else UNDETERMINED, folder)
     missing = [name for name in REQUIRED_COLUMNS if name not in rows.column_names]
     if missing:
-        raise _missing_columns(url, reader.names, missing, dict(parse_pairs(config.columns)))
-    rows = _as_text(url, rows)
-    if not layout.is_native:
-        folder = find_base(folder, is_local, rows["r2_tar_key"].slice(0, SEARCHED_ROWS).to_pylist())
-        if layout.roles["youtube_id"] == layout.roles["r2_tar_key"]:
-            ids = [key and _id_of(key, folder) for key in rows["youtube_id"].to_pylist()]
-            rows = rows.set_column(rows.column_names.index("youtube_id"), "youtube_id", pa.array(ids, pa.string()))
-    raw = RawCatalog(url, rows, folder, is_local)
+        raise _missing_columns(source, part.names, missing, dict(parse_pairs(config.columns)))
+    if not layout.is_native and layout.roles["youtube_id"] == layout.roles[LOCATION]:
+        ids = [key and _id_of(key, folder) for key in rows["youtube_id"].to_pylist()]
+        rows = rows.set_column(rows.column_names.index("youtube_id"), "youtube_id", pa.array(ids, pa.string()))
+    raw = RawCatalog(source, rows, folder, is_local)
     if "start_s" in rows.column_names:
         return _group(raw, layout, extras)
-    return RawCatalog(url, _with_extras(_with_whole_files(rows), extras), folder, is_local)
+    return replace(raw, table=with_extras(_with_whole_files(rows), extras))
 
 
 def _id_of(key: str, folder: str) -> str:
@@ -100,8 +148,8 @@ def _id_of(key: str, folder: str) -> str:
 
 
 def _as_text(source: str, rows: pa.Table) -> pa.Table:
-    """Return rows whose keys, ids, texts and speakers are text."""
-    for name in ("youtube_id", "r2_tar_key", "text", "speaker"):
+    """Return rows whose columns are text, but for numbers."""
+    for name in (LOCATION, "youtube_id", "language", "status", "text", "speaker"):
         if name in rows.column_names:
             try:
                 column = rows[name].cast(pa.string())
@@ -133,15 +181,19 @@ def _missing_columns(
     return CatalogError(f"{problem}: {advice} (look at it first with `audiopipe inspect {source}`)")
 
 
-def set_language(rows: pa.Table, language_from: str | None, default: str | None) -> pa.Table:
-    """Return rows with the language that the config says, or a default where the catalog has none."""
-    if language_from is not None and "r2_tar_key" in rows.column_names:
-        keys = rows["r2_tar_key"].cast(pa.string()).to_pylist()
-        languages = [language_of_path((key or "").lstrip("/"), language_from) for key in keys]
+def set_language(rows: pa.Table, language_from: str | None, default: str | None, folder: str) -> pa.Table:
+    """Return rows with the language that the config says, or a default where the catalog has none.
+
+    Args:
+        folder: that of the catalog; the first folder of an absolute path below it is the first one below it.
+    """
+    if language_from is not None and LOCATION in rows.column_names:
+        paths = ((key or "").removeprefix(folder).lstrip("/") for key in rows[LOCATION].to_pylist())
+        languages = [language_of_path(path, language_from) for path in paths]
     elif default is not None and "language" not in rows.column_names:
         languages = [default] * rows.num_rows
     elif default is not None:
-        languages = [text or default for text in rows["language"].cast(pa.string()).to_pylist()]
+        languages = [text or default for text in rows["language"].to_pylist()]
     else:
         return rows
     values = pa.chunked_array([pa.array(languages, pa.string())])
@@ -180,16 +232,10 @@ def _with_whole_files(rows: pa.Table) -> pa.Table:
     return rows.drop_columns(names).append_column("segments", pa.chunked_array([segments]))
 
 
-def _with_extras(rows: pa.Table, extras: pa.Table | None) -> pa.Table:
-    if extras is not None:
-        for name in extras.column_names:
-            rows = rows.append_column(kept_name(name), extras[name])
-    return rows
-
-
-def _group(raw: RawCatalog, layout: Layout, extras: pa.Table | None) -> RawCatalog:
-    """Group rows that are segments by their recording."""
-    rows = raw.table.append_column("row", pa.array(range(1, raw.table.num_rows + 1)))
+def _group(raw: RawCatalog, layout: Layout, extras: pa.Table) -> RawCatalog:
+    """Group rows that are segments, and completed, by their recording."""
+    rows = filter_completed(raw, raw.table.append_column("row", pa.array(range(1, raw.table.num_rows + 1))))
+    values = json_values(extras.take(pc.subtract(rows["row"], 1))) if extras.num_columns else None
     starts = parse_numbers(raw, rows, "start_s")
     if layout.has_offsets:
         starts = pc.fill_null(starts, 0.0)
@@ -197,13 +243,12 @@ def _group(raw: RawCatalog, layout: Layout, extras: pa.Table | None) -> RawCatal
     else:
         ends = parse_numbers(raw, rows, "end_s")
     numbers = {"start_s": starts, "end_s": ends, "size_bytes": parse_numbers(raw, rows, "size_bytes").cast(pa.int64())}
-    dropped = [name for name in (*numbers, "row") if name in rows.column_names]
-    rows = rows.drop_columns(dropped)
+    rows = rows.drop_columns([name for name in numbers if name in rows.column_names])
     for name, column in numbers.items():
         rows = rows.append_column(name, column)
-    recordings = group_recordings(raw.source, rows, None if extras is None else json_values(extras))
+    recordings = group_recordings(raw.source, rows, values)
     table = recordings_table(recordings, has_languages=True)
-    kept = tuple((field.name, field.type) for field in json_schema(extras)) if extras is not None else ()
+    kept = tuple((field.name, field.type) for field in json_schema(extras))
     return RawCatalog(raw.source, table, raw.base, raw.is_local, segment_columns=kept)
 
 

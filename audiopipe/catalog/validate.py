@@ -30,6 +30,7 @@ __all__ = [
     "RawCatalog",
     "check_ids",
     "check_languages",
+    "filter_completed",
     "folder_url",
     "parse_numbers",
     "prepare_rows",
@@ -99,18 +100,28 @@ def _text_column(raw: RawCatalog, name: str) -> pa.ChunkedArray:
         raise CatalogError(f"catalog {raw.source}, column {name!r}: {column.type} is not UTF-8 text") from error
 
 
+def filter_completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
+    """Return the rows with status 'COMPLETED', or all if there is no status.
+
+    Raises:
+        CatalogError: there are rows, and none has this status.
+    """
+    if "status" not in rows.column_names:
+        return rows
+    selected = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
+    if not selected.num_rows and rows.num_rows:
+        statuses = [str(status) for status in pc.unique(rows["status"]).to_pylist()][:MAX_LISTED]
+        raise CatalogError(f"catalog {raw.source}: no row has status {COMPLETED!r}, but {', '.join(statuses)}")
+    return selected
+
+
 def select_completed(raw: RawCatalog, rows: pa.Table) -> pa.Table:
-    """Select the rows with status 'COMPLETED', or all if there is no status, and check their languages.
+    """Select the rows of `filter_completed`, and check their languages.
 
     Raises:
         CatalogError: no row is left in a file, or a language is not a valid name.
     """
-    if "status" in rows.column_names:
-        selected = rows.filter(pc.fill_null(pc.equal(rows["status"], COMPLETED), False))
-        if not selected.num_rows and rows.num_rows:
-            statuses = [str(status) for status in pc.unique(rows["status"]).to_pylist()][:MAX_LISTED]
-            raise CatalogError(f"catalog {raw.source}: no row has status {COMPLETED!r}, but {', '.join(statuses)}")
-        rows = selected
+    rows = filter_completed(raw, rows)
     if not rows.num_rows and raw.base is not None:
         raise CatalogError(f"catalog {raw.source} has no rows: there is nothing to do")
     languages = pc.unique(rows["language"]).to_pylist()

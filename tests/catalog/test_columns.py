@@ -201,3 +201,51 @@ def test_columns_are_guessed_by_name_in_any_case():
         "speaker": "Speaker_ID",
         "duration_s": "Duration",
     }
+
+
+def test_segments_of_rows_that_are_not_completed_are_left_out(tmp_path):
+    rows = {
+        "youtube_id": ["b", "a", "a"],
+        "r2_tar_key": ["b.wav", "a.wav", "a.wav"],
+        "language": ["en", "en", "en"],
+        "status": ["FAILED", "FAILED", "COMPLETED"],
+        "from": ["0", "0", "2"],
+        "to": ["1", "1", ""],
+        "note": ["x", "y", "z"],
+    }
+    columns = {"start": "from", "end": "to"}
+    (row,) = read(write(tmp_path / "c.csv", rows), columns=columns, keep_columns="note").table.to_pylist()
+    assert (row["video_id"], json.loads(row["segments"])) == ("a", [{"start": 2.0, "columns": {"note": "z"}}])
+    with pytest.raises(CatalogError, match=r"row 3 \(id 'a'\), column 'start_s': it has no start"):
+        read(write(tmp_path / "d.csv", {**rows, "from": ["0", "0", ""]}), columns=columns)
+    with pytest.raises(CatalogError, match="no row has status 'COMPLETED', but FAILED"):
+        read(write(tmp_path / "e.csv", {**rows, "status": ["FAILED"] * 3}), columns=columns)
+
+
+def test_an_offset_of_nemo_without_a_duration_lasts_to_the_end(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav", "offset": 2, "text": "hi", "b": 3, "e": 4}\n')
+    (row,) = read(tmp_path / "m.jsonl").table.to_pylist()
+    assert json.loads(row["segments"]) == [{"start": 2.0, "text": "hi"}]
+    (row,) = read(tmp_path / "m.jsonl", columns="start=b,end=e").table.to_pylist()
+    assert json.loads(row["segments"]) == [{"start": 3.0, "end": 4.0, "text": "hi"}]
+
+
+def test_the_folder_of_an_absolute_path_is_below_the_table(tmp_path):
+    rows = {"youtube_id": ["a", "b"], "r2_tar_key": [f"{tmp_path}/en/a.wav", "de/b.wav"]}
+    for columns in (None, "id=youtube_id,path=r2_tar_key"):
+        catalog = read(write(tmp_path / "c.csv", rows), columns=columns, language_from="folder")
+        assert catalog.table["language"].to_pylist() == ["en", "de"]
+
+
+@pytest.mark.parametrize("column", [[{"path": "a.wav"}], [["en"]]])
+def test_a_column_of_another_type_than_text_is_named(tmp_path, column):
+    rows = {"audio_filepath": ["a.wav"], "lang": ["en"], "text": ["x"]}
+    for name, role in (("audio_filepath", "r2_tar_key"), ("lang", "language")):
+        with pytest.raises(CatalogError, match=f"column '{role}': (struct|list).* is not UTF-8 text"):
+            read(write(tmp_path / "c.parquet", {**rows, name: column}))
+
+
+def test_times_of_a_catalog_are_kept_with_microseconds(tmp_path):
+    times = pa.array([1_000_000_001], pa.timestamp("ns"))
+    path = write(tmp_path / "c.parquet", {"youtube_id": ["a"], "language": ["en"], "r2_tar_key": ["a"], "at": times})
+    assert read(path, keep_columns="at").table["columns"].to_pylist()[0]["at"].isoformat() == "1970-01-01T00:00:01"

@@ -159,6 +159,35 @@ def test_an_audio_folder_has_ids_below_its_splits(tmp_path):
     assert list(read(tmp_path / "en")[1]) == ["test/sub/001"]
 
 
+def test_the_files_of_an_audio_folder_have_one_type_for_a_column(tmp_path):
+    write(
+        tmp_path,
+        {
+            "train/metadata.csv": "file_name,code,year,text\na.wav,12,2020,x\n",
+            "test/metadata.csv": "file_name,code\na.wav,007\n",
+            "dev/metadata.jsonl": [{"file_name": "a.wav", "code": "5", "year": 2021}],
+        },
+    )
+    catalog, rows, _ = read(tmp_path, keep_columns="all")
+    values = {key: row["columns"] for key, row in rows.items()}
+    assert values["train/a"] == {"code": "12", "year": 2020}
+    assert values["test/a"] == {"code": "007", "year": None}
+    assert values["dev/a"] == {"code": "5", "year": 2021}
+    assert catalog.kept_columns == (("code", pa.string()), ("year", pa.int64()))
+    write(tmp_path, {"dev/metadata.jsonl": [{"file_name": "a.wav", "code": 5}]})
+    with pytest.raises(CatalogError, match=r"the files of its metadata differ: .*code.*types"):
+        read(tmp_path, keep_columns="code")
+
+
+def test_segments_of_an_audio_folder_keep_their_columns(tmp_path):
+    lines = "file_name,from,to,note\na.wav,0,1,x\na.wav,1,2,y\n"
+    write(tmp_path, {"train/metadata.csv": lines, "test/metadata.csv": lines})
+    catalog, _, segments = read(tmp_path, keep_columns="note", columns="start=from,end=to", language_from="en")
+    assert catalog.kept_columns == (("note", pa.string()),)
+    assert segments.keys() == {"train/a", "test/a"}
+    assert [entry["columns"]["note"] for entry in segments["test/a"]] == ["x", "y"]
+
+
 def test_columns_are_not_given_for_a_format_that_has_none(tmp_path):
     with pytest.raises(CatalogError, match="leave --columns out"):
         read(write(tmp_path, {"wav.scp": "r1 /x.wav\n"}), columns="text=x")
