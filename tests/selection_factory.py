@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile as sf
@@ -33,6 +34,8 @@ from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
 
 RUN_ID = "made-up"
+
+Samples = dict[str, tuple[bytes, bytes]]
 
 
 def flac(seconds: float, seed: int = 0) -> bytes:
@@ -176,3 +179,27 @@ def select_here(parent: str, dest: str, folder: Path, **options: Any) -> Store:
         copy_shard(shard, config, RUN_ID)
     finalize(store)
     return store
+
+
+def read_tar(path: Path) -> Samples:
+    """Return audio and sidecar of each sample, in the order of the tar."""
+    with tarfile.open(path) as tar:
+        members = [(member.name, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    pairs = zip(members[::2], members[1::2], strict=True)
+    return {name.removesuffix(".flac"): (audio, sidecar) for (name, audio), (_, sidecar) in pairs}
+
+
+def read_tars(url: str) -> Samples:
+    """Return audio and sidecar of each sample of an output in a folder, by key."""
+    return {key: sample for path in sorted(Path(url).glob("*/audio_*.tar")) for key, sample in read_tar(path).items()}
+
+
+def frame(url: str) -> pd.DataFrame:
+    """Read the segments of an output in a folder."""
+    return pd.concat(pd.read_parquet(path) for path in sorted(Path(url).glob("*/segments_*.parquet")))
+
+
+def select(parent: str, folder: Path, name: str = "selection", **options: Any) -> str:
+    """Select into a folder of its name, and return the address."""
+    store = select_here(parent, str(folder / name), folder / f"scratch-{name}", **options)
+    return store.url

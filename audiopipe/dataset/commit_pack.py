@@ -31,8 +31,7 @@ def read_bodies(store: Store, names: Collection[str], listed: Mapping[str, Mappi
         listed: entries of the listing that has the commits, and the pack if there is one.
     """
     packed = _read_pack(store) if PACK in listed and len(names) >= MIN_COMMITS else {}
-    tags = {name: str(listed[name].get("ETag", "")).strip('"') for name in names}
-    bodies = {name: packed[tags[name]] for name in names if tags[name] in packed}
+    bodies = {name: packed[tag] for name in names if (tag := listed[name].get("ETag")) in packed}
     return bodies | store.read_all([name for name in names if name not in bodies])
 
 

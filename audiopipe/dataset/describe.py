@@ -16,7 +16,7 @@ from audiopipe.dataset.empty_shards import empty_files
 from audiopipe.dataset.finalized import digest_inputs, is_finalized, write_finalized
 from audiopipe.dataset.hugging_face import card_header, tar_patterns
 from audiopipe.dataset.run_record import RunRecord, read_run_record
-from audiopipe.dataset.schema import is_audio_tar
+from audiopipe.dataset.schema import DESCRIPTION, is_audio_tar
 from audiopipe.dataset.select_lists import read_summary
 from audiopipe.dataset.totals import Totals, effective_results
 from audiopipe.dataset.virtual import is_virtual
@@ -26,9 +26,7 @@ from audiopipe.plan.plan import Plan, load_plan
 from audiopipe.store.objects import Store
 from audiopipe.types import shard_name
 
-__all__ = ["DESCRIPTION", "describe", "description_files", "finalize"]
-
-DESCRIPTION = "dataset.json"
+__all__ = ["describe", "description_files", "finalize"]
 
 
 @dataclass(frozen=True, slots=True)

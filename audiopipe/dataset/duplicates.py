@@ -264,7 +264,7 @@ def _write_unique(
     tag = md5(data)
     if store.is_s3:
         # One request at most: the listing says whether it is there.
-        if str(listed.get(name, {}).get("ETag", "")).strip('"') != tag:
+        if listed.get(name, {}).get("ETag") != tag:
             store.replace(name, data)
     else:
         store.write(name, data)

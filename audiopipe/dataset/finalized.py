@@ -52,7 +52,7 @@ def is_finalized(store: Store, digest: str, listed: Listing) -> bool:
         top = store.read_all([name for name in body["objects"] if "/" not in name])
     except (FileNotFoundError, VerifyError):
         return False
-    tags = {name: str(info.get("ETag", "")).strip('"') for name, info in listed.items()}
+    tags = {name: info.get("ETag") for name, info in listed.items()}
     tags |= {name: md5(data) for name, data in top.items()}
     objects: dict[str, str] = body["objects"]
     return body["digest"] == digest and all(tags.get(name) == tag for name, tag in objects.items())

@@ -17,10 +17,10 @@ from audiopipe.dataset.annotations import ANNOTATIONS, is_annotation_record
 from audiopipe.dataset.backup import find_backup_pairs
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, list_commits
-from audiopipe.dataset.describe import DESCRIPTION
 from audiopipe.dataset.duplicates import is_manifest, unique_name
 from audiopipe.dataset.empty_shards import empty_files
 from audiopipe.dataset.run_record import read_run_record
+from audiopipe.dataset.schema import DESCRIPTION
 from audiopipe.dataset.verify_annotations import find_annotation_orphans
 from audiopipe.errors import VerifyError
 from audiopipe.plan.files import PLAN_FOLDER

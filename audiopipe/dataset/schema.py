@@ -15,6 +15,7 @@ from audiopipe.scorers.scorer import Column
 
 __all__ = [
     "COLUMN_TYPES",
+    "DESCRIPTION",
     "INFO_COLUMNS",
     "METRIC_NAMES",
     "RESERVED_COLUMNS",
@@ -31,6 +32,7 @@ __all__ = [
     "segments_schema",
 ]
 
+DESCRIPTION = "dataset.json"  # the object that describes a whole dataset
 METRIC_NAMES: tuple[str, ...] = tuple(METRICS)  # the columns of the scorer `signal`
 COLUMN_TYPES: dict[str, pa.DataType] = {
     "float": pa.float32(),

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from audiopipe.dataset.backup import BACKUP, BackupPair, find_backup_pairs, list_originals
 from audiopipe.dataset.checksum import verify_checksum
 from audiopipe.dataset.commit import Commit, commit_name, list_commits
-from audiopipe.dataset.describe import DESCRIPTION, description_files
+from audiopipe.dataset.describe import description_files
 from audiopipe.dataset.duplicates import TABLE as DUPLICATES
 from audiopipe.dataset.duplicates import check_duplicates
 from audiopipe.dataset.findings import Finding, resume_command
 from audiopipe.dataset.gc import find_orphans
 from audiopipe.dataset.run_record import RUN_RECORD, RunRecord, read_run_record
+from audiopipe.dataset.schema import DESCRIPTION
 from audiopipe.dataset.verify_annotations import AnnotationVerifier, find_annotation_orphans
 from audiopipe.dataset.verify_journal import VerifyJournal, default_journal
 from audiopipe.dataset.verify_shards import ShardVerifier, choose_sample, upper_bound

@@ -15,7 +15,7 @@ MAX_COPY_BYTES = 5 << 30  # of one request; a larger object is copied in parts
 def list_objects(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
     """Return the entries of all objects below a path, by path: one request for each 1,000 of them, and for none.
 
-    An entry has the `size`, the `type`, the `ETag` and the time `LastModified`.
+    An entry has the `size`, the `type`, the `ETag` without quotes, and the time `LastModified`.
     """
     bucket, _, key = path.partition("/")
     request: dict[str, object] = {"Bucket": bucket, "Prefix": f"{key}/" if key else ""}
@@ -25,8 +25,8 @@ def list_objects(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, dict[str
         for item in page.get("Contents") or []:
             name, size = item["Key"], int(item["Size"])
             if not name.endswith("/"):  # a folder that a file browser has created
-                entry = {"size": size, "type": "file", "ETag": item["ETag"], "LastModified": item["LastModified"]}
-                entries[f"{bucket}/{name}"] = entry
+                tag, time = item["ETag"].strip('"'), item["LastModified"]
+                entries[f"{bucket}/{name}"] = {"size": size, "type": "file", "ETag": tag, "LastModified": time}
         if not page.get("IsTruncated"):
             return entries
         request["ContinuationToken"] = page["NextContinuationToken"]

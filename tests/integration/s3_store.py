@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, S3Server, clear_caches
 
-from audiopipe.media.access import clear_cache
 from audiopipe.store import retry as store_errors
 from audiopipe.store.objects import Store
 
@@ -29,14 +28,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str,
     monkeypatch.setattr(store_errors, "WAIT_S", 0.01)
     yield set_to
     clear_caches()
-
-
-def clear_caches() -> None:
-    """Clear the cache of fsspec, which does not know the environment that a file system was made in."""
-    from s3fs import S3FileSystem
-
-    S3FileSystem.clear_instance_cache()
-    clear_cache()
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 import pytest
 from output_factory import RUN_ID, config, content, corpus, make_output
 from processes import Processes
-from s3_server import BUCKET, S3Server
+from s3_server import BUCKET, S3Server, server_in_environment
 
 from audiopipe.dataset.gc import collect_garbage
 from audiopipe.dataset.verify import verify
-from audiopipe.media.access import clear_cache
 from audiopipe.store.objects import Store
 
 # The S3 server is first, so that its seeds run first and its start delays no other test.
@@ -36,19 +35,8 @@ ROUNDS, ROUND_S = 6, 120.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Start an S3 server for this module, with its keys in the environment."""
-    from s3fs import S3FileSystem
-
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment().items():
-            patch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-        clear_cache()
+    with server_in_environment(tmp_path_factory.mktemp("s3")) as server:
         yield server
-    S3FileSystem.clear_instance_cache()
-    clear_cache()
-    server.kill()
 
 
 @pytest.fixture(scope="module")

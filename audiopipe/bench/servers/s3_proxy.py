@@ -93,7 +93,7 @@ class _Handler(socketserver.StreamRequestHandler):
         self, proxy: FaultyProxy, request: tuple[bytes, bytes], upstream: socket.socket, responses: BufferedIOBase
     ) -> bool:
         """Forward a request and its response, with a fault or without; return whether the connection stays open."""
-        time.sleep(proxy.latency_s)
+        time.sleep(proxy.latency_s)  # the latency of a remote store
         fault = proxy.next_fault()
         if proxy.forbidden is not None and proxy.forbidden in request[0].split(b"\r\n", 1)[0]:
             fault = "403"
@@ -117,7 +117,7 @@ class _Handler(socketserver.StreamRequestHandler):
         if fault == "slow":
             self.wfile.write(head)
             for start in range(0, len(body), max(1, len(body) // 4)):
-                time.sleep(0.1)
+                time.sleep(0.1)  # the fault itself: a body that arrives in four parts
                 self.wfile.write(body[start : start + max(1, len(body) // 4)])
             return True
         self.wfile.write(head + body)

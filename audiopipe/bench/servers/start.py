@@ -45,4 +45,4 @@ def wait_for_server(
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"{name} did not start (exit code {process.poll()})")
-        time.sleep(0.05)
+        time.sleep(0.05)  # a server reports its readiness only when it is asked

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -214,15 +215,15 @@ class _Soak:
     def _wait_for_first(self, sampler: Sampler) -> float:
         """Wait for the first commit, and return when that was: the driver has started, and the soak begins."""
         deadline = time.monotonic() + START_S
-        while not sampler.videos and self.fleet.is_running(DRIVER) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        while not sampler.videos and time.monotonic() < deadline and not self._driver_ends_within(0.1):
+            pass
         return round(time.monotonic() - self.started, 2)
 
     def _watch(self, sampler: Sampler, videos: int, first: float) -> float:
         """Wait until the time is over or the last shards are handed out; return when that was, and log the state."""
         limit_s, tail = first + 60 * self.settings.minutes, TAIL_SHARDS * self.settings.shard_videos
         next_log = 0.0
-        while self.fleet.is_running(DRIVER):
+        while not self._driver_ends_within(0.5):
             at_s = time.monotonic() - self.started
             if sampler.videos >= videos - tail:
                 break
@@ -231,8 +232,13 @@ class _Soak:
             if at_s >= next_log:
                 self.log(f"{at_s / 60:6.1f} min  {sampler.videos:,} of {videos:,} videos")
                 next_log = at_s + max(10.0, self.settings.minutes)
-            time.sleep(0.5)
         return round(time.monotonic() - self.started, 2)
+
+    def _driver_ends_within(self, seconds: float) -> bool:
+        """Wait for the end of the driver, at most for some seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self.fleet.running[DRIVER].wait(seconds)
+        return not self.fleet.is_running(DRIVER)
 
     def _start_driver(self, catalog: str, output: str, ledger: str | None) -> None:
         url = f"{self.store.url}/{output}"
