@@ -27,7 +27,7 @@ PIECES = """
 .ap .wide { overflow-x: auto; margin: 6px 0 12px }
 .ap table { border-collapse: collapse; font-size: .92em; margin: 0; width: auto }
 .ap th, .ap td { padding: 4px 12px 4px 0; border: 0; border-bottom: 1px solid #8883; text-align: right;
-  vertical-align: top; background: none; white-space: nowrap }
+  vertical-align: top; background: none; white-space: nowrap; unicode-bidi: plaintext }
 .ap tbody tr, .ap thead tr, .ap tbody tr:hover { background: none }
 .ap th { font-weight: 600; border-bottom: 1px solid #8888 }
 .ap table .l, .ap table .w { text-align: left !important }
@@ -55,7 +55,7 @@ PIECES = """
 .ap .sample { border: 1px solid #8883; border-radius: 8px; padding: 10px 12px; break-inside: avoid; min-width: 0 }
 .ap .sample audio { width: 100%; height: 34px; margin: 6px 0 2px; display: block }
 .ap .sample .where { overflow-wrap: anywhere; font-size: .84em; opacity: .75 }
-.ap .sample .text { font-style: italic; margin: 2px 0 }
+.ap .sample .text { unicode-bidi: plaintext; font-style: italic; margin: 2px 0 }
 .ap .chips span { display: inline-block; border: 1px solid #8884; border-radius: 999px; padding: 0 8px;
   margin: 2px 4px 2px 0; font-size: .82em; white-space: nowrap }
 .ap .chips span.near { border-color: #e08214; border-width: 2px; font-weight: 600 }
@@ -67,18 +67,25 @@ PIECES = """
 .ap .explorer .rules, .ap .explorer .langs { max-height: min(62vh, 560px); overflow-y: auto; padding-right: 8px }
 .ap .explorer .row { display: grid; grid-template-columns: minmax(150px, 240px) minmax(120px, 1fr) 130px 110px;
   gap: 4px 14px; align-items: center; margin: 5px 0 }
-.ap .explorer .row small { display: block; margin-left: 1.9em }
+.ap .explorer .row label { display: grid; grid-template-columns: auto minmax(0, 1fr); column-gap: .4em;
+  align-items: baseline } .ap .explorer .row small { grid-column: 2 }
 .ap .explorer .row input[type=range] { width: 100%; margin: 0; accent-color: #3b8bc4 }
 .ap .explorer .row input[type=number] { width: 80px; font: inherit; color: inherit; background: #8881;
   border: 1px solid #8886; border-radius: 4px; padding: 1px 4px }
-.ap .explorer .langs .row { grid-template-columns: 44px minmax(50px, 1fr) auto; font-size: .88em }
-.ap .explorer .row .bar { width: 100% } .ap .explorer .row .bar i { display: block }
+/* All bars have the same length, whatever the width of the counts next to them. */
+.ap .explorer .langs { display: grid; grid-template-columns: auto minmax(50px, 1fr) auto; column-gap: 14px;
+  align-content: start; font-size: .88em }
+.ap .explorer .langs .row { grid-template-columns: subgrid; grid-column: 1 / -1 }
+.ap .explorer .langs .count { text-align: right }
+.ap .two .bar { width: 80px } .ap .explorer .row .bar { width: 100% } .ap .explorer .row .bar i { display: block }
 .ap .explorer button { font: inherit; color: inherit; background: #8882; border: 1px solid #8886; border-radius: 6px;
   padding: 3px 12px; cursor: pointer }
 .ap .steps .good { border-color: #1b9e77 } .ap .steps .bad { border-color: #d73a3a; border-width: 2px }
 .ap h4 { margin: 16px 0 4px; font-size: 1.02em; font-weight: 650 }
 .ap code { font-size: .92em; background: #8882; padding: 0 .3em; border-radius: 3px; overflow-wrap: anywhere }
-@media (max-width: 600px) { .ap .stack, .ap .stack tbody, .ap .stack tr, .ap .stack td.w, .ap .stack td:first-child {
+.ap pre code, main pre code { background: none; padding: 0 }
+@media (max-width: 600px) { .ap figure .save { position: static; display: block; text-align: right }
+  .ap .stack, .ap .stack tbody, .ap .stack tr, .ap .stack td.w, .ap .stack td:first-child {
   display: block; min-width: 0; max-width: none } .ap .stack thead { display: none }
   .ap .stack tr { border-bottom: 1px solid #8883; padding: 6px 0 }
   .ap .stack td { display: inline-block; border: 0; padding: 1px 14px 1px 0; white-space: normal; text-align: left }

@@ -78,7 +78,9 @@ def _labels(tables: DatasetTables) -> Html:
             continue
         values = tables.segments[name].dropna()
         counts = values.value_counts()
-        shown = [f"{esc(value)} ({format_percent(int(count), len(values))})" for value, count in counts.items()]
+        shown = [
+            f"{page.bdi(_flag(value))} ({format_percent(int(count), len(values))})" for value, count in counts.items()
+        ]
         shown = [*shown[:MAX_VALUES], *([f"and {len(shown) - MAX_VALUES:,} more"] if len(shown) > MAX_VALUES else [])]
         missing = format_percent(len(tables.segments) - len(values), len(tables.segments))
         rows.append([humanize(name), column.description, f"{len(counts):,}", missing, Html(", ".join(shown) or "–")])
@@ -86,6 +88,11 @@ def _labels(tables: DatasetTables) -> Html:
         return Html("")
     head = ["column", "meaning", "values", "missing", "the most frequent"]
     return page.join(Html("<h4>Texts and flags</h4>"), page.table(head, rows, "lw  w"))
+
+
+def _flag(value: object) -> object:
+    """Write a flag as the segment table does."""
+    return ("no", "yes")[int(value)] if isinstance(value, bool | np.bool_) else value
 
 
 def _panel(segments: pd.DataFrame, metric: Column, groups: Groups, threshold: Threshold | None, measured: str) -> Html:

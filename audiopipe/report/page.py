@@ -18,6 +18,7 @@ __all__ = [
     "Level",
     "Metadata",
     "bar",
+    "bdi",
     "cards",
     "embed_metadata",
     "esc",
@@ -55,6 +56,11 @@ class Html:
 def esc(value: object) -> str:
     """Escape a value as text in HTML."""
     return html.escape(str(value))
+
+
+def bdi(text: object) -> str:
+    """Escape a text and isolate it, so that Arabic or Hebrew does not reorder the numbers and commas around it."""
+    return f"<bdi>{esc(text)}</bdi>"
 
 
 def embed_metadata(values: Metadata) -> Html:

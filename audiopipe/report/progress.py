@@ -216,5 +216,5 @@ def _list_problems(run_report: RunReport) -> list[str]:
     slowest = find_bottleneck(run_report.stage_s)
     if slowest:
         share = format_percent(run_report.stage_s[slowest], sum(run_report.stage_s.values()))
-        problems.append(f"The stage <b>{esc(slowest)}</b> takes most of the working time ({share}).")
+        problems.append(f"The stage <b>{esc(slowest)}</b> takes the largest part of the working time ({share}).")
     return problems

@@ -55,7 +55,8 @@ def _verdict(tables: DatasetTables) -> Html:
     if dropped := total.segments - total.segments_kept:
         reason, count = total.drops.most_common(1)[0]
         lines.append(
-            f"{pluralize(dropped, 'segment')} dropped, most of them <b>{esc(humanize(reason))}</b> ({count:,})."
+            f"{pluralize(dropped, 'segment')} dropped; the most frequent reason is "
+            f"<b>{esc(humanize(reason))}</b> ({count:,})."
         )
     if lossy := [name for name, totals in languages if totals.segments_kept < (1 - LARGE_LOSS) * totals.segments]:
         level = "warn"
@@ -79,8 +80,9 @@ def _provenance(tables: DatasetTables) -> Html:
     text += f"Made by audiopipe {esc(versions['audiopipe'])} with torch {esc(versions['torch'])}."
     if tables.is_sample:
         text += (
-            f" <b>Distributions, medians and examples cover a sample of {len(tables.segments):,} "
-            f"of {tables.total.segments:,} segments</b>: whole shards drawn at random (<code>max_segments</code>)."
+            " <b>Distributions, medians, examples, and the tables of videos, speakers, texts and conditions cover a sample "
+            f"of {len(tables.segments):,} of {tables.total.segments:,} segments</b>: whole shards drawn at random "
+            "(<code>max_segments</code>)."
         )
     return page.join(page.note(text), settings(tables.config, run.config_digest))
 

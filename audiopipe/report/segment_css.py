@@ -50,7 +50,8 @@ STYLES = """
 .ap .browse tbody tr.open, .ap .browse tbody tr.more, .ap .browse tbody tr.more:hover { background: #3b8bc41c }
 .ap .browse td { border-bottom: 1px solid #8882 } .ap .browse tr.open td { border-bottom-color: #0000 }
 .ap .browse td.text { text-align: left; white-space: normal; min-width: 220px; width: 34% }
-.ap .browse td.text span { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
+.ap .browse td.text span { unicode-bidi: plaintext; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical; overflow: hidden;
   overflow-wrap: anywhere }
 .ap .browse td.l { max-width: 210px; overflow: hidden; text-overflow: ellipsis }
 .ap .browse tr.more td { max-width: none; overflow: visible; white-space: normal; padding: 4px 0 12px }
@@ -62,14 +63,14 @@ STYLES = """
 .ap .browse .picture { position: relative; cursor: pointer }
 .ap .browse canvas { width: 100%; height: 210px; display: block }
 .ap .browse .cursor { position: absolute; top: 0; bottom: 20px; left: -9px; width: 1.5px; background: #d73a3a }
-.ap .browse .words { font-size: 1.06em; margin: 4px 0 8px; overflow-wrap: anywhere }
+.ap .browse .words { unicode-bidi: plaintext; font-size: 1.06em; margin: 4px 0 8px; overflow-wrap: anywhere }
 .ap .browse dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1px 14px; margin: 0;
   width: auto }
 .ap .browse dl div { display: flex; flex-wrap: wrap; justify-content: space-between;
   align-content: start; gap: 0 6px; border-bottom: 1px solid #8882;
   min-width: 0 } .ap .browse dt, .ap .browse dd { float: none; clear: none; width: auto;
   display: block } .ap .browse dt { opacity: .72; font-weight: 400; margin: 0 }
-.ap .browse dd { margin: 0; overflow-wrap: anywhere; min-width: 0 }
+.ap .browse dd { unicode-bidi: plaintext; margin: 0; overflow-wrap: anywhere; min-width: 0 }
 .ap .browse .pager { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; margin: 8px 0 }
 .ap .browse pre { white-space: pre-wrap; overflow-wrap: anywhere }
 @container (max-width: 640px) { .ap .browse .detail { grid-template-columns: minmax(0, 1fr); padding: 0 8px }

@@ -15,7 +15,7 @@ from audiopipe.report.alphabets import letters_outside, script_of
 from audiopipe.report.dataset_tables import DatasetTables
 from audiopipe.report.groups import largest
 from audiopipe.report.histogram import Values, bin_edges
-from audiopipe.report.page import Html, esc
+from audiopipe.report.page import Html
 from audiopipe.report.ridges import MAX_ROWS, Sample, draw_histograms
 from audiopipe.report.text import format_number, format_percent
 from audiopipe.scorers.words import count_letters, is_unspaced, normalize, split_words
@@ -108,7 +108,11 @@ def _rates(tables: DatasetTables, with_text: pd.DataFrame, language: pd.Series, 
             ("all", len(with_text), len(tables.kept), np.ones(len(language), dtype=bool)),
         ]
     ]
-    head = [f"{unit} {q:.0%}".replace("50%", "median") for unit in ("characters/s", "words/s") for q in QUANTILES]
+    head = [
+        f"{unit} {q:.0%}".replace("50%", "median").replace("%", " %")
+        for unit in ("characters/s", "words/s")
+        for q in QUANTILES
+    ]
     return page.table(["language", "with text", *head], body, "l", last)
 
 
@@ -119,14 +123,14 @@ def _quantiles(values: Values) -> list[str]:
 
 def _vocabulary(languages: Mapping[str, _Language]) -> Html:
     """Show a row for each language: its words, distinct words and distinct characters."""
-    body = [
+    body: list[list[str | Html]] = [
         [
             name,
             f"{language.texts:,}",
             f"{language.words.total():,}" if language.words else "–",
             f"{len(language.words):,}" if language.words else "–",
             f"{len(language.characters):,}",
-            ", ".join(word for word, _ in language.words.most_common(MAX_WORDS)) or "–",
+            Html(", ".join(page.bdi(word) for word, _ in language.words.most_common(MAX_WORDS)) or "–"),
         ]
         for name, language in languages.items()
     ]
@@ -142,7 +146,7 @@ def _letters(languages: Mapping[str, _Language]) -> Html:
         if not outside:
             continue
         letters = sum(count for letter, count in language.characters.items() if letter.isalpha())
-        shown = [f"<b>{esc(letter)}</b>&nbsp;{count:,}" for letter, count in outside.most_common(MAX_LETTERS)]
+        shown = [f"<b>{page.bdi(letter)}</b>&nbsp;{count:,}" for letter, count in outside.most_common(MAX_LETTERS)]
         more = f" and {len(outside) - MAX_LETTERS:,} more" if len(outside) > MAX_LETTERS else ""
         scripts = Counter(script_of(letter).capitalize() for letter in outside.elements())
         example = language.examples[outside.most_common(1)[0][0]]

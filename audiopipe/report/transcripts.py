@@ -55,7 +55,7 @@ def _phrases(texts: pd.DataFrame) -> Html:
         matches = flagged[flagged[PHRASE] == phrase]
         example = matches.iloc[0]
         text = str(example["text"])[:EXAMPLE_LENGTH]
-        where = f"“{esc(text)}” <small>{esc(example['video_id'])}, {example['start_s']:.1f} s</small>"
+        where = f"“{page.bdi(text)}” <small>{esc(example['video_id'])}, {example['start_s']:.1f} s</small>"
         whole = int((matches["stock_phrase_ratio"] >= 0.5).sum())
         by_language = ", ".join(sorted(matches["language"].unique()))
         rows.append(

@@ -131,6 +131,14 @@ def test_the_rate_of_sources_is_shown_where_some_lack_it(tables):
     assert "48 kHz in 100 % of the segments" in described.describe_sources()
 
 
+def test_texts_of_another_direction_do_not_reorder_the_numbers(described):
+    arabic = replace(described, segments=described.segments.assign(text="كتاب <b>"))
+    markup = texts.texts(arabic).markup
+    assert "<bdi>كتاب</bdi>" in markup
+    assert f"<b><bdi>ك</bdi></b>&nbsp;{(described.segments['language'] == 'en').sum()}" in markup
+    assert "<b>”" not in markup
+
+
 def test_an_empty_text_is_no_text(described):
     text = described.segments["text"].where(described.segments["video_id"] != "video00", "")
     shown = text_of(texts.texts(replace(described, segments=described.segments.assign(text=text))))

@@ -178,6 +178,23 @@ def test_a_segment_without_audio_says_how_to_get_it(page, output):
     assert not page.locator("button[aria-label^='Show ']").count()
 
 
+def test_a_table_that_a_notebook_replaced_is_freed(page):
+    page.click("tr.segment .play")
+    page.wait_for_function(PLAYS)
+    page.evaluate("() => { window.table = new WeakRef(document.querySelector('.browse')) }")
+    page.evaluate("() => document.querySelector('.browse').parentElement.replaceChildren()")
+    page.mouse.click(5, 5)
+    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+    page.wait_for_function("() => window.table.deref() === undefined")
+
+
+def test_an_insecure_page_copies_the_command_too(page):
+    page.evaluate("() => Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.click("text=Copy the command")
+    page.wait_for_selector("text=Copied")
+    assert page.evaluate("getSelection().toString()") == page.inner_text(".browse pre code")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_without_overflow(browser, page_file, scheme):
     page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)

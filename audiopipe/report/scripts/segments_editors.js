@@ -28,7 +28,7 @@ function filterEditor(filter, { values, changed, remove }) {
         }),
       });
       const text = value === null ? MISSING : formatValue(value, column);
-      return element("label", { className: "choice" }, choice, ` ${text} `, element("small", { textContent: formatCount(count) }));
+      return element("label", { className: "choice" }, choice, " ", element("bdi", { textContent: text }), " ", element("small", { textContent: formatCount(count) }));
     })), (error) => list.replaceChildren(error.message));
   }
   box.append(close);

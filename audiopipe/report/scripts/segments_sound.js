@@ -98,6 +98,8 @@ function drawSound(canvas, samples, rate) {
 
 // Return a player with a picture of the sound under it; a click on the picture plays from there.
 async function soundPanel(blob, rate, label) {
+  const decoder = new OfflineAudioContext(1, 1, rate);
+  const decoded = await decoder.decodeAudioData(await blob.arrayBuffer());
   const player = Object.assign(document.createElement("audio"), { controls: true, src: URL.createObjectURL(blob) });
   player.setAttribute("aria-label", label);
   const canvas = document.createElement("canvas");
@@ -108,8 +110,6 @@ async function soundPanel(blob, rate, label) {
   picture.append(canvas, cursor);
   const panel = Object.assign(document.createElement("div"), { className: "sound" });
   panel.append(player, picture);
-  const decoder = new OfflineAudioContext(1, 1, rate);
-  const decoded = await decoder.decodeAudioData(await blob.arrayBuffer());
   const samples = decoded.getChannelData(0), inner = () => canvas.clientWidth - PLOT.left - PLOT.right;
   const redraw = () => panel.isConnected && canvas.clientWidth && drawSound(canvas, samples, rate);
   const move = () => {

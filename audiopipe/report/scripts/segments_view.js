@@ -6,6 +6,20 @@ function element(tag, properties = {}, ...children) {
   return node;
 }
 
+// Handle an event of the document for as long as `root` exists: a notebook replaces an output without a word, and may
+// also show one again that it took out of the document. Returns a function that stops it.
+function listenWeakly(root, name, handle) {
+  root[name] = handle;
+  const target = new WeakRef(root);
+  const listen = (event) => {
+    const handle = target.deref()?.[name];
+    if (handle) handle(event);
+    else document.removeEventListener(name, listen);
+  };
+  document.addEventListener(name, listen);
+  return () => document.removeEventListener(name, listen);
+}
+
 // Build the table in `root`; return a function that detaches it from the document.
 function segmentTable(root, settings, source) {
   const columns = settings.columns, byName = Object.fromEntries(columns.map((column) => [column.name, column]));
@@ -202,10 +216,9 @@ function segmentTable(root, settings, source) {
   }
 
   function highlight(text, part) {
-    const index = part ? text.toLowerCase().indexOf(part.toLowerCase()) : -1;
-    if (index < 0) return [text];
-    const end = index + part.length;
-    return [text.slice(0, index), element("mark", { textContent: text.slice(index, end) }), ...highlight(text.slice(end), part)];
+    if (!part) return [text];
+    const pattern = new RegExp(`(${part.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")})`, "iu");
+    return text.split(pattern).map((piece, index) => (index % 2 ? element("mark", { textContent: piece }) : piece));
   }
 
   function stop() {
@@ -240,7 +253,10 @@ function segmentTable(root, settings, source) {
     }
     try {
       const sound = await soundPanel(await source.audio(values), settings.rate_hz, values[places.key]);
-      if (playing !== current) return;
+      if (playing !== current) {
+        URL.revokeObjectURL(sound.player.src);
+        return;
+      }
       current.player = sound.player;
       place.append(sound.panel);
       await sound.player.play().catch(() => {});  // a browser may want a click on the player first
@@ -251,7 +267,7 @@ function segmentTable(root, settings, source) {
 
   function missingAudio(values) {
     if (values[places.tar_offset] === null) return "This segment was dropped. The dataset has no audio of it.";
-    return `This page has no audio of this segment. In Python: audiopipe.Dataset("${settings.output}")["${values[places.key]}"].audio`;
+    return `This page has no audio of this segment. In Python: audiopipe.Dataset(${JSON.stringify(settings.output)})["${values[places.key]}"].audio`;
   }
 
   function describe(values) {
@@ -354,18 +370,26 @@ function segmentTable(root, settings, source) {
     change({});
   });
   copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(command.textContent);
+    if (navigator.clipboard) await navigator.clipboard.writeText(command.textContent);
+    else {  // a browser has it on localhost and over HTTPS only
+      getSelection().selectAllChildren(command);
+      document.execCommand("copy");
+    }
     copy.textContent = "Copied";
     setTimeout(() => { copy.textContent = "Copy the command"; }, 2000);
   });
   download.addEventListener("click", async () => {
-    const link = element("a", { href: URL.createObjectURL(await source.keys(query())), download: "segment-keys.csv" });
-    link.click();
-    URL.revokeObjectURL(link.href);
+    try {
+      const link = element("a", { href: URL.createObjectURL(await source.keys(query())), download: "segment-keys.csv" });
+      link.click();
+      URL.revokeObjectURL(link.href);
+    } catch (error) {
+      status.textContent = error.message;
+    }
   });
-  document.addEventListener("chart-select", showExamples);
+  const unlisten = listenWeakly(root, "chart-select", showExamples);
   showFilters();
   showChooser();
   refresh();
-  return () => { stop(); document.removeEventListener("chart-select", showExamples); };
+  return () => { stop(); unlisten(); };
 }
