@@ -80,9 +80,9 @@ def _provenance(tables: DatasetTables) -> Html:
     text += f"Made by audiopipe {esc(versions['audiopipe'])} with torch {esc(versions['torch'])}."
     if tables.is_sample:
         text += (
-            " <b>Distributions, medians, examples, and the tables of videos, speakers, texts and conditions cover a sample "
-            f"of {len(tables.segments):,} of {tables.total.segments:,} segments</b>: whole shards drawn at random "
-            "(<code>max_segments</code>)."
+            " <b>Distributions, medians, examples, and the tables of videos, speakers, texts and conditions cover a "
+            f"sample of {len(tables.segments):,} of {tables.total.segments:,} segments</b>: whole shards drawn at "
+            "random (<code>max_segments</code>)."
         )
     return page.join(page.note(text), settings(tables.config, run.config_digest))
 
