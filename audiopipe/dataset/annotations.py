@@ -166,17 +166,30 @@ def list_annotations(store: Store) -> tuple[Annotation, ...]:
     Raises:
         VerifyError: a `columns.json` is damaged.
     """
-    names = store.list(ANNOTATIONS)
-    records = [name for name in names if is_annotation_record(name)]
-    bodies = store.read_all(records)
+    names, bodies = _read_records(store)
     annotations = []
-    for name in records:
-        record = AnnotationRecord.from_json(bodies[name], name)
+    for name, body in bodies.items():
+        record = AnnotationRecord.from_json(body, name)
         start, end = f"{record.folder}/", ".parquet"
         tables = [item[len(start) : -len(end)] for item in names if item.startswith(start) and item.endswith(end)]
         shards = frozenset(shard for shard in tables if record.commit_name(shard) in names)
         annotations.append(Annotation(record, shards))
     return tuple(annotations)
+
+
+def _read_records(store: Store) -> tuple[Mapping[str, int], dict[str, bytes]]:
+    """List the objects of all annotations and read their records.
+
+    Another process may remove a record between the two; a new list does not have it.
+    """
+    while True:
+        names = store.list(ANNOTATIONS)
+        records = [name for name in names if is_annotation_record(name)]
+        try:
+            return names, store.read_all(records)
+        except FileNotFoundError:
+            if store.list(ANNOTATIONS).keys() >= set(records):
+                raise  # none was removed: the store lists objects that it does not have
 
 
 def open_annotation(store: Store, record: AnnotationRecord, existing: Collection[str]) -> None:

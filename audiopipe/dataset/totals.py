@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from audiopipe.ledger.rates import measure_busy_time
 from audiopipe.plan.plan import Plan
 from audiopipe.types import ShardResult, shard_name
 
-__all__ = ["Totals", "effective_results"]
+__all__ = ["Totals", "effective_result", "effective_results"]
 
 
 @dataclass
@@ -86,22 +86,28 @@ class Totals:
 
 
 def effective_results(commits: Mapping[str, Commit], plan: Plan) -> dict[str, ShardResult]:
-    """Return the results by shard, without the dead letters that a later generation of the plan has tried again.
+    """Return the results by shard, without the dead letters that a later generation of the plan has planned again.
 
-    So a video that was tried again counts once, with its last outcome. A commit of no planned shard does not count.
+    So a video counts in its last shard only: once, with its last outcome, and not at all while that shard is to be
+    processed. A commit of no planned shard does not count.
     """
     planned = plan.shard_names()
-    commits = {shard: commit for shard, commit in commits.items() if shard in planned}
-    last = _last_shards(commits, plan)
-    return {shard: _without_retried(commit.result, last, commits.keys()) for shard, commit in commits.items()}
+    results = [commit.result for shard, commit in commits.items() if shard in planned]
+    last = _last_shards(results, plan)
+    return {result.shard: _without_retried(result, last) for result in results}
 
 
-def _last_shards(commits: Mapping[str, Commit], plan: Plan) -> dict[tuple[str, str], str]:
+def effective_result(result: ShardResult, plan: Plan) -> ShardResult:
+    """Return a planned shard's result without the dead letters that the plan has in a later shard."""
+    return _without_retried(result, _last_shards([result], plan))
+
+
+def _last_shards(results: Iterable[ShardResult], plan: Plan) -> dict[tuple[str, str], str]:
     """Find the last shard that the plan has for each dead letter's (language, video)."""
     dead: dict[str, set[str]] = {}
-    for commit in commits.values():
-        for letter in commit.result.dead_letters:
-            dead.setdefault(commit.result.language, set()).add(letter.video_id)
+    for result in results:
+        for letter in result.dead_letters:
+            dead.setdefault(result.language, set()).add(letter.video_id)
     last = {}
     for language, ids in dead.items():
         table = plan.tables[language].select(["shard", "video_id"])
@@ -111,9 +117,12 @@ def _last_shards(commits: Mapping[str, Commit], plan: Plan) -> dict[tuple[str, s
     return last
 
 
-def _without_retried(result: ShardResult, last: Mapping[tuple[str, str], str], committed: Set[str]) -> ShardResult:
-    last_of = {letter: last.get((result.language, letter.video_id), result.shard) for letter in result.dead_letters}
-    letters = tuple(letter for letter, shard in last_of.items() if shard == result.shard or shard not in committed)
+def _without_retried(result: ShardResult, last: Mapping[tuple[str, str], str]) -> ShardResult:
+    letters = tuple(
+        letter
+        for letter in result.dead_letters
+        if last.get((result.language, letter.video_id), result.shard) == result.shard
+    )
     retried = len(result.dead_letters) - len(letters)
     return replace(
         result, videos=result.videos - retried, videos_failed=result.videos_failed - retried, dead_letters=letters

@@ -13,6 +13,7 @@ from distributed import Future, KilledWorker
 from audiopipe import __version__
 from audiopipe.config import RunConfig
 from audiopipe.dataset.commit import Commit
+from audiopipe.dataset.totals import effective_result, effective_results
 from audiopipe.driver.counters import SessionCounters
 from audiopipe.driver.heartbeat import WorkerInfo, driver_row, worker_rows
 from audiopipe.driver.task import Attempt, get_attempt
@@ -106,7 +107,7 @@ class RunRecorder:
             heartbeat_s=self.config.heartbeat_s,
         )
         self.ledger.start_run(run, languages)
-        self.ledger.record_shards([commit.result for commit in commits.values()])
+        self.ledger.record_shards(list(effective_results(commits, self.plan).values()))
 
     def _language(self) -> str:
         """Return 'all' if any driver of the run was started with it, else all languages of the plan."""
@@ -140,7 +141,7 @@ class RunRecorder:
     def success(self, result: ShardResult) -> None:
         """Record a committed shard of this session."""
         self.counters.add(result)
-        self.ledger.record_shard(result)
+        self.ledger.record_shard(effective_result(result, self.plan))
 
     def failure(self, shard: str, attempt: int, failure: Failure) -> None:
         """Record a failed attempt."""

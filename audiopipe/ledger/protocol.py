@@ -33,7 +33,10 @@ class Ledger(Protocol):
         """Start or resume a run: set its status to running, update its totals, keep its first start."""
 
     def record_shard(self, result: ShardResult) -> None:
-        """Record a committed shard: its counts, and its dead letters as errors."""
+        """Record a committed shard: its counts, and its dead letters as errors.
+
+        A result of the same attempt with fewer videos replaces the recorded one: the others count in another shard.
+        """
 
     def record_shards(self, results: Sequence[ShardResult]) -> None:
         """Record those of a run's committed shards that the ledger lacks, which one query finds out."""

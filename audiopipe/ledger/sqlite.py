@@ -96,11 +96,12 @@ class SqliteLedger(SqliteReader):
         row = {"run_id": result.run_id, **ShardRow.from_result(result).as_row(), "attempts": 1}
         key = (result.run_id, result.shard)
         finished = self._finished_shard(key)
-        if finished and (finished["attempt"] == result.attempt or finished["finished_at"] > row["finished_at"]):
+        if finished and (_is_recorded(result, finished) or finished["finished_at"] > row["finished_at"]):
             return
+        repeated = finished is not None and finished["attempt"] == result.attempt
         connection.execute("DELETE FROM processing_errors WHERE run_id = ? AND shard = ? AND video_id IS NOT NULL", key)
         sql, values = build_insert("shards", row, keep_null=True)
-        update = build_assignments(row, attempts="shards.attempts + 1")
+        update = build_assignments(row, attempts=f"shards.attempts + {int(not repeated)}")
         connection.execute(f"{sql} ON CONFLICT (run_id, shard) DO UPDATE SET {update}", values)
         letters = [ErrorRow.from_dead_letter(letter, result) for letter in result.dead_letters]
         for letter in letters:
@@ -110,9 +111,9 @@ class SqliteLedger(SqliteReader):
     def record_shards(self, results: Sequence[ShardResult]) -> None:
         if not results:
             return
-        sql = "SELECT shard, attempt FROM shards WHERE run_id = ? AND status = 'done'"
-        recorded = {row["shard"]: row["attempt"] for row in self._query(sql, (results[0].run_id,))}
-        missing = [result for result in results if recorded.get(result.shard) != result.attempt]
+        sql = "SELECT shard, attempt, videos FROM shards WHERE run_id = ? AND status = 'done'"
+        recorded = {row["shard"]: row for row in self._query(sql, (results[0].run_id,))}
+        missing = [result for result in results if not _is_recorded(result, recorded.get(result.shard))]
         for start in range(0, len(missing), BATCH):  # a short transaction does not keep other drivers waiting
             self._record_batch(missing[start : start + BATCH])
 
@@ -179,7 +180,7 @@ class SqliteLedger(SqliteReader):
         return connection
 
     def _finished_shard(self, key: tuple[str, str]) -> RowValues | None:
-        sql = "SELECT attempt, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
+        sql = "SELECT attempt, videos, finished_at FROM shards WHERE run_id = ? AND shard = ? AND status = 'done'"
         rows = self._query(sql, key)
         return rows[0] if rows else None
 
@@ -191,6 +192,11 @@ class SqliteLedger(SqliteReader):
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._convert_errors(), transaction(self._connection):
             yield self._connection
+
+
+def _is_recorded(result: ShardResult, row: RowValues | None) -> bool:
+    """Check whether a row has this result, or one without the dead letters that were planned again since."""
+    return row is not None and bool(row["attempt"] == result.attempt and row["videos"] <= result.videos)
 
 
 def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:

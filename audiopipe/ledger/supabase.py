@@ -111,7 +111,7 @@ class SupabaseLedger(OutboxLedger):
     def __init__(self, path: str | Path, *, send_every_s: float = SEND_EVERY_S, busy_s: float = BUSY_S) -> None:
         with SupabaseClient(timeout_s=5) as supabase:
             _check_access(supabase)
-        self._recorded: frozenset[tuple[str, str]] = frozenset()
+        self._recorded: frozenset[tuple[str, str, int]] = frozenset()
         super().__init__(path, supabase.url, busy_s)  # queues the rows of a file that another server had
         self._sender = _Sender(self.path, send_every_s)
 
@@ -126,7 +126,7 @@ class SupabaseLedger(OutboxLedger):
             self._recorded = frozenset()
 
     def _enqueue(self, kind: str, body: RowValues, key: str | None = None) -> None:
-        if kind != "shard" or (body["shard"], body["attempt"]) not in self._recorded:
+        if kind != "shard" or (body["shard"], body["attempt"], body["videos"]) not in self._recorded:
             super()._enqueue(kind, body, key)
 
     def close(self) -> None:
@@ -135,9 +135,9 @@ class SupabaseLedger(OutboxLedger):
         super().close()
 
 
-def _read_recorded(run_id: str) -> frozenset[tuple[str, str]]:
-    """Read which attempts at shards of a run the server has as done; none if it fails, so that all are sent."""
-    recorded: list[tuple[str, str]] = []
+def _read_recorded(run_id: str) -> frozenset[tuple[str, str, int]]:
+    """Read which attempts at shards the server has as done, with so many videos; none if it fails: all are sent."""
+    recorded: list[tuple[str, str, int]] = []
 
     def refine(query: Query) -> Query:
         return query.eq("run_id", run_id).eq("status", str(ShardStatus.DONE))
@@ -145,8 +145,8 @@ def _read_recorded(run_id: str) -> frozenset[tuple[str, str]]:
     try:
         with SupabaseClient(timeout_s=5) as supabase:
             last = None
-            while rows := supabase.page("shards", "shard", "shard,attempt", refine, after=last):
-                recorded += [(row["shard"], row["attempt"]) for row in rows]
+            while rows := supabase.page("shards", "shard", "shard,attempt,videos", refine, after=last):
+                recorded += [(row["shard"], row["attempt"], row["videos"]) for row in rows]
                 last = rows[-1]["shard"]
     except SupabaseError as error:
         log.warning("%s; all committed shards of the run are sent again", error)

@@ -111,7 +111,10 @@ class Plan:
         return {shard_name(language, index) for language, indices in shards for index in indices}
 
     def totals(self, partition: int | None = None) -> dict[str, PlanTotals]:
-        """Sum up the shards of each language, of a partition or all of them."""
+        """Sum up the shards of each language, of a partition or all of them.
+
+        A video that was planned again counts in its last shard only.
+        """
         return {name: _totals(self.tables[name], partition) for name in self.languages()}
 
 
@@ -266,7 +269,7 @@ def _shards(language: str, table: pa.Table, partition: int | None, without: Set[
 
 def _count_attempts(table: pa.Table) -> Sequence[int]:
     """Count for each row how many rows up to it have the same video: each retry adds one."""
-    if pc.count_distinct(table["video_id"]).as_py() == table.num_rows:  # as long as nothing was retried
+    if _is_planned_once(table):
         return [1] * table.num_rows
     counts: Counter[str] = Counter()
     attempts = []
@@ -276,9 +279,20 @@ def _count_attempts(table: pa.Table) -> Sequence[int]:
     return attempts
 
 
+def _is_planned_once(table: pa.Table) -> bool:
+    """Check that no video has more than one row, as long as nothing was retried."""
+    return bool(pc.count_distinct(table["video_id"]).as_py() == table.num_rows)
+
+
 def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
     shards = len(_find_shards(table, partition))
-    rows = table if partition is None else table.filter(pc.field("partition") == partition)
+    rows = (
+        table
+        if _is_planned_once(table)
+        else table.filter(pa.array(~table["video_id"].to_pandas().duplicated(keep="last")))
+    )
+    if partition is not None:
+        rows = rows.filter(pc.field("partition") == partition)
     sizes, durations = rows["size_bytes"], rows["duration_s"]
     return PlanTotals(
         # A selection's shard without a new video has one row without an id.

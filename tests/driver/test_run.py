@@ -19,6 +19,8 @@ from audiopipe.driver import run
 from audiopipe.errors import ConfigError, PermanentStoreError, PlanError, StoreError
 from audiopipe.ledger import open_ledger
 from audiopipe.pipeline.shard import process_shard
+from audiopipe.report.progress import read_run_report
+from audiopipe.report.quality import read_tables
 from audiopipe.store.objects import Store
 from audiopipe.types import Shard, ShardResult
 
@@ -210,6 +212,7 @@ def test_retry_processes_only_the_dead_letters_as_new_shards(client: Client, tmp
         6,
         1,
     )
+    assert read_run_report(str(out)).numbers == read_tables(str(out)).numbers
     (second,) = pq.read_table(out / "en/videos_000002.parquet").to_pylist()
     assert (second["video_id"], second["attempts"]) == ("nowhere", 2)
     wav_video(tmp_path / "c/videos", "nowhere", 2.0)
@@ -217,6 +220,10 @@ def test_retry_processes_only_the_dead_letters_as_new_shards(client: Client, tmp
     assert (healed.exit_code, healed.new.videos, healed.total.videos, healed.total.videos_failed) == (0, 1, 6, 0)
     (third,) = pq.read_table(out / "en/videos_000003.parquet").to_pylist()
     assert (third["status"], third["attempts"]) == ("done", 3)
+    report = read_run_report(str(out))
+    assert report.numbers == read_tables(str(out)).numbers
+    assert report.numbers.done == "6 / 6"
+    assert not report.errors
     after = content(out)
     described = {"croissant.json", "dataset.json", "README.md", "tars.txt"}
     assert {name: after[name] for name in before.keys() - described} == {

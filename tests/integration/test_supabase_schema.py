@@ -197,11 +197,17 @@ def test_many_shards_are_written_at_once_and_only_once(postgres: Postgres) -> No
         ["1000", "de-000000", RUN]
     ]
 
+    part = {**rows[1], "videos": 9, "dead_letters": []}  # its dead letter was planned again
+    assert call(postgres, "upsert_shards", [rows[1], part]) == [["1"]]
+    assert call(postgres, "upsert_shards", [rows[1]]) == [["0"]]
+    assert postgres.sql("SELECT videos, attempts FROM shards WHERE shard = 'de-000001'") == [["9", "1"]]
+    assert postgres.sql("SELECT count(*) FROM processing_errors") == [["999"]]
+
     newer = {**rows[0], "attempt": "b", "videos": 7, "dead_letters": [], "finished_at": "2026-11-22T11:00:00Z"}
     assert call(postgres, "upsert_shards", [rows[0], newer]) == [["1"]]
     assert call(postgres, "upsert_shards", [rows[0]]) == [["0"]]
     assert postgres.sql("SELECT videos, attempt, attempts FROM shards WHERE shard = 'de-000000'") == [["7", "b", "2"]]
-    assert postgres.sql("SELECT count(*) FROM processing_errors") == [["999"]]
+    assert postgres.sql("SELECT count(*) FROM processing_errors") == [["998"]]
 
 
 def test_counters_never_decrease_and_old_heartbeats_are_ignored(postgres: Postgres) -> None:

@@ -129,7 +129,7 @@ def test_of_many_commits_only_those_that_are_missing_are_recorded(
     rebuilt = replace(results[3], attempt="rebuilt", finished_at="2026-11-23T10:00:00+00:00")
     ledger.record_shards([rebuilt if result is results[3] else result for result in results])
     assert len([text for text in statements if text.startswith("INSERT INTO shards")]) == 6
-    assert len([text for text in statements if text.startswith("SELECT shard, attempt FROM shards")]) == 1
+    assert len([text for text in statements if text.startswith("SELECT shard, attempt, videos FROM shards")]) == 1
     assert {row.shard: row.attempt for row in ledger.shards(run_id)} == {
         result.shard: "rebuilt" if result is results[3] else result.attempt for result in results
     }
@@ -153,6 +153,20 @@ def test_a_repeated_shard_replaces_its_row_and_dead_letters(
         ledger.record_shard(result)
     (shard,) = ledger.shards(run_id)
     assert (shard.attempt, shard.videos_failed, len(ledger.errors(run_id))) == ("second", 1, 1)
+
+
+def test_videos_that_were_planned_again_leave_their_first_shard(
+    ledger: SqliteLedger, run_id: str, make_result: Make
+) -> None:
+    start(ledger, run_id)
+    whole = make_result(0, failed=2)
+    (letter, _) = whole.dead_letters
+    part = replace(whole, videos=whole.videos - 1, videos_failed=1, dead_letters=(letter,))
+    for results in ([whole], [part], [whole]):  # a driver that does not know the retry may record the whole again
+        ledger.record_shards(results)
+    (shard,), (error,) = ledger.shards(run_id), ledger.errors(run_id)
+    assert (shard.videos, shard.videos_failed, shard.attempts) == (whole.videos - 1, 1, 1)
+    assert error.video_id == letter.video_id
 
 
 def test_a_failure_is_counted_until_the_shard_is_committed(

@@ -200,7 +200,8 @@ LANGUAGE sql IMMUTABLE AS $$
 $$;
 
 -- Record finished shards: an array of rows of `shards`, each with `dead_letters`, rows of `processing_errors`.
--- An attempt that is recorded already changes nothing; a newer one replaces the shard and its dead letters.
+-- An attempt that is recorded already changes nothing, unless it has fewer videos now, because the others were planned
+-- again and count in another shard; a newer attempt replaces the shard and its dead letters.
 -- Returns the number of shards written.
 CREATE OR REPLACE FUNCTION upsert_shards(shards JSONB) RETURNS INT
 LANGUAGE plpgsql SET search_path = public AS $$
@@ -212,7 +213,7 @@ BEGIN
     -- One row per shard: ON CONFLICT DO UPDATE must not affect a row twice.
     SELECT DISTINCT ON (run_id, shard) *
     FROM jsonb_populate_recordset(NULL::public.shards, rows)
-    ORDER BY run_id, shard, finished_at DESC
+    ORDER BY run_id, shard, finished_at DESC, videos
   ), upserted AS (
     INSERT INTO public.shards AS s (
       run_id, shard, language, partition_index, status, attempts, attempt, worker_id, device, videos, videos_failed,
@@ -225,15 +226,17 @@ BEGIN
     FROM incoming
     ON CONFLICT (run_id, shard) DO UPDATE SET
       language = excluded.language, partition_index = excluded.partition_index, status = 'done',
-      attempts = s.attempts + 1, attempt = excluded.attempt, worker_id = excluded.worker_id, device = excluded.device,
+      attempts = s.attempts + (s.attempt IS DISTINCT FROM excluded.attempt)::INT, attempt = excluded.attempt,
+      worker_id = excluded.worker_id, device = excluded.device,
       videos = excluded.videos, videos_failed = excluded.videos_failed, segments = excluded.segments,
       segments_kept = excluded.segments_kept, drops = excluded.drops, audio_s = excluded.audio_s,
       kept_s = excluded.kept_s, bytes_in = excluded.bytes_in, bytes_out = excluded.bytes_out,
       stage_s = excluded.stage_s, wall_s = excluded.wall_s, error = NULL, started_at = excluded.started_at,
       finished_at = excluded.finished_at
     WHERE s.status <> 'done'
-      OR (s.attempt IS DISTINCT FROM excluded.attempt AND s.finished_at <= excluded.finished_at)
-    RETURNING s.run_id, s.shard, s.attempt
+      OR (s.finished_at <= excluded.finished_at
+        AND (s.attempt IS DISTINCT FROM excluded.attempt OR s.videos > excluded.videos))
+    RETURNING s.run_id, s.shard, s.attempt, s.videos
   )
   SELECT COALESCE(jsonb_agg(to_jsonb(upserted)), '[]') INTO written FROM upserted;
 
@@ -247,8 +250,9 @@ BEGIN
     e.worker_id, w.run_id, e.video_id, e.error_type, e.error_message, COALESCE(e.created_at, NOW()), e.language,
     w.shard, e.stage, e.retriable, COALESCE(e.attempts, 1), e.event_id
   FROM jsonb_array_elements(rows) item
-  JOIN jsonb_to_recordset(written) AS w (run_id TEXT, shard TEXT, attempt TEXT)
+  JOIN jsonb_to_recordset(written) AS w (run_id TEXT, shard TEXT, attempt TEXT, videos INT)
     ON w.run_id = item ->> 'run_id' AND w.shard = item ->> 'shard' AND w.attempt IS NOT DISTINCT FROM item ->> 'attempt'
+    AND w.videos = COALESCE((item ->> 'videos')::INT, 0)
   CROSS JOIN jsonb_populate_recordset(
     NULL::processing_errors, COALESCE(NULLIF(item -> 'dead_letters', 'null'), '[]')) e
   ON CONFLICT (run_id, event_id) DO NOTHING;
