@@ -19,7 +19,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from enum import StrEnum
 from typing import NoReturn
 
@@ -147,7 +147,8 @@ def _run_decoder(server: int, request: bytes, memory: int, notify: int, stderr: 
             os._exit(code)
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_STDERR_BYTES, MAX_STDERR_BYTES))
-        _do_job(request, samples)
+        with closing(samples):
+            _do_job(request, samples)
         code = 0
     except av.FFmpegError as error:
         os.write(2, str(error.strerror).encode())

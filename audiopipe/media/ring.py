@@ -100,10 +100,12 @@ class Writer:
     def __init__(self, memory: int, notify: int) -> None:
         self._memory = mmap.mmap(memory, 0)
         self._socket = socket.socket(fileno=notify)
-        self._free, self._position = len(self._memory), 0
+        self._free, self._position, self._unreported = len(self._memory), 0, 0
 
     def write(self, data: memoryview) -> int:
         """Write all of `data`, waiting for free space; return the number of bytes.
+
+        The reader sees the last bytes after `flush` or `close`.
 
         Raises:
             BrokenPipeError: the reader is closed.
@@ -117,11 +119,21 @@ class Writer:
             done += count
             self._position = (self._position + count) % len(self._memory)
             self._free -= count
-            self._socket.sendall(COUNT.pack(count))
+            self._unreported += count
+            # Report in large steps: each one wakes a thread of the reader, which then waits for its interpreter.
+            if self._unreported >= len(self._memory) // 4:
+                self.flush()
         return done
+
+    def flush(self) -> None:
+        """Send the number of bytes written since the last report."""
+        if self._unreported:
+            self._socket.sendall(COUNT.pack(self._unreported))
+        self._unreported = 0
 
     def _wait(self) -> None:
         """Wait until the reader has read more."""
+        self.flush()
         counts = self._socket.recv(MAX_COUNT_BYTES)
         if not counts:
             raise BrokenPipeError("the reader of the ring is closed")
@@ -129,5 +141,7 @@ class Writer:
 
     def close(self) -> None:
         """End the bytes."""
+        with suppress(ConnectionError):  # the reader is closed
+            self.flush()
         self._memory.close()
         self._socket.close()

@@ -185,6 +185,11 @@ def test_no_worker_runs_dasks_profiler_which_can_deadlock_python(client: Client)
     assert set(enabled.values()) == {False}
 
 
+def test_workers_check_their_event_loops_twice_a_second(client: Client) -> None:
+    intervals = client.run(lambda: dask.config.get("distributed.admin.tick.interval"))
+    assert set(intervals.values()) == {"500ms"}
+
+
 def test_a_queued_job_has_no_keys_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sbatch").write_text(
         f"#!/bin/sh\nenv > {tmp_path}/env.new\nmv {tmp_path}/env.new {tmp_path}/env\necho 7\n"

@@ -148,6 +148,7 @@ def test_a_decoder_that_only_trickles_is_stopped(tmp_path, monkeypatch):
         with closing(ring):
             while not finished.wait(0.2):
                 ring.write(memoryview(b"ab"))
+                ring.flush()
 
     finished = Event()
     monkeypatch.setattr(decoder_process, "start_decoder", start_slow_decoder)

@@ -18,7 +18,9 @@ WRITER_SCRIPT = """
 import sys
 from audiopipe.media.ring import Writer
 memory, notify, size = map(int, sys.argv[1:])
-Writer(memory, notify).write(memoryview(bytes(range(256)) * (size // 256)))
+writer = Writer(memory, notify)
+writer.write(memoryview(bytes(range(256)) * (size // 256)))
+writer.close()
 """
 
 
@@ -107,6 +109,17 @@ def test_a_writer_waits_while_the_ring_is_full():
         assert len(read(reader, SIZE)) == SIZE
         assert read(reader, 4) == b"more"
         thread.join(60)
+
+
+def test_bytes_are_reported_in_large_steps_or_when_asked():
+    with ring() as (reader, writer):
+        writer.write(memoryview(b"abc"))
+        with pytest.raises(TimeoutError):
+            read(reader, 3, timeout_s=0.1)
+        writer.flush()
+        assert read(reader, 3) == b"abc"
+        writer.write(memoryview(bytes(SIZE // 4)))
+        assert len(read(reader, SIZE // 4)) == SIZE // 4
 
 
 def test_a_reader_raises_at_its_timeout():
