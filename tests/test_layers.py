@@ -33,6 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"report"}),
     frozenset({"bench"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
 )
 LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 DASK_PACKAGES = {"cluster", "driver"}

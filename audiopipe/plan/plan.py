@@ -35,9 +35,10 @@ from audiopipe.plan.files import (
     serialize,
 )
 from audiopipe.plan.partition import partition_of
+from audiopipe.plan.totals import PlanTotals, is_planned_once, sum_rows
 from audiopipe.types import Shard, Video, shard_name
 
-__all__ = ["CatalogView", "Order", "Plan", "PlanTotals", "assign_shards", "create_plan", "load_plan"]
+__all__ = ["CatalogView", "Order", "Plan", "assign_shards", "create_plan", "load_plan"]
 
 Order = Literal["round_robin", "sequential"]
 
@@ -49,21 +50,6 @@ class CatalogView(Protocol):
     def columns(self) -> tuple[str, ...]: ...
     def languages(self) -> list[str]: ...
     def videos(self, language: str) -> pa.Table: ...
-
-
-@dataclass(frozen=True)
-class PlanTotals:
-    """Sums over shards.
-
-    `hours` covers the `videos_with_duration` whose duration is known, `size_bytes` the `videos_with_size`.
-    """
-
-    videos: int
-    shards: int
-    hours: float
-    videos_with_duration: int
-    size_bytes: int
-    videos_with_size: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +101,10 @@ class Plan:
 
         A video that was planned again counts in its last shard only.
         """
-        return {name: _totals(self.tables[name], partition) for name in self.languages()}
+        return {
+            name: sum_rows(table, partition, len(_find_shards(table, partition)))
+            for name, table in sorted(self.tables.items())
+        }
 
 
 class _ShardRows(NamedTuple):
@@ -269,7 +258,7 @@ def _shards(language: str, table: pa.Table, partition: int | None, without: Set[
 
 def _count_attempts(table: pa.Table) -> Sequence[int]:
     """Count for each row how many rows up to it have the same video: each retry adds one."""
-    if _is_planned_once(table):
+    if is_planned_once(table):
         return [1] * table.num_rows
     counts: Counter[str] = Counter()
     attempts = []
@@ -277,29 +266,3 @@ def _count_attempts(table: pa.Table) -> Sequence[int]:
         counts[video_id] += 1
         attempts.append(counts[video_id])
     return attempts
-
-
-def _is_planned_once(table: pa.Table) -> bool:
-    """Check that no video has more than one row, as long as nothing was retried."""
-    return bool(pc.count_distinct(table["video_id"]).as_py() == table.num_rows)
-
-
-def _totals(table: pa.Table, partition: int | None) -> PlanTotals:
-    shards = len(_find_shards(table, partition))
-    rows = (
-        table
-        if _is_planned_once(table)
-        else table.filter(pa.array(~table["video_id"].to_pandas().duplicated(keep="last")))
-    )
-    if partition is not None:
-        rows = rows.filter(pc.field("partition") == partition)
-    sizes, durations = rows["size_bytes"], rows["duration_s"]
-    return PlanTotals(
-        # A selection's shard without a new video has one row without an id.
-        videos=pc.sum(pc.not_equal(rows["video_id"], "")).as_py() or 0,
-        shards=shards,
-        hours=(pc.sum(durations).as_py() or 0.0) / 3600,
-        videos_with_duration=len(durations) - durations.null_count,
-        size_bytes=pc.sum(sizes).as_py() or 0,
-        videos_with_size=len(sizes) - sizes.null_count,
-    )

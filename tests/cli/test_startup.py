@@ -22,6 +22,13 @@ HEAVY = "torch,dask,distributed"
 TABLES = f"{HEAVY},numpy,pandas,pyarrow,duckdb,fsspec,matplotlib,IPython"
 
 
+def test_the_command_runs_without_its_script_on_the_path() -> None:
+    command = [sys.executable, "-m", "audiopipe", "explain", "dead letter"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "failed permanently" in done.stdout
+
+
 def start(heavy: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command where `heavy` packages cannot be imported."""
     command = [sys.executable, "-P", "-c", LIGHT, heavy, *arguments]

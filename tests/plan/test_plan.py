@@ -15,7 +15,7 @@ from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, PlanError
 from audiopipe.plan.files import PlanMetadata, plan_path, serialize
 from audiopipe.plan.partition import partition_of
-from audiopipe.plan.plan import PlanTotals, assign_shards, create_plan, load_plan
+from audiopipe.plan.plan import assign_shards, create_plan, load_plan
 from audiopipe.store.objects import Store
 
 
@@ -300,24 +300,6 @@ def test_a_later_generation_continues_the_numbering(store):
     later = assign_shards(table("en", ids(3, "w")), config(shard_videos=2), first_shard=3)
     assert store.create(plan_path("en", 1), serialize(later, PlanMetadata.of(config(), generation=1)))
     assert [s.index for s in create_plan(config(), store, FakeCatalog()).shards()] == [0, 1, 2, 3, 4]
-
-
-def test_totals_count_known_values(store):
-    videos = table("en", ids(4), [10, None, 30, 5], [3600.0, 1800.0, None, None])
-    created = create_plan(config(shard_videos=3), store, FakeCatalog(en=videos, de=table("de", ids(2))))
-    assert created.totals() == {
-        "de": PlanTotals(videos=2, shards=1, hours=0.0, videos_with_duration=0, size_bytes=0, videos_with_size=0),
-        "en": PlanTotals(videos=4, shards=2, hours=1.5, videos_with_duration=2, size_bytes=45, videos_with_size=3),
-    }
-
-
-def test_totals_of_partitions_add_up(store):
-    created = create_plan(config(partition_count=4), store, FakeCatalog(en=table("en", ids(100), [7] * 100)))
-    parts = [created.totals(p)["en"] for p in range(4)]
-    whole = created.totals()["en"]
-    assert sum(p.videos for p in parts) == whole.videos == 100
-    assert sum(p.shards for p in parts) == whole.shards
-    assert sum(p.size_bytes for p in parts) == whole.size_bytes == 700
 
 
 @pytest.mark.bulk
