@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,8 @@ def inspect_catalog(address: str, parameters: Mapping[str, Any]) -> Inspection:
         config, catalog = _read(result, address, given, names)
     except CatalogError as error:
         result.kind = result.kind if names or kind is not Format.FOLDER else "no catalog"
-        result.problems.append(str(error).removeprefix(f"catalog {address}").lstrip(":, "))
+        # The address is shown above; one of a file in it is not.
+        result.problems.append(re.sub(rf"^catalog ({re.escape(address)}[:,] )?", "", str(error)))
         if names:
             result.details["columns"] = ", ".join(names)
         return result

@@ -12,6 +12,7 @@ Every check is one pass over a column; a failure is a `CatalogError` that names 
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,6 +165,8 @@ def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.Chun
     Raises:
         CatalogError: a key is empty, unsafe, or does not fit to `source_prefix`.
     """
+    if raw.is_local and raw.base is not None and prefix is None:
+        rows = _resolve_parents(rows, raw.base)
     keys = rows["r2_tar_key"]
     _check_keys(raw, rows)
     is_absolute = pc.match_substring_regex(keys, "^/|^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -183,6 +186,19 @@ def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.Chun
         )
         return keys
     return pc.if_else(is_absolute, keys, pc.binary_join_element_wise(raw.base, keys, ""))
+
+
+def _resolve_parents(rows: pa.Table, base: str) -> pa.Table:
+    """Resolve `..` in paths of local files, which could be absolute as well; a path that ends with it names no file."""
+    keys = rows["r2_tar_key"].combine_chunks()
+    goes_up = pc.match_substring_regex(keys, r"(^|/)\.\./")
+    is_other = pc.match_substring_regex(keys, r"::|://|\x00|(^|/)\.\.$")
+    is_found = pc.fill_null(pc.and_not(goes_up, is_other), False)
+    if not pc.any(is_found).as_py():
+        return rows
+    paths = [os.path.normpath(os.path.join(base, key)) for key in keys.filter(is_found).to_pylist()]
+    keys = pc.replace_with_mask(keys, is_found, pa.array(paths, keys.type))
+    return rows.set_column(rows.column_names.index("r2_tar_key"), "r2_tar_key", keys)
 
 
 def _check_keys(raw: RawCatalog, rows: pa.Table) -> None:

@@ -122,13 +122,40 @@ def test_a_remote_catalog_names_no_local_file(memory, tmp_path, key):
 
 @pytest.mark.parametrize(
     "key",
-    ["../x.tar", "a/../../x.tar", "a/..", "..", "a\0.tar", "", None, "x::file:///etc/passwd", "s3://KEY:se/cret@b/x"],
+    [
+        "a/..",
+        "..",
+        "../\0.tar",
+        "s3://b/../x.tar",
+        "a\0.tar",
+        "",
+        None,
+        "x::file:///etc/passwd",
+        "s3://KEY:se/cret@b/x",
+    ],
 )
-def test_a_key_that_leaves_its_folder_is_refused_by_row(tmp_path, key):
+def test_a_key_of_no_file_is_refused_by_row(tmp_path, key):
     path = write_table(tmp_path / "c.parquet", {**single_row(), "r2_tar_key": pa.array([key], pa.string())})
     with pytest.raises(CatalogError, match=r"c\.parquet, row 1 \(id 'x'\), column 'r2_tar_key'") as caught:
         read(path)
     assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["../x.tar", "a/../../x.tar", "{}/a/../x.tar"])
+def test_paths_of_a_local_catalog_may_go_up(tmp_path, key):
+    (tmp_path / "tables").mkdir()
+    path = write_table(tmp_path / "tables/c.parquet", single_row(key.format(tmp_path)))
+    assert rows_by_id(read(path))["x"]["uri"] == f"{tmp_path}/x.tar"
+
+
+def test_keys_of_another_place_do_not_leave_their_folder(tmp_path, memory):
+    path = write_table(tmp_path / "c.parquet", single_row("../x.tar"))
+    with pytest.raises(CatalogError, match=r"leaves its folder by '\.\.'"):
+        read(path, source_prefix="s3://b/a")
+    fs, root = memory
+    fs.put_file(str(path), f"{root}/c.parquet")
+    with pytest.raises(CatalogError, match=r"leaves its folder by '\.\.'"):
+        read(f"memory:/{root}/c.parquet")
 
 
 @pytest.mark.parametrize("key", ["a..b.tar", "..a/x.tar", "a/b../x.tar", "ä/日本 x%2e.tar"])

@@ -89,6 +89,13 @@ def test_a_table_without_a_likely_column_lists_what_it_has(tmp_path):
     assert inspect(tmp_path / "none")[0] == 2
 
 
+def test_a_problem_in_a_file_of_a_folder_names_the_file(tmp_path):
+    (tmp_path / "wav.scp").write_text("r1 sox /x.wav -t wav - |\n")
+    code, output = inspect(tmp_path)
+    assert code == 2
+    assert f"problem     {tmp_path}/wav.scp, line 1 (r1): the command" in output
+
+
 def test_a_folder_shows_hours_and_the_tables_that_it_does_not_use(clips):
     code, output = inspect(clips)
     assert code == 0
