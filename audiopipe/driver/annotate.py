@@ -230,7 +230,7 @@ def _run_scorers(
         session.close(annotated)
     return AnnotationSummary(
         **_describe_target(target, job.records, annotated),
-        new=len(session.outcome.new),
+        new=session.outcome.new.shards,
         failed={shard: reason for shard, reason in session.outcome.failed.items() if shard not in annotated},
         stopped=session.outcome.stopped,
         workers_retired=session.steering.retired,

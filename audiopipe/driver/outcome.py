@@ -10,7 +10,7 @@ from audiopipe.dataset.totals import Totals
 from audiopipe.driver.recorder import Failure
 from audiopipe.errors import AudiopipeError, VerifyError
 from audiopipe.ledger import RunStatus
-from audiopipe.types import Shard, ShardResult
+from audiopipe.types import Shard
 
 __all__ = ["NOT_FINISHED", "PhaseTime", "PhaseTimer", "RunSummary", "SessionOutcome"]
 
@@ -22,13 +22,13 @@ class SessionOutcome:
     """The results of a session so far.
 
     Attributes:
-        new: results of the shards that it committed.
+        new: sums over the shards that it committed; the results themselves would fill the memory of a day's run.
         failed: reason by shard name, for shards that are left open.
         stopped: why it ended before all shards were tried; None if it did not.
         exit_code: of a session that leaves shards open: 2 if a person must act, else 4.
     """
 
-    new: list[ShardResult] = field(default_factory=list)
+    new: Totals = field(default_factory=Totals)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
     exit_code: int = NOT_FINISHED

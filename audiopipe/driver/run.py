@@ -232,7 +232,7 @@ def _work(
         output=config.output,
         status=status,
         total=Totals.of(effective_results(commits, whole).values()),
-        new=Totals.of(session.outcome.new),
+        new=session.outcome.new,
         shards_planned=len(shard_sizes(whole, languages=planned)),
         shards_failed={shard: reason for shard, reason in session.outcome.failed.items() if shard not in commits},
         wall_s=timer.wall_s,

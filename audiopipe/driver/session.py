@@ -99,7 +99,7 @@ class Session:
         """
         done = self.shards.sizes.keys() <= commits.keys()
         status = RunStatus.DONE if done else RunStatus.INCOMPLETE
-        self.recorder.finish(commits, status, changed=bool(self.outcome.new or self.outcome.failed))
+        self.recorder.finish(commits, status, changed=bool(self.outcome.new.shards or self.outcome.failed))
         if self.on_tick:
             self.on_tick(self.ledger, self.run_id)
         return status
@@ -211,7 +211,7 @@ class Session:
             return
         self.dispatcher.discard(shard.name)
         self.speculation.record(result.wall_s, *self.shards.sizes[shard.name])
-        self.outcome.new.append(result)
+        self.outcome.new.add(result)
         if self.retry.probe is not None:
             LOG.info("the sources can be read again: shard %s is done, the others follow", shard.name)
         self.retry.record_success()
