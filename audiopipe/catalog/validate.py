@@ -191,13 +191,13 @@ def resolve_uris(raw: RawCatalog, rows: pa.Table, prefix: str | None) -> pa.Chun
 def _resolve_parents(rows: pa.Table, base: str) -> pa.Table:
     """Resolve `..` in paths of local files, which could be absolute as well; a path that ends with it names no file."""
     keys = rows["r2_tar_key"].combine_chunks()
-    goes_up = pc.match_substring_regex(keys, r"(^|/)\.\./")
+    has_parent = pc.match_substring_regex(keys, r"(^|/)\.\./")
     is_other = pc.match_substring_regex(keys, r"::|://|\x00|(^|/)\.\.$")
-    is_found = pc.fill_null(pc.and_not(goes_up, is_other), False)
-    if not pc.any(is_found).as_py():
+    goes_up = pc.fill_null(pc.and_not(has_parent, is_other), False)
+    if not pc.any(goes_up).as_py():
         return rows
-    paths = [os.path.normpath(os.path.join(base, key)) for key in keys.filter(is_found).to_pylist()]
-    keys = pc.replace_with_mask(keys, is_found, pa.array(paths, keys.type))
+    paths = [os.path.normpath(os.path.join(base, key)) for key in keys.filter(goes_up).to_pylist()]
+    keys = pc.replace_with_mask(keys, goes_up, pa.array(paths, keys.type))
     return rows.set_column(rows.column_names.index("r2_tar_key"), "r2_tar_key", keys)
 
 

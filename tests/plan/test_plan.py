@@ -302,7 +302,7 @@ def test_a_later_generation_continues_the_numbering(store):
     assert [s.index for s in create_plan(config(), store, FakeCatalog()).shards()] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.bulk
+@pytest.mark.slow
 def test_half_a_million_videos_are_planned_in_little_memory(store):
     count = 500_000 // 4
     tables = {name: table(name, ids(count, name), [5_000_000] * count, [60.0] * count) for name in ("a", "b", "c", "d")}

@@ -84,6 +84,7 @@ def test_hours_are_those_of_the_good_videos(demo: Demo) -> None:
     assert demo.corpus.hours == pytest.approx(sum(truth["duration_s"] for truth in demo.good) / 3600, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_another_seed_replaces_all_videos(tiny: Path, tmp_path: Path, demo_cache: Path) -> None:
     copy = shutil.copytree(tiny, tmp_path / "copy")
     make_corpus(copy, **{**TINY, "seed": 8}, cache=demo_cache)
@@ -110,6 +111,7 @@ def test_a_lost_file_is_made_again(tmp_path: Path, tiny: Path, demo_cache: Path)
     assert digests(copy) == digests(tiny)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_even_after_a_kill(tmp_path: Path, tiny: Path, demo_cache: Path) -> None:
     code = (
         "import pathlib, sys; from audiopipe.bench.corpus import make_corpus; "
