@@ -8,7 +8,6 @@ and writes its commit, which names no objects; nothing is fetched, decoded or en
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -20,9 +19,9 @@ import pyarrow.parquet as pq
 
 from audiopipe.bench.machine import Machine
 from audiopipe.bench.markdown import format_markdown
-from audiopipe.bench.stub_task import SEGMENT_S, VIDEO_SEGMENTS, stub_shard
+from audiopipe.bench.store_driver import run_driver
+from audiopipe.bench.stub_task import SEGMENT_S, VIDEO_SEGMENTS
 from audiopipe.config import RunConfig
-from audiopipe.driver.run import run
 from audiopipe.ledger import default_path, open_ledger
 from audiopipe.ledger.address import SUPABASE
 from audiopipe.ledger.snapshot import take_snapshot
@@ -39,8 +38,8 @@ class ScaleResult:
     """Time and memory of a run with stub tasks.
 
     Attributes:
-        minutes: from the catalog to the last commit.
-        resume_s: time of a second run, which has nothing to do.
+        minutes: of the driver's process, from its start to its end.
+        resume_s: time of a second driver, which has nothing to do, with the start of its process.
         driver_mb: peak memory of the driver's process, which a local cluster's scheduler shares.
         monitor_ms: best time of a ledger snapshot, as on a machine with no other load.
     """
@@ -74,31 +73,32 @@ def bench(
             because the size of its tables includes all runs.
 
     Raises:
-        RuntimeError: at the end the ledger does not count all videos.
-        AudiopipeError: as `run`.
+        RuntimeError: a driver failed, or the ledger does not count all videos at the end.
+        AudiopipeError: as `open_ledger`.
     """
     with tempfile.TemporaryDirectory(prefix="audiopipe-scale-") as folder:
-        config = RunConfig.of(
-            catalog=str(write_catalog(Path(folder), videos, languages)),
-            output=f"{folder}/out",
-            ledger=ledger,
-            cluster="local-cpu",
-            workers=workers,
-        )
+        parameters: dict[str, object] = {
+            "catalog": str(write_catalog(Path(folder), videos, languages)),
+            "output": f"{folder}/out",
+            "ledger": ledger,
+            "cluster": "local-cpu",
+            "workers": workers,
+        }
         started = time.monotonic()
-        summary = run(config, task=stub_shard)
+        driver = run_driver(parameters, "commit")
         ended = time.monotonic()
-        run(config)
+        run_driver(parameters, "none")
         resumed = time.monotonic()
+        config = RunConfig.of(**parameters)
         snapshots_ms = _time_snapshots(config, videos)
         return ScaleResult(
             ledger="Supabase" if ledger == SUPABASE else "SQLite",
             videos=videos,
             languages=languages,
-            shards=summary.total.shards,
+            shards=driver.shards,
             minutes=(ended - started) / 60,
             resume_s=resumed - ended,
-            driver_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            driver_mb=driver.peak_mb,
             database_mb=_database_bytes(config) / 1e6,
             monitor_ms=min(snapshots_ms),
             monitor_median_ms=statistics.median(snapshots_ms),
@@ -113,7 +113,7 @@ def format_rows(result: ScaleResult) -> list[tuple[str, str, str]]:
         ("shards", f"{result.shards:,}", ""),
         ("plan, schedule, record", f"{result.minutes:.2f} min ({result.share_of_a_day:.2%} of 24 h)", "< 1 %"),
         ("second run, nothing to do", f"{result.resume_s:.1f} s", ""),
-        ("peak memory, driver and scheduler (one process)", f"{result.driver_mb:.0f} MB", "< 2 GB"),
+        ("peak memory, driver and scheduler (one process)", f"{result.driver_mb:.0f} MB", "< 1,000 MB"),
         ("database", f"{result.database_mb:.1f} MB", ""),
         (
             "snapshot for the monitor, best and median",

@@ -1,6 +1,6 @@
 """Run a driver in a separate process, whose memory and time a benchmark measures.
 
-`python -m audiopipe.bench.store_driver CONFIG TASK` runs the config (JSON) with real or stub tasks, and writes its
+`python -m audiopipe.bench.store_driver CONFIG TASK` runs the config (JSON) with the task of that name, and writes its
 `DriverTimes` to standard output.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from audiopipe.bench.stub_task import stub_objects
+from audiopipe.bench.stub_task import stub_objects, stub_shard
 from audiopipe.cluster.connect import close, connect_for
 from audiopipe.config import RunConfig
 from audiopipe.driver.run import run
@@ -25,6 +25,7 @@ from audiopipe.driver.task import Task, process_videos
 __all__ = ["DriverTimes", "run_driver"]
 
 PHASES = ("start", "work", "finalize")
+TASKS: dict[str, Task] = {"real": process_videos, "stub": stub_objects, "commit": stub_shard}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def run_driver(config: Mapping[str, object], task: str) -> DriverTimes:
     """Run a driver in a new process, with the environment of this one.
 
     Args:
-        task: 'real', 'stub', or 'none' for a run that has nothing to do and starts no cluster.
+        task: 'real'; 'stub', which uploads small objects; 'commit', which only commits; or 'none' for a run that has
+            nothing to do and starts no cluster.
 
     Raises:
         RuntimeError: it failed.
@@ -77,10 +79,10 @@ def run_driver(config: Mapping[str, object], task: str) -> DriverTimes:
     return DriverTimes.from_json(done.stdout.splitlines()[-1])
 
 
-def _main(config: RunConfig, task: Task, has_work: bool) -> None:
-    client = connect_for(config) if has_work else None
+def _main(config: RunConfig, task: str) -> None:
+    client = connect_for(config) if task in TASKS else None
     started = time.monotonic()
-    summary = run(config, client=client, task=task)
+    summary = run(config, client=client, task=TASKS.get(task, process_videos))
     if client is not None:
         close(client)
     times = DriverTimes(
@@ -105,8 +107,4 @@ def _read_peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    _main(
-        RunConfig.of(**json.loads(sys.argv[1])),
-        stub_objects if sys.argv[2] == "stub" else process_videos,
-        sys.argv[2] != "none",
-    )
+    _main(RunConfig.of(**json.loads(sys.argv[1])), sys.argv[2])

@@ -267,6 +267,7 @@ class RunRows:
         shards: the last finished shards, newest first, with `shard`, `language`, `status`, `videos`, `segments`,
             `audio_s`, `worker_id` and `finished_at` only.
         errors: the last errors, newest first.
+        busy_s: seconds in which a shard was being processed; None while the run is running.
     """
 
     run: RunRow
@@ -275,6 +276,7 @@ class RunRows:
     workers: Sequence[WorkerRow]
     shards: Sequence[ShardRow]
     errors: Sequence[ErrorRow]
+    busy_s: Seconds | None = None
 
     @classmethod
     def from_json(cls, body: RowValues) -> RunRows:
@@ -286,6 +288,7 @@ class RunRows:
             [WorkerRow.from_row(row) for row in body["workers"]],
             [ShardRow.from_row(row) for row in body["shards"]],
             [ErrorRow.from_row(row) for row in body["errors"]],
+            None if body["busy_s"] is None else float(body["busy_s"]),
         )
 
 

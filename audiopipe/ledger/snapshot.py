@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from audiopipe.errors import LedgerError
 from audiopipe.ledger.protocol import Ledger
 from audiopipe.ledger.queries import STALE_HEARTBEATS
-from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, measure_busy_time, select_window
+from audiopipe.ledger.rates import RECENT_SHARDS, Eta, Window, estimate_eta, select_window
 from audiopipe.ledger.record import RowValues, format_utc, parse_utc
 from audiopipe.ledger.rows import (
     ErrorRow,
@@ -21,8 +21,6 @@ from audiopipe.ledger.rows import (
     RunRow,
     RunRows,
     RunStatus,
-    ShardRow,
-    ShardStatus,
     WorkerRow,
     WorkerStatus,
     describe_unknown_run,
@@ -144,7 +142,7 @@ def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | Non
     window = select_window(rows.run, rows.shards, now)
     workers = _snapshot_workers(rows, window, now)
     running = rows.run.status is RunStatus.RUNNING
-    busy_s = None if running else _measure_busy_time(ledger.shards(rows.run.run_id))
+    busy_s = None if running else rows.busy_s
     totals = _sum_totals(rows, window)
     return RunSnapshot(
         at=format_utc(now),
@@ -177,12 +175,6 @@ def _sum_totals(rows: RunRows, window: Window) -> RunTotals:
         videos_per_minute=window.videos_per_minute(),
         segments_per_second=window.segments_per_second(),
         times_real_time=window.audio_per_second(),
-    )
-
-
-def _measure_busy_time(shards: Sequence[ShardRow]) -> Seconds:
-    return measure_busy_time(
-        (shard.started_at, shard.finished_at) for shard in shards if shard.status is ShardStatus.DONE
     )
 
 

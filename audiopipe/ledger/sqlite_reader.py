@@ -11,7 +11,7 @@ from pathlib import Path
 
 from audiopipe.errors import LedgerError, LedgerUnavailable
 from audiopipe.ledger.queries import LANGUAGES, NEWEST_SHARDS
-from audiopipe.ledger.rates import RECENT_SHARDS, select_window
+from audiopipe.ledger.rates import RECENT_SHARDS, measure_busy_time, select_window
 from audiopipe.ledger.record import RowValues
 from audiopipe.ledger.rows import (
     ErrorRow,
@@ -19,10 +19,12 @@ from audiopipe.ledger.rows import (
     RunProgress,
     RunRow,
     RunRows,
+    RunStatus,
     ShardRow,
     WorkerRow,
     describe_unknown_run,
 )
+from audiopipe.types import Seconds
 
 __all__ = ["SqliteReader"]
 
@@ -59,6 +61,7 @@ class SqliteReader:
                 self.workers(run.run_id),
                 self._newest_shards(run.run_id, shards),
                 self.errors(run.run_id, errors),
+                None if run.status is RunStatus.RUNNING else self._measure_busy_time(run.run_id),
             )
 
     def progress(self, run_id: str) -> RunProgress:
@@ -97,6 +100,10 @@ class SqliteReader:
 
     def _languages(self, run_id: str) -> list[LanguageProgress]:
         return [LanguageProgress.from_row(row) for row in self._query(LANGUAGES, {"run_id": run_id})]
+
+    def _measure_busy_time(self, run_id: str) -> Seconds:
+        sql = "SELECT started_at, finished_at FROM shards WHERE run_id = ? AND status = 'done'"
+        return measure_busy_time((row["started_at"], row["finished_at"]) for row in self._query(sql, (run_id,)))
 
     def _newest_shards(self, run_id: str, limit: int) -> list[ShardRow]:
         return [ShardRow.from_row(row) for row in self._query(NEWEST_SHARDS, (run_id, limit))]

@@ -138,11 +138,15 @@ def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase
 def test_a_supabase_snapshot_equals_its_separate_queries(server: Supabase, path: Path) -> None:
     with SupabaseLedger(path) as ledger:
         whole_run(ledger)
+        # After a pause, two shards at once, of which one starts and ends during the other.
+        ledger.record_shard(result(5, started_at="2026-11-22T10:04:30.0019Z"))
+        ledger.record_shard(result(6, started_at="2026-11-22T10:04:40Z", finished_at="2026-11-22T10:04:50Z"))
         local = ledger.run_rows()
     with SupabaseReader() as reader:
         rows = reader.run_rows()
         assert rows == local
         assert rows is not None
+        assert rows.busy_s == 2 * 60 + 0.125 + 30 + 0.124
         assert rows.processed == reader.progress(RUN).processed
         assert list(rows.workers) == reader.workers(RUN)
         assert list(rows.errors) == reader.errors(RUN, 8)

@@ -202,3 +202,17 @@ def test_a_snapshot_equals_its_separate_queries(ledger: SqliteLedger, run_id: st
     assert (list(rows.workers), list(rows.errors)) == (ledger.workers(run_id), ledger.errors(run_id, 2))
     assert [row.shard for row in rows.shards] == [row.shard for row in ledger.shards(run_id, 3)]
     assert ledger.run_rows("nope") is None
+
+
+def test_working_time_is_known_when_the_run_has_ended(ledger: SqliteLedger, run_id: str, make_result: Make) -> None:
+    start(ledger, run_id)
+    for index, minute in enumerate((0, 1, 5)):
+        times = {"started_at": f"2026-11-22T10:0{minute}:00Z", "finished_at": f"2026-11-22T10:0{minute + 2}:00Z"}
+        ledger.record_shard(make_result(index, **times))
+    rows = ledger.run_rows()
+    assert rows is not None
+    assert rows.busy_s is None
+    ledger.finish_run(run_id, RunStatus.INCOMPLETE)
+    rows = ledger.run_rows()
+    assert rows is not None
+    assert rows.busy_s == 5 * 60

@@ -472,6 +472,14 @@ LANGUAGE sql STABLE SECURITY INVOKER SET search_path = public AS $$
     -- Only the columns that rates and sparklines need.
     SELECT shard, language, status, videos, segments, audio_s, worker_id, finished_at FROM shards s
     WHERE s.run_id = (SELECT r.run_id FROM r) ORDER BY finished_at DESC NULLS LAST, shard LIMIT $2
+  ), spans AS (
+    -- Up to when the shards that started earlier were being processed; in the precision of the ledger.
+    SELECT started, finished, MAX(finished) OVER (
+      ORDER BY started, finished ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS covered_until
+    FROM (
+      SELECT date_trunc('milliseconds', s.started_at) AS started, date_trunc('milliseconds', s.finished_at) AS finished
+      FROM shards s, r WHERE s.run_id = r.run_id AND s.status = 'done' AND r.status <> 'running'
+    ) AS done_shards WHERE started IS NOT NULL AND finished IS NOT NULL
   ), last_errors AS (
     SELECT * FROM processing_errors e WHERE e.run_id = (SELECT r.run_id FROM r) ORDER BY id DESC LIMIT $3
   )
@@ -483,7 +491,11 @@ LANGUAGE sql STABLE SECURITY INVOKER SET search_path = public AS $$
     'languages', (SELECT COALESCE(json_agg(by_language), '[]') FROM by_language),
     'workers', (SELECT COALESCE(json_agg(workers), '[]') FROM workers),
     'shards', (SELECT COALESCE(json_agg(newest), '[]') FROM newest),
-    'errors', (SELECT COALESCE(json_agg(last_errors), '[]') FROM last_errors))
+    'errors', (SELECT COALESCE(json_agg(last_errors), '[]') FROM last_errors),
+    -- Time in which a shard was being processed: pauses between sessions do not count.
+    'busy_s', CASE WHEN r.status <> 'running' THEN (
+      SELECT COALESCE(SUM(GREATEST(EXTRACT(EPOCH FROM finished - GREATEST(started, covered_until)), 0)), 0)
+      FROM spans) END)
   FROM r
 $$;
 
