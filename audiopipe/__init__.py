@@ -7,7 +7,7 @@
     for segment in dataset.filter("snr_db > 20"):
         segment.audio, segment.text, segment.metrics["loudness_lufs"]
 
-Everything that the command does is a call here. What a name needs is imported when it is first used.
+Most commands are functions here. What a name needs is imported when it is first used.
 """
 
 from __future__ import annotations

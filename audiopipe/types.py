@@ -15,6 +15,7 @@ import numpy.typing as npt
 from audiopipe.redaction import redact_address
 
 __all__ = [
+    "AUDIO_SUFFIXES",
     "CAPTION_FORMATS",
     "CaptionFile",
     "Clip",
@@ -53,6 +54,10 @@ class SegmentSource(StrEnum):
     FIXED = "fixed"
 
 
+# Suffixes of files that are decoded; what a file is, its content decides.
+AUDIO_SUFFIXES = frozenset(
+    (".webm", ".weba", ".opus", ".ogg", ".oga", ".m4a", ".m4b", ".mp4", ".mp3", ".aac", ".flac", ".wav", ".mkv", ".mka")
+)
 CAPTION_FORMATS = {
     ".vtt": SegmentSource.VTT,
     ".srt": SegmentSource.SRT,

@@ -39,7 +39,7 @@ DECODE, FLOOR, SEQUENTIAL, FFMPEG = "decode only", "codec floor", "sequential", 
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The fastest round of a method on an input and a number of cores.
+    """One round of a method on an input and a number of cores: the fastest, or the median of `audiopipe run`.
 
     `growth_mb` is the peak memory above that of the process before the work. `speeds` has the seconds of audio per
     second of every round, `cpu_speeds` those per second of CPU time. `program` is the FFmpeg that the method runs.
@@ -119,7 +119,7 @@ def _compare(result: BenchmarkResult, by_case: Mapping[tuple[str, str, int], Ben
 
 
 def _ratio(result: BenchmarkResult, baseline: BenchmarkResult) -> str:
-    """Format the ratio of the fastest rounds, and the median and range of the ratios within a round.
+    """Format the ratio of the rounds that count, and the median and range of the ratios within a round.
 
     The speed of a shared machine changes from second to second. It changes least for CPU time, so the ratio by CPU time
     is added for the same number of cores.
@@ -216,7 +216,8 @@ def format_report(results: Sequence[BenchmarkResult], machine: dict[str, str]) -
     worker = f" On a GPU, an audiopipe process has {CORES_PER_CUDA_WORKER} cores, as a worker has."
     about = (
         "Written by `audiopipe bench pipeline --save`; no number is typed by hand. Each method is bound to the cores "
-        "named, all methods are measured in turn, and the fastest round of each counts. After a ratio come the median, "
+        "named, all methods are measured in turn, and the fastest round of each counts; of `audiopipe run`, whose time is that "
+        "of a long run less that of a short one, the median round. After a ratio come the median, "
         "the lowest and the highest ratio within one round, and the median ratio by CPU time, which excludes the time "
         "that other processes took. Memory is that of the process, without its decoders. For each core audiopipe "
         f"processes {minutes} minutes of audio.{'' if machine['gpu'] == 'none' else worker}"

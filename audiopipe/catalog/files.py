@@ -21,11 +21,11 @@ from audiopipe.catalog.read_errors import READ_ERRORS, first_line, to_catalog_er
 from audiopipe.errors import CatalogError, StoreError
 from audiopipe.redaction import has_secret, redact
 from audiopipe.store.objects import open_filesystem
-from audiopipe.types import CAPTION_FORMATS
+from audiopipe.types import AUDIO_SUFFIXES, CAPTION_FORMATS
 
 __all__ = ["FOLDER", "MEDIA_SUFFIXES", "UNDETERMINED", "language_of_path", "list_sizes", "read_folder", "strip_suffix"]
 
-MEDIA_SUFFIXES = frozenset(("tar", "webm", "opus", "ogg", "m4a", "mp4", "mp3", "flac", "wav", "mkv"))
+MEDIA_SUFFIXES = frozenset(("tar", *(suffix[1:] for suffix in AUDIO_SUFFIXES)))
 SIDECAR_SUFFIXES = frozenset({".json", *CAPTION_FORMATS})
 
 # The name of a folder that is a language: two or three letters, optionally a script and a region (zh-Hant-TW).

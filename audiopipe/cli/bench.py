@@ -121,7 +121,11 @@ def bench_scorers(names: str, quick: bool, save: bool) -> None:
     help="with --store s3, latency that is added to each request",
     type=click.FloatRange(0.0),
 )
-@click.option("--save", is_flag=True, help="write reports/benchmarks/scale-*.md and .json")
+@click.option(
+    "--save",
+    is_flag=True,
+    help="write reports/benchmarks/scale-*.md and .json, with --store s3 requests-s3.md and .json",
+)
 def bench_scale(
     videos: int,
     languages: int,

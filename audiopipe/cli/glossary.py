@@ -15,6 +15,7 @@ from audiopipe import errors
 from audiopipe.cli.kernel_documents import document_metric
 from audiopipe.cli.main import EXITS
 from audiopipe.config import RunConfig
+from audiopipe.dataset.column_meanings import SEGMENT_COLUMNS, SELECTION_COLUMNS, VIDEO_COLUMNS
 from audiopipe.errors import AudiopipeError, TransientVideoError, VideoError
 from audiopipe.metrics import METRICS
 from audiopipe.pipeline.drop_rules import MAX_PEAK_DBFS, NOT_FINITE, RULES
@@ -43,6 +44,9 @@ TERMS = {
     "driver": "the process that submits the shards of a run to workers: the command, or the notebook's kernel",
     "generation": "a part of the plan that audiopipe extend or retry added later",
     "estimate": "the forecast of a run's time and cost, made by audiopipe estimate",
+    "duplicate": "a video that has the audio of another one, such as a re-upload; listed in duplicates.parquet",
+    "card": "README.md of a dataset: totals, columns, and how to load it",
+    "sidecar": "a file next to the audio of the same name: captions or JSON of a source, JSON of a sample in a tar",
 }
 
 
@@ -58,7 +62,8 @@ class GlossaryEntry:
 
 def glossary() -> list[GlossaryEntry]:
     """Return all words that `audiopipe explain` knows. A word can have two entries, as a metric and as a parameter."""
-    return [*_terms(), *_exit_codes(), *_errors(), *_drop_reasons(), *_metrics(), *_scorers(), *_parameters()]
+    known = (_terms(), _exit_codes(), _errors(), _drop_reasons(), _metrics(), _scorers(), _parameters(), _columns())
+    return [*itertools.chain.from_iterable(known)]
 
 
 def _terms() -> Iterator[GlossaryEntry]:
@@ -132,6 +137,13 @@ def _metrics() -> Iterator[GlossaryEntry]:
         if name in limits:
             lines.append(f"threshold: {limits[name]}")
         yield GlossaryEntry(name, "metric", "\n".join(lines))
+
+
+def _columns() -> Iterator[GlossaryEntry]:
+    tables = (SEGMENT_COLUMNS, SELECTION_COLUMNS, VIDEO_COLUMNS)
+    for table, columns in zip(("segments_*.parquet", "a selection", "videos_*.parquet"), tables, strict=True):
+        for name, text in columns.items():
+            yield GlossaryEntry(name, f"column of {table}", text)
 
 
 def _parameters() -> Iterator[GlossaryEntry]:

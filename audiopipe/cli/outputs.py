@@ -56,7 +56,7 @@ def explain(word: str | None) -> None:
     entries = glossary()
     if word is None:
         for entry in entries:
-            click.echo(f"{entry.word:24}{entry.text.partition(chr(10))[0]}")
+            click.echo(f"{entry.word:26}{entry.text.partition(chr(10))[0]}")
         return
     word = word.replace(" ", "_").replace("-", "_")  # reports print names with spaces
     matches = [entry for entry in entries if entry.word == word]

@@ -12,17 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audiopipe.catalog.files import MEDIA_SUFFIXES
 from audiopipe.catalog.inspection import Inspection
 from audiopipe.catalog.read_errors import READ_ERRORS
 from audiopipe.catalog.tables import open_text
 from audiopipe.dataset.run_record import RUN_RECORD, read_run_record
 from audiopipe.dataset.schema import DESCRIPTION
 from audiopipe.store.objects import Store, open_filesystem
+from audiopipe.types import AUDIO_SUFFIXES
 
 __all__ = ["inspect_dataset", "inspect_samples"]
 
-AUDIO_SUFFIXES = {f".{suffix}" for suffix in MEDIA_SUFFIXES - {"tar"}}
 LOOKED_AT = 64  # members of a tar
 LISTED = 8
 

@@ -17,11 +17,10 @@ from pathlib import Path, PurePosixPath
 from fsspec.asyn import sync
 
 from audiopipe.errors import PermanentStoreError, StoreError, TransientError
-from audiopipe.media.safe_tar import AUDIO_SUFFIXES
 from audiopipe.store.local_files import is_local
 from audiopipe.store.objects import S3_PROTOCOLS, open_filesystem
 from audiopipe.store.retry import is_forbidden, with_retries
-from audiopipe.types import Video
+from audiopipe.types import AUDIO_SUFFIXES, Video
 
 __all__ = [
     "check_bucket",

@@ -32,16 +32,16 @@ from audiopipe.errors import (
     TooLarge,
 )
 from audiopipe.media.access import check_bucket, is_object_forbidden, is_web_page, record_readable
-from audiopipe.media.safe_tar import AUDIO_SUFFIXES, TarContents, read_tar
+from audiopipe.media.safe_tar import TarContents, read_tar
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarRules, Sidecars, SidecarTooLarge, choose_sidecars
 from audiopipe.media.source import Source
 from audiopipe.redaction import is_redacted, without_query
 from audiopipe.store.local_files import describe_irregular
 from audiopipe.store.objects import open_filesystem
 from audiopipe.store.retry import is_name_invalid, with_retries
-from audiopipe.types import Video
+from audiopipe.types import AUDIO_SUFFIXES, Video
 
-__all__ = ["AUDIO_SUFFIXES", "Source", "fetch"]
+__all__ = ["Source", "fetch"]
 
 MEGABYTE = 1 << 20
 RANGE_BYTES = 8 << 20

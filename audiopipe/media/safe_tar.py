@@ -16,10 +16,9 @@ from typing import IO
 
 from audiopipe.errors import BadTar, EmptySource, NoAudio
 from audiopipe.media.sidecars import MAX_SIDECAR_BYTES, SidecarTooLarge, is_junk, is_sidecar
+from audiopipe.types import AUDIO_SUFFIXES
 
-__all__ = ["AUDIO_SUFFIXES", "ByteRange", "TarContents", "read_tar"]
-
-AUDIO_SUFFIXES = frozenset({".webm", ".opus", ".ogg", ".m4a", ".mp4", ".mp3", ".flac", ".wav", ".mkv"})
+__all__ = ["ByteRange", "TarContents", "read_tar"]
 
 MAX_MEMBERS = 1000
 MAX_HEADER_BYTES = 1 << 18  # extended attributes of macOS and Linux have up to 128 KB

@@ -10,6 +10,7 @@ from audiopipe.catalog.files import read_folder
 from audiopipe.catalog.read import read_catalog
 from audiopipe.config import RunConfig
 from audiopipe.errors import CatalogError, StoreError
+from audiopipe.types import AUDIO_SUFFIXES
 
 
 def read(url, **parameters):
@@ -42,6 +43,11 @@ def test_sizes_in_many_folders_come_from_one_recursive_listing(memory, monkeypat
         fs.pipe_file(f"{root}/{name}", name.encode())
     uris = [f"memory:/{root}/{name}" for name in ("x/1/a.tar", "x/2/bb.tar", "x/2/none.tar")]
     assert files.list_sizes(uris) == [9, 10, None]
+
+
+def test_a_folder_lists_files_of_every_suffix_that_is_decoded(tmp_path):
+    make_files(tmp_path, *(f"{suffix[1:]}/a{suffix}" for suffix in AUDIO_SUFFIXES), "b/a.tar", "b/a.txt")
+    assert set(rows_by_id(read(tmp_path))) == {*(f"{suffix[1:]}/a" for suffix in AUDIO_SUFFIXES), "b/a"}
 
 
 def test_sizes_of_local_files_are_read_one_by_one(tmp_path):

@@ -19,7 +19,7 @@ from audiopipe.errors import (
 )
 from audiopipe.media.fetch import Source, fetch
 from audiopipe.media.safe_tar import MAX_MEMBERS, read_tar
-from audiopipe.types import CaptionFile, SegmentSource, Video
+from audiopipe.types import AUDIO_SUFFIXES, CaptionFile, SegmentSource, Video
 
 AUDIO = b"RIFF" + bytes(2000)
 
@@ -63,6 +63,16 @@ def test_audio_is_a_byte_range_of_the_tar_and_documents_are_read(tmp_path: Path)
     assert source.captions == CaptionFile(SegmentSource.VTT, b"vtt", name="a.vtt")
     assert source.etag.startswith("sha256:")
     assert not source.is_scratch
+
+
+@pytest.mark.parametrize("suffix", sorted(AUDIO_SUFFIXES))
+def test_a_file_with_a_suffix_of_audio_is_audio_itself(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix.upper()}"
+    path.write_bytes(AUDIO)
+    source = fetch(Video("a", "en", str(path)), tmp_path)
+    assert (source.offset, source.size) == (0, len(AUDIO))
+    in_tar = fetch_tar(tar_of(member(f"a{suffix}", AUDIO)), tmp_path)
+    assert in_tar.path.read_bytes()[in_tar.offset : in_tar.offset + in_tar.size] == AUDIO
 
 
 HARMLESS = {

@@ -9,6 +9,7 @@ from typing import Literal
 import duckdb
 
 from audiopipe.conditions import parse_condition
+from audiopipe.dataset.column_meanings import SEGMENT_COLUMNS, SELECTION_COLUMNS
 from audiopipe.dataset.reader import Dataset
 from audiopipe.dataset.sql import quote_name
 from audiopipe.errors import ConfigError
@@ -28,16 +29,7 @@ SHOWN = (
     *("loudness_lufs", "characters_per_s", "bandwidth_hz"),
 )
 MAX_SHOWN = 8
-MEANINGS = {
-    "key": "the name of the sample in its tar",
-    "segment": "the number of the segment in its video",
-    "start_s": "the start in the video's file",
-    "end_s": "the end in the video's file",
-    "kept": "passed every threshold of the run",
-    "drop_reason": "the first threshold that the segment broke",
-    "segment_times": "where the times of the segment come from",
-    "audio_bytes": "the size of the encoded audio",
-}
+MEANINGS = {**SEGMENT_COLUMNS, **SELECTION_COLUMNS}
 TITLES = {
     "video_id": "video",
     "duration_s": "duration (s)",

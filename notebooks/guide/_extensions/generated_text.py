@@ -71,6 +71,14 @@ def terms(kind: str) -> Iterator[str]:
             yield f": {_sentence(_code(entry.text))}{remedy}\n"
 
 
+def columns(table: str) -> Iterator[str]:
+    """Describe the columns of a table of an output: `segments`, `selection` or `videos`."""
+    yield from ("| column | what it has |", "| --- | --- |")
+    for entry in entries():
+        if entry.kind in (f"column of {table}_*.parquet", f"column of a {table}"):
+            yield f"| `{entry.word}` | {_code(entry.text)} |"
+
+
 def parameters(scope: str) -> Iterator[str]:
     """Describe the parameters that change the `dataset`, or only the `run`."""
     for name, info in RunConfig.model_fields.items():
@@ -106,6 +114,7 @@ def _code(text: str) -> str:
 
 GENERATORS: dict[str, Callable[[str], Iterator[str]]] = {
     "column": column,
+    "columns": columns,
     "errors": error_pages,
     "terms": terms,
     "parameters": parameters,
