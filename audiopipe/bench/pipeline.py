@@ -53,7 +53,10 @@ def run_benchmark(
 
 
 def _choose_round(measured: list[BenchmarkResult]) -> BenchmarkResult:
-    """Return the fastest round, or of the command, whose time is a difference that noise makes short as well, the median."""
+    """Return the round that counts: the fastest.
+
+    For the command it is the median: its time is a difference of two, which noise also makes too short.
+    """
     rounds = sorted(measured, key=lambda result: result.wall_s)
     return replace(
         rounds[len(rounds) // 2 if rounds[0].method == COMMAND else 0],

@@ -216,8 +216,8 @@ def format_report(results: Sequence[BenchmarkResult], machine: dict[str, str]) -
     worker = f" On a GPU, an audiopipe process has {CORES_PER_CUDA_WORKER} cores, as a worker has."
     about = (
         "Written by `audiopipe bench pipeline --save`; no number is typed by hand. Each method is bound to the cores "
-        "named, all methods are measured in turn, and the fastest round of each counts; of `audiopipe run`, whose time is that "
-        "of a long run less that of a short one, the median round. After a ratio come the median, "
+        "named, all methods are measured in turn, and the fastest round of each counts; of `audiopipe run`, whose time "
+        "is that of a long run less that of a short one, the median round. After a ratio come the median, "
         "the lowest and the highest ratio within one round, and the median ratio by CPU time, which excludes the time "
         "that other processes took. Memory is that of the process, without its decoders. For each core audiopipe "
         f"processes {minutes} minutes of audio.{'' if machine['gpu'] == 'none' else worker}"

@@ -90,6 +90,14 @@ def test_a_result_counts_videos_and_hours_as_the_estimate_does():
     assert result.hours == pytest.approx(500_000 / 2 / 60)
 
 
+@pytest.mark.parametrize(("method", "speed"), [(results.AUDIOPIPE, 90.0), (results.COMMAND, 30.0)])
+def test_noise_that_shortens_a_difference_does_not_count(method, speed):
+    rounds = [BenchmarkResult("A", method, 1, 90.0, wall_s, wall_s, 1.0, 0.0) for wall_s in (4.0, 1.0, 3.0)]
+    chosen = pipeline._choose_round(rounds)
+    assert chosen.speed == speed
+    assert chosen.speeds == (22.5, 90.0, 30.0)
+
+
 def test_gpu_rates_feed_the_estimate_and_two_cores_are_shown_with_one():
     outcome = Outcome(0.0, 0, {"score": 2.0}, {"score": 1.0}, {"decoded": 0.2, "scored": 3.0})
     speeds = [(results.AUDIOPIPE, 1, 500.0), (results.AUDIOPIPE, 2, 970.0), (results.SEQUENTIAL, 1, 100.0)]
