@@ -12,6 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from fsspec.asyn import sync
 
 from audiopipe.errors import (
     BadSegments,
+    BadTar,
     BrokenWorker,
     ConfigError,
     EmptySource,
@@ -202,12 +204,13 @@ def _open_source(video: Video, file: _LocalFile, rules: SidecarRules) -> Source:
     if size == 0:
         raise EmptySource(f"{video.uri} has no bytes")
     siblings: dict[str, str] = {}
-    if PurePosixPath(without_query(video.uri)).suffix.lower() in AUDIO_SUFFIXES:
+    suffix = PurePosixPath(without_query(video.uri)).suffix.lower()
+    if suffix in AUDIO_SUFFIXES:
         contents = TarContents(offset=0, size=size, audio=video.uri)
         read_sibling = partial(_read_sibling, video, siblings)
         sidecars = _choose_sidecars(video, video.sidecars, read_sibling, video.uri, rules)
     else:
-        with file.path.open("rb") as tar:
+        with file.path.open("rb") as tar, _explain_suffix(suffix):
             contents = read_tar(tar, size, video.uri)
             read = partial(contents.read, tar)
             sidecars = _choose_sidecars(video, tuple(contents.sidecars), read, contents.audio, rules)
@@ -233,6 +236,18 @@ def _choose_sidecars(
         return choose_sidecars(names, read, audio, video.language, rules)
     except BadSegments as error:
         raise BadSegments(f"{video.uri}: {error}") from None
+
+
+@contextmanager
+def _explain_suffix(suffix: str) -> Iterator[None]:
+    """Say of a file that is no tar, and is not named as one, why it was read as one."""
+    try:
+        yield
+    except BadTar as error:
+        if suffix in ("", ".tar"):
+            raise
+        known = ", ".join(sorted(AUDIO_SUFFIXES))
+        raise BadTar(f"{error}; it was read as a tar because its suffix {suffix!r} is none of {known}") from error
 
 
 def _add_siblings(etag: str, siblings: Mapping[str, str]) -> str:

@@ -75,6 +75,15 @@ def test_a_file_with_a_suffix_of_audio_is_audio_itself(suffix: str, tmp_path: Pa
     assert in_tar.path.read_bytes()[in_tar.offset : in_tar.offset + in_tar.size] == AUDIO
 
 
+@pytest.mark.parametrize("name", ["a.aiff", "a.tar.gz"])
+def test_a_file_of_another_suffix_says_why_it_was_read_as_a_tar(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"FORM" + bytes(2000))
+    with pytest.raises(
+        BadTar, match=rf"read as a tar because its suffix '{Path(name).suffix}' is none of \.aac, .*\.webm"
+    ):
+        fetch(Video("a", "en", str(tmp_path / name)), tmp_path)
+
+
 HARMLESS = {
     "a path out of the folder": member("../../../../etc/passwd.json", b"{}"),
     "an absolute name": member("/etc/cron.d/x.json", b"{}"),
