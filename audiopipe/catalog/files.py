@@ -9,6 +9,7 @@ import glob
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
@@ -26,12 +27,16 @@ from audiopipe.types import AUDIO_SUFFIXES, CAPTION_FORMATS
 __all__ = ["FOLDER", "MEDIA_SUFFIXES", "UNDETERMINED", "language_of_path", "list_sizes", "read_folder", "strip_suffix"]
 
 MEDIA_SUFFIXES = frozenset(("tar", *(suffix[1:] for suffix in AUDIO_SUFFIXES)))
+# Suffixes of audio and video that are not read: a folder's files of these are named in a warning.
+UNREAD_SUFFIXES = frozenset(
+    ("3gp", "aif", "aifc", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "flv", "m4v", "mov", "mp2", "mpeg", "mpg")
+) | {"sph", "spx", "ts", "w64", "wma", "wmv", "wv"}
 SIDECAR_SUFFIXES = frozenset({".json", *CAPTION_FORMATS})
 
 # The name of a folder that is a language: two or three letters, optionally a script and a region (zh-Hant-TW).
 LANGUAGE_TAG = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{4})?(?:[-_](?:[A-Za-z]{2}|\d{3}))?")
 NOT_LANGUAGES = MEDIA_SUFFIXES | {
-    *("aac", "all", "avi", "bak", "cut", "dev", "doc", "mov", "new", "old", "out", "raw", "rec", "set", "sub", "tmp"),
+    *("all", "avi", "bak", "cut", "dev", "doc", "mov", "new", "old", "out", "raw", "rec", "set", "sub", "tmp"),
     *("val", "vid", "web"),
 }
 UNDETERMINED = "und"  # the code of ISO 639 for a language that is not known
@@ -66,6 +71,7 @@ def read_folder(url: str, language_from: str | None = None) -> pa.Table:
             f"catalog {url}: there is no tar or audio file ({', '.join(sorted(MEDIA_SUFFIXES))}); give a folder or a "
             "glob of such files, or a table that ends in .parquet, .csv, .tsv or .jsonl"
         )
+    _warn_of_unread(url, listed)
     is_local = isinstance(fs, LocalFileSystem)
     addresses = [file.path if is_local else fs.unstrip_protocol(file.path) for file in files]
     root = base if is_folder else re.split(r"[*?\[]", base, maxsplit=1)[0].rpartition("/")[0]
@@ -86,6 +92,17 @@ def read_folder(url: str, language_from: str | None = None) -> pa.Table:
             "sidecars": pa.array([sidecars.get(file.path) for file in files], pa.list_(pa.string())),
         }
     )
+
+
+def _warn_of_unread(url: str, listed: Iterable[FileInfo]) -> None:
+    """Name the suffixes of audio and video in a folder that are not read."""
+    counts = Counter(suffix for file in listed if (suffix := _suffix(file.path)) in UNREAD_SUFFIXES)
+    if counts:
+        names = ", ".join(f"{count:,} .{suffix}" for suffix, count in sorted(counts.items()))
+        known = ", ".join(sorted(AUDIO_SUFFIXES))
+        LOG.warning(
+            "catalog %s: left out files that are not read: %s; convert them to one of %s", redact(url), names, known
+        )
 
 
 def strip_suffix(path: str) -> str:

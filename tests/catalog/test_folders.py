@@ -50,6 +50,17 @@ def test_a_folder_lists_files_of_every_suffix_that_is_decoded(tmp_path):
     assert set(rows_by_id(read(tmp_path))) == {*(f"{suffix[1:]}/a" for suffix in AUDIO_SUFFIXES), "b/a"}
 
 
+def test_audio_that_is_not_read_is_named_in_a_warning(tmp_path, memory, caplog):
+    fs, root = memory
+    for name in ("a.mp3", "b.wma", "c/d.WMA", "e.aiff", "f.txt", "g.vtt"):
+        make_files(tmp_path, name)
+        fs.pipe_file(f"{root}/{name}", b"x")
+    for url in (tmp_path, f"memory:/{root}"):
+        caplog.clear()
+        assert list(rows_by_id(read(url))) == ["a"]
+        assert f"catalog {url}: left out files that are not read: 1 .aiff, 2 .wma; convert them to" in caplog.text
+
+
 def test_sizes_of_local_files_are_read_one_by_one(tmp_path):
     make_files(tmp_path, "x/a.tar")
     assert files.list_sizes([f"{tmp_path}/x/a.tar", f"{tmp_path}/x/b.tar"]) == [7, None]
