@@ -190,7 +190,8 @@ class _Soak:
             events=faults.events,
             s3_requests=servers.proxy.requests,
             s3_faults=dict(servers.proxy.faults),
-            retired=find_retired(self.fleet.whole_log(DRIVER)),
+            # A saved result names no folder of this machine.
+            retired=find_retired(self.fleet.whole_log(DRIVER).replace(f"{self.folder}/", "")),
             omitted=self.omitted,
             checks=[check_restarts(sampler.restarted((STEADY, SLOW)))],
         )
