@@ -240,7 +240,7 @@ def _choose_sidecars(
 
 @contextmanager
 def _explain_suffix(suffix: str) -> Iterator[None]:
-    """Say of a file that is no tar, and is not named as one, why it was read as one."""
+    """Say why a file without the suffix of a tar was read as one, if it cannot be."""
     try:
         yield
     except BadTar as error:

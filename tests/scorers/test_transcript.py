@@ -252,17 +252,3 @@ def test_values_do_not_depend_on_the_batch(transcript):
     alone = [row for item in segments for row in score(transcript, item)]
     assert sorted(map(repr, together)) == sorted(map(repr, alone))
     assert score(transcript) == []
-
-
-@pytest.mark.bulk
-def test_texts_are_examined_fast_without_their_language():
-    texts = [segment(f"{text} {number}", language, 8.0) for number in range(100) for language, text in SPEECH.items()]
-    batches = [ScorerBatch(None, [], texts[start : start + 64]) for start in range(0, len(texts), 64)]
-    scorer = Transcript()
-    seconds = []
-    for _ in range(5):
-        started = time.process_time()
-        for batch in batches:
-            scorer.score(batch)
-        seconds.append(time.process_time() - started)
-    assert len(texts) / min(seconds) > 20_000
