@@ -25,7 +25,13 @@ from audiopipe.driver.task import Task, process_videos
 __all__ = ["DriverTimes", "run_driver"]
 
 PHASES = ("start", "work", "finalize")
-TASKS: dict[str, Task] = {"real": process_videos, "stub": stub_objects, "commit": stub_shard}
+# The task of a run that has nothing to do is not called.
+TASKS: dict[str, Task] = {
+    "real": process_videos,
+    "stub": stub_objects,
+    "commit": stub_shard,
+    "none": process_videos,
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +86,9 @@ def run_driver(config: Mapping[str, object], task: str) -> DriverTimes:
 
 
 def _main(config: RunConfig, task: str) -> None:
-    client = connect_for(config) if task in TASKS else None
+    client = connect_for(config) if task != "none" else None
     started = time.monotonic()
-    summary = run(config, client=client, task=TASKS.get(task, process_videos))
+    summary = run(config, client=client, task=TASKS[task])
     if client is not None:
         close(client)
     times = DriverTimes(

@@ -28,9 +28,11 @@ __all__ = ["FOLDER", "MEDIA_SUFFIXES", "UNDETERMINED", "language_of_path", "list
 
 MEDIA_SUFFIXES = frozenset(("tar", *(suffix[1:] for suffix in AUDIO_SUFFIXES)))
 # Suffixes of audio and video that are not read: a folder's files of these are named in a warning.
-UNREAD_SUFFIXES = frozenset(
-    ("3gp", "aif", "aifc", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "flv", "m4v", "mov", "mp2", "mpeg", "mpg")
-) | {"sph", "spx", "ts", "w64", "wma", "wmv", "wv"}
+UNREAD_SUFFIXES = {
+    *("3g2", "3gp", "ac3", "aif", "aifc", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dts", "f4v", "flv", "m2ts"),
+    *("m4v", "mov", "mp2", "mpeg", "mpg", "mts", "ogv", "qt", "ra", "rm", "snd", "sph", "spx", "ts", "tta", "vob"),
+    *("voc", "w64", "wma", "wmv", "wv"),
+}
 SIDECAR_SUFFIXES = frozenset({".json", *CAPTION_FORMATS})
 
 # The name of a folder that is a language: two or three letters, optionally a script and a region (zh-Hant-TW).

@@ -61,7 +61,7 @@ class GlossaryEntry:
 
 
 def glossary() -> list[GlossaryEntry]:
-    """Return all words that `audiopipe explain` knows. A word can have two entries, as a metric and as a parameter."""
+    """Return all words that `audiopipe explain` knows; a word can have several, as a metric and a parameter."""
     known = (_terms(), _exit_codes(), _errors(), _drop_reasons(), _metrics(), _scorers(), _parameters(), _columns())
     return [*itertools.chain.from_iterable(known)]
 
@@ -140,8 +140,8 @@ def _metrics() -> Iterator[GlossaryEntry]:
 
 
 def _columns() -> Iterator[GlossaryEntry]:
-    tables = (SEGMENT_COLUMNS, SELECTION_COLUMNS, VIDEO_COLUMNS)
-    for table, columns in zip(("segments_*.parquet", "a selection", "videos_*.parquet"), tables, strict=True):
+    tables = {"segments": SEGMENT_COLUMNS, "selections": SELECTION_COLUMNS, "videos": VIDEO_COLUMNS}
+    for table, columns in tables.items():
         for name, text in columns.items():
             yield GlossaryEntry(name, f"column of {table}", text)
 

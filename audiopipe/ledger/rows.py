@@ -276,7 +276,7 @@ class RunRows:
     workers: Sequence[WorkerRow]
     shards: Sequence[ShardRow]
     errors: Sequence[ErrorRow]
-    busy_s: Seconds | None = None
+    busy_s: Seconds | None
 
     @classmethod
     def from_json(cls, body: RowValues) -> RunRows:

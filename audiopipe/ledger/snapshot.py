@@ -142,7 +142,7 @@ def take_snapshot(ledger: Ledger, run_id: str | None = None, now: datetime | Non
     window = select_window(rows.run, rows.shards, now)
     workers = _snapshot_workers(rows, window, now)
     running = rows.run.status is RunStatus.RUNNING
-    busy_s = None if running else rows.busy_s
+    busy_s = rows.busy_s
     totals = _sum_totals(rows, window)
     return RunSnapshot(
         at=format_utc(now),

@@ -27,7 +27,16 @@ with require_extra("supabase", "supabase://"):
     from postgrest import APIError, SyncSelectRequestBuilder
     from supabase import ClientOptions, create_client
 
-__all__ = ["PAGE", "ErrorKind", "Query", "QueryFilter", "SupabaseClient", "SupabaseError", "explain_no_rows"]
+__all__ = [
+    "MIGRATIONS",
+    "PAGE",
+    "ErrorKind",
+    "Query",
+    "QueryFilter",
+    "SupabaseClient",
+    "SupabaseError",
+    "explain_no_rows",
+]
 
 PAGE = 1000  # Supabase's default maximum of rows in a response
 MIGRATIONS = "cluster/supabase/migrations"

@@ -20,7 +20,7 @@ from audiopipe.ledger.rows import (
     WorkerRow,
     describe_unknown_run,
 )
-from audiopipe.ledger.supabase_client import PAGE, Query, QueryFilter, SupabaseClient, SupabaseError
+from audiopipe.ledger.supabase_client import MIGRATIONS, PAGE, Query, QueryFilter, SupabaseClient, SupabaseError
 
 __all__ = ["SupabaseReader"]
 
@@ -84,7 +84,13 @@ class SupabaseReader:
         body = self._call(
             lambda: self._supabase.rpc("monitor_snapshot", run_id=run_id, shards=min(shards, PAGE), errors=errors)
         )
-        return None if body is None else RunRows.from_json(body)
+        try:
+            return None if body is None else RunRows.from_json(body)
+        except KeyError as error:
+            raise LedgerError(
+                f"{self._supabase.url} has the function monitor_snapshot of another version, without {error}: apply "
+                f"{MIGRATIONS} with psql, which replaces its functions"
+            ) from None
 
     def progress(self, run_id: str) -> RunProgress:
         self._require_run(run_id)

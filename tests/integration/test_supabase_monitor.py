@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ledger_cases import RUN, environment, path, result, server, start, whole_run, worker_rows
-from supabase_server import Supabase, postgres_server, supabase_server
+from supabase_server import Supabase, apply_migrations, postgres_server, supabase_server
 from waiting import wait_until
 
 from audiopipe.ledger import RunStatus, WorkerStatus
@@ -99,16 +99,31 @@ def test_a_signed_in_user_can_watch_and_others_get_advice(server: Supabase, path
     assert "needs the environment variables SUPABASE_URL" in unconfigured.stderr
 
 
+# As of a migration of another version, whose result lacks what this one reads.
+OLDER_FUNCTION = """
+ALTER FUNCTION monitor_snapshot RENAME TO newer;
+CREATE FUNCTION monitor_snapshot(run_id TEXT DEFAULT NULL, shards INT DEFAULT 300, errors INT DEFAULT 8) RETURNS JSON
+LANGUAGE sql AS $$ SELECT '{"run": {"run_id": "a", "language": "en", "total_videos": 1}}'::JSON $$;
+"""
+
+
 def test_a_missing_table_run_or_server_is_an_error_with_advice(server: Supabase) -> None:
     assert "No run in this ledger yet" in run_monitor("--once").stdout
     unknown = run_monitor("--once", "--run-id", "nope")
     assert "has no run 'nope'" in unknown.stderr
-    with postgres_server() as empty, supabase_server(empty) as bare:
-        missing = run_monitor("--once", SUPABASE_URL=bare.url, SUPABASE_SERVICE_KEY=bare.secret_key)
+    with postgres_server() as empty:
+        with supabase_server(empty) as bare:
+            missing = run_monitor("--once", SUPABASE_URL=bare.url, SUPABASE_SERVICE_KEY=bare.secret_key)
+        apply_migrations(empty)
+        empty.sql(OLDER_FUNCTION)
+        with supabase_server(empty) as bare:
+            older = run_monitor("--once", SUPABASE_URL=bare.url, SUPABASE_SERVICE_KEY=bare.secret_key)
     assert "apply cluster/supabase/migrations (supabase db push)" in missing.stderr
+    assert "monitor_snapshot of another version, without 'processed': apply cluster/supabase/migrations" in older.stderr
+    assert "Traceback" not in older.stderr
     away = run_monitor("--once", SUPABASE_URL=bare.url, SUPABASE_SERVICE_KEY=bare.secret_key)
     assert "does not answer" in away.stderr
-    assert all(result.returncode for result in (unknown, missing, away))
+    assert all(result.returncode for result in (unknown, missing, older, away))
 
 
 def test_the_live_view_survives_an_outage_and_ends_with_the_run(server: Supabase, path: Path, tmp_path: Path) -> None:

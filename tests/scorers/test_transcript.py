@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -252,3 +253,22 @@ def test_values_do_not_depend_on_the_batch(transcript):
     alone = [row for item in segments for row in score(transcript, item)]
     assert sorted(map(repr, together)) == sorted(map(repr, alone))
     assert score(transcript) == []
+
+
+@pytest.mark.bulk
+def test_texts_are_examined_fast_without_their_language():
+    texts = [segment(f"{text} {number}", language, 8.0) for number in range(100) for language, text in SPEECH.items()]
+    batches = [ScorerBatch(None, [], texts[start : start + 64]) for start in range(0, len(texts), 64)]
+    scorer = Transcript()
+    seconds, of_counting = [], []
+    for _ in range(5):
+        started = time.process_time()
+        for batch in batches:
+            scorer.score(batch)
+        scored = time.process_time()
+        for item in texts:
+            Counter(item.text)
+        seconds.append(scored - started)
+        of_counting.append(time.process_time() - scored)
+    # It is 5.4 to 5.9 on a machine that examines 18,000 to 33,000 texts a second, as its load changes.
+    assert min(seconds) < 9 * min(of_counting)

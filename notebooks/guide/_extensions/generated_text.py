@@ -72,10 +72,10 @@ def terms(kind: str) -> Iterator[str]:
 
 
 def columns(table: str) -> Iterator[str]:
-    """Describe the columns of a table of an output: `segments`, `selection` or `videos`."""
-    yield from ("| column | what it has |", "| --- | --- |")
+    """Describe the columns of a table of an output: `segments`, `selections` or `videos`."""
+    yield from ("| column | meaning |", "| --- | --- |")
     for entry in entries():
-        if entry.kind in (f"column of {table}_*.parquet", f"column of a {table}"):
+        if entry.kind == f"column of {table}":
             yield f"| `{entry.word}` | {_code(entry.text)} |"
 
 
