@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from audiopipe.config import RunConfig
 
 __all__ = ["check_output", "check_run"]
@@ -28,7 +32,20 @@ def check_run(config: RunConfig) -> None:
     if Store(config.output).list(PLAN_FOLDER):
         return
     if is_local(config.catalog) or _is_missing(config.catalog):
-        read_catalog(config)
+        with _without_warnings("audiopipe.catalog"):  # the plan, which reads it again, gives them
+            read_catalog(config)
+
+
+@contextmanager
+def _without_warnings(logger: str) -> Iterator[None]:
+    """Hold back the warnings of a logger and of those below it."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def check_output(output: str, cluster: object = None) -> None:
